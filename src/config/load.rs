@@ -1,0 +1,266 @@
+//! Reading: preset or file, then `--set` overrides, then types, then [validation](super::validate).
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+
+use super::schema::Config;
+
+/// Built-in presets by name, compiled from `configs/`.
+pub const PRESETS: [(&str, &str); 4] = [
+    ("default", include_str!("../../configs/default.yaml")),
+    ("low_memory", include_str!("../../configs/low_memory.yaml")),
+    ("high_performance", include_str!("../../configs/high_performance.yaml")),
+    ("quick_demo", include_str!("../../configs/quick_demo.yaml")),
+];
+
+/// Keys of the reference system that have no meaning here.
+const IGNORED: [&str; 3] = ["model.encoder_features", "model.decoder_hidden", "model.decoder_layers"];
+
+/// What can be wrong with a configuration. All of it is wrong usage (exit code 2).
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("cannot read configuration {path}: {source}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{origin}: not valid YAML for a configuration: {message}")]
+    Parse { origin: String, message: String },
+    #[error("{origin}: unknown key `{key}`{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownKey { origin: String, key: String, suggestion: Option<String> },
+    #[error("--set {given}: expected SECTION.KEY=VALUE")]
+    BadSet { given: String },
+    #[error("{key}: expected {expected}, found {found}")]
+    Invalid { key: &'static str, expected: String, found: String },
+    #[error("{key}: {found} is not supported yet; use {instead}")]
+    NotYet { key: &'static str, found: String, instead: &'static str },
+}
+
+/// A configuration and what its user said.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    pub config: Config,
+    /// Dotted keys set by a file or `--set` (a preset's own keys are not among them).
+    pub explicit: BTreeSet<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Loads `source` (a preset's name or a YAML file; none: preset `default`) and applies `sets` (`section.key=value`).
+///
+/// # Errors
+/// [`ConfigError`], naming the key, what was expected and what was found.
+pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError> {
+    let source = source.unwrap_or("default");
+    let preset = PRESETS.iter().find(|(name, _)| *name == source);
+    let (origin, text, is_preset) = match preset {
+        Some((name, text)) => (format!("preset {name}"), (*text).to_owned(), true),
+        None => {
+            let path = Path::new(source);
+            let text = std::fs::read_to_string(path).map_err(|error| missing_file(path, error))?;
+            (source.to_owned(), text, false)
+        }
+    };
+    let parse = |message: String| ConfigError::Parse { origin: origin.clone(), message };
+    let mut tree = yaml_tree(&text).map_err(parse)?;
+    check_keys(&tree, &origin)?;
+    // Types are checked on the text, where an error can point at its line and column.
+    serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(error.to_string()))?;
+    let mut explicit = BTreeSet::new();
+    if !is_preset {
+        collect_keys(&tree, &mut explicit);
+    }
+    for given in sets {
+        explicit.insert(apply_set(&mut tree, given)?);
+    }
+    drop_nulls(&mut tree);
+    let config: Config = serde_json::from_value(tree)
+        .map_err(|error| ConfigError::Parse { origin: "configuration".into(), message: error.to_string() })?;
+    config.validate()?;
+    let warnings = IGNORED
+        .iter()
+        .filter(|key| explicit.contains(**key))
+        .map(|key| format!("{key} is accepted for compatibility and ignored"))
+        .collect();
+    Ok(Loaded { config, explicit, warnings })
+}
+
+fn missing_file(path: &Path, source: std::io::Error) -> ConfigError {
+    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
+    let source = match source.kind() {
+        std::io::ErrorKind::NotFound => std::io::Error::new(
+            source.kind(),
+            format!("no such file, and no preset of that name (presets: {})", names.join(", ")),
+        ),
+        _ => source,
+    };
+    ConfigError::Read { path: path.to_owned(), source }
+}
+
+/// Parses YAML to a tree of sections; an empty text is an empty tree.
+fn yaml_tree(text: &str) -> Result<Value, String> {
+    match serde_saphyr::from_str::<Option<Value>>(text).map_err(|error| error.to_string())? {
+        None => Ok(Value::Object(Map::new())),
+        Some(tree @ Value::Object(_)) => Ok(tree),
+        Some(_) => Err("expected the sections data, model, training and logging".into()),
+    }
+}
+
+/// The tree of all known keys with null in place of optional values.
+fn known_keys() -> Value {
+    let mut tree = serde_json::to_value(Config::default()).expect("the default configuration serializes");
+    for key in IGNORED {
+        let (section, key) = key.split_once('.').expect("a dotted key");
+        tree[section][key] = Value::Null;
+    }
+    tree
+}
+
+fn check_keys(tree: &Value, origin: &str) -> Result<(), ConfigError> {
+    let known = known_keys();
+    let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {
+        origin: origin.to_owned(),
+        suggestion: nearest(&key, candidates),
+        key,
+    };
+    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
+    for (section, content) in tree.as_object().into_iter().flatten() {
+        if known.get(section).is_none() {
+            return Err(unknown(section.clone(), keys(&known)));
+        }
+        for (key, value) in content.as_object().into_iter().flatten() {
+            if known[section].get(key).is_none() {
+                let candidates = known.as_object().into_iter().flatten();
+                let all = candidates.flat_map(|(s, v)| keys(v).into_iter().map(move |k| format!("{s}.{k}"))).collect();
+                return Err(unknown(format!("{section}.{key}"), all));
+            }
+            if section == "model" && key == "tds_stages" {
+                let fields = keys(&known["model"]["tds_stages"][0]);
+                for field in value.as_array().into_iter().flatten().flat_map(keys) {
+                    if !fields.contains(&field) {
+                        return Err(unknown(format!("model.tds_stages[].{field}"), prefixed(&fields)));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn prefixed(fields: &[String]) -> Vec<String> {
+    fields.iter().map(|field| format!("model.tds_stages[].{field}")).collect()
+}
+
+/// The candidate that is closest in spelling, if any is close: the last part of a key counts most.
+fn nearest(key: &str, candidates: Vec<String>) -> Option<String> {
+    let last = |text: &str| text.rsplit('.').next().unwrap_or(text).to_owned();
+    candidates
+        .into_iter()
+        .map(|candidate| (strsim::jaro_winkler(&last(key), &last(&candidate)), candidate))
+        .filter(|(score, _)| *score > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, candidate)| candidate)
+}
+
+fn collect_keys(tree: &Value, into: &mut BTreeSet<String>) {
+    for (section, content) in tree.as_object().into_iter().flatten() {
+        for (key, value) in content.as_object().into_iter().flatten() {
+            if !value.is_null() {
+                into.insert(format!("{section}.{key}"));
+            }
+        }
+    }
+}
+
+/// Applies one `section.key=value`; the value is YAML. Returns the key.
+fn apply_set(tree: &mut Value, given: &str) -> Result<String, ConfigError> {
+    let bad = || ConfigError::BadSet { given: given.to_owned() };
+    let (path, text) = given.split_once('=').ok_or_else(bad)?;
+    let (section, key) = path.split_once('.').ok_or_else(bad)?;
+    let value: Value = serde_saphyr::from_str(text)
+        .map_err(|error| ConfigError::Parse { origin: format!("--set {given}"), message: error.to_string() })?;
+    let override_tree = serde_json::json!({ section: { key: value } });
+    let origin = format!("--set {given}");
+    check_keys(&override_tree, &origin)?;
+    serde_json::from_value::<Config>(override_tree)
+        .map_err(|error| ConfigError::Parse { origin, message: error.to_string() })?;
+    if !tree[section].is_object() {
+        tree[section] = Value::Object(Map::new());
+    }
+    tree[section][key] = value;
+    Ok(path.to_owned())
+}
+
+/// A key without a value means its default.
+fn drop_nulls(tree: &mut Value) {
+    if let Value::Object(sections) = tree {
+        sections.retain(|_, content| !content.is_null());
+        for content in sections.values_mut() {
+            if let Value::Object(keys) = content {
+                keys.retain(|_, value| !value.is_null());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Normalize, Shuffle};
+
+    fn set(given: &str) -> Result<Config, ConfigError> {
+        load(None, &[given.to_owned()]).map(|loaded| loaded.config)
+    }
+
+    #[test]
+    fn every_preset_but_low_memory_loads() {
+        for (name, _) in PRESETS {
+            let loaded = load(Some(name), &[]);
+            if name == "low_memory" {
+                let message = loaded.unwrap_err().to_string();
+                assert!(message.contains("gradient_accumulation_steps"), "{message}");
+            } else {
+                let config = loaded.unwrap().config;
+                assert_eq!(config.data.emg_normalization(), Normalize::Recording, "{name}");
+                assert_eq!(config.data.angle_normalization(), Normalize::Train, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_suggests_the_nearest() {
+        let message = set("data.window_sise=3").unwrap_err().to_string();
+        assert!(message.contains("data.window_size"), "{message}");
+        let message = set("training.lerning_rate=3").unwrap_err().to_string();
+        assert!(message.contains("training.learning_rate"), "{message}");
+        let message = set("modle.type=lstm").unwrap_err().to_string();
+        assert!(message.contains("`model`"), "{message}");
+    }
+
+    #[test]
+    fn errors_in_a_file_name_it_and_point_at_the_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.yaml");
+        std::fs::write(&path, "data:\n  window_size: 100\n  stride: many\n").unwrap();
+        let message = load(path.to_str(), &[]).unwrap_err().to_string();
+        assert!(message.contains("mine.yaml") && message.contains("line 3"), "{message}");
+        std::fs::write(&path, "model:\n  tds_stages:\n  - {in_conv_kernal: 5}\n").unwrap();
+        let message = load(path.to_str(), &[]).unwrap_err().to_string();
+        assert!(message.contains("in_conv_kernel"), "{message}");
+        let message = load(Some("nowhere.yaml"), &[]).unwrap_err().to_string();
+        assert!(message.contains("quick_demo"), "{message}");
+    }
+
+    #[test]
+    fn explicit_keys_are_those_of_file_and_sets_not_of_a_preset() {
+        assert!(load(Some("quick_demo"), &[]).unwrap().explicit.is_empty());
+        let loaded = load(Some("quick_demo"), &["data.stride=7".into()]).unwrap();
+        assert_eq!(loaded.explicit.into_iter().collect::<Vec<_>>(), ["data.stride"]);
+    }
+
+    #[test]
+    fn shorthands_and_words() {
+        let config = load(None, &["data.shuffle=false".into(), "data.eval_window=".into()]).unwrap().config;
+        assert_eq!(config.data.shuffle, Shuffle::Off);
+        assert_eq!(config.data.eval_window, None);
+        assert!(set("data.shuffle=perhaps").is_err());
+    }
+}

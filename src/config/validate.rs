@@ -1,0 +1,143 @@
+//! Values that have the right type but make no sense, or are not supported yet.
+
+use std::fmt::Display;
+
+use super::load::ConfigError;
+use super::schema::{
+    Config, DataConfig, Dtype, LoggingConfig, ModelConfig, ModelType, OnNan, Precision, Residency, SchedulePer,
+    Shuffle, TrainingConfig,
+};
+
+type Checked = Result<(), ConfigError>;
+
+fn require(holds: bool, key: &'static str, expected: &str, found: impl Display) -> Checked {
+    if holds { Ok(()) } else { Err(ConfigError::Invalid { key, expected: expected.into(), found: found.to_string() }) }
+}
+
+fn not_yet(holds: bool, key: &'static str, found: impl Display, instead: &'static str) -> Checked {
+    if holds { Ok(()) } else { Err(ConfigError::NotYet { key, found: found.to_string(), instead }) }
+}
+
+/// Windows longer than this are a mistake: an hour and a half at 2 kHz.
+const LONGEST_WINDOW: usize = 10_000_000;
+const AT_LEAST_ONE: &str = "at least 1";
+
+impl Config {
+    /// Checks ranges and combinations.
+    ///
+    /// # Errors
+    /// The first key whose value makes no sense or is not supported yet.
+    pub fn validate(&self) -> Checked {
+        self.data.validate()?;
+        self.model.validate()?;
+        self.training.validate()?;
+        self.logging.validate()?;
+        let (channels, joints) = (self.data.emg_channels, self.data.joint_angles_channels);
+        let same = "the same number as in data";
+        require(self.model.input_size == channels, "model.input_size", same, self.model.input_size)?;
+        require(self.model.output_size == joints, "model.output_size", same, self.model.output_size)
+    }
+}
+
+impl DataConfig {
+    fn validate(&self) -> Checked {
+        let sizes = [
+            ("data.emg_channels", self.emg_channels, 1..=4096),
+            ("data.joint_angles_channels", self.joint_angles_channels, 1..=4096),
+            ("data.window_size", self.window_size, 1..=LONGEST_WINDOW),
+            ("data.stride", self.stride, 1..=LONGEST_WINDOW),
+            ("data.eval_window", self.eval_window.unwrap_or(1), 1..=LONGEST_WINDOW),
+            ("data.eval_stride", self.eval_stride.unwrap_or(1), 1..=LONGEST_WINDOW),
+            ("data.padding", self.padding[0], 0..=LONGEST_WINDOW),
+            ("data.padding", self.padding[1], 0..=LONGEST_WINDOW),
+            ("data.max_samples_for_normalize", self.max_samples_for_normalize, 2..=usize::MAX),
+            ("data.rotation", self.rotation, 0..=1),
+        ];
+        for (key, found, range) in sizes {
+            require(range.contains(&found), key, &format!("{} to {}", range.start(), range.end()), found)?;
+        }
+        let shares = self.split_ratio;
+        let valid = shares.iter().all(|s| (0.0..=1.0).contains(s)) && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
+        require(valid, "data.split_ratio", "three shares that add up to 1", format!("{shares:?}"))?;
+        require(self.segment_bytes >= 1 << 20, "data.segment_bytes", "at least 1048576 (1 MiB)", self.segment_bytes)?;
+        not_yet(self.layout == "emg2pose", "data.layout", &self.layout, "emg2pose")?;
+        not_yet(self.dtype == Dtype::Float32, "data.dtype", self.dtype, "float32")?;
+        not_yet(self.shuffle != Shuffle::Block, "data.shuffle", "block", "true or false")
+    }
+}
+
+impl ModelConfig {
+    fn validate(&self) -> Checked {
+        require((0.0..1.0).contains(&self.dropout), "model.dropout", "0 <= dropout < 1", self.dropout)?;
+        for (key, rate) in
+            [("model.rollout_freq", self.rollout_freq), ("model.original_sampling_rate", self.original_sampling_rate)]
+        {
+            require(rate.is_finite() && rate > 0.0, key, "a positive rate in Hz", rate)?;
+        }
+        let counts = [
+            ("model.decoder_hidden_size", self.decoder_hidden_size),
+            ("model.decoder_num_layers", self.decoder_num_layers),
+            ("model.tds_stages", self.tds_stages.len()),
+        ];
+        for (key, found) in counts {
+            require(found >= 1, key, AT_LEAST_ONE, found)?;
+        }
+        for stage in &self.tds_stages {
+            let parts =
+                [stage.in_conv_kernel, stage.in_conv_stride, stage.channels, stage.feature_width, stage.kernel_width];
+            let valid = parts.iter().all(|part| (1..=100_000).contains(part)) && stage.num_blocks <= 1000;
+            require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
+        }
+        let known = matches!(self.architecture(), ModelType::TdsLstm | ModelType::TdsMlp);
+        not_yet(known, "model.type", self.architecture(), "tds_lstm or tds_mlp")
+    }
+}
+
+impl TrainingConfig {
+    fn validate(&self) -> Checked {
+        let counts = [
+            ("training.num_epochs", self.num_epochs),
+            ("training.batch_size", self.batch_size),
+            ("training.step_size", self.step_size),
+            ("training.gradient_accumulation_steps", self.gradient_accumulation_steps),
+            ("training.patience", self.patience),
+        ];
+        for (key, found) in counts {
+            require((1..=1_000_000_000).contains(&found), key, AT_LEAST_ONE, found)?;
+        }
+        require(self.num_workers <= 1024, "training.num_workers", "at most 1024", self.num_workers)?;
+        require(self.prefetch_factor <= 1024, "training.prefetch_factor", "at most 1024", self.prefetch_factor)?;
+        let amounts = [
+            ("training.weight_decay", self.weight_decay),
+            ("training.mae_weight", self.mae_weight),
+            ("training.gradient_clip_norm", self.gradient_clip_norm),
+            ("training.min_delta", self.min_delta),
+        ];
+        for (key, found) in amounts {
+            require(found.is_finite() && found >= 0.0, key, "a number of at least 0", found)?;
+        }
+        for (key, found) in [("training.learning_rate", self.learning_rate), ("training.gamma", self.gamma)] {
+            require(found.is_finite() && found > 0.0, key, "a number above 0", found)?;
+        }
+        let steps = self.gradient_accumulation_steps;
+        not_yet(steps == 1, "training.gradient_accumulation_steps", steps, "1")?;
+        let precise = matches!(self.precision, Precision::Tf32 | Precision::Fp32);
+        not_yet(precise, "training.precision", self.precision, "tf32 or fp32")?;
+        let resident = self.data_residency != Residency::Device;
+        not_yet(resident, "training.data_residency", self.data_residency, "auto or host")?;
+        not_yet(self.ema == 0.0, "training.ema", self.ema, "0")?;
+        not_yet(self.clip_value.is_none(), "training.clip_value", "a value", "gradient_clip_norm")?;
+        not_yet(self.no_decay.is_empty(), "training.no_decay", "a list", "[]")?;
+        not_yet(self.joint_weights.is_none(), "training.joint_weights", "a list", "no weights")?;
+        not_yet(self.on_nan == OnNan::Stop, "training.on_nan", self.on_nan, "stop")?;
+        not_yet(self.schedule_per == SchedulePer::Epoch, "training.schedule_per", self.schedule_per, "epoch")
+    }
+}
+
+impl LoggingConfig {
+    fn validate(&self) -> Checked {
+        not_yet(self.save_every_steps == 0, "logging.save_every_steps", self.save_every_steps, "0")?;
+        require(self.log_every >= 1, "logging.log_every", AT_LEAST_ONE, self.log_every)?;
+        require(self.keep_last >= 1, "logging.keep_last", AT_LEAST_ONE, self.keep_last)
+    }
+}
