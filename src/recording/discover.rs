@@ -1,0 +1,86 @@
+//! Finding recordings below folders.
+
+use std::path::{Path, PathBuf};
+
+use super::error::RecordingError;
+
+/// A recording's file, not yet opened.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Found {
+    /// File name without extension.
+    pub name: String,
+    /// Path relative to the input it was found in, with `/` between its parts.
+    pub relative: String,
+    pub path: PathBuf,
+}
+
+/// Finds recordings: each input is a file, or a folder that is searched recursively for `*.hdf5` and `*.h5`.
+/// Sorted by name, then path; the same file given twice counts once.
+///
+/// # Errors
+/// An input that cannot be read, or a folder without recordings.
+pub fn find(inputs: &[PathBuf]) -> Result<Vec<Found>, RecordingError> {
+    let mut found = Vec::new();
+    for input in inputs {
+        let stat = std::fs::metadata(input).map_err(|error| RecordingError::io(input, error))?;
+        let before = found.len();
+        if stat.is_dir() {
+            walk(input, input, &mut found)?;
+        } else {
+            let folder = input.parent().unwrap_or(Path::new(""));
+            found.push(describe(folder, input));
+        }
+        if found.len() == before {
+            return Err(RecordingError::Nothing { path: input.clone() });
+        }
+    }
+    found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    found.dedup_by(|a, b| a.path == b.path);
+    Ok(found)
+}
+
+fn describe(root: &Path, path: &Path) -> Found {
+    let relative = path.strip_prefix(root).unwrap_or(path);
+    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
+    Found {
+        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        relative: parts.join("/"),
+        path: path.to_owned(),
+    }
+}
+
+fn walk(root: &Path, folder: &Path, found: &mut Vec<Found>) -> Result<(), RecordingError> {
+    let io = |error| RecordingError::io(folder, error);
+    for entry in std::fs::read_dir(folder).map_err(io)? {
+        let entry = entry.map_err(io)?;
+        let (path, kind) = (entry.path(), entry.file_type().map_err(io)?);
+        let recording = path.extension().is_some_and(|extension| extension == "hdf5" || extension == "h5");
+        // Links to files are followed, links to folders are not: they could lead in circles.
+        if kind.is_dir() {
+            walk(root, &path, found)?;
+        } else if recording && (kind.is_file() || path.is_file()) {
+            found.push(describe(root, &path));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finds_files_below_folders_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        std::fs::create_dir_all(root.join("sub/deep")).unwrap();
+        for name in ["b.hdf5", "sub/a.h5", "sub/deep/c.hdf5", "notes.txt"] {
+            std::fs::write(root.join(name), "").unwrap();
+        }
+        let found = find(&[root.to_owned(), root.join("b.hdf5")]).unwrap();
+        let names: Vec<_> = found.iter().map(|f| (f.name.as_str(), f.relative.as_str())).collect();
+        assert_eq!(names, [("a", "sub/a.h5"), ("b", "b.hdf5"), ("c", "sub/deep/c.hdf5")]);
+        std::fs::create_dir(root.join("empty")).unwrap();
+        assert!(matches!(find(&[root.join("empty")]), Err(RecordingError::Nothing { .. })));
+    }
+}

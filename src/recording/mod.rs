@@ -1,0 +1,23 @@
+//! HDF5 recordings in and out: finding files, reading headers, decoding rows, IK validity, synthesis.
+
+mod attributes;
+mod chunks;
+mod discover;
+mod error;
+mod library;
+mod metadata;
+mod read;
+mod rows;
+mod synth;
+mod table;
+mod validity;
+
+pub use attributes::Attributes;
+pub use discover::{Found, find};
+pub use error::RecordingError;
+pub use metadata::{Metadata, MetadataRow};
+pub use read::{Recording, Stamp, WHOLE_BYTES, hash_file};
+pub use rows::{Field, Rows};
+pub use synth::{SynthOptions, synthesize};
+pub use table::{TableLayout, quiet};
+pub use validity::{RunsBuilder, ValidRun, is_failed};

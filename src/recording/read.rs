@@ -1,0 +1,333 @@
+//! Reading a recording: each byte once where it fits into memory, else in two streaming passes.
+//!
+//! Data is read with `pread`, never mapped: an input that shrinks under a mapping would kill the process.
+
+use std::fs::File;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::attributes::Attributes;
+use super::chunks::{self, Chunk, Filter};
+use super::error::RecordingError;
+use super::library;
+use super::rows::{Field, Rows};
+use super::table::{Storage, Table, TableLayout};
+
+/// Recordings up to this size are read whole, so that what is hashed is what is measured and cached.
+pub const WHOLE_BYTES: u64 = 24 << 20;
+/// Decoded rows up to this size are kept between two passes.
+const DECODED_BYTES: u64 = 2 * WHOLE_BYTES;
+/// Bytes per read of longer recordings.
+const BLOCK_BYTES: usize = 8 << 20;
+
+/// What `stat` says of a file: enough to tell that it is unchanged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    pub bytes: u64,
+    pub modified_ns: i128,
+    pub changed_ns: i128,
+    pub inode: u64,
+}
+
+impl Stamp {
+    /// # Errors
+    /// The file cannot be stat-ed.
+    pub fn of(path: &Path) -> Result<Self, RecordingError> {
+        std::fs::metadata(path).map(|stat| Self::from_stat(&stat)).map_err(|error| RecordingError::io(path, error))
+    }
+
+    fn from_stat(stat: &std::fs::Metadata) -> Self {
+        let ns = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        Self {
+            bytes: stat.len(),
+            modified_ns: ns(stat.mtime(), stat.mtime_nsec()),
+            changed_ns: ns(stat.ctime(), stat.ctime_nsec()),
+            inode: stat.ino(),
+        }
+    }
+}
+
+enum Bytes {
+    Whole(Vec<u8>),
+    File(File),
+}
+
+/// An open recording.
+pub struct Recording {
+    path: PathBuf,
+    stamp: Stamp,
+    bytes: Bytes,
+    layout: TableLayout,
+    table: Table,
+    /// Rows of a short recording that had to be decoded, so that a second pass need not decode again.
+    decoded: OnceLock<Vec<u8>>,
+}
+
+type Visitor<'a> = dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError> + 'a;
+
+/// BLAKE3 of the file at `path`, read in blocks.
+///
+/// # Errors
+/// The file cannot be read, or changes while it is.
+pub fn hash_file(path: &Path) -> Result<blake3::Hash, RecordingError> {
+    let io = |error| RecordingError::io(path, error);
+    let file = File::open(path).map_err(io)?;
+    let before = Stamp::from_stat(&file.metadata().map_err(io)?);
+    let mut hasher = blake3::Hasher::new();
+    let mut reader = BlockReader { path, file: &file, buffer: Vec::new() };
+    reader.hash_range(&mut hasher, 0, before.bytes)?;
+    if Stamp::of(path)? != before {
+        return Err(RecordingError::Changed { path: path.to_owned() });
+    }
+    Ok(hasher.finalize())
+}
+
+impl Recording {
+    /// Opens the file at `path` and reads its header, and all of it where it is short.
+    ///
+    /// # Errors
+    /// [`RecordingError`]: unreadable, of another layout, or with a header that the file's size belies.
+    pub fn open(path: &Path, layout: &TableLayout) -> Result<Self, RecordingError> {
+        let io = |error| RecordingError::io(path, error);
+        let file = File::open(path).map_err(io)?;
+        let stat = file.metadata().map_err(io)?;
+        if !stat.is_file() {
+            return Err(RecordingError::layout(path, "input", "a file", "something else"));
+        }
+        let stamp = Stamp::from_stat(&stat);
+        let table = Table::open(path, layout, stamp.bytes)?;
+        let bytes = if stamp.bytes <= WHOLE_BYTES {
+            let mut whole = vec![0; stamp.bytes as usize];
+            file.read_exact_at(&mut whole, 0).map_err(|error| shrunk(path, error))?;
+            Bytes::Whole(whole)
+        } else {
+            Bytes::File(file)
+        };
+        let recording =
+            Self { path: path.to_owned(), stamp, bytes, layout: layout.clone(), table, decoded: OnceLock::new() };
+        recording.check_unchanged()?;
+        Ok(recording)
+    }
+
+    /// Lets go of the rows in memory; what the header said stays.
+    #[must_use]
+    pub fn without_rows(mut self) -> Self {
+        self.bytes = Bytes::Whole(Vec::new());
+        self.decoded = OnceLock::new();
+        self
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.table.rows
+    }
+
+    pub fn attributes(&self) -> &Attributes {
+        &self.table.attributes
+    }
+
+    pub fn emg(&self) -> Field {
+        self.table.emg
+    }
+
+    pub fn angles(&self) -> Field {
+        self.table.angles
+    }
+
+    /// The time stamp in seconds, where rows have one.
+    pub fn time(&self) -> Option<Field> {
+        self.table.time
+    }
+
+    /// Whether another pass reads from memory.
+    pub fn is_in_memory(&self) -> bool {
+        matches!(self.bytes, Bytes::Whole(_))
+    }
+
+    /// Fails if the file is no longer the one that was opened.
+    ///
+    /// # Errors
+    /// [`RecordingError::Changed`].
+    pub fn check_unchanged(&self) -> Result<(), RecordingError> {
+        match Stamp::of(&self.path) {
+            Ok(stamp) if stamp == self.stamp => Ok(()),
+            _ => Err(RecordingError::Changed { path: self.path.clone() }),
+        }
+    }
+
+    /// Calls `f(first row, rows)` with every row in order and returns the BLAKE3 of the file's bytes.
+    ///
+    /// # Errors
+    /// The file's, or `f`'s.
+    pub fn visit_hashed(&self, f: &mut Visitor<'_>) -> Result<blake3::Hash, RecordingError> {
+        let mut hasher = blake3::Hasher::new();
+        match (&self.bytes, &self.table.storage) {
+            (Bytes::Whole(bytes), _) => {
+                hasher.update(bytes);
+                self.visit(f)?;
+            }
+            (Bytes::File(file), Storage::Contiguous { address }) => {
+                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
+                let end = address + self.table.rows * self.table.row_bytes as u64;
+                reader.hash_range(&mut hasher, 0, *address)?;
+                self.visit_contiguous(&mut reader, *address, Some(&mut hasher), f)?;
+                reader.hash_range(&mut hasher, end, self.stamp.bytes)?;
+            }
+            (Bytes::File(file), _) => {
+                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
+                reader.hash_range(&mut hasher, 0, self.stamp.bytes)?;
+                self.visit(f)?;
+            }
+        }
+        self.check_unchanged()?;
+        Ok(hasher.finalize())
+    }
+
+    /// Calls `f(first row, rows)` with every row in order.
+    ///
+    /// # Errors
+    /// The file's, or `f`'s.
+    pub fn visit(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
+        match (&self.table.storage, &self.bytes) {
+            (Storage::Contiguous { address }, Bytes::Whole(bytes)) => {
+                let end = *address as usize + self.table.rows as usize * self.table.row_bytes;
+                f(0, Rows::new(&bytes[*address as usize..end], self.table.row_bytes))
+            }
+            (Storage::Contiguous { address }, Bytes::File(file)) => {
+                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
+                self.visit_contiguous(&mut reader, *address, None, f)
+            }
+            (_, Bytes::Whole(_)) if self.decoded_bytes() <= DECODED_BYTES => {
+                if self.decoded.get().is_none() {
+                    let mut rows = Vec::with_capacity(self.decoded_bytes() as usize);
+                    self.decode(&mut |_, block| {
+                        block.iter().for_each(|row| rows.extend_from_slice(row));
+                        Ok(())
+                    })?;
+                    let _ = self.decoded.set(rows);
+                }
+                let rows = self.decoded.get().expect("set above");
+                f(0, Rows::new(rows, self.table.row_bytes))
+            }
+            _ => self.decode(f),
+        }
+    }
+
+    fn decoded_bytes(&self) -> u64 {
+        self.table.rows * self.table.row_bytes as u64
+    }
+
+    /// Calls `f` with decoded blocks of a table that does not lie plainly in the file.
+    fn decode(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
+        match &self.table.storage {
+            Storage::Chunked { chunk_rows, filters, chunks } => self.visit_chunks(*chunk_rows, filters, chunks, f),
+            _ => library::visit(&self.path, &self.layout, &self.table, f),
+        }
+    }
+
+    fn visit_contiguous(
+        &self,
+        reader: &mut BlockReader<'_>,
+        address: u64,
+        mut hasher: Option<&mut blake3::Hasher>,
+        f: &mut Visitor<'_>,
+    ) -> Result<(), RecordingError> {
+        let row_bytes = self.table.row_bytes as u64;
+        let block_rows = (BLOCK_BYTES as u64 / row_bytes).max(1);
+        let mut first = 0;
+        while first < self.table.rows {
+            let rows = block_rows.min(self.table.rows - first);
+            let bytes = reader.read(address + first * row_bytes, (rows * row_bytes) as usize)?;
+            if let Some(hasher) = hasher.as_deref_mut() {
+                hasher.update(bytes);
+            }
+            f(first, Rows::new(bytes, self.table.row_bytes))?;
+            first += rows;
+        }
+        Ok(())
+    }
+
+    /// Decodes chunks of long recordings on all cores; short ones are themselves spread over the cores.
+    fn visit_chunks(
+        &self,
+        chunk_rows: usize,
+        filters: &[Filter],
+        chunks: &[Chunk],
+        f: &mut Visitor<'_>,
+    ) -> Result<(), RecordingError> {
+        let chunk_bytes = chunk_rows * self.table.row_bytes;
+        let decode = |chunk: &Chunk| -> Result<Vec<u8>, RecordingError> {
+            let decoded = match &self.bytes {
+                Bytes::Whole(bytes) => {
+                    let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
+                    chunks::decode(stored, chunk, filters, chunk_bytes)
+                }
+                Bytes::File(file) => {
+                    let mut stored = vec![0; chunk.size];
+                    file.read_exact_at(&mut stored, chunk.address).map_err(|error| shrunk(&self.path, error))?;
+                    chunks::decode(&stored, chunk, filters, chunk_bytes)
+                }
+            };
+            decoded.map_err(|message| RecordingError::damaged(&self.path, message))
+        };
+        let mut emit = |chunk: &Chunk, decoded: &[u8]| {
+            let rows = chunk_rows.min((self.table.rows - chunk.first_row) as usize);
+            f(chunk.first_row, Rows::new(&decoded[..rows * self.table.row_bytes], self.table.row_bytes))
+        };
+        if self.is_in_memory() {
+            return chunks.iter().try_for_each(|chunk| emit(chunk, &decode(chunk)?));
+        }
+        for group in chunks.chunks((BLOCK_BYTES / chunk_bytes).max(1)) {
+            let decoded: Vec<_> = group.par_iter().map(decode).collect::<Result<_, _>>()?;
+            for (chunk, bytes) in group.iter().zip(&decoded) {
+                emit(chunk, bytes)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn shrunk(path: &Path, error: std::io::Error) -> RecordingError {
+    if error.kind() == std::io::ErrorKind::UnexpectedEof {
+        RecordingError::Changed { path: path.to_owned() }
+    } else {
+        RecordingError::io(path, error)
+    }
+}
+
+/// Reads ranges of a file into one reused buffer.
+struct BlockReader<'a> {
+    path: &'a Path,
+    file: &'a File,
+    buffer: Vec<u8>,
+}
+
+impl BlockReader<'_> {
+    fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], RecordingError> {
+        self.buffer.resize(length.max(self.buffer.len()), 0);
+        let block = &mut self.buffer[..length];
+        self.file.read_exact_at(block, offset).map_err(|error| shrunk(self.path, error))?;
+        Ok(block)
+    }
+
+    fn hash_range(&mut self, hasher: &mut blake3::Hasher, start: u64, end: u64) -> Result<(), RecordingError> {
+        let mut at = start;
+        while at < end {
+            let length = (end - at).min(BLOCK_BYTES as u64) as usize;
+            hasher.update(self.read(at, length)?);
+            at += length as u64;
+        }
+        Ok(())
+    }
+}

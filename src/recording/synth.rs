@@ -1,0 +1,330 @@
+//! Synthetic recordings whose angles can be learned from the EMG.
+//!
+//! A few smooth latent activations drive both sides: angles are a linear mixture of them, and each EMG channel
+//! is white noise whose amplitude is another mixture (surface EMG is modelled as amplitude-modulated noise;
+//! De Luca 1979, "Physiology and mathematics of myoelectric signals"). The mixtures depend on the seed alone,
+//! so every recording of a folder obeys the same law and a model can generalize from some to the others.
+
+use std::f64::consts::TAU;
+use std::path::{Path, PathBuf};
+
+use hdf5::types::{CompoundField, CompoundType, FloatSize, TypeDescriptor, VarLenUnicode};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use rand_distr::StandardNormal;
+use rayon::prelude::*;
+
+use super::error::RecordingError;
+
+/// What to synthesize.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SynthOptions {
+    pub recordings: usize,
+    /// Seconds per recording.
+    pub seconds: f64,
+    pub users: usize,
+    pub seed: u64,
+    /// gzip (level 4) after shuffle, in chunks of this many rows; `None`: contiguous.
+    pub gzip_chunk: Option<usize>,
+    /// Share of rows whose angles are all zero, as where inverse kinematics failed.
+    pub ik_failures: f64,
+    pub emg_channels: usize,
+    pub joint_angles: usize,
+    /// Hz.
+    pub sample_rate: f64,
+}
+
+impl Default for SynthOptions {
+    fn default() -> Self {
+        Self {
+            recordings: 20,
+            seconds: 20.0,
+            users: 5,
+            seed: 42,
+            gzip_chunk: None,
+            ik_failures: 0.05,
+            emg_channels: 16,
+            joint_angles: 20,
+            sample_rate: 2000.0,
+        }
+    }
+}
+
+/// Latent activations behind the angles.
+const LATENTS: usize = 6;
+/// Sinusoids per latent.
+const PARTIALS: usize = 4;
+const STAGES: [&str; 3] = ["FingerPinches", "FistWave", "FreeMovement"];
+
+/// The law that ties angles to EMG, shared by all recordings of one seed.
+struct Mixture {
+    /// [joints][latents], radians.
+    angles: Vec<[f64; LATENTS]>,
+    /// [channels][latents], standard deviations.
+    amplitudes: Vec<[f64; LATENTS]>,
+}
+
+impl Mixture {
+    fn new(options: &SynthOptions) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+        let angles = (0..options.joint_angles)
+            .map(|_| std::array::from_fn(|_| 0.6 * rng.sample::<f64, _>(StandardNormal)))
+            .collect();
+        // Each channel lies over one muscle and hears the others faintly.
+        let amplitudes = (0..options.emg_channels)
+            .map(|channel| {
+                std::array::from_fn(|latent| {
+                    let near = if channel % LATENTS == latent { 1.0 } else { 0.1 };
+                    near * rng.random_range(0.5..1.0)
+                })
+            })
+            .collect();
+        Self { angles, amplitudes }
+    }
+}
+
+/// Writes `options.recordings` recordings in the emg2pose layout and their metadata.csv to `folder`.
+/// Existing files of these names are replaced. Returns the recordings' paths.
+///
+/// # Errors
+/// The folder or a file cannot be written.
+pub fn synthesize(
+    folder: &Path,
+    options: &SynthOptions,
+    done: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<PathBuf>, RecordingError> {
+    std::fs::create_dir_all(folder).map_err(|error| RecordingError::io(folder, error))?;
+    let mixture = Mixture::new(options);
+    let paths = (0..options.recordings)
+        .into_par_iter()
+        .map(|index| {
+            let path = folder.join(format!("{}.hdf5", Identity::new(options, index).name));
+            write_recording(&path, options, &mixture, index)?;
+            done(1);
+            Ok(path)
+        })
+        .collect::<Result<Vec<_>, RecordingError>>()?;
+    write_metadata(folder, options)?;
+    Ok(paths)
+}
+
+struct Identity {
+    name: String,
+    session: String,
+    user: String,
+    stage: &'static str,
+    split: &'static str,
+}
+
+impl Identity {
+    fn new(options: &SynthOptions, index: usize) -> Self {
+        let user = index % options.users.max(1);
+        let session = format!("synth-{:05}", index);
+        // 70 % train, 15 % validate, 15 % test, and every split is filled from three recordings on.
+        let split = match index % 20 {
+            1 | 8 | 15 => "val",
+            2 | 9 | 16 => "test",
+            _ => "train",
+        };
+        Self {
+            name: format!("{session}_left"),
+            session,
+            user: format!("user{user:02}"),
+            stage: STAGES[index % 3],
+            split,
+        }
+    }
+}
+
+fn write_metadata(folder: &Path, options: &SynthOptions) -> Result<(), RecordingError> {
+    let path = folder.join("metadata.csv");
+    let mut text = String::from(
+        "session,user,stage,start,end,side,filename,moving_hand,held_out_user,held_out_stage,split,generalization\n",
+    );
+    for index in 0..options.recordings {
+        let Identity { name, session, user, stage, split } = Identity::new(options, index);
+        let (start, end) = (index as f64 * 1000.0, index as f64 * 1000.0 + options.seconds);
+        text += &format!("{session},{user},{stage},{start},{end},left,{name},left,False,False,{split},user_stage\n");
+    }
+    std::fs::write(&path, text).map_err(|error| RecordingError::io(&path, error))
+}
+
+fn write_recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<(), RecordingError> {
+    let rows = ((options.seconds * options.sample_rate) as usize).max(1);
+    let bytes = table_bytes(options, mixture, index, rows);
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RecordingError::io(path, error)),
+        _ => {}
+    }
+    write_file(path, options, index, rows, &bytes).map_err(|error| RecordingError::hdf5(path, &error))
+}
+
+fn row_type(options: &SynthOptions) -> TypeDescriptor {
+    let float = |size, width| TypeDescriptor::FixedArray(Box::new(TypeDescriptor::Float(size)), width);
+    let (joints, channels) = (options.joint_angles, options.emg_channels);
+    TypeDescriptor::Compound(CompoundType {
+        fields: vec![
+            CompoundField::new("time", TypeDescriptor::Float(FloatSize::U8), 0, 0),
+            CompoundField::new("joint_angles", float(FloatSize::U4, joints), 8, 1),
+            CompoundField::new("emg", float(FloatSize::U4, channels), 8 + 4 * joints, 2),
+        ],
+        size: 8 + 4 * (joints + channels),
+    })
+}
+
+fn write_file(path: &Path, options: &SynthOptions, index: usize, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
+    let identity = Identity::new(options, index);
+    let file = hdf5::File::create(path)?;
+    let group = file.create_group("emg2pose")?;
+    let builder = group.new_dataset_builder();
+    let mut builder = builder.empty_as(row_type(options)).shape(rows);
+    if let Some(chunk) = options.gzip_chunk {
+        builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);
+    }
+    let dataset = builder.create("timeseries")?;
+    write_rows(&dataset, rows, bytes)?;
+    let text = |name: &str, value: &str| -> hdf5::Result<()> {
+        let value: VarLenUnicode = value.parse().expect("synthesized names hold no NUL");
+        group.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&value)
+    };
+    text("filename", &identity.name)?;
+    text("session", &identity.session)?;
+    text("stage", identity.stage)?;
+    text("user", &identity.user)?;
+    text("side", "left")?;
+    let number = |name: &str, value: f64| group.new_attr::<f64>().create(name)?.write_scalar(&value);
+    number("sample_rate", options.sample_rate)?;
+    number("start", index as f64 * 1000.0)?;
+    number("end", index as f64 * 1000.0 + options.seconds)?;
+    group.new_attr::<i64>().create("num_channels")?.write_scalar(&(options.emg_channels as i64))?;
+    file.close()
+}
+
+fn write_rows(dataset: &hdf5::Dataset, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
+    let dtype = dataset.dtype()?;
+    assert_eq!(bytes.len(), rows * dtype.size());
+    // SAFETY: `bytes` holds exactly `rows` rows of the dataset's own type, which H5S_ALL selects.
+    let status = hdf5::sync::sync(|| unsafe {
+        let all = hdf5_sys::h5s::H5S_ALL;
+        let default = hdf5_sys::h5p::H5P_DEFAULT;
+        hdf5_sys::h5d::H5Dwrite(dataset.id(), dtype.id(), all, all, default, bytes.as_ptr().cast())
+    });
+    if status < 0 { Err("the HDF5 library could not write the rows".into()) } else { Ok(()) }
+}
+
+/// The table's rows: time (f8), angles (f4), EMG (f4), little-endian.
+fn table_bytes(options: &SynthOptions, mixture: &Mixture, index: usize, rows: usize) -> Vec<u8> {
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    rng.set_stream(index as u64 + 1);
+    let latents = Latents::new(&mut rng);
+    let failed = failed_rows(&mut rng, rows, options.ik_failures);
+    let mut bytes = Vec::with_capacity(rows * (8 + 4 * (options.joint_angles + options.emg_channels)));
+    for (row, failed) in failed.into_iter().enumerate() {
+        let time = row as f64 / options.sample_rate;
+        let activation = latents.at(time);
+        let mix = |weights: &[f64; LATENTS], bias: f64| -> f64 {
+            weights.iter().zip(activation).map(|(weight, latent)| weight * (latent - bias)).sum()
+        };
+        bytes.extend((index as f64 * 1000.0 + time).to_le_bytes());
+        for weights in &mixture.angles {
+            let angle = if failed { 0.0 } else { mix(weights, 0.5) as f32 };
+            bytes.extend(angle.to_le_bytes());
+        }
+        for weights in &mixture.amplitudes {
+            let noise: f64 = rng.sample(StandardNormal);
+            let microvolts = 20.0 * (0.05 + mix(weights, 0.0)) * noise;
+            bytes.extend((microvolts as f32).to_le_bytes());
+        }
+    }
+    bytes
+}
+
+/// Smooth curves between 0 and 1.
+struct Latents([[(f64, f64); PARTIALS]; LATENTS]);
+
+impl Latents {
+    fn new(rng: &mut ChaCha8Rng) -> Self {
+        Self(std::array::from_fn(|_| std::array::from_fn(|_| (rng.random_range(0.1..0.9), rng.random_range(0.0..TAU)))))
+    }
+
+    fn at(&self, time: f64) -> [f64; LATENTS] {
+        self.0.map(|partials| {
+            let sum: f64 = partials.iter().map(|(hz, phase)| (TAU * hz * time + phase).sin()).sum();
+            0.5 + 0.5 * (1.2 * sum / (PARTIALS as f64).sqrt()).tanh()
+        })
+    }
+}
+
+/// Marks stretches of 50 to 400 rows until `share` of all rows failed.
+fn failed_rows(rng: &mut ChaCha8Rng, rows: usize, share: f64) -> Vec<bool> {
+    let mut failed = vec![false; rows];
+    let mut missing = (share.clamp(0.0, 1.0) * rows as f64) as usize;
+    while missing > 0 {
+        let length = rng.random_range(50..=400).min(missing);
+        let start = rng.random_range(0..rows);
+        for row in failed.iter_mut().skip(start).take(length) {
+            missing -= usize::from(!*row && missing > 0);
+            *row = true;
+        }
+    }
+    failed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{Recording, TableLayout, is_failed};
+
+    fn layout() -> TableLayout {
+        TableLayout {
+            group: "emg2pose".into(),
+            table: "timeseries".into(),
+            emg_channels: 16,
+            joint_angles: 20,
+            sample_rate: 2000.0,
+            chunk_cache: 1 << 20,
+        }
+    }
+
+    fn rows_of(path: &Path) -> (Vec<u8>, usize) {
+        let recording = Recording::open(path, &layout()).unwrap();
+        let (mut bytes, mut failed) = (Vec::new(), 0);
+        recording
+            .visit(&mut |_, rows| {
+                for row in rows.iter() {
+                    bytes.extend_from_slice(row);
+                    failed += usize::from(is_failed(&recording.angles(), row));
+                }
+                Ok(())
+            })
+            .unwrap();
+        (bytes, failed)
+    }
+
+    #[test]
+    fn gzip_and_contiguous_hold_the_same_rows_and_the_share_of_failures_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let plain = SynthOptions { recordings: 2, seconds: 1.1, ik_failures: 0.2, ..Default::default() };
+        let packed = SynthOptions { gzip_chunk: Some(489), ..plain.clone() };
+        let a = synthesize(&folder.path().join("a"), &plain, &|_| ()).unwrap();
+        let b = synthesize(&folder.path().join("b"), &packed, &|_| ()).unwrap();
+        for (a, b) in a.iter().zip(&b) {
+            let (plain, failed) = rows_of(a);
+            assert_eq!(plain, rows_of(b).0);
+            assert_eq!(plain.len(), 2200 * 152);
+            assert_eq!(failed, 440);
+        }
+        assert_ne!(rows_of(&a[0]).0, rows_of(&a[1]).0);
+    }
+
+    #[test]
+    fn every_split_is_filled_from_three_recordings_on() {
+        for recordings in [3, 4, 10, 20] {
+            let options = SynthOptions { recordings, ..Default::default() };
+            let splits: Vec<_> = (0..recordings).map(|index| Identity::new(&options, index).split).collect();
+            for split in ["train", "val", "test"] {
+                assert!(splits.contains(&split), "{recordings}: {splits:?}");
+            }
+        }
+    }
+}
