@@ -1,0 +1,90 @@
+//! From recorded rows to a segment's rows: EMG normalized where it is by recording, angles cast to float32.
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::measure::Measured;
+use super::settings::SegmentSettings;
+use crate::recording::{Recording, RecordingError, Rows};
+
+/// A recording that was read: short ones with their rows already encoded.
+pub(crate) struct Prepared {
+    pub(crate) recording: Recording,
+    pub(crate) blake3: Key,
+    pub(crate) measured: Measured,
+    pub(crate) rows: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Prepared {
+    pub(crate) fn new(recording: Recording, blake3: Key, measured: Measured, settings: &SegmentSettings) -> Self {
+        let mut prepared = Self { recording, blake3, measured, rows: None };
+        if prepared.recording.is_in_memory() {
+            let (mut emg, mut angles) = (Vec::new(), Vec::new());
+            let whole = prepared.encode(settings, &mut |e, a| {
+                emg.extend_from_slice(e);
+                angles.extend_from_slice(a);
+                Ok(())
+            });
+            // An error is met again, and reported, when the rows are written.
+            prepared.rows = whole.is_ok().then_some((emg, angles));
+        }
+        prepared
+    }
+
+    /// Calls `f(emg, angles)` with the rows as they stand in a segment, block by block.
+    pub(crate) fn encode(
+        &self,
+        settings: &SegmentSettings,
+        f: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), CacheError>,
+    ) -> Result<(), CacheError> {
+        const BLOCK_ROWS: usize = 16_384;
+        let encoder = Encoder::new(&self.recording, &self.measured, settings);
+        let (mut emg, mut angles) = (Vec::new(), Vec::new());
+        let mut failure = None;
+        self.recording
+            .visit(&mut |_, rows| {
+                for start in (0..rows.len()).step_by(BLOCK_ROWS) {
+                    emg.clear();
+                    angles.clear();
+                    for i in start..(start + BLOCK_ROWS).min(rows.len()) {
+                        encoder.push(rows, i, &mut emg, &mut angles);
+                    }
+                    if let Err(error) = f(&emg, &angles) {
+                        let path = self.recording.path().to_owned();
+                        failure = Some(error);
+                        return Err(RecordingError::Changed { path });
+                    }
+                }
+                Ok(())
+            })
+            .map_err(|error| failure.take().unwrap_or_else(|| error.into()))
+    }
+}
+
+/// Turns rows of a recording into rows of a segment.
+struct Encoder<'a> {
+    recording: &'a Recording,
+    mean: Vec<f64>,
+    divisor: Vec<f64>,
+}
+
+impl<'a> Encoder<'a> {
+    fn new(recording: &'a Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
+        let channels = recording.emg().width;
+        let (mean, divisor) = if settings.emg_by_recording {
+            (measured.emg.mean.clone(), measured.emg.divisor())
+        } else {
+            (vec![0.0; channels], vec![1.0; channels])
+        };
+        Self { recording, mean, divisor }
+    }
+
+    fn push(&self, rows: Rows<'_>, i: usize, emg: &mut Vec<u8>, angles: &mut Vec<u8>) {
+        let row = rows.row(i);
+        self.recording.emg().for_each(row, |channel, value| {
+            let scaled = (value - self.mean[channel]) / self.divisor[channel];
+            emg.extend_from_slice(&(scaled as f32).to_le_bytes());
+        });
+        // Failed rows are kept as they are: the mask, not the value, says that they failed.
+        self.recording.angles().for_each(row, |_, value| angles.extend_from_slice(&(value as f32).to_le_bytes()));
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong with stores and caches.
+
+use std::path::{Path, PathBuf};
+
+use crate::recording::RecordingError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    #[error("{path}: {message}")]
+    Damaged { path: PathBuf, message: String },
+    #[error("{path}: not a store of format 1: {message}")]
+    NotAStore { path: PathBuf, message: String },
+    #[error("{store}: no cache {key}{hint}")]
+    NoCache { store: PathBuf, key: String, hint: String },
+    #[error("{store}: `{prefix}` names {} caches: {}", .keys.len(), .keys.join(", "))]
+    Ambiguous { store: PathBuf, prefix: String, keys: Vec<String> },
+    #[error("`{given}` is not a cache key: expected at least 8 hexadecimal digits")]
+    BadKey { given: String },
+    #[error("{} of {total} recordings cannot be used (data.on_bad_recording: skip leaves them out):\n{}", .bad.len(), list(.bad))]
+    BadRecordings { total: usize, bad: Vec<String> },
+    #[error("no recording is left for training{}", if .skipped.is_empty() { String::new() } else { format!("; left out:\n{}", list(.skipped)) })]
+    NothingLeft { skipped: Vec<String> },
+    #[error(
+        "the same content lies in two splits: `{first}` ({first_split}) and `{second}` ({second_split}) are one recording; remove one, or give both the same split"
+    )]
+    Leakage { first: String, first_split: String, second: String, second_split: String },
+    #[error("{message}")]
+    Split { message: String },
+}
+
+/// At most this many recordings are listed by name in one error.
+const LISTED: usize = 20;
+
+fn list(lines: &[String]) -> String {
+    let mut text = lines.iter().take(LISTED).map(|line| format!("  {line}")).collect::<Vec<_>>().join("\n");
+    if lines.len() > LISTED {
+        text += &format!("\n  and {} more", lines.len() - LISTED);
+    }
+    text
+}
+
+impl CacheError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn damaged(path: &Path, message: impl Into<String>) -> Self {
+        Self::Damaged { path: path.to_owned(), message: message.into() }
+    }
+}

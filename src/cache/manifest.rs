@@ -1,0 +1,191 @@
+//! The manifest: which recordings a cache has, in which segments, in which splits, under which settings.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::sealed;
+use super::settings::{CacheSettings, FORMAT, NORMALIZER};
+use super::statistics::Moments;
+use super::store::Store;
+
+/// Part of the data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Split {
+    Train,
+    Val,
+    Test,
+}
+
+impl Split {
+    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Val => "val",
+            Self::Test => "test",
+        }
+    }
+
+    /// The split of that name.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|split| split.name() == name)
+    }
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// caches/<key>.json.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    pub format: u32,
+    pub normalizer: u32,
+    pub settings: CacheSettings,
+    /// By name, then hash: the order in which windows are numbered.
+    pub recordings: Vec<ManifestRecording>,
+    pub segments: Vec<SegmentRef>,
+    /// Statistics of the training split, merged in recording order.
+    pub train_emg: Moments,
+    pub train_joint_angles: Moments,
+    /// Windows of train, val and test.
+    pub windows: [u64; 3],
+}
+
+/// A recording of a cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestRecording {
+    pub name: String,
+    /// Relative to the input it was found in.
+    pub path: String,
+    pub blake3: Key,
+    pub split: Split,
+    pub user: Option<String>,
+    pub session: Option<String>,
+    pub stage: Option<String>,
+    pub side: Option<String>,
+    pub generalization: Option<String>,
+    /// Index into the manifest's segments.
+    pub segment: usize,
+}
+
+/// A segment of a cache.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentRef {
+    pub key: Key,
+    /// BLAKE3 of its segment.json.
+    pub blake3: Key,
+    /// Bytes of its files beside segment.json.
+    pub bytes: u64,
+}
+
+/// What a cache's key covers: logical content only, so that equal caches in different stores, whose segments
+/// may be packed differently, have equal keys.
+#[derive(Serialize)]
+pub(crate) struct KeyContent<'a> {
+    kind: &'static str,
+    format: u32,
+    normalizer: u32,
+    settings: &'a CacheSettings,
+    recordings: Vec<KeyRecording<'a>>,
+}
+
+type KeyRecording<'a> = (&'a str, &'a Key, Split, [Option<&'a str>; 5]);
+
+impl<'a> KeyContent<'a> {
+    pub(crate) fn new(settings: &'a CacheSettings, recordings: impl Iterator<Item = &'a ManifestRecording>) -> Self {
+        let recordings = recordings.map(|r| {
+            let labels = [&r.user, &r.session, &r.stage, &r.side, &r.generalization];
+            (r.name.as_str(), &r.blake3, r.split, labels.map(Option::as_deref))
+        });
+        Self { kind: "cache", format: FORMAT, normalizer: NORMALIZER, settings, recordings: recordings.collect() }
+    }
+}
+
+impl Manifest {
+    pub fn key(&self) -> Key {
+        Key::of(&KeyContent::new(&self.settings, self.recordings.iter()))
+    }
+
+    pub fn windows_of(&self, split: Split) -> u64 {
+        self.windows[split as usize]
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        sealed::seal(self)
+    }
+
+    /// Reads and checks the manifest of cache `key`.
+    ///
+    /// # Errors
+    /// Missing, damaged, or not the manifest its name says.
+    pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
+        let path = store.manifest_path(key);
+        let bytes = std::fs::read(&path).map_err(CacheError::io(&path))?;
+        let manifest: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        manifest.check(key).map_err(|message| CacheError::damaged(&path, message))?;
+        Ok(manifest)
+    }
+
+    fn check(&self, key: &Key) -> Result<(), String> {
+        if self.format != FORMAT || self.normalizer != NORMALIZER {
+            return Err(format!("format {} and normalizer {} are not this version's", self.format, self.normalizer));
+        }
+        if self.key() != *key {
+            return Err(format!("is the cache {}, not {key}", self.key()));
+        }
+        if let Some(recording) = self.recordings.iter().find(|recording| recording.segment >= self.segments.len()) {
+            return Err(format!("recording {} names a segment that does not exist", recording.name));
+        }
+        if !self.recordings.is_sorted_by(|a, b| (&a.name, &a.blake3) <= (&b.name, &b.blake3)) {
+            return Err("recordings are not in order".into());
+        }
+        let distinct: HashSet<_> = self.segments.iter().map(|segment| &segment.key).collect();
+        if distinct.len() != self.segments.len() {
+            return Err("a segment is named twice".into());
+        }
+        let settings = &self.settings;
+        let sizes = [settings.window_size, settings.stride, settings.eval_window, settings.eval_stride];
+        if sizes.iter().any(|size| !(1..=10_000_000).contains(size)) || settings.padding.iter().any(|p| *p > 10_000_000)
+        {
+            return Err(format!("impossible windows {sizes:?} with padding {:?}", settings.padding));
+        }
+        let widths =
+            [(&self.train_emg, settings.emg_channels), (&self.train_joint_angles, settings.joint_angles_channels)];
+        if widths.iter().any(|(moments, n)| moments.mean.len() != *n || moments.m2.len() != *n) {
+            return Err("training statistics of another number of columns".into());
+        }
+        Ok(())
+    }
+
+    /// What a user should know of the data: leakage risks that are not errors.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let mut by_hash: HashMap<&Key, &str> = HashMap::new();
+        let mut splits: HashMap<&str, HashSet<Split>> = HashMap::new();
+        for recording in &self.recordings {
+            if let Some(first) = by_hash.insert(&recording.blake3, &recording.name) {
+                warnings.push(format!("`{first}` and `{}` have the same content", recording.name));
+            }
+            if let Some(user) = &recording.user {
+                splits.entry(user).or_default().insert(recording.split);
+            }
+        }
+        let shared = splits.values().filter(|splits| splits.len() > 1).count();
+        if shared > 0 {
+            warnings.push(format!("{shared} of {} users are in several splits", splits.len()));
+        }
+        warnings
+    }
+}

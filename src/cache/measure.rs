@@ -1,0 +1,179 @@
+//! One pass over a recording: valid runs, statistics, gaps, and whether it can be used at all.
+
+use serde::{Deserialize, Serialize};
+
+use super::settings::SegmentSettings;
+use super::statistics::Moments;
+use crate::config::Statistics;
+use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun, is_failed};
+
+/// What one pass finds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Measured {
+    pub(crate) rows: u64,
+    pub(crate) valid_runs: Vec<ValidRun>,
+    /// Over the sampled rows, of the values as recorded.
+    pub(crate) emg: Moments,
+    /// Over the sampled valid rows (all valid rows if none was sampled), radians.
+    pub(crate) joint_angles: Moments,
+    /// Steps of `time` longer than one and a half sampling periods.
+    pub(crate) time_gaps: u64,
+}
+
+/// Reads the whole recording; also returns the BLAKE3 of its bytes.
+///
+/// # Errors
+/// The recording's; EMG that is not finite.
+pub(crate) fn measure(
+    recording: &Recording,
+    settings: &SegmentSettings,
+    sample_rate: f64,
+) -> Result<(blake3::Hash, Measured), RecordingError> {
+    let mut measurer = Measurer::new(recording, settings, sample_rate);
+    let hash = recording.visit_hashed(&mut |first, rows| measurer.block(first, rows))?;
+    let Measurer { runs, emg, mut joint_angles, time_gaps, .. } = measurer;
+    let valid_runs = runs.finish();
+    if joint_angles.n == 0 && !valid_runs.is_empty() {
+        joint_angles = all_valid(recording)?;
+    }
+    if !emg.is_finite() || !joint_angles.is_finite() {
+        let message = "values are too large for their variance".into();
+        return Err(RecordingError::Damaged { path: recording.path().to_owned(), message });
+    }
+    Ok((hash, Measured { rows: recording.rows(), valid_runs, emg, joint_angles, time_gaps }))
+}
+
+fn all_valid(recording: &Recording) -> Result<Moments, RecordingError> {
+    let angles = recording.angles();
+    let (mut moments, mut values) = (Moments::new(angles.width), vec![0.0; angles.width]);
+    recording.visit(&mut |_, rows| {
+        for row in rows.iter().filter(|row| !is_failed(&angles, row)) {
+            angles.for_each(row, |i, value| values[i] = value);
+            moments.push(&values);
+        }
+        Ok(())
+    })?;
+    Ok(moments)
+}
+
+struct Measurer<'a> {
+    recording: &'a Recording,
+    samples: Samples,
+    longest_step: f64,
+    runs: RunsBuilder,
+    emg: Moments,
+    joint_angles: Moments,
+    time_gaps: u64,
+    last_time: Option<f64>,
+    emg_values: Vec<f64>,
+    angle_values: Vec<f64>,
+}
+
+impl<'a> Measurer<'a> {
+    fn new(recording: &'a Recording, settings: &SegmentSettings, sample_rate: f64) -> Self {
+        let (channels, joints) = (recording.emg().width, recording.angles().width);
+        Self {
+            recording,
+            samples: Samples::new(recording.rows(), settings),
+            longest_step: 1.5 / sample_rate,
+            runs: RunsBuilder::default(),
+            emg: Moments::new(channels),
+            joint_angles: Moments::new(joints),
+            time_gaps: 0,
+            last_time: None,
+            emg_values: vec![0.0; channels],
+            angle_values: vec![0.0; joints],
+        }
+    }
+
+    fn block(&mut self, first: u64, rows: Rows<'_>) -> Result<(), RecordingError> {
+        let (emg, angles, time) = (self.recording.emg(), self.recording.angles(), self.recording.time());
+        for (i, row) in rows.iter().enumerate() {
+            let index = first + i as u64;
+            let valid = !is_failed(&angles, row);
+            self.runs.push(valid);
+            // A sum is not finite where a value is not, and overflows only far beyond any EMG.
+            let mut sum = 0.0;
+            emg.for_each(row, |channel, value| {
+                self.emg_values[channel] = value;
+                sum += value;
+            });
+            if !sum.is_finite() {
+                return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: index });
+            }
+            if self.samples.takes(index) {
+                self.emg.push(&self.emg_values);
+                if valid {
+                    angles.for_each(row, |joint, value| self.angle_values[joint] = value);
+                    self.joint_angles.push(&self.angle_values);
+                }
+            }
+            if let Some(time) = time {
+                time.for_each(row, |_, now| {
+                    self.time_gaps += u64::from(self.last_time.is_some_and(|last| now - last > self.longest_step));
+                    self.last_time = Some(now);
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Which rows statistics are taken from: all, or floor(linspace(0, rows - 1, n)) as numpy computes it.
+struct Samples {
+    every: bool,
+    rows: u64,
+    count: u64,
+    /// Index of the next sample and its row.
+    next: (u64, u64),
+}
+
+impl Samples {
+    fn new(rows: u64, settings: &SegmentSettings) -> Self {
+        let count = settings.max_samples_for_normalize as u64;
+        Self { every: settings.statistics == Statistics::Exact || rows <= count, rows, count, next: (0, 0) }
+    }
+
+    /// Whether `row` is sampled; rows must be asked for in order.
+    fn takes(&mut self, row: u64) -> bool {
+        if self.every {
+            return true;
+        }
+        let (index, sampled) = self.next;
+        if index == self.count || row != sampled {
+            return false;
+        }
+        let index = index + 1;
+        let last = (self.rows - 1) as f64;
+        let step = last / (self.count - 1) as f64;
+        let position = if index + 1 == self.count { last } else { index as f64 * step };
+        self.next = (index, position as u64);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Statistics};
+
+    fn settings(max: usize) -> SegmentSettings {
+        let mut config = Config::default();
+        config.data.max_samples_for_normalize = max;
+        config.data.statistics = Statistics::Sampled;
+        super::super::settings::CacheSettings::new(&config).segment()
+    }
+
+    #[test]
+    fn samples_are_spread_evenly_and_include_both_ends() {
+        let mut samples = Samples::new(11, &settings(5));
+        let taken: Vec<_> = (0..11).filter(|row| samples.takes(*row)).collect();
+        // numpy.floor(numpy.linspace(0, 10, 5))
+        assert_eq!(taken, [0, 2, 5, 7, 10]);
+        let mut samples = Samples::new(120_001, &settings(10_000));
+        let taken: Vec<_> = (0..120_001).filter(|row| samples.takes(*row)).collect();
+        assert_eq!((taken.len(), taken[0], taken[9_999]), (10_000, 0, 120_000));
+        let mut samples = Samples::new(5, &settings(5));
+        assert!((0..5).all(|row| samples.takes(row)));
+    }
+}

@@ -1,0 +1,100 @@
+//! The stat memo: what is known of files that have not changed, so that a build with nothing to do reads no data.
+//!
+//! It is local to the machine and only ever saves work: a lost or damaged memo means reading again. A file
+//! whose times are not older than the memo itself may have changed within the same clock tick after it was read
+//! (git's "racily clean" entries), so it is read again.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::Key;
+use crate::recording::{Attributes, Stamp};
+
+/// What a file's content means under one set of segment settings.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Facts {
+    Usable {
+        rows: u64,
+        longest_run: u64,
+        attributes: Attributes,
+    },
+    /// Why the file cannot be used.
+    Bad(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Entry {
+    stamp: Stamp,
+    blake3: Key,
+    /// By the key of the settings they hold under.
+    facts: BTreeMap<Key, Facts>,
+}
+
+/// Entries by absolute path.
+#[derive(Debug)]
+pub(crate) struct Memo {
+    file: Option<PathBuf>,
+    entries: BTreeMap<PathBuf, Entry>,
+    changed: bool,
+}
+
+impl Memo {
+    /// Reads the memo of the store at `root`; what cannot be read is empty.
+    pub(crate) fn load(root: &Path) -> Self {
+        let file = memo_file(root);
+        let entries = file.as_deref().and_then(read).unwrap_or_default();
+        Self { file, entries, changed: false }
+    }
+
+    /// What is known of `path`, if it has not changed since.
+    pub(crate) fn get(&self, path: &Path, stamp: &Stamp, settings: &Key) -> Option<(&Key, &Facts)> {
+        let entry = self.entries.get(path).filter(|entry| entry.stamp == *stamp)?;
+        Some((&entry.blake3, entry.facts.get(settings)?))
+    }
+
+    pub(crate) fn insert(&mut self, path: PathBuf, stamp: Stamp, blake3: Key, settings: Key, facts: Facts) {
+        self.changed = true;
+        let entry =
+            self.entries.entry(path).or_insert_with(|| Entry { stamp, blake3: blake3.clone(), facts: BTreeMap::new() });
+        if entry.stamp != stamp || entry.blake3 != blake3 {
+            *entry = Entry { stamp, blake3, facts: BTreeMap::new() };
+        }
+        entry.facts.insert(settings, facts);
+    }
+
+    /// Writes the memo if anything is new. Failure costs time at the next build, nothing else.
+    pub(crate) fn save(&mut self) {
+        let Some(file) = self.file.as_deref().filter(|_| self.changed) else { return };
+        let write = || -> std::io::Result<()> {
+            let folder = file.parent().expect("a file in a folder");
+            std::fs::create_dir_all(folder)?;
+            let mut part = tempfile::NamedTempFile::new_in(folder)?;
+            serde_json::to_writer(std::io::BufWriter::new(&mut part), &self.entries)?;
+            part.persist(file)?;
+            Ok(())
+        };
+        match write() {
+            Ok(()) => self.changed = false,
+            Err(error) => tracing::warn!("the memo {} cannot be written: {error}", file.display()),
+        }
+    }
+}
+
+fn memo_file(root: &Path) -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
+    let canonical = root.canonicalize().ok()?;
+    let name = blake3::hash(canonical.as_os_str().as_encoded_bytes()).to_hex();
+    Some(base.join("emg-cache").join(name.as_str()).join("memo.json"))
+}
+
+fn read(file: &Path) -> Option<BTreeMap<PathBuf, Entry>> {
+    let stat = std::fs::metadata(file).ok()?;
+    let saved = i128::from(stat.mtime()) * 1_000_000_000 + i128::from(stat.mtime_nsec());
+    let mut entries: BTreeMap<PathBuf, Entry> = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    entries.retain(|_, entry| entry.stamp.modified_ns < saved && entry.stamp.changed_ns < saved);
+    Some(entries)
+}

@@ -1,0 +1,33 @@
+//! The store: content-hashed, memory-mappable Zarr v3 segments of normalized rows, and the manifests that make
+//! caches of them. The only place with memory mapping.
+
+mod build;
+mod encode;
+mod error;
+mod keys;
+mod manifest;
+mod measure;
+mod memo;
+mod open;
+mod pipeline;
+mod plan;
+mod sealed;
+mod segment;
+mod settings;
+mod sink;
+mod statistics;
+mod store;
+mod verify;
+mod writer;
+mod zarr;
+
+pub use build::{BuildOptions, Built, Candidate, Events, NoEvents, Splitter, build, locate};
+pub use error::CacheError;
+pub use keys::Key;
+pub use manifest::{Manifest, ManifestRecording, SegmentRef, Split};
+pub use open::{Cache, CacheRecording};
+pub use segment::{Segment, SegmentIndex, SegmentRecording};
+pub use settings::{CacheSettings, NORMALIZER, SegmentSettings, WindowShape};
+pub use statistics::Moments;
+pub use store::Store;
+pub use verify::{Damage, verify};

@@ -1,0 +1,119 @@
+//! Opening a cache: the manifest and the segments it names, checked and mapped.
+
+use std::path::Path;
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::manifest::{Manifest, ManifestRecording};
+use super::segment::{Segment, SegmentIndex, SegmentRecording};
+use super::store::Store;
+
+/// An open cache.
+#[derive(Debug)]
+pub struct Cache {
+    key: Key,
+    manifest: Manifest,
+    segments: Vec<Segment>,
+    /// For each of the manifest's recordings, its position in its segment's index.
+    positions: Vec<usize>,
+}
+
+/// A recording of an open cache.
+#[derive(Debug, Clone, Copy)]
+pub struct CacheRecording<'a> {
+    pub listed: &'a ManifestRecording,
+    pub content: &'a SegmentRecording,
+    /// Index of the segment.
+    pub segment: usize,
+}
+
+impl Cache {
+    /// Opens cache `key` of the store at `root`. Reads metadata only; rows are mapped.
+    ///
+    /// # Errors
+    /// Anything missing, damaged, truncated or inconsistent, named.
+    pub fn open(root: &Path, key: &Key) -> Result<Self, CacheError> {
+        let store = Store::open(root)?;
+        let manifest = Manifest::read(&store, key)?;
+        let segments = indexes(&store, &manifest)?
+            .into_iter()
+            .zip(&manifest.segments)
+            .map(|(index, segment)| Segment::open(store.segment_path(&segment.key), index))
+            .collect::<Result<Vec<_>, _>>()?;
+        let positions = positions(&store, &manifest, segments.iter().map(Segment::index))?;
+        Ok(Self { key: key.clone(), manifest, segments, positions })
+    }
+
+    /// Checks a cache as opening does, without mapping it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn check(store: &Store, key: &Key) -> Result<Manifest, CacheError> {
+        let manifest = Manifest::read(store, key)?;
+        let indexes = indexes(store, &manifest)?;
+        for (index, segment) in indexes.iter().zip(&manifest.segments) {
+            index.check_lengths(&store.segment_path(&segment.key))?;
+        }
+        positions(store, &manifest, indexes.iter())?;
+        Ok(manifest)
+    }
+
+    pub fn key(&self) -> &Key {
+        &self.key
+    }
+
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub fn segment(&self, index: usize) -> &Segment {
+        &self.segments[index]
+    }
+
+    /// Recording `i` in recording order.
+    ///
+    /// # Panics
+    /// There are not that many.
+    pub fn recording(&self, i: usize) -> CacheRecording<'_> {
+        let listed = &self.manifest.recordings[i];
+        let content = &self.segments[listed.segment].index().recordings[self.positions[i]];
+        CacheRecording { listed, content, segment: listed.segment }
+    }
+
+    /// The recordings in recording order.
+    pub fn recordings(&self) -> impl ExactSizeIterator<Item = CacheRecording<'_>> {
+        (0..self.positions.len()).map(|i| self.recording(i))
+    }
+}
+
+fn indexes(store: &Store, manifest: &Manifest) -> Result<Vec<SegmentIndex>, CacheError> {
+    let settings = manifest.settings.segment();
+    manifest
+        .segments
+        .iter()
+        .map(|segment| {
+            let folder = store.segment_path(&segment.key);
+            let (index, hash) = SegmentIndex::read(&folder, &segment.key)?;
+            if hash != segment.blake3 || index.settings != settings {
+                return Err(CacheError::damaged(&folder, "is not the segment that the manifest names"));
+            }
+            Ok(index)
+        })
+        .collect()
+}
+
+fn positions<'a>(
+    store: &Store,
+    manifest: &Manifest,
+    indexes: impl Iterator<Item = &'a SegmentIndex>,
+) -> Result<Vec<usize>, CacheError> {
+    let places: Vec<std::collections::HashMap<_, _>> =
+        indexes.map(|index| index.recordings.iter().enumerate().map(|(i, r)| (&r.blake3, i)).collect()).collect();
+    let find = |recording: &ManifestRecording| {
+        places[recording.segment].get(&recording.blake3).copied().ok_or_else(|| {
+            let message = format!("recording {} is not in the segment that the manifest names", recording.name);
+            CacheError::damaged(store.root(), message)
+        })
+    };
+    manifest.recordings.iter().map(find).collect()
+}

@@ -1,0 +1,62 @@
+//! JSON documents that end with their own digest: a flipped bit anywhere is found when the file is read.
+//!
+//! The file is the document without its last `}`, then `,"digest":"<BLAKE3 of the whole document>"}` and a newline.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+const MIDDLE: &str = ",\"digest\":\"";
+const END: &str = "\"}\n";
+const TAIL: usize = MIDDLE.len() + 64 + END.len();
+
+/// The file's bytes for `document`, which must serialize to a JSON object with at least one member.
+pub(crate) fn seal(document: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec(document).expect("plain data serializes");
+    let digest = blake3::hash(&bytes).to_hex();
+    assert_eq!(bytes.pop(), Some(b'}'));
+    bytes.extend_from_slice(MIDDLE.as_bytes());
+    bytes.extend_from_slice(digest.as_bytes());
+    bytes.extend_from_slice(END.as_bytes());
+    bytes
+}
+
+/// Checks the digest and parses the document.
+///
+/// # Errors
+/// What is wrong, for a message that names the file.
+pub(crate) fn unseal<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, String> {
+    let start = bytes.len().checked_sub(TAIL).ok_or("too short to end with its digest")?;
+    let tail = bytes.split_off(start);
+    let digest = tail
+        .strip_prefix(MIDDLE.as_bytes())
+        .and_then(|rest| rest.strip_suffix(END.as_bytes()))
+        .ok_or("does not end with its digest")?;
+    bytes.push(b'}');
+    if blake3::hash(&bytes).to_hex().as_bytes() != digest {
+        return Err("does not match its digest".into());
+    }
+    serde_json::from_slice(&bytes).map_err(|error| format!("not as expected: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    #[test]
+    fn any_flipped_bit_is_found() {
+        let document = json!({"a": 1, "b": [1.5, "x"]});
+        let sealed = seal(&document);
+        assert_eq!(unseal::<Value>(sealed.clone()).unwrap(), document);
+        let whole: Value = serde_json::from_slice(&sealed).unwrap();
+        assert_eq!(whole["digest"].as_str().unwrap().len(), 64);
+        for bit in 0..sealed.len() * 8 {
+            let mut damaged = sealed.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(unseal::<Value>(damaged).is_err(), "bit {bit}");
+        }
+        for length in 0..sealed.len() {
+            assert!(unseal::<Value>(sealed[..length].to_vec()).is_err(), "length {length}");
+        }
+    }
+}

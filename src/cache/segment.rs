@@ -1,0 +1,286 @@
+//! A segment: its index (segment.json), checked in full before anything is believed, and its mapped rows.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use memmap2::{Advice, Mmap};
+use serde::{Deserialize, Serialize};
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::measure::Measured;
+use super::sealed;
+use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
+use super::statistics::Moments;
+use super::zarr::{self, ShardShape};
+
+#[cfg(target_endian = "big")]
+compile_error!("segments are little-endian and mapped as they are");
+
+/// Bytes per hashed block of a file.
+pub(crate) const BLOCK_BYTES: u64 = 16 << 20;
+pub(crate) const INDEX_FILE: &str = "segment.json";
+pub(crate) const EMG_FILE: &str = "emg/c/0/0";
+pub(crate) const ANGLES_FILE: &str = "joint_angles/c/0/0";
+
+/// segment.json: what lies in a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentIndex {
+    pub format: u32,
+    pub normalizer: u32,
+    pub settings: SegmentSettings,
+    pub rows: u64,
+    /// In the order of their rows, which they tile.
+    pub recordings: Vec<SegmentRecording>,
+    pub(crate) files: Vec<FileBlocks>,
+}
+
+/// One recording's rows in a segment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentRecording {
+    /// BLAKE3 of the recording's file.
+    pub blake3: Key,
+    pub first_row: u64,
+    pub rows: u64,
+    /// (start, length) relative to the recording.
+    pub valid_runs: Vec<(u64, u64)>,
+    pub emg: Moments,
+    pub joint_angles: Moments,
+    pub time_gaps: u64,
+}
+
+impl SegmentRecording {
+    pub(crate) fn new(blake3: Key, first_row: u64, measured: Measured) -> Self {
+        let Measured { rows, valid_runs, emg, joint_angles, time_gaps } = measured;
+        Self { blake3, first_row, rows, valid_runs, emg, joint_angles, time_gaps }
+    }
+}
+
+/// A file of the segment and the BLAKE3 of each of its blocks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct FileBlocks {
+    pub(crate) path: String,
+    pub(crate) bytes: u64,
+    pub(crate) blocks: Vec<Key>,
+}
+
+impl SegmentIndex {
+    pub fn key(&self) -> Key {
+        let hashes: Vec<_> = self.recordings.iter().map(|recording| recording.blake3.clone()).collect();
+        self.settings.key(&hashes)
+    }
+
+    pub(crate) fn emg_shape(&self) -> ShardShape {
+        ShardShape::new(self.rows, self.settings.emg_channels)
+    }
+
+    pub(crate) fn angles_shape(&self) -> ShardShape {
+        ShardShape::new(self.rows, self.settings.joint_angles_channels)
+    }
+
+    /// The metadata files that belong to a segment of this shape.
+    pub(crate) fn metadata_files(&self) -> [(&'static str, Vec<u8>); 3] {
+        let settings = &self.settings;
+        [
+            ("zarr.json", zarr::group_metadata()),
+            ("emg/zarr.json", zarr::array_metadata(self.rows, settings.emg_channels, "channel")),
+            ("joint_angles/zarr.json", zarr::array_metadata(self.rows, settings.joint_angles_channels, "joint")),
+        ]
+    }
+
+    /// Bytes of all files beside segment.json.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.bytes).sum()
+    }
+
+    /// Reads and checks the index of the segment at `folder`; also returns the BLAKE3 of its bytes.
+    ///
+    /// # Errors
+    /// Unreadable, damaged, or not what the folder's name says.
+    pub fn read(folder: &Path, key: &Key) -> Result<(Self, Key), CacheError> {
+        let path = folder.join(INDEX_FILE);
+        let bytes = std::fs::read(&path).map_err(CacheError::io(&path))?;
+        let hash = Key::from(blake3::hash(&bytes));
+        let index: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        index.check(key).map_err(|message| CacheError::damaged(&path, message))?;
+        Ok((index, hash))
+    }
+
+    /// The digest tells chance damage; this tells a forged or foreign file.
+    fn check(&self, key: &Key) -> Result<(), String> {
+        if self.format != FORMAT || self.normalizer != NORMALIZER {
+            return Err(format!("format {} and normalizer {} are not this version's", self.format, self.normalizer));
+        }
+        if self.key() != *key {
+            return Err(format!("is the segment {}, not {key}", self.key()));
+        }
+        let (channels, joints) = (self.settings.emg_channels, self.settings.joint_angles_channels);
+        if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || self.rows > 1 << 48 {
+            return Err(format!("{} rows of {channels} channels and {joints} joint angles are impossible", self.rows));
+        }
+        let mut next = 0u64;
+        for (i, recording) in self.recordings.iter().enumerate() {
+            if recording.first_row != next {
+                return Err(format!("recording {i} starts at row {}, not {next}", recording.first_row));
+            }
+            recording.check(channels, joints).map_err(|message| format!("recording {i}: {message}"))?;
+            next = next.checked_add(recording.rows).ok_or("too many rows")?;
+        }
+        if next != self.rows {
+            return Err(format!("its recordings have {next} rows, not {}", self.rows));
+        }
+        self.check_files()
+    }
+
+    fn check_files(&self) -> Result<(), String> {
+        let metadata = self.metadata_files().map(|(path, bytes)| (path, bytes.len() as u64));
+        let shards = [(EMG_FILE, self.emg_shape().file_bytes()), (ANGLES_FILE, self.angles_shape().file_bytes())];
+        let expected: Vec<_> = shards.into_iter().chain(metadata).collect();
+        let found: Vec<_> = self.files.iter().map(|file| (file.path.as_str(), file.bytes)).collect();
+        if found != expected {
+            return Err(format!("expected the files {expected:?}, found {found:?}"));
+        }
+        match self.files.iter().find(|file| file.blocks.len() as u64 != file.bytes.div_ceil(BLOCK_BYTES)) {
+            Some(file) => Err(format!("{} has {} blocks for {} bytes", file.path, file.blocks.len(), file.bytes)),
+            None => Ok(()),
+        }
+    }
+
+    /// Fails if a file is missing or not as long as it was written.
+    ///
+    /// # Errors
+    /// Names the first such file.
+    pub(crate) fn check_lengths(&self, folder: &Path) -> Result<(), CacheError> {
+        for file in &self.files {
+            let path = folder.join(&file.path);
+            let bytes = std::fs::metadata(&path).map_err(CacheError::io(&path))?.len();
+            if bytes != file.bytes {
+                return Err(CacheError::damaged(&path, format!("expected {} bytes, found {bytes}", file.bytes)));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl SegmentRecording {
+    fn check(&self, channels: usize, joints: usize) -> Result<(), String> {
+        let columns = |moments: &Moments, n: usize| moments.mean.len() == n && moments.m2.len() == n;
+        if !columns(&self.emg, channels) || !columns(&self.joint_angles, joints) {
+            return Err("statistics of another number of columns".into());
+        }
+        let mut end = 0u64;
+        for (start, length) in &self.valid_runs {
+            let after = start.checked_add(*length).filter(|after| *after <= self.rows && *length > 0 && *start >= end);
+            end = after.ok_or_else(|| format!("valid run ({start}, {length}) overlaps or leaves its rows"))?;
+        }
+        Ok(())
+    }
+}
+
+/// An open segment: its index and its mapped rows.
+#[derive(Debug)]
+pub struct Segment {
+    folder: PathBuf,
+    index: SegmentIndex,
+    emg: Rows,
+    angles: Rows,
+    checked: OnceLock<Result<(), String>>,
+}
+
+#[derive(Debug)]
+struct Rows {
+    map: Mmap,
+    row_bytes: usize,
+}
+
+impl Rows {
+    fn map(path: &Path, shape: ShardShape, columns: usize) -> Result<Self, CacheError> {
+        let file = File::open(path).map_err(CacheError::io(path))?;
+        let bytes = file.metadata().map_err(CacheError::io(path))?.len();
+        if bytes != shape.file_bytes() {
+            return Err(CacheError::damaged(path, format!("expected {} bytes, found {bytes}", shape.file_bytes())));
+        }
+        // SAFETY: published segments are never modified or truncated (the store's contract), and the length
+        // was checked above; a store that breaks the contract is what `--io read` is for.
+        let map = unsafe { Mmap::map(&file) }.map_err(CacheError::io(path))?;
+        Ok(Self { map, row_bytes: 4 * columns })
+    }
+
+    fn bytes(&self, first: u64, rows: usize) -> &[u8] {
+        let start = first as usize * self.row_bytes;
+        &self.map[start..start + rows * self.row_bytes]
+    }
+}
+
+impl Segment {
+    /// Opens a segment whose index was read: checks lengths and maps the rows. Its content is read later.
+    ///
+    /// # Errors
+    /// A file is missing or has another length.
+    pub(crate) fn open(folder: PathBuf, index: SegmentIndex) -> Result<Self, CacheError> {
+        index.check_lengths(&folder)?;
+        let (channels, joints) = (index.settings.emg_channels, index.settings.joint_angles_channels);
+        let emg = Rows::map(&folder.join(EMG_FILE), index.emg_shape(), channels)?;
+        let angles = Rows::map(&folder.join(ANGLES_FILE), index.angles_shape(), joints)?;
+        Ok(Self { folder, index, emg, angles, checked: OnceLock::new() })
+    }
+
+    pub fn index(&self) -> &SegmentIndex {
+        &self.index
+    }
+
+    /// Copies EMG rows [first, first + n) to `out` of n x channels.
+    ///
+    /// # Errors
+    /// The shard index, checked at the first use, is damaged.
+    ///
+    /// # Panics
+    /// Rows beyond the segment's.
+    pub fn copy_emg(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
+        self.check_shard_indexes()?;
+        let rows = out.len() / self.index.settings.emg_channels;
+        bytemuck::cast_slice_mut(out).copy_from_slice(self.emg.bytes(first, rows));
+        Ok(())
+    }
+
+    /// Copies joint angles likewise, in radians.
+    ///
+    /// # Errors
+    /// As [`copy_emg`](Self::copy_emg).
+    ///
+    /// # Panics
+    /// Rows beyond the segment's.
+    pub fn copy_joint_angles(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
+        self.check_shard_indexes()?;
+        let rows = out.len() / self.index.settings.joint_angles_channels;
+        bytemuck::cast_slice_mut(out).copy_from_slice(self.angles.bytes(first, rows));
+        Ok(())
+    }
+
+    /// Asks the kernel to read rows [first, first + rows) of both arrays soon.
+    pub fn will_need(&self, first: u64, rows: usize) {
+        for array in [&self.emg, &self.angles] {
+            let start = first as usize * array.row_bytes;
+            // Advice: where it fails, reading still works.
+            let _ = array.map.advise_range(Advice::WillNeed, start, rows * array.row_bytes);
+        }
+    }
+
+    fn check_shard_indexes(&self) -> Result<(), CacheError> {
+        let checked = self.checked.get_or_init(|| {
+            let arrays =
+                [(EMG_FILE, &self.emg, self.index.emg_shape()), (ANGLES_FILE, &self.angles, self.index.angles_shape())];
+            for (file, array, shape) in arrays {
+                if array.map[shape.data_bytes() as usize..] != shape.index() {
+                    return Err(format!("{file}: the shard index is damaged; run `emg-cache verify`"));
+                }
+            }
+            Ok(())
+        });
+        checked.clone().map_err(|message| CacheError::damaged(&self.folder, message))
+    }
+}

@@ -1,0 +1,175 @@
+//! What determines a cache's content beside the recordings.
+
+use serde::{Deserialize, Serialize};
+
+use super::keys::Key;
+use super::manifest::Split;
+use crate::config::{Config, Dtype, Normalize, Statistics};
+use crate::recording::TableLayout;
+
+/// Format of the store. Raised when files change their meaning.
+pub(crate) const FORMAT: u32 = 1;
+/// Revision of the code that turns recordings into rows. Raised by hand when the same recordings would give
+/// other bytes; a test pins the hash of a fixed input's segment to it.
+pub const NORMALIZER: u32 = 1;
+
+/// Settings of a cache: those of its segments, its windows and its normalization.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheSettings {
+    pub hdf5_group: String,
+    pub table_name: String,
+    pub emg_channels: usize,
+    pub joint_angles_channels: usize,
+    /// Hz.
+    pub sample_rate: f64,
+    pub dtype: Dtype,
+    pub statistics: Statistics,
+    pub max_samples_for_normalize: usize,
+    pub normalize_emg: Normalize,
+    pub normalize_angles: Normalize,
+    pub window_size: usize,
+    pub stride: usize,
+    pub padding: [usize; 2],
+    pub skip_ik_failures: bool,
+    pub eval_window: usize,
+    pub eval_stride: usize,
+}
+
+/// The part of the settings that segments depend on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SegmentSettings {
+    pub hdf5_group: String,
+    pub table_name: String,
+    pub emg_channels: usize,
+    pub joint_angles_channels: usize,
+    pub dtype: Dtype,
+    /// EMG rows are z-scored by their recording's statistics; else they are as recorded.
+    pub emg_by_recording: bool,
+    pub statistics: Statistics,
+    pub max_samples_for_normalize: usize,
+}
+
+/// The windows of one split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowShape {
+    /// Rows per window, without padding.
+    pub size: usize,
+    pub stride: usize,
+    /// Rows before and after each window.
+    pub padding: [usize; 2],
+}
+
+impl WindowShape {
+    /// Windows in a run of `length` rows.
+    pub fn count(&self, length: u64) -> u64 {
+        length.checked_sub(self.size as u64).map_or(0, |slack| slack / self.stride as u64 + 1)
+    }
+
+    /// Rows of a window with its padding.
+    pub fn rows(&self) -> usize {
+        self.padding[0] + self.size + self.padding[1]
+    }
+}
+
+impl CacheSettings {
+    pub fn new(config: &Config) -> Self {
+        let data = &config.data;
+        Self {
+            hdf5_group: data.hdf5_group.clone(),
+            table_name: data.table_name.clone(),
+            emg_channels: data.emg_channels,
+            joint_angles_channels: data.joint_angles_channels,
+            sample_rate: config.model.original_sampling_rate,
+            dtype: data.dtype,
+            statistics: data.statistics,
+            max_samples_for_normalize: data.max_samples_for_normalize,
+            normalize_emg: data.emg_normalization(),
+            normalize_angles: data.angle_normalization(),
+            window_size: data.window_size,
+            stride: data.stride,
+            padding: data.padding,
+            skip_ik_failures: data.skip_ik_failures,
+            eval_window: data.eval_window.unwrap_or(data.window_size),
+            eval_stride: data.eval_stride.unwrap_or(data.stride),
+        }
+    }
+
+    pub fn segment(&self) -> SegmentSettings {
+        SegmentSettings {
+            hdf5_group: self.hdf5_group.clone(),
+            table_name: self.table_name.clone(),
+            emg_channels: self.emg_channels,
+            joint_angles_channels: self.joint_angles_channels,
+            dtype: self.dtype,
+            emg_by_recording: self.normalize_emg == Normalize::Recording,
+            statistics: self.statistics,
+            max_samples_for_normalize: self.max_samples_for_normalize,
+        }
+    }
+
+    /// What a recording must look like.
+    pub fn table_layout(&self, chunk_cache: usize) -> TableLayout {
+        TableLayout {
+            group: self.hdf5_group.clone(),
+            table: self.table_name.clone(),
+            emg_channels: self.emg_channels,
+            joint_angles: self.joint_angles_channels,
+            sample_rate: self.sample_rate,
+            chunk_cache,
+        }
+    }
+
+    pub fn windows(&self, split: Split) -> WindowShape {
+        match split {
+            Split::Train => WindowShape { size: self.window_size, stride: self.stride, padding: self.padding },
+            Split::Val => WindowShape { size: self.eval_window, stride: self.eval_stride, padding: self.padding },
+            Split::Test => WindowShape { size: self.eval_window, stride: self.eval_stride, padding: [0, 0] },
+        }
+    }
+
+    /// Runs that windows may lie in: valid runs, or the whole recording where failed rows are masked.
+    pub fn window_runs(&self, rows: u64, valid_runs: &[(u64, u64)]) -> Vec<(u64, u64)> {
+        if self.skip_ik_failures { valid_runs.to_vec() } else { vec![(0, rows)] }
+    }
+
+    /// Windows that a recording gives to `split`.
+    pub fn count_windows(&self, split: Split, rows: u64, valid_runs: &[(u64, u64)]) -> u64 {
+        let shape = self.windows(split);
+        self.window_runs(rows, valid_runs).iter().map(|(_, length)| shape.count(*length)).sum()
+    }
+}
+
+impl SegmentSettings {
+    /// Key of the segment that holds recordings of these contents in this order.
+    pub fn key(&self, recordings: &[Key]) -> Key {
+        #[derive(Serialize)]
+        struct Content<'a> {
+            kind: &'static str,
+            format: u32,
+            normalizer: u32,
+            settings: &'a SegmentSettings,
+            recordings: &'a [Key],
+        }
+        Key::of(&Content { kind: "segment", format: FORMAT, normalizer: NORMALIZER, settings: self, recordings })
+    }
+
+    /// Bytes that `rows` rows take in a segment.
+    pub fn bytes(&self, rows: u64) -> u64 {
+        rows.saturating_mul(4 * (self.emg_channels + self.joint_angles_channels) as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn windows_per_run() {
+        let shape = WindowShape { size: 50, stride: 7, padding: [0, 0] };
+        for (length, expected) in [(0, 0), (49, 0), (50, 1), (56, 1), (57, 2), (100, 8)] {
+            assert_eq!(shape.count(length), expected, "{length}");
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The store's folder: its layout, and how things are published in it so that no reader ever sees a part.
+
+use std::fs::{self, File};
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use super::error::CacheError;
+use super::keys::Key;
+
+const FORMAT_BYTES: &[u8] = br#"{"format": 1}"#;
+
+/// A store of format 1.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+impl Store {
+    /// Opens an existing store.
+    ///
+    /// # Errors
+    /// The folder is missing or no store of format 1.
+    pub fn open(root: &Path) -> Result<Self, CacheError> {
+        let path = root.join("format.json");
+        let not_a_store = |message: String| CacheError::NotAStore { path: root.to_owned(), message };
+        match fs::read(&path) {
+            Ok(bytes) if bytes == FORMAT_BYTES => Ok(Self { root: root.to_owned() }),
+            Ok(bytes) => {
+                let found = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
+                Err(not_a_store(format!("format.json: expected {{\"format\": 1}}, found {found}")))
+            }
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                Err(not_a_store("it has no format.json; `emg-cache build` makes a store".into()))
+            }
+            Err(error) => Err(CacheError::io(&path)(error)),
+        }
+    }
+
+    /// Opens the store, making it first where there is none.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or holds something else.
+    pub fn create(root: &Path) -> Result<Self, CacheError> {
+        if !root.join("format.json").exists() {
+            fs::create_dir_all(root).map_err(CacheError::io(root))?;
+            let foreign = fs::read_dir(root).map_err(CacheError::io(root))?.flatten().any(|entry| {
+                let name = entry.file_name();
+                !["segments", "caches", "pins", "tmp", "format.json"].iter().any(|own| name == *own)
+            });
+            if foreign {
+                let message = "the folder is not empty and holds no store".into();
+                return Err(CacheError::NotAStore { path: root.to_owned(), message });
+            }
+            let store = Self { root: root.to_owned() };
+            let tmp = store.begin()?;
+            store.publish_file(&tmp, FORMAT_BYTES, &root.join("format.json"))?;
+        }
+        Self::open(root)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn segment_path(&self, key: &Key) -> PathBuf {
+        self.root.join("segments").join(key.to_string())
+    }
+
+    pub fn manifest_path(&self, key: &Key) -> PathBuf {
+        self.root.join("caches").join(format!("{key}.json"))
+    }
+
+    /// Keys of all published manifests, sorted.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn cache_keys(&self) -> Result<Vec<Key>, CacheError> {
+        self.keys_in("caches", ".json")
+    }
+
+    /// Keys of all published segments, sorted.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn segment_keys(&self) -> Result<Vec<Key>, CacheError> {
+        self.keys_in("segments", "")
+    }
+
+    fn keys_in(&self, folder: &str, suffix: &str) -> Result<Vec<Key>, CacheError> {
+        let path = self.root.join(folder);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(CacheError::io(&path)(error)),
+        };
+        let mut keys = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(CacheError::io(&path))?.file_name();
+            keys.extend(
+                name.to_str().and_then(|name| name.strip_suffix(suffix)).and_then(|name| Key::parse(name).ok()),
+            );
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// The cache whose key starts with `prefix` (8 digits or more).
+    ///
+    /// # Errors
+    /// No such cache, or several.
+    pub fn resolve(&self, prefix: &str) -> Result<Key, CacheError> {
+        let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        if prefix.len() < 8 || prefix.len() > 64 || !prefix.bytes().all(hex) {
+            return Err(CacheError::BadKey { given: prefix.to_owned() });
+        }
+        let keys: Vec<_> = self.cache_keys()?.into_iter().filter(|key| key.to_string().starts_with(prefix)).collect();
+        match keys.as_slice() {
+            [key] => Ok(key.clone()),
+            [] => Err(CacheError::NoCache {
+                store: self.root.clone(),
+                key: prefix.to_owned(),
+                hint: "; `emg-cache list` shows the caches of a store".into(),
+            }),
+            _ => Err(CacheError::Ambiguous {
+                store: self.root.clone(),
+                prefix: prefix.to_owned(),
+                keys: keys.iter().map(ToString::to_string).collect(),
+            }),
+        }
+    }
+
+    /// Starts a build: makes a folder of its own under `tmp/`, after clearing those of dead processes.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub(crate) fn begin(&self) -> Result<BuildFolder, CacheError> {
+        let tmp = self.root.join("tmp");
+        fs::create_dir_all(&tmp).map_err(CacheError::io(&tmp))?;
+        let owner = owner();
+        for entry in fs::read_dir(&tmp).map_err(CacheError::io(&tmp))?.flatten() {
+            if is_dead(&entry.file_name().to_string_lossy(), &owner) {
+                // Another builder may be clearing it too.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = tmp.join(format!("{owner}-{}-{:016x}", std::process::id(), rand::random::<u64>()));
+        fs::create_dir(&path).map_err(CacheError::io(&path))?;
+        Ok(BuildFolder { path })
+    }
+
+    /// Publishes the finished folder `from` as `to`. If another builder was first, theirs stays.
+    ///
+    /// # Errors
+    /// The folder could be neither published nor found published.
+    pub(crate) fn publish_folder(&self, from: &Path, to: &Path) -> Result<(), CacheError> {
+        let parent = to.parent().expect("published things lie in a folder");
+        fs::create_dir_all(parent).map_err(CacheError::io(parent))?;
+        let result = fs::rename(from, to);
+        // On NFS a rename may report failure after success, so the target decides.
+        if let Err(error) = result
+            && !to.join("segment.json").is_file()
+        {
+            return Err(CacheError::io(to)(error));
+        }
+        sync_folder(parent)
+    }
+
+    /// Publishes a file with these bytes as `to`. If another builder was first, theirs stays.
+    ///
+    /// # Errors
+    /// The file could be neither published nor found published.
+    pub(crate) fn publish_file(&self, tmp: &BuildFolder, bytes: &[u8], to: &Path) -> Result<(), CacheError> {
+        let parent = to.parent().expect("published things lie in a folder");
+        fs::create_dir_all(parent).map_err(CacheError::io(parent))?;
+        let part = tmp.path.join(format!("file-{:016x}", rand::random::<u64>()));
+        write_synced(&part, bytes)?;
+        if let Err(error) = fs::hard_link(&part, to)
+            && !to.is_file()
+        {
+            return Err(CacheError::io(to)(error));
+        }
+        fs::remove_file(&part).map_err(CacheError::io(&part))?;
+        sync_folder(parent)
+    }
+}
+
+/// A build's own folder under `tmp/`; removed with what is left in it when dropped.
+#[derive(Debug)]
+pub(crate) struct BuildFolder {
+    pub(crate) path: PathBuf,
+}
+
+impl Drop for BuildFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.path);
+    }
+}
+
+/// `<host>-<boot id>`: processes of one owner can be told alive from dead.
+fn owner() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
+    format!("{}-{}", plain(&host), plain(&boot))
+}
+
+fn is_dead(entry: &str, owner: &str) -> bool {
+    let pid = entry.strip_prefix(owner).and_then(|rest| rest.strip_prefix('-')).and_then(|rest| rest.split('-').next());
+    pid.and_then(|pid| pid.parse::<u32>().ok()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
+}
+
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    let mut file = File::create_new(path).map_err(CacheError::io(path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(CacheError::io(path))
+}
+
+pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(CacheError::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_with_other_things_is_no_store() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("thesis.tex"), "").unwrap();
+        assert!(Store::create(folder.path()).unwrap_err().to_string().contains("not empty"));
+        assert!(Store::open(folder.path()).unwrap_err().to_string().contains("emg-cache build"));
+        std::fs::write(folder.path().join("format.json"), "{\"format\": 2}").unwrap();
+        assert!(Store::open(folder.path()).unwrap_err().to_string().contains("found {\"format\": 2}"));
+    }
+
+    #[test]
+    fn prefixes_resolve() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path()).unwrap();
+        let tmp = store.begin().unwrap();
+        let keys = [Key::of(&1), Key::of(&2)];
+        for key in &keys {
+            store.publish_file(&tmp, b"x", &store.manifest_path(key)).unwrap();
+        }
+        assert_eq!(store.resolve(&keys[0].to_string()[..8]).unwrap(), keys[0]);
+        assert!(matches!(store.resolve("00000000"), Err(CacheError::NoCache { .. })));
+        assert!(matches!(store.resolve("abc"), Err(CacheError::BadKey { .. })));
+        assert!(matches!(store.resolve("../../../etc"), Err(CacheError::BadKey { .. })));
+    }
+
+    #[test]
+    fn folders_of_dead_builders_are_cleared_and_those_of_live_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(folder.path()).unwrap();
+        let tmp = folder.path().join("tmp");
+        let dead = tmp.join(format!("{}-4194305-0", owner()));
+        let live = tmp.join(format!("{}-{}-0", owner(), std::process::id()));
+        let elsewhere = tmp.join("otherhost-boot-1-0");
+        for path in [&dead, &live, &elsewhere] {
+            fs::create_dir(path).unwrap();
+        }
+        let own = store.begin().unwrap();
+        assert!(!dead.exists() && live.exists() && elsewhere.exists() && own.path.exists());
+        drop(own);
+        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 2);
+    }
+}

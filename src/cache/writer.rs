@@ -1,0 +1,130 @@
+//! Writing one segment: rows stream to both shards while their blocks are hashed.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::measure::Measured;
+use super::sealed;
+use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex, SegmentRecording};
+use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
+use super::store::{sync_folder, write_synced};
+use super::zarr::ShardShape;
+
+/// A segment in progress, in a folder under `tmp/`.
+pub(crate) struct SegmentWriter {
+    folder: PathBuf,
+    index: SegmentIndex,
+    emg: BlockWriter,
+    angles: BlockWriter,
+}
+
+impl SegmentWriter {
+    pub(crate) fn create(folder: PathBuf, settings: &SegmentSettings) -> Result<Self, CacheError> {
+        for file in [EMG_FILE, ANGLES_FILE] {
+            let parent = folder.join(file).parent().expect("a file in a folder").to_owned();
+            fs::create_dir_all(&parent).map_err(CacheError::io(&parent))?;
+        }
+        let index = SegmentIndex {
+            format: FORMAT,
+            normalizer: NORMALIZER,
+            settings: settings.clone(),
+            rows: 0,
+            recordings: Vec::new(),
+            files: Vec::new(),
+        };
+        let (emg, angles) = (BlockWriter::create(&folder, EMG_FILE)?, BlockWriter::create(&folder, ANGLES_FILE)?);
+        Ok(Self { folder, index, emg, angles })
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.index.rows
+    }
+
+    /// Starts a recording; its rows follow through [`write`](Self::write).
+    pub(crate) fn begin(&mut self, blake3: Key, measured: Measured) {
+        let recording = SegmentRecording::new(blake3, self.index.rows, measured);
+        self.index.rows += recording.rows;
+        self.index.recordings.push(recording);
+    }
+
+    /// Appends rows of both arrays.
+    pub(crate) fn write(&mut self, emg: &[u8], angles: &[u8]) -> Result<(), CacheError> {
+        self.emg.write(emg)?;
+        self.angles.write(angles)
+    }
+
+    /// Completes the files and syncs them. Returns the index, its BLAKE3 and the folder, ready to publish.
+    pub(crate) fn finish(mut self) -> Result<(SegmentIndex, Key, PathBuf), CacheError> {
+        let (emg, angles) = (self.index.emg_shape(), self.index.angles_shape());
+        self.index.files = vec![self.emg.finish(emg)?, self.angles.finish(angles)?];
+        for (path, bytes) in self.index.metadata_files() {
+            write_synced(&self.folder.join(path), &bytes)?;
+            let blocks = vec![blake3::hash(&bytes).into()];
+            self.index.files.push(FileBlocks { path: path.into(), bytes: bytes.len() as u64, blocks });
+        }
+        let bytes = sealed::seal(&self.index);
+        write_synced(&self.folder.join(INDEX_FILE), &bytes)?;
+        for folder in ["emg/c/0", "emg/c", "emg", "joint_angles/c/0", "joint_angles/c", "joint_angles", ""] {
+            sync_folder(&self.folder.join(folder))?;
+        }
+        Ok((self.index, blake3::hash(&bytes).into(), self.folder))
+    }
+}
+
+/// A file written front to back, with the BLAKE3 of each block.
+struct BlockWriter {
+    name: &'static str,
+    path: PathBuf,
+    file: File,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    blocks: Vec<Key>,
+}
+
+impl BlockWriter {
+    fn create(folder: &Path, name: &'static str) -> Result<Self, CacheError> {
+        let path = folder.join(name);
+        let file = File::create_new(&path).map_err(CacheError::io(&path))?;
+        Ok(Self { name, path, file, hasher: blake3::Hasher::new(), bytes: 0, blocks: Vec::new() })
+    }
+
+    fn write(&mut self, mut bytes: &[u8]) -> Result<(), CacheError> {
+        self.file.write_all(bytes).map_err(CacheError::io(&self.path))?;
+        while !bytes.is_empty() {
+            let room = BLOCK_BYTES - self.bytes % BLOCK_BYTES;
+            let (now, later) = bytes.split_at(bytes.len().min(room as usize));
+            self.hasher.update(now);
+            self.bytes += now.len() as u64;
+            if self.bytes % BLOCK_BYTES == 0 {
+                self.close_block();
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    fn close_block(&mut self) {
+        self.blocks.push(self.hasher.finalize().into());
+        self.hasher.reset();
+    }
+
+    fn finish(mut self, shape: ShardShape) -> Result<FileBlocks, CacheError> {
+        let zeros = vec![0; 1 << 16];
+        let mut padding = shape.padding_bytes() as usize;
+        while padding > 0 {
+            let now = padding.min(zeros.len());
+            self.write(&zeros[..now])?;
+            padding -= now;
+        }
+        self.write(&shape.index())?;
+        if self.bytes % BLOCK_BYTES != 0 {
+            self.close_block();
+        }
+        assert_eq!(self.bytes, shape.file_bytes(), "every row was written");
+        self.file.sync_all().map_err(CacheError::io(&self.path))?;
+        Ok(FileBlocks { path: self.name.into(), bytes: self.bytes, blocks: self.blocks })
+    }
+}
