@@ -1,0 +1,194 @@
+//! Shorthands for building graphs. They panic where shapes do not fit, which is a mistake in the caller.
+
+use super::core::{Attribute, Attributes, Graph, Value};
+
+/// CUDA graph capture allows at most this many inputs of a Concat and outputs of a Split.
+const WIDEST: usize = 32;
+
+pub(super) fn attributes<const N: usize>(entries: [(&'static str, Attribute); N]) -> Attributes {
+    entries.into_iter().collect()
+}
+
+fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
+    Attribute::Ints(values.into_iter().map(|value| value as i64).collect())
+}
+
+macro_rules! unary {
+    ($($(#[$doc:meta])* $method:ident = $name:literal),+ $(,)?) => {
+        $($(#[$doc])* pub fn $method(&mut self, x: Value) -> Value { self.apply1($name, &[x], Attributes::new()) })+
+    };
+}
+
+macro_rules! binary {
+    ($($method:ident = $name:literal),+ $(,)?) => {
+        $(pub fn $method(&mut self, a: Value, b: Value) -> Value { self.apply1($name, &[a, b], Attributes::new()) })+
+    };
+}
+
+impl Graph {
+    unary!(abs = "Abs", neg = "Neg", relu = "Relu", sigmoid = "Sigmoid", sign = "Sign", sqrt = "Sqrt", tanh = "Tanh",);
+    binary!(
+        add = "Add",
+        sub = "Sub",
+        mul = "Mul",
+        div = "Div",
+        max = "Max",
+        min = "Min",
+        matmul = "MatMul",
+        greater = "Greater",
+        less = "Less",
+        modulo = "Mod",
+    );
+
+    /// `a` or `b` by `condition`.
+    pub fn select(&mut self, condition: Value, a: Value, b: Value) -> Value {
+        self.apply1("Where", &[condition, a, b], Attributes::new())
+    }
+
+    pub fn to_f32(&mut self, x: Value) -> Value {
+        const FLOAT: i64 = 1;
+        self.apply1("Cast", &[x], attributes([("to", Attribute::Int(FLOAT))]))
+    }
+
+    pub fn leaky_relu(&mut self, x: Value, slope: f32) -> Value {
+        self.apply1("LeakyRelu", &[x], attributes([("alpha", Attribute::Float(slope))]))
+    }
+
+    /// a' b' + c, with a' = a or its transpose.
+    pub fn gemm(&mut self, a: Value, b: Value, c: Option<Value>, trans_a: bool, trans_b: bool) -> Value {
+        let flag = |on: bool| Attribute::Int(i64::from(on));
+        let inputs: Vec<_> = [a, b].into_iter().chain(c).collect();
+        self.apply1("Gemm", &inputs, attributes([("transA", flag(trans_a)), ("transB", flag(trans_b))]))
+    }
+
+    /// x [.., in] times weight [out, in] transposed, plus bias [out].
+    pub fn linear(&mut self, x: Value, weight: Value, bias: Option<Value>) -> Value {
+        let shape = self.shape(x).to_vec();
+        let (last, leading) = shape.split_last().expect("a matrix");
+        let out = self.shape(weight)[0];
+        let flat = self.reshape(x, &[leading.iter().product(), *last]);
+        let y = self.gemm(flat, weight, bias, false, true);
+        let shape: Vec<_> = leading.iter().copied().chain([out]).collect();
+        self.reshape(y, &shape)
+    }
+
+    pub fn reshape(&mut self, x: Value, shape: &[usize]) -> Value {
+        if self.shape(x) == shape {
+            return x;
+        }
+        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+        let shape = self.i64s(&shape);
+        self.apply1("Reshape", &[x, shape], Attributes::new())
+    }
+
+    pub fn transpose(&mut self, x: Value, order: &[usize]) -> Value {
+        if order.is_sorted() {
+            return x;
+        }
+        self.apply1("Transpose", &[x], attributes([("perm", ints(order.iter().copied()))]))
+    }
+
+    /// Rows [start, end) along `axis`.
+    pub fn slice(&mut self, x: Value, axis: usize, start: usize, end: usize) -> Value {
+        self.strided_slice(x, axis, start, end, 1)
+    }
+
+    /// Every `step`-th of [start, end) along `axis`.
+    pub fn strided_slice(&mut self, x: Value, axis: usize, start: usize, end: usize, step: usize) -> Value {
+        if start == 0 && end == self.shape(x)[axis] && step == 1 {
+            return x;
+        }
+        let [start, end, axis, step] = [start, end, axis, step].map(|value| self.i64s(&[value as i64]));
+        self.apply1("Slice", &[x, start, end, axis, step], Attributes::new())
+    }
+
+    /// Concatenates along `axis`; many values through a tree.
+    pub fn concat(&mut self, parts: &[Value], axis: usize) -> Value {
+        match parts {
+            [one] => *one,
+            _ if parts.len() <= WIDEST => {
+                self.apply1("Concat", parts, attributes([("axis", Attribute::Int(axis as i64))]))
+            }
+            _ => {
+                let width = parts.len().div_ceil(parts.len().div_ceil(WIDEST));
+                let joined: Vec<_> = parts.chunks(width).map(|chunk| self.concat(chunk, axis)).collect();
+                self.concat(&joined, axis)
+            }
+        }
+    }
+
+    /// Splits along `axis` into parts of these sizes; many through a tree.
+    pub fn split(&mut self, x: Value, axis: usize, sizes: &[usize]) -> Vec<Value> {
+        if sizes.len() == 1 {
+            return vec![x];
+        }
+        if sizes.len() <= WIDEST {
+            let sizes: Vec<_> = sizes.iter().map(|size| *size as i64).collect();
+            let sizes = self.i64s(&sizes);
+            return self.apply("Split", &[x, sizes], attributes([("axis", Attribute::Int(axis as i64))]));
+        }
+        let width = sizes.len().div_ceil(sizes.len().div_ceil(WIDEST));
+        let groups: Vec<_> = sizes.chunks(width).map(|group| group.iter().sum()).collect();
+        let parts = self.split(x, axis, &groups);
+        let pairs = parts.into_iter().zip(sizes.chunks(width));
+        pairs.flat_map(|(part, group)| self.split(part, axis, group)).collect()
+    }
+
+    pub fn reduce_sum(&mut self, x: Value, axes: &[usize], keep: bool) -> Value {
+        self.reduce("ReduceSum", x, axes, keep)
+    }
+
+    pub fn reduce_mean(&mut self, x: Value, axes: &[usize], keep: bool) -> Value {
+        self.reduce("ReduceMean", x, axes, keep)
+    }
+
+    fn reduce(&mut self, name: &str, x: Value, axes: &[usize], keep: bool) -> Value {
+        if axes.is_empty() {
+            return x;
+        }
+        let axes: Vec<_> = axes.iter().map(|axis| *axis as i64).collect();
+        let axes = self.i64s(&axes);
+        self.apply1(name, &[x, axes], attributes([("keepdims", Attribute::Int(i64::from(keep)))]))
+    }
+
+    /// The sum of all elements, as a scalar.
+    pub fn sum_all(&mut self, x: Value) -> Value {
+        let axes: Vec<_> = (0..self.shape(x).len()).collect();
+        self.reduce_sum(x, &axes, false)
+    }
+
+    pub fn expand(&mut self, x: Value, shape: &[usize]) -> Value {
+        if self.shape(x) == shape {
+            return x;
+        }
+        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+        let shape = self.i64s(&shape);
+        self.apply1("Expand", &[x, shape], Attributes::new())
+    }
+
+    /// Zeros before and after along `axis`.
+    pub fn pad(&mut self, x: Value, axis: usize, before: usize, after: usize) -> Value {
+        if before == 0 && after == 0 {
+            return x;
+        }
+        let rank = self.shape(x).len();
+        let mut pads = vec![0; 2 * rank];
+        (pads[axis], pads[rank + axis]) = (before as i64, after as i64);
+        let pads = self.i64s(&pads);
+        self.apply1("Pad", &[x, pads], Attributes::new())
+    }
+
+    /// Convolution without padding: x [batch, in, spatial..], weight [out, in, kernel..], strides per spatial axis.
+    pub fn conv(&mut self, x: Value, weight: Value, bias: Option<Value>, strides: &[usize]) -> Value {
+        let inputs: Vec<_> = [x, weight].into_iter().chain(bias).collect();
+        let kernel = self.shape(weight)[2..].to_vec();
+        let attributes = attributes([("kernel_shape", ints(kernel)), ("strides", ints(strides.iter().copied()))]);
+        self.apply1("Conv", &inputs, attributes)
+    }
+
+    /// Layer normalization over the last axis (epsilon 1e-5).
+    pub fn layer_norm(&mut self, x: Value, scale: Value, bias: Value) -> Value {
+        let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(1e-5))]);
+        self.apply("LayerNormalization", &[x, scale, bias], attributes)[0]
+    }
+}

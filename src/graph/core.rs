@@ -1,0 +1,248 @@
+//! The graph itself: values, nodes, inputs, outputs, constants.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::operators::{self, Operator};
+use super::tensor::{Constant, DType, TensorType};
+
+/// Stands for a batch size that is not known yet. A prime beyond any fixed dimension, so a dimension depends on
+/// the batch if and only if it is a multiple of this; `Reshape` and the graph's inputs and outputs are then
+/// written with a dynamic dimension.
+pub const DYNAMIC_BATCH: usize = 1_000_000_007;
+
+/// A value: an input, a constant or a node's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Value(pub(super) u32);
+
+/// A node attribute.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Attribute {
+    Int(i64),
+    Ints(Vec<i64>),
+    Float(f32),
+}
+
+/// Attributes by name.
+pub(super) type Attributes = BTreeMap<&'static str, Attribute>;
+
+/// An operator applied to values.
+#[derive(Debug, Clone)]
+pub struct Node {
+    pub operator: &'static Operator,
+    /// `None`: an optional input that is not given.
+    pub inputs: Vec<Option<Value>>,
+    pub outputs: Vec<Value>,
+    pub attributes: Attributes,
+}
+
+impl Node {
+    /// Integer attribute, or its default.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        match self.attributes.get(name) {
+            Some(Attribute::Int(value)) => *value,
+            _ => default,
+        }
+    }
+
+    /// Integer list attribute, or its default.
+    pub fn ints(&self, name: &str, default: &[i64]) -> Vec<i64> {
+        match self.attributes.get(name) {
+            Some(Attribute::Ints(values)) => values.clone(),
+            _ => default.to_vec(),
+        }
+    }
+
+    /// Float attribute, or its default.
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        match self.attributes.get(name) {
+            Some(Attribute::Float(value)) => *value,
+            _ => default,
+        }
+    }
+
+    /// Input `i`, which the operator requires.
+    ///
+    /// # Panics
+    /// It is not given.
+    pub fn input(&self, i: usize) -> Value {
+        self.inputs.get(i).copied().flatten().unwrap_or_else(|| panic!("{} lacks input {i}", self.operator.name))
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct ValueInfo {
+    pub(super) ty: TensorType,
+    pub(super) constant: Option<Constant>,
+}
+
+/// An ONNX graph under construction, always in topological order.
+#[derive(Debug, Clone, Default)]
+pub struct Graph {
+    pub(super) values: Vec<ValueInfo>,
+    pub(super) nodes: Vec<Node>,
+    pub(super) inputs: Vec<(String, Value)>,
+    pub(super) outputs: Vec<(String, Value)>,
+    /// Names of constants that readers of the file should recognise.
+    pub(super) names: HashMap<Value, String>,
+    /// Nodes already made, so that an equal one is not made again (all operators are pure).
+    made: HashMap<String, Vec<Value>>,
+}
+
+impl Graph {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn value(&mut self, ty: TensorType, constant: Option<Constant>) -> Value {
+        self.values.push(ValueInfo { ty, constant });
+        Value(u32::try_from(self.values.len() - 1).expect("fewer than 2^32 values"))
+    }
+
+    /// Adds an input.
+    pub fn input(&mut self, name: &str, ty: TensorType) -> Value {
+        let value = self.value(ty, None);
+        self.inputs.push((name.to_owned(), value));
+        value
+    }
+
+    /// Names a value as an output. An output has one name, so an input, constant or other output is copied.
+    pub fn output(&mut self, name: &str, value: Value) {
+        let named = self.inputs.iter().chain(&self.outputs).any(|(_, other)| *other == value);
+        let value = if named || self.as_constant(value).is_some() { self.copy(value) } else { value };
+        self.outputs.push((name.to_owned(), value));
+    }
+
+    fn copy(&mut self, value: Value) -> Value {
+        let copy = self.value(self.ty(value).clone(), None);
+        let operator = operators::find("Identity").expect("in the table");
+        let attributes = Attributes::new();
+        self.nodes.push(Node { operator, inputs: vec![Some(value)], outputs: vec![copy], attributes });
+        copy
+    }
+
+    pub fn inputs(&self) -> &[(String, Value)] {
+        &self.inputs
+    }
+
+    pub fn outputs(&self) -> &[(String, Value)] {
+        &self.outputs
+    }
+
+    /// Whether any node reads the input `name`.
+    pub fn uses_input(&self, name: &str) -> bool {
+        let input = self.inputs.iter().find(|(other, _)| other == name).map(|(_, value)| *value);
+        self.nodes.iter().any(|node| node.inputs.contains(&input)) && input.is_some()
+    }
+
+    /// Takes back an input that no node reads.
+    pub fn remove_input(&mut self, name: &str) {
+        self.inputs.retain(|(other, _)| other != name);
+    }
+
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// Adds a constant; equal ones are made once.
+    pub fn constant(&mut self, constant: Constant) -> Value {
+        let hash = blake3::hash(&constant.bytes());
+        let key = format!("constant {} {hash}", constant.tensor_type());
+        if let Some(made) = self.made.get(&key) {
+            return made[0];
+        }
+        let value = self.value(constant.tensor_type(), Some(constant));
+        self.made.insert(key, vec![value]);
+        value
+    }
+
+    /// A float32 constant that keeps its name in the file.
+    pub fn named_f32(&mut self, name: &str, shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Value {
+        let constant = Constant::F32(shape.into(), values);
+        let value = self.value(constant.tensor_type(), Some(constant));
+        self.names.insert(value, name.to_owned());
+        value
+    }
+
+    /// A float32 constant.
+    pub fn f32(&mut self, shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Value {
+        self.constant(Constant::F32(shape.into(), values))
+    }
+
+    /// A float32 scalar.
+    pub fn scalar(&mut self, value: f32) -> Value {
+        self.f32([], vec![value])
+    }
+
+    /// A vector of int64.
+    pub fn i64s(&mut self, values: &[i64]) -> Value {
+        self.constant(Constant::I64(vec![values.len()], values.to_vec()))
+    }
+
+    pub fn ty(&self, value: Value) -> &TensorType {
+        &self.values[value.0 as usize].ty
+    }
+
+    pub fn shape(&self, value: Value) -> &[usize] {
+        &self.ty(value).shape
+    }
+
+    pub fn dtype(&self, value: Value) -> DType {
+        self.ty(value).dtype
+    }
+
+    pub fn as_constant(&self, value: Value) -> Option<&Constant> {
+        self.values[value.0 as usize].constant.as_ref()
+    }
+
+    /// The int64 constant that `value` is.
+    pub fn as_i64s(&self, value: Value) -> Option<&[i64]> {
+        match self.as_constant(value) {
+            Some(Constant::I64(_, values)) => Some(values),
+            _ => None,
+        }
+    }
+
+    /// Applies operator `name`; the number of outputs comes from shape inference.
+    ///
+    /// # Errors
+    /// An unknown operator, or inputs that do not fit it.
+    pub(super) fn try_apply(
+        &mut self,
+        name: &str,
+        inputs: Vec<Option<Value>>,
+        attributes: Attributes,
+    ) -> Result<Vec<Value>, String> {
+        let operator = operators::find(name).ok_or_else(|| format!("operator {name} is not known"))?;
+        let key = format!("{name} {inputs:?} {attributes:?}");
+        if let Some(made) = self.made.get(&key) {
+            return Ok(made.clone());
+        }
+        let mut node = Node { operator, inputs, outputs: Vec::new(), attributes };
+        let types = (operator.infer)(self, &node).map_err(|message| {
+            let given: Vec<_> = node.inputs.iter().map(|i| i.map(|i| self.ty(i).to_string())).collect();
+            format!("{name} of {given:?} with {:?}: {message}", node.attributes)
+        })?;
+        node.outputs = types.into_iter().map(|ty| self.value(ty, None)).collect();
+        let outputs = node.outputs.clone();
+        self.nodes.push(node);
+        self.made.insert(key, outputs.clone());
+        Ok(outputs)
+    }
+
+    /// Applies an operator whose inputs this project's own code chose.
+    ///
+    /// # Panics
+    /// The inputs do not fit the operator: a mistake in the caller.
+    pub(super) fn apply(&mut self, name: &str, inputs: &[Value], attributes: Attributes) -> Vec<Value> {
+        let inputs = inputs.iter().copied().map(Some).collect();
+        self.try_apply(name, inputs, attributes).unwrap_or_else(|message| panic!("{message}"))
+    }
+
+    /// [`apply`](Self::apply) for operators with one output.
+    ///
+    /// # Panics
+    /// As `apply`.
+    pub(super) fn apply1(&mut self, name: &str, inputs: &[Value], attributes: Attributes) -> Value {
+        self.apply(name, inputs, attributes)[0]
+    }
+}

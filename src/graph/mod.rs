@@ -1,0 +1,21 @@
+//! ONNX graphs: values with static shapes, operators with shape inference and gradients, reverse-mode
+//! differentiation from graph to graph, and protobuf out.
+//!
+//! Graphs are built bottom up, so nodes are always in topological order, and equal nodes are made once.
+
+mod autodiff;
+mod build;
+mod core;
+mod onnx;
+mod operators;
+#[expect(unreachable_pub, clippy::doc_markdown, reason = "generated")]
+mod proto;
+mod prune;
+mod tensor;
+
+pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
+pub use autodiff::gradients;
+pub use onnx::{InputDefault, ModelInfo, to_onnx};
+pub use operators::{Operator, find as find_operator};
+pub use prune::prune;
+pub use tensor::{Constant, DType, TensorType};

@@ -1,0 +1,186 @@
+//! Writing graphs as ONNX protobuf (opset 17, IR version 8; ONNX specification, onnx.proto).
+
+use std::collections::{HashMap, HashSet};
+
+use prost::Message;
+
+use super::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
+use super::proto::attribute_proto::AttributeType;
+use super::proto::tensor_proto::DataType;
+use super::proto::tensor_shape_proto::{Dimension, dimension};
+use super::proto::{
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+};
+use super::tensor::{Constant, DType, TensorType};
+
+const OPSET: i64 = 17;
+const IR_VERSION: i64 = 8;
+/// Name of the dynamic dimension.
+const BATCH: &str = "batch";
+
+/// What a model says of itself beside its graph.
+#[derive(Debug, Clone, Default)]
+pub struct ModelInfo {
+    /// Name and value pairs.
+    pub metadata: Vec<(String, String)>,
+}
+
+/// A default for an input, which makes it optional.
+#[derive(Debug, Clone)]
+pub struct InputDefault {
+    pub input: Value,
+    pub value: Constant,
+}
+
+/// The graph as the bytes of an ONNX file. Unused constants and outputs are left out.
+///
+/// # Panics
+/// The graph has no outputs.
+pub fn to_onnx(graph: &Graph, defaults: &[InputDefault], info: &ModelInfo) -> Vec<u8> {
+    assert!(!graph.outputs.is_empty(), "a graph without outputs computes nothing");
+    let writer = Writer::new(graph);
+    let defaults = defaults.iter().map(|default| tensor(&writer.names[&default.input], &default.value));
+    let proto = GraphProto {
+        name: Some("emg".into()),
+        node: graph.nodes.iter().map(|node| writer.node(node)).collect(),
+        initializer: writer.constants().chain(defaults).collect(),
+        input: graph.inputs.iter().map(|(name, value)| value_info(name, graph.ty(*value))).collect(),
+        output: graph.outputs.iter().map(|(name, value)| value_info(name, graph.ty(*value))).collect(),
+        ..Default::default()
+    };
+    let entry =
+        |(key, value): &(String, String)| StringStringEntryProto { key: Some(key.clone()), value: Some(value.clone()) };
+    let model = ModelProto {
+        ir_version: Some(IR_VERSION),
+        producer_name: Some(env!("CARGO_PKG_NAME").into()),
+        producer_version: Some(env!("CARGO_PKG_VERSION").into()),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        graph: Some(proto),
+        metadata_props: info.metadata.iter().map(entry).collect(),
+        ..Default::default()
+    };
+    model.encode_to_vec()
+}
+
+struct Writer<'a> {
+    graph: &'a Graph,
+    /// Names of inputs, outputs and all other values that something uses.
+    names: HashMap<Value, String>,
+    used: HashSet<Value>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(graph: &'a Graph) -> Self {
+        let inputs = graph.nodes.iter().flat_map(|node| node.inputs.iter().flatten().copied());
+        let outputs = graph.outputs.iter().map(|(_, value)| *value);
+        let used: HashSet<_> = inputs.chain(outputs).collect();
+        let mut names: HashMap<_, _> = used.iter().map(|value| (*value, format!("v{}", value.0))).collect();
+        names.extend(graph.names.clone());
+        let named = graph.outputs.iter().chain(&graph.inputs);
+        names.extend(named.map(|(name, value)| (*value, name.clone())));
+        Self { graph, names, used }
+    }
+
+    fn constants(&self) -> impl Iterator<Item = TensorProto> {
+        let mut used: Vec<_> = self.used.iter().copied().collect();
+        used.sort();
+        used.into_iter().filter_map(|value| {
+            let constant = self.graph.as_constant(value)?;
+            Some(tensor(&self.names[&value], &dynamic(constant)))
+        })
+    }
+
+    fn node(&self, node: &Node) -> NodeProto {
+        let name = |value: &Value| self.names.get(value).cloned().unwrap_or_default();
+        let mut output: Vec<_> = node
+            .outputs
+            .iter()
+            .map(|value| if self.used.contains(value) { name(value) } else { String::new() })
+            .collect();
+        // Outputs of Split that nobody uses still count.
+        if node.operator.name == "Split" {
+            for (i, output) in output.iter_mut().enumerate().filter(|(_, output)| output.is_empty()) {
+                *output = format!("unused{}_{i}", node.outputs[0].0);
+            }
+        }
+        while output.last().is_some_and(String::is_empty) {
+            output.pop();
+        }
+        NodeProto {
+            name: node.outputs.first().map(|value| format!("n{}", value.0)),
+            op_type: Some(node.operator.name.into()),
+            input: node.inputs.iter().map(|input| input.as_ref().map(name).unwrap_or_default()).collect(),
+            output,
+            attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
+            ..Default::default()
+        }
+    }
+}
+
+/// A shape constant with -1 where it depends on a batch that is not known yet.
+fn dynamic(constant: &Constant) -> Constant {
+    match constant {
+        Constant::I64(shape, values) => {
+            let free = |value: &i64| if *value != 0 && value % DYNAMIC_BATCH as i64 == 0 { -1 } else { *value };
+            Constant::I64(shape.clone(), values.iter().map(free).collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn tensor(name: &str, constant: &Constant) -> TensorProto {
+    let ty = constant.tensor_type();
+    TensorProto {
+        name: Some(name.into()),
+        dims: ty.shape.iter().map(|dim| *dim as i64).collect(),
+        data_type: Some(data_type(ty.dtype) as i32),
+        raw_data: Some(constant.bytes().into()),
+        ..Default::default()
+    }
+}
+
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::F32 => DataType::Float,
+        DType::I64 => DataType::Int64,
+        DType::Bool => DataType::Bool,
+    }
+}
+
+fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+    let mut proto = AttributeProto { name: Some(name.into()), ..Default::default() };
+    let kind = match value {
+        Attribute::Int(value) => {
+            proto.i = Some(*value);
+            AttributeType::Int
+        }
+        Attribute::Ints(values) => {
+            proto.ints = values.clone();
+            AttributeType::Ints
+        }
+        Attribute::Float(value) => {
+            proto.f = Some(*value);
+            AttributeType::Float
+        }
+    };
+    proto.r#type = Some(kind as i32);
+    proto
+}
+
+fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
+    let dim = |dim: &usize| {
+        let value = if *dim != 0 && dim % DYNAMIC_BATCH == 0 {
+            dimension::Value::DimParam(BATCH.into())
+        } else {
+            dimension::Value::DimValue(*dim as i64)
+        };
+        Dimension { value: Some(value), ..Default::default() }
+    };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(data_type(ty.dtype) as i32),
+        shape: Some(TensorShapeProto { dim: ty.shape.iter().map(dim).collect() }),
+    };
+    let proto = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };
+    ValueInfoProto { name: Some(name.into()), r#type: Some(proto), ..Default::default() }
+}

@@ -1,0 +1,208 @@
+//! Elementwise arithmetic, activations, comparisons and selection.
+
+use super::super::autodiff::Adjoints;
+use super::super::core::{Graph, Node, Value};
+use super::super::tensor::{DType, TensorType};
+use super::{Operator, broadcast, op, reduce_to, ty};
+
+pub(super) static OPERATORS: &[Operator] = &[
+    op("Abs", unary, Some(abs)),
+    op("Identity", unary, Some(identity)),
+    op("LeakyRelu", unary, Some(leaky_relu)),
+    op("Neg", unary, Some(neg)),
+    op("Relu", unary, Some(relu)),
+    op("Sigmoid", unary, Some(sigmoid)),
+    op("Sign", unary, Some(nothing)),
+    op("Sqrt", unary, Some(sqrt)),
+    op("Tanh", unary, Some(tanh)),
+    op("Add", binary, Some(add)),
+    op("Sub", binary, Some(sub)),
+    op("Mul", binary, Some(mul)),
+    op("Div", binary, Some(div)),
+    op("Max", binary, Some(max)),
+    op("Min", binary, Some(min)),
+    op("Mod", binary, None),
+    op("Greater", compare, Some(nothing)),
+    op("Less", compare, Some(nothing)),
+    op("Where", select_type, Some(select)),
+    op("Cast", cast, Some(cast_gradient)),
+];
+
+type Wanted<'a> = &'a dyn Fn(Value) -> bool;
+
+fn unary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    Ok(vec![ty(graph, node, 0)?])
+}
+
+fn binary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (a, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
+    if a.dtype != b.dtype {
+        return Err("the inputs have different types".into());
+    }
+    Ok(vec![TensorType::new(a.dtype, broadcast(&a.shape, &b.shape)?)])
+}
+
+fn compare(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    Ok(vec![TensorType::new(DType::Bool, binary(graph, node)?.remove(0).shape)])
+}
+
+fn select_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (condition, a, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
+    if condition.dtype != DType::Bool || a.dtype != b.dtype {
+        return Err("expected a condition and two values of one type".into());
+    }
+    Ok(vec![TensorType::new(a.dtype, broadcast(&condition.shape, &broadcast(&a.shape, &b.shape)?)?)])
+}
+
+fn cast(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let to = match node.int("to", 0) {
+        1 => DType::F32,
+        7 => DType::I64,
+        9 => DType::Bool,
+        other => return Err(format!("element type {other} is not supported")),
+    };
+    Ok(vec![TensorType::new(to, ty(graph, node, 0)?.shape)])
+}
+
+fn cast_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    // Only float to float carries a derivative; everything else is piecewise constant.
+    if graph.dtype(node.input(0)) == graph.dtype(node.outputs[0]) {
+        return identity(graph, node, grads, wanted, adjoints);
+    }
+    Ok(())
+}
+
+fn nothing(_: &mut Graph, _: &Node, _: &[Option<Value>], _: Wanted<'_>, _: &mut Adjoints) -> Result<(), String> {
+    Ok(())
+}
+
+/// Defines the gradient of a function of one input: (graph, node, x, y, dy) -> dx.
+macro_rules! unary_gradient {
+    ($name:ident, |$g:ident, $node:ident, $x:ident, $y:ident, $dy:ident| $body:expr) => {
+        fn $name(
+            $g: &mut Graph,
+            $node: &Node,
+            grads: &[Option<Value>],
+            _: Wanted<'_>,
+            adjoints: &mut Adjoints,
+        ) -> Result<(), String> {
+            let ($x, $y, $dy) = ($node.input(0), $node.outputs[0], grads[0].expect("the only output was reached"));
+            let _ = ($x, $y);
+            let dx = $body;
+            adjoints.add($node.input(0), dx);
+            Ok(())
+        }
+    };
+}
+
+unary_gradient!(abs, |g, node, x, y, dy| {
+    let sign = g.sign(x);
+    g.mul(dy, sign)
+});
+unary_gradient!(identity, |_g, node, x, y, dy| dy);
+unary_gradient!(leaky_relu, |g, node, x, y, dy| {
+    let (zero, slope) = (g.scalar(0.0), g.scalar(node.float("alpha", 0.01)));
+    let (positive, scaled) = (g.greater(x, zero), g.mul(dy, slope));
+    g.select(positive, dy, scaled)
+});
+unary_gradient!(neg, |g, node, x, y, dy| g.neg(dy));
+// y > 0 exactly where x > 0, and y is alive anyway where it feeds the next layer's weight gradient.
+unary_gradient!(relu, |g, node, x, y, dy| {
+    let zero = g.scalar(0.0);
+    let positive = g.greater(y, zero);
+    g.select(positive, dy, zero)
+});
+unary_gradient!(sigmoid, |g, node, x, y, dy| {
+    let one = g.scalar(1.0);
+    let rest = g.sub(one, y);
+    let slope = g.mul(y, rest);
+    g.mul(dy, slope)
+});
+unary_gradient!(sqrt, |g, node, x, y, dy| {
+    let two = g.scalar(2.0);
+    let twice = g.mul(y, two);
+    g.div(dy, twice)
+});
+unary_gradient!(tanh, |g, node, x, y, dy| {
+    let one = g.scalar(1.0);
+    let square = g.mul(y, y);
+    let slope = g.sub(one, square);
+    g.mul(dy, slope)
+});
+
+/// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.
+macro_rules! binary_gradient {
+    ($name:ident, |$g:ident, $a:ident, $b:ident, $dy:ident| $da:expr, $db:expr) => {
+        fn $name(
+            $g: &mut Graph,
+            node: &Node,
+            grads: &[Option<Value>],
+            wanted: Wanted<'_>,
+            adjoints: &mut Adjoints,
+        ) -> Result<(), String> {
+            let ($a, $b, $dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
+            if wanted($a) {
+                let gradient = $da;
+                let shape = $g.shape($a).to_vec();
+                let reduced = reduce_to($g, gradient, &shape);
+                adjoints.add($a, reduced);
+            }
+            if wanted($b) {
+                let gradient = $db;
+                let shape = $g.shape($b).to_vec();
+                let reduced = reduce_to($g, gradient, &shape);
+                adjoints.add($b, reduced);
+            }
+            Ok(())
+        }
+    };
+}
+
+binary_gradient!(add, |g, a, b, dy| dy, dy);
+binary_gradient!(sub, |g, a, b, dy| dy, g.neg(dy));
+binary_gradient!(mul, |g, a, b, dy| g.mul(dy, b), g.mul(dy, a));
+binary_gradient!(div, |g, a, b, dy| g.div(dy, b), {
+    let (quotient, scaled) = (g.div(a, b), g.div(dy, b));
+    let product = g.mul(quotient, scaled);
+    g.neg(product)
+});
+binary_gradient!(max, |g, a, b, dy| where_greater(g, a, b, dy), where_greater(g, b, a, dy));
+binary_gradient!(min, |g, a, b, dy| where_greater(g, b, a, dy), where_greater(g, a, b, dy));
+
+/// dy where a > b, half of it where they are equal (as PyTorch shares it), else 0.
+fn where_greater(g: &mut Graph, a: Value, b: Value, dy: Value) -> Value {
+    let difference = g.sub(a, b);
+    let sign = g.sign(difference);
+    let (one, half) = (g.scalar(1.0), g.scalar(0.5));
+    let raised = g.add(sign, one);
+    let share = g.mul(raised, half);
+    g.mul(dy, share)
+}
+
+fn select(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let (condition, dy) = (node.input(0), grads[0].expect("the only output was reached"));
+    let zero = graph.scalar(0.0);
+    for (i, keeps_true) in [(1, true), (2, false)] {
+        let input = node.input(i);
+        if wanted(input) {
+            let (a, b) = if keeps_true { (dy, zero) } else { (zero, dy) };
+            let gradient = graph.select(condition, a, b);
+            let shape = graph.shape(input).to_vec();
+            let reduced = reduce_to(graph, gradient, &shape);
+            adjoints.add(input, reduced);
+        }
+    }
+    Ok(())
+}

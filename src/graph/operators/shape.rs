@@ -1,0 +1,255 @@
+//! Operators that move elements without changing them.
+
+use super::super::autodiff::Adjoints;
+use super::super::core::{DYNAMIC_BATCH, Graph, Node, Value};
+use super::super::tensor::TensorType;
+use super::{Operator, axis, broadcast, constant_ints, op, reduce_to, ty};
+
+pub(super) static OPERATORS: &[Operator] = &[
+    op("Concat", concat, Some(concat_gradient)),
+    op("Expand", expand, Some(expand_gradient)),
+    op("Pad", pad, Some(pad_gradient)),
+    op("Reshape", reshape, Some(reshape_gradient)),
+    op("Slice", slice, Some(slice_gradient)),
+    op("Split", split, Some(split_gradient)),
+    op("Transpose", transpose, Some(transpose_gradient)),
+];
+
+type Wanted<'a> = &'a dyn Fn(Value) -> bool;
+
+fn to_shape(dims: &[i64]) -> Result<Vec<usize>, String> {
+    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}"))).collect()
+}
+
+fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
+    if shape.iter().product::<usize>() != x.elements() {
+        return Err(format!("{x} has another number of elements than {shape:?}"));
+    }
+    if shape.iter().filter(|dim| **dim != 0 && **dim % DYNAMIC_BATCH == 0).count() > 1 {
+        return Err("two dimensions depend on the batch".into());
+    }
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn reshape_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let shape = graph.shape(node.input(0)).to_vec();
+    let gradient = graph.reshape(grads[0].expect("the only output was reached"), &shape);
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+fn order(node: &Node, rank: usize) -> Result<Vec<usize>, String> {
+    let default: Vec<_> = (0..rank as i64).rev().collect();
+    let order = to_shape(&node.ints("perm", &default))?;
+    let mut sorted = order.clone();
+    sorted.sort_unstable();
+    if sorted == (0..rank).collect::<Vec<_>>() {
+        Ok(order)
+    } else {
+        Err(format!("{order:?} is no order of {rank} axes"))
+    }
+}
+
+fn transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let x = ty(graph, node, 0)?;
+    let shape: Vec<_> = order(node, x.rank())?.into_iter().map(|i| x.shape[i]).collect();
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn transpose_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let order = order(node, graph.shape(node.outputs[0]).len())?;
+    let mut inverse = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(to, from)| inverse[*from] = to);
+    let gradient = graph.transpose(grads[0].expect("the only output was reached"), &inverse);
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+fn concat(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let mut result = ty(graph, node, 0)?;
+    let along = axis(node.int("axis", 0), result.rank())?;
+    for i in 1..node.inputs.len() {
+        let part = ty(graph, node, i)?;
+        let fits = part.rank() == result.rank() && part.dtype == result.dtype;
+        if !fits || (0..part.rank()).any(|i| i != along && part.shape[i] != result.shape[i]) {
+            return Err(format!("{part} does not fit {result} along axis {along}"));
+        }
+        result.shape[along] += part.shape[along];
+    }
+    Ok(vec![result])
+}
+
+fn concat_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let inputs: Vec<_> = (0..node.inputs.len()).map(|i| node.input(i)).collect();
+    let along = axis(node.int("axis", 0), graph.shape(inputs[0]).len())?;
+    let sizes: Vec<_> = inputs.iter().map(|input| graph.shape(*input)[along]).collect();
+    let parts = graph.split(grads[0].expect("the only output was reached"), along, &sizes);
+    for (input, part) in inputs.into_iter().zip(parts).filter(|(input, _)| wanted(*input)) {
+        adjoints.add(input, part);
+    }
+    Ok(())
+}
+
+fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, sizes) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
+    let along = axis(node.int("axis", 0), x.rank())?;
+    if sizes.iter().sum::<usize>() != x.shape[along] {
+        return Err(format!("parts {sizes:?} do not add up to {}", x.shape[along]));
+    }
+    let part = |size: usize| {
+        let mut part = x.clone();
+        part.shape[along] = size;
+        part
+    };
+    Ok(sizes.into_iter().map(part).collect())
+}
+
+fn split_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let along = axis(node.int("axis", 0), graph.shape(node.input(0)).len())?;
+    let parts: Vec<_> = node
+        .outputs
+        .iter()
+        .zip(grads)
+        .map(|(output, gradient)| gradient.unwrap_or_else(|| zeros_like(graph, *output)))
+        .collect();
+    let gradient = graph.concat(&parts, along);
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+fn zeros_like(graph: &mut Graph, value: Value) -> Value {
+    let (zero, shape) = (graph.scalar(0.0), graph.shape(value).to_vec());
+    graph.expand(zero, &shape)
+}
+
+/// (start, end, step) for each axis.
+fn ranges(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize, usize)>, String> {
+    let shape = ty(graph, node, 0)?.shape;
+    let (starts, ends) = (constant_ints(graph, node, 1)?, constant_ints(graph, node, 2)?);
+    let axes = constant_ints(graph, node, 3).unwrap_or_else(|_| (0..starts.len() as i64).collect());
+    let steps = constant_ints(graph, node, 4).unwrap_or_else(|_| vec![1; starts.len()]);
+    let mut ranges: Vec<_> = shape.iter().map(|dim| (0, *dim, 1)).collect();
+    for (((start, end), along), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
+        let along = axis(along, shape.len())?;
+        let clip =
+            |at: i64| (if at < 0 { at + shape[along] as i64 } else { at }).clamp(0, shape[along] as i64) as usize;
+        let step = usize::try_from(step).ok().filter(|step| *step > 0).ok_or("backward slices are not supported")?;
+        ranges[along] = (clip(start), clip(end).max(clip(start)), step);
+    }
+    Ok(ranges)
+}
+
+fn slice(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let shape: Vec<_> =
+        ranges(graph, node)?.into_iter().map(|(start, end, step)| (end - start).div_ceil(step)).collect();
+    Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, shape)])
+}
+
+/// Zeros go where the slice took nothing: between its elements if it took steps, then before and after.
+fn slice_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let shape = graph.shape(node.input(0)).to_vec();
+    let mut gradient = grads[0].expect("the only output was reached");
+    for (along, (start, _, step)) in ranges(graph, node)?.into_iter().enumerate() {
+        if step > 1 {
+            gradient = spread(graph, gradient, along, step);
+        }
+        let after = shape[along] - start - graph.shape(gradient)[along];
+        gradient = graph.pad(gradient, along, start, after);
+    }
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+/// Puts step - 1 zeros between neighbours along an axis.
+fn spread(graph: &mut Graph, x: Value, along: usize, step: usize) -> Value {
+    let shape = graph.shape(x).to_vec();
+    let mut apart = shape.clone();
+    apart.insert(along + 1, 1);
+    let apart = graph.reshape(x, &apart);
+    let padded = graph.pad(apart, along + 1, 0, step - 1);
+    let mut joined = shape.clone();
+    joined[along] *= step;
+    let joined = graph.reshape(padded, &joined);
+    graph.slice(joined, along, 0, (shape[along] - 1) * step + 1)
+}
+
+fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, String> {
+    let (rank, pads) = (ty(graph, node, 0)?.rank(), to_shape(&constant_ints(graph, node, 1)?)?);
+    if pads.len() != 2 * rank {
+        return Err(format!("{} pads for {rank} axes", pads.len()));
+    }
+    Ok((0..rank).map(|i| (pads[i], pads[rank + i])).collect())
+}
+
+fn pad(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let mut x = ty(graph, node, 0)?;
+    for (dim, (before, after)) in x.shape.iter_mut().zip(pads(graph, node)?) {
+        *dim += before + after;
+    }
+    Ok(vec![x])
+}
+
+fn pad_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let mut gradient = grads[0].expect("the only output was reached");
+    for (along, (before, after)) in pads(graph, node)?.into_iter().enumerate() {
+        let end = graph.shape(gradient)[along] - after;
+        gradient = graph.slice(gradient, along, before, end);
+    }
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+fn expand(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
+    Ok(vec![TensorType::new(x.dtype, broadcast(&x.shape, &shape)?)])
+}
+
+fn expand_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let shape = graph.shape(node.input(0)).to_vec();
+    let gradient = reduce_to(graph, grads[0].expect("the only output was reached"), &shape);
+    adjoints.add(node.input(0), gradient);
+    Ok(())
+}
