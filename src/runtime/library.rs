@@ -1,0 +1,146 @@
+//! Which library is loaded, and what it can do.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ort::ep::{CUDA, ExecutionProvider};
+
+use super::error::RuntimeError;
+use crate::config::{Device, Precision};
+
+/// A place where the library may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Candidate {
+    pub source: &'static str,
+    pub path: PathBuf,
+}
+
+/// The library that this process uses.
+#[derive(Debug, Clone)]
+pub struct Library {
+    pub source: &'static str,
+    pub path: PathBuf,
+    pub version: String,
+    pub(super) environment: ort::environment::Environment,
+}
+
+/// Where sessions run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Provider {
+    Cpu,
+    Cuda { tf32: bool },
+}
+
+static LOADED: Mutex<Option<Library>> = Mutex::new(None);
+
+/// Existing libraries in the order in which they are tried, and all places looked at.
+pub fn candidates(option: Option<&Path>) -> (Vec<Candidate>, Vec<String>) {
+    // Where a user names a library, that one is used or the reason why not is told.
+    if let Some(path) = option {
+        return (vec![Candidate { source: "--ort-lib", path: path.to_owned() }], Vec::new());
+    }
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
+        return (vec![Candidate { source: "ORT_DYLIB_PATH", path: path.into() }], Vec::new());
+    }
+    let (mut found, mut looked) = (Vec::new(), Vec::new());
+    let mut look = |source: &'static str, folder: PathBuf| {
+        match library_in(&folder) {
+            Some(path) if !found.iter().any(|other: &Candidate| other.path == path) => {
+                found.push(Candidate { source, path });
+            }
+            _ => {}
+        }
+        looked.push(format!("{source}: {}", folder.display()));
+    };
+    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok().map(|folder| folder.join("."))];
+    for start in starts.into_iter().flatten() {
+        // A program in target/release belongs to the project three folders up; so does a shell inside it.
+        for folder in start.ancestors().skip(1).take(5) {
+            if folder.join(".tools/onnxruntime").is_dir() {
+                look("the project's folder", folder.join(".tools/onnxruntime"));
+            }
+        }
+    }
+    if let Some(environment) = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty()) {
+        let lib = Path::new(&environment).join("lib");
+        let mut pythons: Vec<_> = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        pythons.sort();
+        for python in pythons {
+            look("the virtual environment", python.join("site-packages/onnxruntime/capi"));
+        }
+    }
+    for folder in
+        ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
+    {
+        look("the system", folder.into());
+    }
+    (found, looked)
+}
+
+fn library_in(folder: &Path) -> Option<PathBuf> {
+    let plain = folder.join("libonnxruntime.so");
+    if plain.exists() {
+        return Some(plain);
+    }
+    let entries = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path());
+    entries.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so."))).max()
+}
+
+/// Loads ONNX Runtime, once per process: the library given, else the first that is found.
+///
+/// # Errors
+/// None found, or the one found cannot be used.
+pub fn load(option: Option<&Path>) -> Result<Library, RuntimeError> {
+    let mut loaded = LOADED.lock().expect("loading does not panic");
+    if let Some(library) = &*loaded {
+        return Ok(library.clone());
+    }
+    let (found, looked) = candidates(option);
+    let Candidate { source, path } = found.into_iter().next().ok_or(RuntimeError::NoLibrary { looked })?;
+    let path = std::path::absolute(&path).unwrap_or(path);
+    let load_error = |message: String| RuntimeError::Load { path: path.clone(), message };
+    let builder = ort::init_from(&path).map_err(|error| load_error(error.to_string()))?;
+    let environment = builder.with_name("emg-train").build().map_err(|error| load_error(error.message().to_owned()))?;
+    environment.set_log_level(ort::logging::LogLevel::Error);
+    let library = Library { source, version: version(&path), path, environment };
+    *loaded = Some(library.clone());
+    Ok(library)
+}
+
+/// The version that the library's file name or build information tells.
+fn version(path: &Path) -> String {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    match name.strip_prefix("libonnxruntime.so.") {
+        Some(version) if version.contains('.') => version.to_owned(),
+        _ => ort::info().to_owned(),
+    }
+}
+
+/// Providers of the loaded library that this project uses.
+pub fn providers(_: &Library) -> Vec<&'static str> {
+    let cuda = CUDA::is_available().unwrap_or(false);
+    ["CPU"].into_iter().chain(cuda.then_some("CUDA")).collect()
+}
+
+impl Provider {
+    /// The provider for `training.device`: CUDA if asked for, or if `auto` and both library and driver have it.
+    ///
+    /// # Errors
+    /// CUDA was asked for and is not there.
+    pub fn choose(library: &Library, device: Device, precision: Precision) -> Result<Self, RuntimeError> {
+        let cuda = Self::Cuda { tf32: precision == Precision::Tf32 };
+        let missing = if !providers(library).contains(&"CUDA") {
+            Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
+        } else if !Path::new("/dev/nvidiactl").exists() {
+            Some("there is no NVIDIA driver on this machine (/dev/nvidiactl)".to_owned())
+        } else {
+            None
+        };
+        match (device, missing) {
+            (Device::Cpu, _) | (Device::Auto, Some(_)) => Ok(Self::Cpu),
+            (Device::Auto | Device::Cuda, None) => Ok(cuda),
+            (Device::Cuda, Some(message)) => Err(RuntimeError::Cuda { message }),
+        }
+    }
+}

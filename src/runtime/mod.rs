@@ -1,0 +1,11 @@
+//! ONNX Runtime: finding and loading the library, providers, sessions, bound buffers. The only place with `ort`.
+
+mod error;
+mod library;
+mod session;
+mod stepper;
+
+pub use error::RuntimeError;
+pub use library::{Library, Provider, candidates, load, providers};
+pub use session::{Session, Tensor};
+pub use stepper::{Inputs, Stepper, StepperSpec};

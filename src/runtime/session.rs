@@ -1,0 +1,82 @@
+//! Sessions that take and give plain host tensors.
+
+use ort::ep::CUDA;
+use ort::session::builder::GraphOptimizationLevel;
+
+use super::error::RuntimeError;
+use super::library::{Library, Provider};
+
+/// A float32 tensor in host memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Tensor {
+    pub shape: Vec<usize>,
+    pub values: Vec<f32>,
+}
+
+impl Tensor {
+    pub fn new(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Self {
+        let shape = shape.into();
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{shape:?}");
+        Self { shape, values }
+    }
+}
+
+/// A loaded model.
+pub struct Session {
+    pub(super) inner: ort::session::Session,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Loads ONNX bytes. Graphs are already simplified, so ONNX Runtime's own optimizer, whose time grows fast
+    /// with the graph, stays off.
+    ///
+    /// # Errors
+    /// The library refuses the model or the provider.
+    pub fn new(library: &Library, provider: Provider, onnx: &[u8]) -> Result<Self, RuntimeError> {
+        let doing = "creating a session";
+        let builder = ort::session::Session::builder(&library.environment).map_err(RuntimeError::ort(doing))?;
+        let mut builder =
+            builder.with_optimization_level(GraphOptimizationLevel::Disable).map_err(RuntimeError::ort(doing))?;
+        if let Ok(file) = std::env::var("EMG_PROFILE") {
+            builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
+        }
+        if let Provider::Cuda { tf32 } = provider {
+            let cuda = CUDA::default().with_tf32(tf32).build().error_on_failure();
+            builder = builder.with_execution_providers([cuda]).map_err(|error| RuntimeError::Cuda {
+                message: format!("the CUDA provider does not start: {}", error.message()),
+            })?;
+        }
+        let inner = builder.commit_from_memory(onnx).map_err(RuntimeError::ort(doing))?;
+        Ok(Self { inner })
+    }
+
+    /// Runs the model on named inputs; gives all outputs in the model's order.
+    ///
+    /// # Errors
+    /// The library's, e.g. for inputs of another shape.
+    pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
+        let doing = "running a model";
+        let given = inputs
+            .iter()
+            .map(|(name, tensor)| {
+                let view = ort::value::TensorRef::from_array_view((tensor.shape.as_slice(), tensor.values.as_slice()));
+                Ok((*name, view.map_err(RuntimeError::ort(doing))?))
+            })
+            .collect::<Result<Vec<_>, RuntimeError>>()?;
+        let outputs = self.inner.run(given).map_err(RuntimeError::ort(doing))?;
+        outputs
+            .iter()
+            .map(|(_, value)| {
+                let (shape, values) = value.try_extract_tensor::<f32>().map_err(RuntimeError::ort(doing))?;
+                let shape = shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
+                Ok(Tensor::new(shape, values.to_vec()))
+            })
+            .collect()
+    }
+}
