@@ -1,0 +1,118 @@
+//! Parameters: names, shapes, initial values, and their places in one flat vector.
+
+use std::collections::HashMap;
+
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::graph::{Graph, Value};
+
+/// How a parameter starts; PyTorch's defaults.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Uniform in [-bound, bound].
+    Uniform(f64),
+    Constant(f32),
+}
+
+/// One tensor of weights.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Parameter {
+    /// As in the PyTorch model's state dict.
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub init: Init,
+}
+
+impl Parameter {
+    pub fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+}
+
+/// Elements of all parameters together.
+pub fn total_elements(parameters: &[Parameter]) -> usize {
+    parameters.iter().map(Parameter::elements).sum()
+}
+
+/// Initial values of all parameters end to end; a pure function of the seed.
+pub fn initialize(parameters: &[Parameter], seed: u64) -> Vec<f32> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut values = Vec::with_capacity(total_elements(parameters));
+    for parameter in parameters {
+        let n = parameter.elements();
+        match parameter.init {
+            Init::Constant(value) => values.extend(std::iter::repeat_n(value, n)),
+            Init::Uniform(bound) => values.extend((0..n).map(|_| rng.random_range(-bound..=bound) as f32)),
+        }
+    }
+    values
+}
+
+/// The parameters as values of a graph.
+#[derive(Debug, Clone)]
+pub struct Weights(HashMap<String, Value>);
+
+impl Weights {
+    /// Cuts `flat` [elements] into the parameters. Also gives them in order.
+    pub fn split(graph: &mut Graph, flat: Value, parameters: &[Parameter]) -> (Self, Vec<Value>) {
+        let sizes: Vec<_> = parameters.iter().map(Parameter::elements).collect();
+        let parts = graph.split(flat, 0, &sizes);
+        let values: Vec<_> =
+            parts.into_iter().zip(parameters).map(|(part, parameter)| graph.reshape(part, &parameter.shape)).collect();
+        let names = parameters.iter().map(|parameter| parameter.name.clone());
+        (Self(names.zip(values.iter().copied()).collect()), values)
+    }
+
+    /// The parameters as named constants with these values, end to end.
+    pub fn constants(graph: &mut Graph, values: &[f32], parameters: &[Parameter]) -> Self {
+        let mut rest = values;
+        let mut weights = HashMap::new();
+        for parameter in parameters {
+            let (own, others) = rest.split_at(parameter.elements());
+            rest = others;
+            let value = graph.named_f32(&parameter.name, parameter.shape.clone(), own.to_vec());
+            weights.insert(parameter.name.clone(), value);
+        }
+        Self(weights)
+    }
+
+    /// The parameter of that name.
+    ///
+    /// # Panics
+    /// There is none: builder and parameter list disagree.
+    pub fn get(&self, name: &str) -> Value {
+        *self.0.get(name).unwrap_or_else(|| panic!("the model has no parameter {name}"))
+    }
+}
+
+/// Collects the parameters of layers with PyTorch's default initialization.
+#[derive(Debug, Default)]
+pub(super) struct ParameterList(pub(super) Vec<Parameter>);
+
+impl ParameterList {
+    pub(super) fn push(&mut self, name: String, shape: &[usize], init: Init) {
+        self.0.push(Parameter { name, shape: shape.to_vec(), init });
+    }
+
+    /// Weight [out, in, kernel..] and bias [out], uniform within 1 / sqrt(inputs of one output).
+    pub(super) fn affine(&mut self, name: &str, shape: &[usize]) {
+        let bound = 1.0 / (shape[1..].iter().product::<usize>() as f64).sqrt();
+        self.push(format!("{name}.weight"), shape, Init::Uniform(bound));
+        self.push(format!("{name}.bias"), &shape[..1], Init::Uniform(bound));
+    }
+
+    pub(super) fn layer_norm(&mut self, name: &str, features: usize) {
+        self.push(format!("{name}.weight"), &[features], Init::Constant(1.0));
+        self.push(format!("{name}.bias"), &[features], Init::Constant(0.0));
+    }
+
+    /// One layer of an LSTM, with PyTorch's two biases.
+    pub(super) fn lstm(&mut self, name: &str, layer: usize, inputs: usize, hidden: usize) {
+        let init = Init::Uniform(1.0 / (hidden as f64).sqrt());
+        self.push(format!("{name}.weight_ih_l{layer}"), &[4 * hidden, inputs], init);
+        self.push(format!("{name}.weight_hh_l{layer}"), &[4 * hidden, hidden], init);
+        self.push(format!("{name}.bias_ih_l{layer}"), &[4 * hidden], init);
+        self.push(format!("{name}.bias_hh_l{layer}"), &[4 * hidden], init);
+    }
+}

@@ -1,0 +1,79 @@
+//! Masked losses, and the sums that metrics are made of.
+
+use super::problem::{BatchValues, Problem, to_units};
+use crate::config::LossType;
+use crate::graph::{Graph, Value};
+
+/// Loss and sums of one batch, in the order of [`super::results`].
+pub(super) struct Outcome {
+    pub(super) loss: Value,
+    pub(super) valid_rows: Value,
+    pub(super) absolute: Value,
+    pub(super) squared: Value,
+}
+
+/// Compares a prediction in the model's units with the batch's targets.
+///
+/// The loss is sum(mask x e) / max(sum(mask), 1) over rows x joints; mse+mae = mse + mae_weight x mae.
+pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues, prediction: Value) -> Outcome {
+    let shape = problem.shape;
+    let target = to_units(graph, batch.joint_angles, batch.units);
+    let difference = graph.sub(prediction, target);
+    let mask = graph.reshape(batch.mask, &[shape.batch, shape.target_rows(), 1]);
+    let error = graph.mul(difference, mask);
+    let magnitude = graph.abs(error);
+    let square = graph.mul(error, error);
+    let (absolute, squared) = (graph.reduce_sum(magnitude, &[1], false), graph.reduce_sum(square, &[1], false));
+    let valid_rows = graph.sum_all(batch.mask);
+
+    let one = graph.scalar(1.0);
+    let rows = graph.max(valid_rows, one);
+    let joints = graph.scalar(shape.joints as f32);
+    let elements = graph.mul(rows, joints);
+    let mut mean = |sums: Value| {
+        let sum = graph.sum_all(sums);
+        graph.div(sum, elements)
+    };
+    let loss = match problem.loss {
+        LossType::Mse => mean(squared),
+        LossType::Mae => mean(absolute),
+        LossType::MseMae => {
+            let (mse, mae) = (mean(squared), mean(absolute));
+            let weight = graph.scalar(problem.mae_weight as f32);
+            let weighted = graph.mul(mae, weight);
+            graph.add(mse, weighted)
+        }
+    };
+    // Sums per window, then in radians, then over the batch: statistics may differ from window to window.
+    let radians = batch.units.map(|(_, divisor)| {
+        let last = graph.shape(divisor).to_vec();
+        if last.len() == 3 { graph.reshape(divisor, &[last[0], last[2]]) } else { divisor }
+    });
+    let (mut absolute, mut squared) = (absolute, squared);
+    if let Some(divisor) = radians {
+        absolute = graph.mul(absolute, divisor);
+        let variance = graph.mul(divisor, divisor);
+        squared = graph.mul(squared, variance);
+    }
+    let (absolute, squared) = (graph.reduce_sum(absolute, &[0], false), graph.reduce_sum(squared, &[0], false));
+    Outcome { loss, valid_rows, absolute, squared }
+}
+
+impl Outcome {
+    /// Names the outcome's values as outputs; gives their names and shapes.
+    pub(super) fn outputs(&self, graph: &mut Graph) -> Vec<(String, Vec<usize>)> {
+        let named = [
+            ("loss", self.loss),
+            ("valid_rows", self.valid_rows),
+            ("absolute", self.absolute),
+            ("squared", self.squared),
+        ];
+        named
+            .into_iter()
+            .map(|(name, value)| {
+                graph.output(name, value);
+                (name.to_owned(), graph.shape(value).to_vec())
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,38 @@
+//! Step graphs: one ONNX graph that does a whole training or evaluation step, and the graph that is exported.
+
+mod evaluation;
+mod export;
+mod loss;
+mod optimizer;
+mod problem;
+mod training;
+
+pub use evaluation::evaluation_step;
+pub use export::{Exported, ExportedEmg, export};
+pub use optimizer::{OptimizerState, hyperparameters};
+pub use problem::{Affine, AngleUnits, EmgUnits, Problem};
+pub use training::{gradient_graph, training_step};
+
+use crate::runtime::StepperSpec;
+
+/// A step graph as ONNX bytes, and what goes in and out.
+#[derive(Debug, Clone)]
+pub struct StepGraph {
+    pub onnx: Vec<u8>,
+    pub spec: StepperSpec,
+    pub nodes: usize,
+}
+
+/// Positions of a step's results.
+pub mod results {
+    /// Mean loss over the batch's valid elements.
+    pub const LOSS: usize = 0;
+    /// Rows that counted.
+    pub const VALID_ROWS: usize = 1;
+    /// Sum over valid rows of |error|, per joint, radians.
+    pub const ABSOLUTE: usize = 2;
+    /// Sum over valid rows of error^2, per joint, radians^2.
+    pub const SQUARED: usize = 3;
+    /// Angles [batch, target rows, joints] in radians; evaluation steps that were asked for them only.
+    pub const PREDICTION: usize = 4;
+}

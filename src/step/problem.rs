@@ -1,0 +1,134 @@
+//! What is learned: model, batch, units and loss.
+
+use crate::cache::Moments;
+use crate::config::LossType;
+use crate::dataset::BatchShape;
+use crate::graph::{Graph, TensorType, Value};
+use crate::model::Model;
+
+/// z-score per column.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Affine {
+    pub mean: Vec<f32>,
+    pub divisor: Vec<f32>,
+}
+
+impl Affine {
+    pub fn new(moments: &Moments) -> Self {
+        let to_f32 = |values: &[f64]| values.iter().map(|value| *value as f32).collect();
+        Self { mean: to_f32(&moments.mean), divisor: to_f32(&moments.divisor()) }
+    }
+
+    fn constants(&self, graph: &mut Graph) -> (Value, Value) {
+        let n = self.mean.len();
+        (graph.f32([n], self.mean.clone()), graph.f32([n], self.divisor.clone()))
+    }
+}
+
+/// Units of the cached EMG.
+#[derive(Debug, Clone, PartialEq)]
+pub enum EmgUnits {
+    /// Rows are already what the model takes.
+    AsCached,
+    /// Normalized in the graph by the training split's statistics.
+    Train(Affine),
+}
+
+/// The model's own angle units.
+#[derive(Debug, Clone, PartialEq)]
+pub enum AngleUnits {
+    Radians,
+    Train(Affine),
+    /// By each window's recording, whose statistics come with the batch.
+    Recording,
+}
+
+/// A model with its data's shapes and units, and its loss.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    pub model: Model,
+    pub shape: BatchShape,
+    pub emg: EmgUnits,
+    pub angles: AngleUnits,
+    pub loss: LossType,
+    pub mae_weight: f64,
+}
+
+/// A batch as values of a graph.
+pub(super) struct BatchValues {
+    pub(super) emg: Value,
+    pub(super) joint_angles: Value,
+    pub(super) mask: Value,
+    /// Mean and divisor of the model's angle units, broadcastable over [batch, rows, joints].
+    pub(super) units: Option<(Value, Value)>,
+}
+
+impl Problem {
+    /// Names and shapes of the batch's inputs, in the order of [`crate::dataset::Batch`]'s fields.
+    pub(super) fn inputs(&self) -> Vec<(String, Vec<usize>)> {
+        let BatchShape { batch, rows, channels, joints, .. } = self.shape;
+        let targets = self.shape.target_rows();
+        let mut inputs = vec![
+            ("emg".to_owned(), vec![batch, rows, channels]),
+            ("joint_angles".to_owned(), vec![batch, targets, joints]),
+            ("mask".to_owned(), vec![batch, targets]),
+        ];
+        if self.angles == AngleUnits::Recording {
+            inputs.push(("angle_mean".to_owned(), vec![batch, joints]));
+            inputs.push(("angle_divisor".to_owned(), vec![batch, joints]));
+        }
+        inputs
+    }
+
+    /// Adds the batch's inputs to a graph, EMG already in the model's units.
+    pub(super) fn batch(&self, graph: &mut Graph) -> BatchValues {
+        let values: Vec<_> =
+            self.inputs().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))).collect();
+        let emg = match &self.emg {
+            EmgUnits::AsCached => values[0],
+            EmgUnits::Train(affine) => normalize(graph, values[0], affine),
+        };
+        let units = match &self.angles {
+            AngleUnits::Radians => None,
+            AngleUnits::Train(affine) => Some(affine.constants(graph)),
+            AngleUnits::Recording => {
+                let BatchShape { batch, joints, .. } = self.shape;
+                Some((graph.reshape(values[3], &[batch, 1, joints]), graph.reshape(values[4], &[batch, 1, joints])))
+            }
+        };
+        BatchValues { emg, joint_angles: values[1], mask: values[2], units }
+    }
+}
+
+/// (x - mean) / divisor over the last axis.
+pub(super) fn normalize(graph: &mut Graph, x: Value, affine: &Affine) -> Value {
+    let (mean, divisor) = affine.constants(graph);
+    let centred = graph.sub(x, mean);
+    graph.div(centred, divisor)
+}
+
+/// Radians to the model's units.
+pub(super) fn to_units(graph: &mut Graph, angles: Value, units: Option<(Value, Value)>) -> Value {
+    let Some((mean, divisor)) = units else { return angles };
+    let centred = graph.sub(angles, mean);
+    graph.div(centred, divisor)
+}
+
+/// The model's units to radians.
+pub(super) fn to_radians(graph: &mut Graph, angles: Value, units: Option<(Value, Value)>) -> Value {
+    let Some((mean, divisor)) = units else { return angles };
+    let scaled = graph.mul(angles, divisor);
+    graph.add(scaled, mean)
+}
+
+impl BatchValues {
+    /// The true pose at the first target row, in the model's units, for models that start from it.
+    pub(super) fn initial_pose(&self, graph: &mut Graph, model: &Model) -> Option<Value> {
+        model.takes_initial_pose().then(|| {
+            let first = graph.slice(self.joint_angles, 1, 0, 1);
+            let pose = to_units(graph, first, self.units);
+            let [batch, _, joints] = graph.shape(pose)[..] else { unreachable!("angles are [batch, rows, joints]") };
+            graph.reshape(pose, &[batch, joints])
+        })
+    }
+}
