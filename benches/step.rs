@@ -14,10 +14,10 @@ fn main() {
         let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
         arguments.next().map_or(default, |value| value.parse().expect("a number"))
     };
-    let (steps, warmup) = (argument("--steps", 5), argument("--warmup", 2));
+    let (steps, warmup, batch) = (argument("--steps", 5), argument("--warmup", 2), argument("--batch", 64));
     let config = Config::default();
     let model = Model::new(&config.model);
-    let shape = BatchShape { batch: 64, rows: 2000, channels: 16, joints: 20, context: model.left_context() };
+    let shape = BatchShape { batch, rows: 2000, channels: 16, joints: 20, context: model.left_context() };
     let problem = Problem {
         model: model.clone(),
         shape,

@@ -44,7 +44,7 @@ impl Adjoints {
         }
         if let Some(rows) = self.row_sums.remove(&value) {
             let rows = graph.concat(&rows, 0);
-            parts.push(graph.reduce_sum(rows, &[0], false));
+            parts.push(graph.sum_rows(rows));
         }
         parts.into_iter().reduce(|sum, part| graph.add(sum, part))
     }

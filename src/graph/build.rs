@@ -151,6 +151,15 @@ impl Graph {
         self.apply1(name, &[x, axes], attributes([("keepdims", Attribute::Int(i64::from(keep)))]))
     }
 
+    /// The sum over the rows of a matrix [rows, n]: a product with ones, which reads rows as they lie.
+    pub fn sum_rows(&mut self, x: Value) -> Value {
+        let [rows, n] = self.shape(x)[..] else { panic!("{} is no matrix", self.ty(x)) };
+        let one = self.f32([1, 1], vec![1.0]);
+        let ones = self.expand(one, &[1, rows]);
+        let sum = self.matmul(ones, x);
+        self.reshape(sum, &[n])
+    }
+
     /// The sum of all elements, as a scalar.
     pub fn sum_all(&mut self, x: Value) -> Value {
         let axes: Vec<_> = (0..self.shape(x).len()).collect();

@@ -1,4 +1,4 @@
-//! Writing graphs as ONNX protobuf (opset 17, IR version 8; ONNX specification, onnx.proto).
+//! Writing graphs as ONNX protobuf (opset 18, IR version 8; ONNX specification, onnx.proto).
 
 use std::collections::{HashMap, HashSet};
 
@@ -14,7 +14,7 @@ use super::proto::{
 };
 use super::tensor::{Constant, DType, TensorType};
 
-const OPSET: i64 = 17;
+const OPSET: i64 = 18;
 const IR_VERSION: i64 = 8;
 /// Name of the dynamic dimension.
 const BATCH: &str = "batch";

@@ -75,6 +75,9 @@ fn conv_gradient(
         let dx = graph.apply1("ConvTranspose", &[dy, weight], attributes);
         adjoints.add(x, dx);
     }
+    if kernel[..kernel.len() - 1].iter().any(|taps| *taps != 1) {
+        return Err("Conv: gradients are known for kernels along the last axis only".into());
+    }
     if wanted(weight) {
         let gradient = weight_gradient(graph, x, dy, &kernel, &strides);
         adjoints.add(weight, gradient);
@@ -87,31 +90,62 @@ fn conv_gradient(
     Ok(())
 }
 
-/// im2col and one product: with channels last, the taps of a window are slices of x side by side.
+/// Convolutions with fewer output channels make matrices too narrow for a product to run at full speed.
+const FEW_CHANNELS: usize = 32;
+
+/// dW[o, i, k] = sum over batch and time of dy[t, o] x[stride t + k, i], as one matrix product over blocks of time.
+///
+/// With channels last, a block of L outputs is a row of dy, and the L + K - 1 inputs under it a row of x; the
+/// product of the two holds at (l, o), (m, i) what output l and input m of a block have in common, and
+/// dW[o, i, k] is the sum of its diagonals m - l = k. L = 1 is im2col. A larger L does (L + K - 1) / K times the
+/// work, but copies each input 1 + (K - 1) / L times instead of K times, and where there are few channels its
+/// products are large enough to run at full speed. A stride is first folded into the channels.
 fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usize], strides: &[usize]) -> Value {
     let (in_channels, out_channels) = (graph.shape(x)[1], graph.shape(dy)[1]);
-    let spatial = graph.shape(dy)[2..].to_vec();
-    let rank = spatial.len() + 2;
-    let channels_last: Vec<_> = std::iter::once(0).chain(2..rank).chain([1]).collect();
+    let along = kernel.len() + 1;
+    let (taps, stride) = (kernel[along - 2], strides[along - 2]);
+    assert!(kernel[..along - 2].iter().all(|k| *k == 1), "kernels extend along the last axis only");
+    let channels_last: Vec<_> = std::iter::once(0).chain(2..=along).chain([1]).collect();
     let (x, dy) = (graph.transpose(x, &channels_last), graph.transpose(dy, &channels_last));
-    let rows = graph.shape(dy)[..rank - 1].iter().product();
-    let taps: Vec<_> = (0..kernel.iter().product())
-        .map(|tap: usize| {
-            let (mut offset, mut slice) = (tap, x);
-            for axis in (0..kernel.len()).rev() {
-                let start = offset % kernel[axis];
-                offset /= kernel[axis];
-                let end = start + (spatial[axis] - 1) * strides[axis] + 1;
-                slice = graph.strided_slice(slice, axis + 1, start, end, strides[axis]);
-            }
-            slice
+    let others = graph.shape(dy)[..along - 1].iter().product::<usize>();
+    let (rows_in, rows_out) = (graph.shape(x)[along - 1], graph.shape(dy)[along - 1]);
+
+    // Time in steps of the stride: K taps over C channels are ceil(K / stride) taps over stride x C channels.
+    let steps = taps.div_ceil(stride);
+    let block = if out_channels >= FEW_CHANNELS { 1 } else { steps };
+    let blocks = rows_out.div_ceil(block);
+    let wide = stride * in_channels;
+    let reach = block + steps - 1;
+    // Pieces of `block` steps that a row of x is put together from.
+    let pieces = reach.div_ceil(block);
+    let x = graph.reshape(x, &[others, rows_in, in_channels]);
+    let needed = (blocks + pieces - 1) * block * stride;
+    let x = if rows_in > needed { graph.slice(x, 1, 0, needed) } else { graph.pad(x, 1, 0, needed - rows_in) };
+    let x = graph.reshape(x, &[others, blocks + pieces - 1, block * wide]);
+    let under: Vec<_> = (0..pieces)
+        .map(|piece| {
+            let width = block.min(reach - piece * block);
+            let shifted = graph.slice(x, 1, piece, piece + blocks);
+            graph.slice(shifted, 2, 0, width * wide)
         })
         .collect();
-    let columns = graph.concat(&taps, rank - 1);
-    let columns = graph.reshape(columns, &[rows, taps.len() * in_channels]);
-    let dy = graph.reshape(dy, &[rows, out_channels]);
-    let product = graph.gemm(dy, columns, None, true, false);
-    let by_tap = graph.reshape(product, &[out_channels, taps.len(), in_channels]);
+    let under = graph.concat(&under, 2);
+    let under = graph.reshape(under, &[others * blocks, reach * wide]);
+    let dy = graph.reshape(dy, &[others, rows_out, out_channels]);
+    let dy = graph.pad(dy, 1, 0, blocks * block - rows_out);
+    let dy = graph.reshape(dy, &[others * blocks, block * out_channels]);
+
+    let product = graph.gemm(dy, under, None, true, false);
+    let product = graph.reshape(product, &[block, out_channels, reach, wide]);
+    let product = graph.transpose(product, &[1, 0, 2, 3]);
+    // Rows one element longer shift row l left by l, so that diagonals become columns.
+    let flat = graph.reshape(product, &[out_channels, block * reach * wide]);
+    let padded = graph.pad(flat, 1, 0, block * wide);
+    let skewed = graph.reshape(padded, &[out_channels, block, reach + 1, wide]);
+    let diagonals = graph.slice(skewed, 2, 0, steps);
+    let by_tap = graph.reduce_sum(diagonals, &[1], false);
+    let by_tap = graph.reshape(by_tap, &[out_channels, steps * stride, in_channels]);
+    let by_tap = graph.slice(by_tap, 1, 0, taps);
     let by_channel = graph.transpose(by_tap, &[0, 2, 1]);
     let shape: Vec<_> = [out_channels, in_channels].into_iter().chain(kernel.iter().copied()).collect();
     graph.reshape(by_channel, &shape)

@@ -116,7 +116,8 @@ unary_gradient!(neg, |g, node, x, y, dy| g.neg(dy));
 unary_gradient!(relu, |g, node, x, y, dy| {
     let zero = g.scalar(0.0);
     let positive = g.greater(y, zero);
-    g.select(positive, dy, zero)
+    let slope = g.to_f32(positive);
+    g.mul(dy, slope)
 });
 unary_gradient!(sigmoid, |g, node, x, y, dy| {
     let one = g.scalar(1.0);

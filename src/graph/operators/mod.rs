@@ -1,5 +1,5 @@
 //! The operators this project knows: one family to a file, with shape inference, gradient and tests side by side.
-//! Sources: the ONNX operator specification (opset 17 forms) for shapes; PyTorch for what gradients must equal.
+//! Sources: the ONNX operator specification (opset 18 forms) for shapes; PyTorch for what gradients must equal.
 
 mod conv;
 mod elementwise;

@@ -29,8 +29,9 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 /// With n features, xhat = (x - mean) / std and u = scale * dy:
 /// dx = (u - mean(u) - xhat * mean(u * xhat)) / std.
 ///
-/// The row means are taken by small matrix products, which read each row once: (u - mean(u)) = dy P with
-/// P = diag(scale) (I - 1/n), and mean(u * xhat) = mean((u - mean(u)) * xhat), because xhat has mean zero.
+/// c = u - mean(u) = dy P, with P = diag(scale) (I - 1/n), is one product that reads each row once; and because c
+/// has mean zero, mean(u * xhat) = mean(c * x) / std. So dx = c / std - x b + mean b with b = mean(c * x) / std^3,
+/// where everything but c and x is one number per row.
 fn layer_norm_gradient(
     graph: &mut Graph,
     node: &Node,
@@ -46,43 +47,39 @@ fn layer_norm_gradient(
     let n = *shape.last().expect("checked by inference");
     let rows = shape.iter().product::<usize>() / n;
     let dy = graph.reshape(grads[0].expect("the first output was reached"), &[rows, n]);
-    let inverse_std = graph.reshape(node.outputs[2], &[rows, 1]);
-    let normalized = {
-        let (mean, flat) = (graph.reshape(node.outputs[1], &[rows, 1]), graph.reshape(x, &[rows, n]));
-        let centred = graph.sub(flat, mean);
-        graph.mul(centred, inverse_std)
-    };
+    let flat = graph.reshape(x, &[rows, n]);
+    let (mean, inverse_std) = (graph.reshape(node.outputs[1], &[rows, 1]), graph.reshape(node.outputs[2], &[rows, 1]));
     if wanted(scale) {
-        // The diagonal of dy' xhat, without a product of the size of x.
-        let products = graph.gemm(dy, normalized, None, true, false);
-        let identity = identity(graph, n);
-        let diagonal = graph.mul(products, identity);
-        let gradient = graph.reduce_sum(diagonal, &[0], false);
+        // sum(dy * xhat) = sum(dy * x / std) - sum(dy * mean / std), each a product with one number per row.
+        let products = graph.mul(dy, flat);
+        let of_products = graph.reshape(inverse_std, &[1, rows]);
+        let of_gradient = graph.mul(mean, inverse_std);
+        let of_gradient = graph.reshape(of_gradient, &[1, rows]);
+        let (raw, shift) = (graph.matmul(of_products, products), graph.matmul(of_gradient, dy));
+        let gradient = graph.sub(raw, shift);
+        let gradient = graph.reshape(gradient, &[n]);
         adjoints.add(scale, gradient);
     }
     if let Some(bias) = node.inputs.get(2).copied().flatten().filter(|bias| wanted(*bias)) {
         adjoints.add_row_sum(bias, dy);
     }
     if wanted(x) {
-        let centring = {
-            let centre: Vec<_> = (0..n * n).map(|i| f32::from(u8::from(i / n == i % n)) - 1.0 / n as f32).collect();
-            let centre = graph.f32([n, n], centre);
-            let column = graph.reshape(scale, &[n, 1]);
-            graph.mul(column, centre)
-        };
-        let centred = graph.matmul(dy, centring);
-        let product = graph.mul(centred, normalized);
-        let averaging = graph.f32([n, n], vec![1.0 / n as f32; n * n]);
-        let share = graph.matmul(product, averaging);
-        let along = graph.mul(normalized, share);
-        let across = graph.sub(centred, along);
-        let dx = graph.mul(across, inverse_std);
+        let centre: Vec<_> = (0..n * n).map(|i| f32::from(u8::from(i / n == i % n)) - 1.0 / n as f32).collect();
+        let centre = graph.f32([n, n], centre);
+        let column = graph.reshape(scale, &[n, 1]);
+        let projection = graph.mul(column, centre);
+        let centred = graph.matmul(dy, projection);
+        let product = graph.mul(centred, flat);
+        let share = graph.reduce_mean(product, &[1], true);
+        let square = graph.mul(inverse_std, inverse_std);
+        let cube = graph.mul(square, inverse_std);
+        let slope = graph.mul(share, cube);
+        let (across, along) = (graph.mul(centred, inverse_std), graph.mul(flat, slope));
+        let offset = graph.mul(mean, slope);
+        let difference = graph.sub(across, along);
+        let dx = graph.add(difference, offset);
         let dx = graph.reshape(dx, &shape);
         adjoints.add(x, dx);
     }
     Ok(())
-}
-
-fn identity(graph: &mut Graph, n: usize) -> Value {
-    graph.f32([n, n], (0..n * n).map(|i| f32::from(u8::from(i / n == i % n))).collect())
 }
