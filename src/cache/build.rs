@@ -20,7 +20,7 @@ use super::store::{BuildFolder, Store};
 use crate::recording::{Attributes, Found, Metadata, MetadataRow, Recording, RecordingError, Stamp, TableLayout, find};
 
 /// What to build.
-pub struct BuildOptions<'a> {
+pub struct BuildOptions {
     pub settings: CacheSettings,
     /// Files, or folders that are searched recursively.
     pub inputs: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct BuildOptions<'a> {
     /// Bytes of the HDF5 library's chunk cache.
     pub chunk_cache: usize,
     /// Assigns splits to recordings that no metadata.csv assigns; one for each candidate.
-    pub splitter: &'a Splitter,
+    pub splitter: Box<Splitter>,
 }
 
 /// Gives each candidate its split, or says why it cannot.
@@ -80,7 +80,7 @@ impl Events for NoEvents {
 ///
 /// # Errors
 /// [`CacheError`]; nothing half-made is ever visible in the store.
-pub fn build(root: &Path, options: &BuildOptions<'_>, events: &dyn Events) -> Result<Built, CacheError> {
+pub fn build(root: &Path, options: &BuildOptions, events: &dyn Events) -> Result<Built, CacheError> {
     let store = Store::create(root)?;
     let mut builder = Builder::new(&store, options, events)?;
     let result = builder.run();
@@ -93,7 +93,7 @@ pub fn build(root: &Path, options: &BuildOptions<'_>, events: &dyn Events) -> Re
 ///
 /// # Errors
 /// As [`build`], where the inputs themselves are at fault.
-pub fn locate(store: &Store, options: &BuildOptions<'_>) -> Result<Option<Key>, CacheError> {
+pub fn locate(store: &Store, options: &BuildOptions) -> Result<Option<Key>, CacheError> {
     let builder = Builder::new(store, options, &NoEvents)?;
     if !builder.unknown().is_empty() {
         return Ok(None);
@@ -123,7 +123,7 @@ struct Usable<'i> {
 
 struct Builder<'a> {
     store: &'a Store,
-    options: &'a BuildOptions<'a>,
+    options: &'a BuildOptions,
     events: &'a dyn Events,
     memo: Memo,
     segment_settings: SegmentSettings,
@@ -139,7 +139,7 @@ struct Builder<'a> {
 type Scanned = Result<(Recording, Key, Measured), RecordingError>;
 
 impl<'a> Builder<'a> {
-    fn new(store: &'a Store, options: &'a BuildOptions<'a>, events: &'a dyn Events) -> Result<Self, CacheError> {
+    fn new(store: &'a Store, options: &'a BuildOptions, events: &'a dyn Events) -> Result<Self, CacheError> {
         let segment_settings = options.settings.segment();
         let facts_key = Key::of(&(&segment_settings, options.settings.sample_rate));
         let memo = Memo::load(store.root());

@@ -30,4 +30,5 @@ pub use segment::{Segment, SegmentIndex, SegmentRecording};
 pub use settings::{CacheSettings, NORMALIZER, SegmentSettings, WindowShape};
 pub use statistics::Moments;
 pub use store::Store;
+pub(crate) use store::replace_file;
 pub use verify::{Damage, verify};

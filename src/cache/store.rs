@@ -214,6 +214,21 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> 
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(CacheError::io(path))
 }
 
+/// Writes a file beside `path`, syncs it and puts it in the place of an older one. Not for published things.
+///
+/// # Errors
+/// The file cannot be written; an older one is then intact.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
+    let name = path.file_name().expect("a file's path").to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
+    let result = write_synced(&part, bytes).and_then(|()| fs::rename(&part, path).map_err(CacheError::io(path)));
+    if result.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    result?;
+    sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
 pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
     File::open(path).and_then(|folder| folder.sync_all()).map_err(CacheError::io(path))
 }

@@ -113,6 +113,12 @@ impl Default for DataConfig {
 }
 
 impl DataConfig {
+    /// The store's folder: `option` (--store), then EMG_STORE, then `data.store`, then ./store.
+    pub fn store_path(&self, option: Option<PathBuf>) -> PathBuf {
+        let variable = std::env::var_os("EMG_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
+        option.or(variable).or_else(|| self.store.clone()).unwrap_or_else(|| "store".into())
+    }
+
     /// EMG normalization after resolving the `normalize` shorthand.
     pub fn emg_normalization(&self) -> Normalize {
         self.normalize_emg.unwrap_or(if self.normalize { Normalize::Recording } else { Normalize::None })

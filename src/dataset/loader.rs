@@ -12,9 +12,9 @@ use crate::cache::CacheError;
 /// Which batches are wanted, in which order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pass {
-    /// Endless epochs of training windows from `first_epoch` on; the last incomplete batch of an epoch is dropped,
-    /// unless it is the only one.
-    Training { shuffle: bool, augment: Augment, first_epoch: u64 },
+    /// Endless epochs of training windows from batch `first_batch` of `first_epoch` on; the last incomplete batch
+    /// of an epoch is dropped, unless it is the only one.
+    Training { shuffle: bool, augment: Augment, first_epoch: u64, first_batch: u64 },
     /// Every window once, in order; the last batch is filled up with masked windows.
     Evaluation,
 }
@@ -65,10 +65,14 @@ impl Loader {
             Pass::Training { .. } if per_epoch > 0 => None,
             _ => Some(per_epoch),
         };
+        let first = match pass {
+            Pass::Training { first_batch, .. } => first_batch,
+            Pass::Evaluation => 0,
+        };
         let ahead = (workers.max(1) + prefetch) as u64;
         let job = Arc::new(Job { gather, pass, per_epoch, ahead });
-        let workers = (workers > 0).then(|| Workers::start(&job, workers));
-        let mut loader = Self { job, next: 0, total, workers, spare: Vec::new() };
+        let workers = (workers > 0).then(|| Workers::start(&job, workers, first));
+        let mut loader = Self { job, next: first, total, workers, spare: Vec::new() };
         if let Some(workers) = &mut loader.workers {
             let buffers = total.unwrap_or(u64::MAX).min((prefetch.max(1) + 1) as u64);
             for _ in 0..buffers {
@@ -116,7 +120,7 @@ impl Loader {
 }
 
 impl Workers {
-    fn start(job: &Arc<Job>, count: usize) -> Self {
+    fn start(job: &Arc<Job>, count: usize, first: u64) -> Self {
         let (orders, inbox) = channel::<(u64, Batch)>();
         // Never full: there are no more batches than buffers.
         let (outbox, results): (SyncSender<_>, _) = sync_channel(4096);
@@ -136,7 +140,7 @@ impl Workers {
                 })
             })
             .collect();
-        Self { results, waiting: BTreeMap::new(), orders: Some(orders), ordered: 0, threads }
+        Self { results, waiting: BTreeMap::new(), orders: Some(orders), ordered: first, threads }
     }
 
     fn order(&mut self, total: Option<u64>, batch: Batch) {
@@ -181,7 +185,7 @@ impl Job {
         let positions = step * size..((step + 1) * size).min(windows);
         match &self.pass {
             Pass::Evaluation => positions.map(|k| self.gather.window(k, None)).collect(),
-            Pass::Training { shuffle, augment, first_epoch } => {
+            Pass::Training { shuffle, augment, first_epoch, .. } => {
                 let epoch = first_epoch + epoch;
                 let order = shuffle.then(|| Permutation::new(windows, augment.seed, epoch));
                 positions

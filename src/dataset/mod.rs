@@ -12,4 +12,4 @@ pub use index::{Window, WindowIndex};
 pub use loader::{Loader, Pass};
 pub use order::Permutation;
 pub use random::Random;
-pub use split::assign;
+pub use split::{assign, build_options};

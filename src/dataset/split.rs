@@ -1,10 +1,32 @@
 //! Random splits, for recordings that no metadata.csv assigns.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 
 use super::random::Random;
-use crate::cache::{Candidate, Split};
-use crate::config::SplitBy;
+use crate::cache::{BuildOptions, CacheSettings, Candidate, Split};
+use crate::config::{Config, OnBad, SplitBy};
+
+/// What `config` asks the cache to be built from; `inputs`: files or folders in the place of `data.dataset_path`.
+///
+/// # Errors
+/// Neither names a recording.
+pub fn build_options(config: &Config, mut inputs: Vec<PathBuf>) -> Result<BuildOptions, String> {
+    let data = &config.data;
+    if inputs.is_empty() {
+        let path = data.dataset_path.clone();
+        inputs.push(path.ok_or("no recordings named: set data.dataset_path or name files or folders")?);
+    }
+    let (ratio, by, seed) = (data.split_ratio, data.split_by, data.seed);
+    Ok(BuildOptions {
+        settings: CacheSettings::new(config),
+        inputs,
+        segment_bytes: data.segment_bytes,
+        skip_bad: data.on_bad_recording == OnBad::Skip,
+        chunk_cache: data.chunk_cache_size,
+        splitter: Box::new(move |candidates| assign(candidates, ratio, by, seed)),
+    })
+}
 
 /// Assigns each candidate a split. What `by` names (recordings, sessions or users) stays together; the units are
 /// shuffled by `seed` and shared out by `ratio`. Equal contents always share a split.

@@ -1,1 +1,151 @@
-fn main() {}
+//! `emg-cache`: HDF5 recordings in, shared caches of normalized windows out.
+
+mod args;
+mod info;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use args::{Args, Command, ConfigArgs};
+use clap::Parser;
+use emg_pipeline::cache::{self, CacheError, Manifest, Store};
+use emg_pipeline::config::{self, ConfigError};
+use emg_pipeline::dataset::build_options;
+use emg_pipeline::recording::{self, SynthOptions, synthesize};
+use emg_pipeline::report::{self, BuildProgress};
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_writer(std::io::stderr)
+        .init();
+    recording::quiet();
+    match run(args.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(exit_code(&error))
+        }
+    }
+}
+
+/// 2 for wrong usage or configuration, 1 for everything else.
+fn exit_code(error: &anyhow::Error) -> u8 {
+    let usage = error.is::<ConfigError>()
+        || error.is::<args::Usage>()
+        || matches!(
+            error.downcast_ref::<CacheError>(),
+            Some(CacheError::BadKey { .. } | CacheError::NoCache { .. } | CacheError::Ambiguous { .. })
+        );
+    if usage { 2 } else { 1 }
+}
+
+fn run(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Synth(args) => synth(&args),
+        Command::Build { config, inputs } => build(&config, inputs),
+        Command::List { store, json } => list(&open(store)?, json),
+        Command::Info { key, store, json } => info::info(&open(store)?, &key, json),
+        Command::Verify { key, store, json } => verify(&open(store)?, key.as_deref(), json),
+    }
+}
+
+fn open(store: Option<PathBuf>) -> Result<Store> {
+    Ok(Store::open(&config::DataConfig::default().store_path(store))?)
+}
+
+fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
+    let options = SynthOptions {
+        recordings: args.recordings,
+        seconds: args.seconds,
+        users: args.users,
+        seed: args.seed,
+        gzip_chunk: args.gzip,
+        ik_failures: args.ik_failures,
+        emg_channels: args.channels,
+        joint_angles: args.joints,
+        sample_rate: args.rate,
+    };
+    let paths = synthesize(&args.folder, &options, &|_| ())?;
+    println!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
+    let loaded = config::load(args.config.as_deref(), &args.set)?;
+    for warning in &loaded.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let store = loaded.config.data.store_path(args.store.clone());
+    let options = build_options(&loaded.config, inputs).map_err(args::Usage)?;
+    let progress = BuildProgress::new();
+    let built = cache::build(&store, &options, &progress);
+    progress.finish();
+    let built = built?;
+    for warning in built.warnings.iter().chain(&built.skipped) {
+        eprintln!("warning: {warning}");
+    }
+    if !built.skipped.is_empty() {
+        eprintln!("{} recordings left out", built.skipped.len());
+    }
+    if built.reused {
+        eprintln!("nothing to do: the cache is there already");
+    }
+    eprintln!("{} recordings read, {} segments written", built.recordings_read, built.segments_written);
+    println!("{}", built.key);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn list(store: &Store, json: bool) -> Result<ExitCode> {
+    let mut rows = Vec::new();
+    for key in store.cache_keys()? {
+        match Manifest::read(store, &key) {
+            Ok(manifest) => rows.push((key, manifest)),
+            Err(error) => eprintln!("warning: {error}"),
+        }
+    }
+    if json {
+        let rows: Vec<_> = rows.iter().map(|(key, manifest)| info::brief(key, manifest)).collect();
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (key, manifest) in rows {
+        let bytes = report::bytes(manifest.segments.iter().map(|segment| segment.bytes).sum());
+        let [train, val, test] = manifest.windows;
+        println!("{key}  {} recordings  {bytes}  windows {train}/{val}/{test}", manifest.recordings.len());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(store: &Store, key: Option<&str>, json: bool) -> Result<ExitCode> {
+    let keys = match key {
+        Some(key) => vec![store.resolve(key)?],
+        None => store.cache_keys()?,
+    };
+    let progress = BuildProgress::new();
+    let mut damage = Vec::new();
+    for key in &keys {
+        progress.start(&format!("verify {key:.12}"), info::cache_bytes(store, key));
+        damage.extend(cache::verify(store, key, &|bytes| cache::Events::advanced(&progress, bytes))?);
+    }
+    progress.finish();
+    damage.dedup();
+    if json {
+        println!("{}", serde_json::to_string_pretty(&damage)?);
+    } else {
+        for found in &damage {
+            let block = found.block.map(|block| format!(" block {block}")).unwrap_or_default();
+            let recordings = match found.recordings.as_slice() {
+                [] => String::new(),
+                names => format!("; recordings {}", names.join(", ")),
+            };
+            println!("{}{block}: {}{recordings}", found.file.display(), found.what);
+        }
+        if damage.is_empty() {
+            println!("{} caches, no damage", keys.len());
+        }
+    }
+    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

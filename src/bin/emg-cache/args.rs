@@ -1,0 +1,122 @@
+//! The command line of emg-cache.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+
+/// Wrong usage that only shows after parsing.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Usage(pub(crate) String);
+
+/// Turn HDF5 surface-EMG recordings, once, into shared caches of normalized windows.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Write synthetic recordings whose angles can be learned from the EMG
+    Synth(SynthArgs),
+    /// Build a cache; the last line on stdout is its key
+    Build {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Recordings, or folders of them (default: data.dataset_path)
+        inputs: Vec<PathBuf>,
+    },
+    /// List the caches of a store
+    List {
+        /// Folder of the store
+        #[arg(long)]
+        store: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a cache holds
+    Info {
+        /// The cache's key, or its first 8 or more digits
+        key: String,
+        /// Folder of the store
+        #[arg(long)]
+        store: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Compare every byte of a cache, or of all, with the recorded hashes
+    Verify {
+        /// The cache's key (default: all caches)
+        key: Option<String>,
+        /// Folder of the store
+        #[arg(long)]
+        store: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ConfigArgs {
+    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo
+    #[arg(long)]
+    pub(crate) config: Option<String>,
+    /// Override a key, e.g. --set data.window_size=1000
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct SynthArgs {
+    /// Folder to write to
+    pub(crate) folder: PathBuf,
+    /// Number of recordings
+    #[arg(long, default_value_t = 20)]
+    pub(crate) recordings: usize,
+    /// Length of each recording
+    #[arg(long, default_value_t = 20.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Number of users that the recordings are from
+    #[arg(long, default_value_t = 5)]
+    pub(crate) users: usize,
+    /// The same seed gives the same recordings
+    #[arg(long, default_value_t = 42)]
+    pub(crate) seed: u64,
+    /// Store in chunks of this many rows, shuffled and gzipped (default: contiguous)
+    #[arg(long, value_name = "ROWS", value_parser = rows)]
+    pub(crate) gzip: Option<usize>,
+    /// Share of rows where inverse kinematics failed
+    #[arg(long, default_value_t = 0.05, value_parser = share)]
+    pub(crate) ik_failures: f64,
+    /// EMG channels
+    #[arg(long, default_value_t = 16)]
+    pub(crate) channels: usize,
+    /// Joint angles
+    #[arg(long, default_value_t = 20)]
+    pub(crate) joints: usize,
+    /// Sampling rate in Hz
+    #[arg(long, default_value_t = 2000.0, value_parser = seconds)]
+    pub(crate) rate: f64,
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.001..=1e6).contains(&value) { Ok(value) } else { Err("expected 0.001 to 1000000".into()) }
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    let value: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err("expected 0 to 1".into()) }
+}
+
+fn rows(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|rows| *rows > 0).ok_or_else(|| "expected a number of at least 1".into())
+}

@@ -1,0 +1,127 @@
+//! `emg-cache info`: what a cache holds, for people and as JSON.
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use emg_pipeline::cache::{Cache, Key, Manifest, Moments, Split, Store};
+use emg_pipeline::report;
+use serde_json::{Value, json};
+
+pub(crate) fn info(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
+    let cache = Cache::open(store.root(), &store.resolve(key)?)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&full(&cache))?);
+    } else {
+        print(&cache);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Bytes of a cache's segments; 0 where its manifest cannot be read.
+pub(crate) fn cache_bytes(store: &Store, key: &Key) -> u64 {
+    Manifest::read(store, key).map_or(0, |manifest| manifest.segments.iter().map(|segment| segment.bytes).sum())
+}
+
+fn windows(manifest: &Manifest) -> Value {
+    let [train, val, test] = manifest.windows;
+    json!({ "train": train, "val": val, "test": test })
+}
+
+/// A cache in `list --json`.
+pub(crate) fn brief(key: &Key, manifest: &Manifest) -> Value {
+    let bytes: u64 = manifest.segments.iter().map(|segment| segment.bytes).sum();
+    json!({ "key": key, "recordings": manifest.recordings.len(), "bytes": bytes, "windows": windows(manifest) })
+}
+
+fn statistics(moments: &Moments) -> Value {
+    json!({ "n": moments.n, "mean": moments.mean, "std": moments.std() })
+}
+
+fn full(cache: &Cache) -> Value {
+    let manifest = cache.manifest();
+    let recordings: Vec<_> = cache
+        .recordings()
+        .map(|recording| {
+            let (listed, content) = (recording.listed, recording.content);
+            json!({
+                "name": listed.name,
+                "path": listed.path,
+                "blake3": listed.blake3,
+                "split": listed.split,
+                "user": listed.user,
+                "session": listed.session,
+                "stage": listed.stage,
+                "side": listed.side,
+                "generalization": listed.generalization,
+                "segment": manifest.segments[listed.segment].key,
+                "first_row": content.first_row,
+                "rows": content.rows,
+                "valid_runs": content.valid_runs,
+                "time_gaps": content.time_gaps,
+                "statistics": {
+                    "emg": statistics(&content.emg),
+                    "joint_angles": statistics(&content.joint_angles),
+                },
+            })
+        })
+        .collect();
+    let segments: Vec<_> =
+        manifest.segments.iter().map(|segment| json!({ "key": segment.key, "bytes": segment.bytes })).collect();
+    json!({
+        "key": cache.key(),
+        "format": manifest.format,
+        "normalizer": manifest.normalizer,
+        "settings": manifest.settings,
+        "recordings": recordings,
+        "windows": windows(manifest),
+        "segments": segments,
+        "warnings": warnings(cache),
+    })
+}
+
+fn warnings(cache: &Cache) -> Vec<String> {
+    let mut warnings = cache.manifest().warnings();
+    for recording in cache.recordings() {
+        let (name, content) = (&recording.listed.name, recording.content);
+        if content.time_gaps > 0 {
+            warnings.push(format!("`{name}`: {} gaps in time", content.time_gaps));
+        }
+        let flat = content.emg.constant_columns();
+        if !flat.is_empty() {
+            warnings.push(format!("`{name}`: EMG channels {flat:?} are constant"));
+        }
+    }
+    warnings
+}
+
+fn print(cache: &Cache) {
+    let (manifest, settings) = (cache.manifest(), &cache.manifest().settings);
+    let bytes = manifest.segments.iter().map(|segment| segment.bytes).sum();
+    println!("key         {}", cache.key());
+    println!(
+        "segments    {} ({}), EMG by {}, angles by {}",
+        manifest.segments.len(),
+        report::bytes(bytes),
+        settings.normalize_emg,
+        settings.normalize_angles
+    );
+    println!("{:<12}{:>10}{:>8}{:>12}{:>10}{:>12}", "split", "recordings", "users", "length", "IK loss", "windows");
+    for split in Split::ALL {
+        let members = || cache.recordings().filter(|recording| recording.listed.split == split);
+        let rows: u64 = members().map(|recording| recording.content.rows).sum();
+        let valid: u64 = members().flat_map(|r| &r.content.valid_runs).map(|(_, length)| length).sum();
+        let users: BTreeSet<_> = members().filter_map(|recording| recording.listed.user.as_deref()).collect();
+        println!(
+            "{split:<12}{:>10}{:>8}{:>12}{:>9.1}%{:>12}",
+            members().count(),
+            users.len(),
+            report::hours(rows, settings.sample_rate),
+            if rows == 0 { 0.0 } else { 100.0 * (rows - valid) as f64 / rows as f64 },
+            manifest.windows_of(split)
+        );
+    }
+    for warning in warnings(cache) {
+        println!("warning: {warning}");
+    }
+}

@@ -1,0 +1,122 @@
+//! The command line of emg-train.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use emg_pipeline::cache::Split;
+use emg_pipeline::config::Device;
+
+/// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model
+    Fit(FitArgs),
+    /// Evaluate a run's checkpoint on a split
+    Eval {
+        #[command(flatten)]
+        run: RunArgs,
+        /// Split to evaluate
+        #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+        split: SplitArg,
+        /// Cache to evaluate on (default: the run's own)
+        #[arg(long, value_name = "KEY")]
+        cache: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+        /// Where to compute: auto, cpu or cuda (default: the run's)
+        #[arg(long, value_parser = device)]
+        device: Option<Device>,
+        /// Path of libonnxruntime
+        #[arg(long)]
+        ort_lib: Option<PathBuf>,
+    },
+    /// Write a run's checkpoint as an ONNX model
+    Export {
+        #[command(flatten)]
+        run: RunArgs,
+        /// File to write (default: model.onnx in the run's folder)
+        #[arg(long)]
+        out: Option<PathBuf>,
+        /// Rows per window (default: the cache's test windows)
+        #[arg(long)]
+        length: Option<usize>,
+    },
+    /// Show which ONNX Runtime library is used and what is missing
+    Doctor {
+        /// Path of libonnxruntime
+        #[arg(long)]
+        ort_lib: Option<PathBuf>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FitArgs {
+    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo (with --resume: the run's)
+    #[arg(long)]
+    pub(crate) config: Option<String>,
+    /// Override a key, e.g. --set training.num_epochs=20
+    #[arg(long, value_name = "SECTION.KEY=VALUE")]
+    pub(crate) set: Vec<String>,
+    /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
+    /// Cache to train on (default: the one that `emg-cache build` makes of this configuration)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) cache: Option<String>,
+    /// Folder of the run (default: runs/1, runs/2, ..)
+    #[arg(long)]
+    pub(crate) run: Option<PathBuf>,
+    /// Go on with the run in --run
+    #[arg(long, requires = "run")]
+    pub(crate) resume: bool,
+    /// Path of libonnxruntime
+    #[arg(long)]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct RunArgs {
+    /// Folder of the run
+    pub(crate) run: PathBuf,
+    /// Checkpoint: best, last, or the path of a file
+    #[arg(long, default_value = "best")]
+    pub(crate) checkpoint: String,
+    /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SplitArg {
+    Train,
+    Val,
+    Test,
+}
+
+impl From<SplitArg> for Split {
+    fn from(split: SplitArg) -> Self {
+        match split {
+            SplitArg::Train => Self::Train,
+            SplitArg::Val => Self::Val,
+            SplitArg::Test => Self::Test,
+        }
+    }
+}
+
+fn device(text: &str) -> Result<Device, String> {
+    [Device::Auto, Device::Cpu, Device::Cuda]
+        .into_iter()
+        .find(|device| device.to_string() == text)
+        .ok_or_else(|| "expected auto, cpu or cuda".into())
+}

@@ -1,0 +1,9 @@
+//! Errors of predicted angles over valid rows: streaming accumulators in float64, and their offline reference.
+
+mod accumulator;
+mod offline;
+mod summary;
+
+pub use accumulator::Accumulator;
+pub use offline::{Gathered, Window};
+pub use summary::{Metrics, Smoothness};

@@ -1,0 +1,88 @@
+//! From sums to the figures that are reported.
+
+use serde::Serialize;
+
+use super::accumulator::DERIVATIVES;
+
+/// Sums over valid rows, per joint.
+#[derive(Debug, Clone)]
+pub(super) struct JointSums {
+    pub(super) rows: u64,
+    pub(super) absolute: Vec<f64>,
+    pub(super) squared: Vec<f64>,
+}
+
+impl JointSums {
+    pub(super) fn new(joints: usize) -> Self {
+        Self { rows: 0, absolute: vec![0.0; joints], squared: vec![0.0; joints] }
+    }
+}
+
+/// Errors over valid rows. Means are over rows x joints.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Metrics {
+    /// Valid rows.
+    pub rows: u64,
+    /// Radians^2.
+    pub mse: f64,
+    /// Radians.
+    pub rmse: f64,
+    pub mae: f64,
+    pub rmse_deg: f64,
+    pub mae_deg: f64,
+    /// 1 - sum SSE / sum SST, each joint about its own mean.
+    pub r2: f64,
+    pub r2_per_joint: Vec<f64>,
+    pub mae_deg_per_joint: Vec<f64>,
+    /// By finger and by group of joints, for the 20 angles of emg2pose.
+    pub mae_deg_per_finger: Option<Vec<(&'static str, f64)>>,
+    pub mae_deg_per_group: Option<Vec<(&'static str, f64)>>,
+    pub smoothness: Smoothness,
+}
+
+/// Mean |n-th derivative| of the predicted angles over stretches without failed rows.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Smoothness {
+    /// Radians per second.
+    pub velocity: f64,
+    /// Radians per second^2.
+    pub acceleration: f64,
+    /// Radians per second^3.
+    pub jerk: f64,
+}
+
+const FINGERS: [&str; 5] = ["thumb", "index", "middle", "ring", "pinky"];
+const GROUPS: [(&str, &[usize]); 3] =
+    [("proximal", &[0, 1, 4, 5, 8, 9, 12, 13, 16, 17]), ("mid", &[2, 6, 10, 14, 18]), ("distal", &[3, 7, 11, 15, 19])];
+
+/// `sst`: sum of squared deviations of each joint's targets from their mean.
+pub(super) fn summarize(sums: &JointSums, sst: &[f64], differences: &[(f64, u64); DERIVATIVES], rate: f64) -> Metrics {
+    let joints = sums.absolute.len();
+    let rows = sums.rows as f64;
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / (rows * joints as f64);
+    let (mse, mae) = (mean(&sums.squared), mean(&sums.absolute));
+    let per_joint: Vec<_> = sums.absolute.iter().map(|sum| (sum / rows).to_degrees()).collect();
+    let over = |joints: &[usize]| joints.iter().map(|joint| per_joint[*joint]).sum::<f64>() / joints.len() as f64;
+    let hand = joints == 20;
+    let derivative = |n: usize| {
+        let (sum, count) = differences[n];
+        if count == 0 { 0.0 } else { sum / count as f64 * rate.powi(n as i32 + 1) }
+    };
+    Metrics {
+        rows: sums.rows,
+        mse,
+        rmse: mse.sqrt(),
+        mae,
+        rmse_deg: mse.sqrt().to_degrees(),
+        mae_deg: mae.to_degrees(),
+        r2: 1.0 - sums.squared.iter().sum::<f64>() / sst.iter().sum::<f64>(),
+        r2_per_joint: sums.squared.iter().zip(sst).map(|(sse, sst)| 1.0 - sse / sst).collect(),
+        mae_deg_per_finger: hand.then(|| {
+            let finger = |i: usize| over(&[4 * i, 4 * i + 1, 4 * i + 2, 4 * i + 3]);
+            FINGERS.iter().enumerate().map(|(i, name)| (*name, finger(i))).collect()
+        }),
+        mae_deg_per_group: hand.then(|| GROUPS.iter().map(|(name, joints)| (*name, over(joints))).collect()),
+        mae_deg_per_joint: per_joint,
+        smoothness: Smoothness { velocity: derivative(0), acceleration: derivative(1), jerk: derivative(2) },
+    }
+}

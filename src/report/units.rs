@@ -1,0 +1,30 @@
+//! Quantities as people read them.
+
+/// e.g. `1.5 GiB`.
+pub fn bytes(bytes: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut value, mut unit) = (bytes as f64, 0);
+    while value >= 1024.0 && unit + 1 < UNITS.len() {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+/// e.g. `2.25 h` of `rows` rows at `rate` Hz.
+pub fn hours(rows: u64, rate: f64) -> String {
+    let seconds = rows as f64 / rate;
+    if seconds < 3600.0 { format!("{:.1} min", seconds / 60.0) } else { format!("{:.2} h", seconds / 3600.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn readable() {
+        assert_eq!(super::bytes(1023), "1023 B");
+        assert_eq!(super::bytes(1536), "1.5 KiB");
+        assert_eq!(super::bytes(463 << 30), "463.0 GiB");
+        assert_eq!(super::hours(120_000, 2000.0), "1.0 min");
+        assert_eq!(super::hours(14_400_000, 2000.0), "2.00 h");
+    }
+}

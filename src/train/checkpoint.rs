@@ -1,0 +1,125 @@
+//! Checkpoints: state vectors as safetensors, and where training stood, in one file that is replaced atomically.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
+
+use super::error::TrainError;
+use super::schedule::Watch;
+use crate::cache::{Key, replace_file};
+use crate::config::Config;
+
+/// Where training stands between two steps.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Completed epochs.
+    pub epoch: usize,
+    /// Steps done of the epoch after them.
+    pub batch: u64,
+    /// Optimizer steps in all.
+    pub step: u64,
+    /// Sums over the steps done of the unfinished epoch.
+    pub partial: Partial,
+    pub early_stopping: Watch,
+    pub plateau: Watch,
+    pub reductions: u32,
+    /// Best value of `logging.monitor`.
+    pub monitor: Watch,
+}
+
+/// Sums over the batches of an epoch.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Partial {
+    /// Loss x valid rows.
+    pub loss: f64,
+    pub rows: f64,
+    /// Of |error| and error^2 over rows and joints, radians.
+    pub absolute: f64,
+    pub squared: f64,
+    pub skipped_batches: u64,
+}
+
+/// A checkpoint in memory.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Checkpoint {
+    pub config: Config,
+    pub cache: Key,
+    pub progress: Progress,
+    /// State vectors by name; `parameters` first.
+    pub state: Vec<(String, Vec<f32>)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    cache: Key,
+    progress: Progress,
+    config: Config,
+}
+
+const VERSION: u32 = 1;
+const HEADER: &str = "emg";
+
+impl Checkpoint {
+    /// The parameters end to end.
+    pub fn parameters(&self) -> &[f32] {
+        &self.state[0].1
+    }
+
+    /// Writes the file, replacing an older one only once the new one is safe on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written; an older one is then intact.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        let header = Header {
+            version: VERSION,
+            cache: self.cache.clone(),
+            progress: self.progress.clone(),
+            config: self.config.clone(),
+        };
+        let header = serde_json::to_string(&header).expect("plain data serializes");
+        let views = self.state.iter().map(|(name, values)| {
+            let view = TensorView::new(Dtype::F32, vec![values.len()], bytemuck::cast_slice(values));
+            (name.clone(), view.expect("one element for each value"))
+        });
+        let metadata = HashMap::from([(HEADER.to_owned(), header)]);
+        let bytes = safetensors::serialize(views, Some(metadata)).expect("float vectors serialize");
+        Ok(replace_file(path, &bytes)?)
+    }
+
+    /// Reads a checkpoint.
+    ///
+    /// # Errors
+    /// Unreadable, damaged, or not a checkpoint of this program.
+    pub fn load(path: &Path) -> Result<Self, TrainError> {
+        let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+        let damaged = |message: String| TrainError::Checkpoint { path: path.to_owned(), message };
+        let (_, metadata) =
+            safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
+        let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER));
+        let header = header.ok_or_else(|| damaged("not a checkpoint of emg-train".into()))?;
+        let header: Header = serde_json::from_str(header).map_err(|error| damaged(format!("damaged: {error}")))?;
+        if header.version != VERSION {
+            return Err(damaged(format!("expected checkpoint version {VERSION}, found {}", header.version)));
+        }
+        let file =
+            safetensors::SafeTensors::deserialize(&bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
+        let mut state: Vec<_> = file
+            .tensors()
+            .into_iter()
+            .filter(|(_, view)| view.dtype() == Dtype::F32)
+            .map(|(name, view)| {
+                let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                (name, values)
+            })
+            .collect();
+        state.sort_by_key(|(name, _): &(String, Vec<f32>)| (name != "parameters", name.clone()));
+        if state.first().is_none_or(|(name, _)| name != "parameters") {
+            return Err(damaged("it holds no parameters".into()));
+        }
+        let Header { config, cache, progress, .. } = header;
+        Ok(Self { config, cache, progress, state })
+    }
+}

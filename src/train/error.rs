@@ -1,0 +1,34 @@
+//! What can go wrong in training.
+
+use std::path::PathBuf;
+
+use crate::cache::CacheError;
+use crate::runtime::RuntimeError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: std::io::Error },
+    /// Wrong usage or configuration.
+    #[error("{0}")]
+    Usage(String),
+    #[error("{path}: {message}")]
+    Checkpoint { path: PathBuf, message: String },
+    #[error(
+        "the loss is not finite in epoch {epoch}, step {step}; the batch held windows of {}; try a lower training.learning_rate",
+        recordings.join(", ")
+    )]
+    NotFinite { epoch: usize, step: u64, recordings: Vec<String> },
+    #[error("interrupted; a checkpoint is saved, --resume goes on")]
+    Interrupted,
+}
+
+impl TrainError {
+    pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+}

@@ -1,0 +1,68 @@
+//! What training tells those who listen.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A line of metrics.jsonl.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// Counts from 1.
+    pub epoch: usize,
+    pub learning_rate: f64,
+    pub train_loss: f64,
+    pub train_mae_deg: f64,
+    pub val_loss: Option<f64>,
+    pub val_mae_deg: Option<f64>,
+    pub val_rmse_deg: Option<f64>,
+    /// Batches without a single valid row, which changed nothing.
+    pub skipped_batches: u64,
+    pub windows: u64,
+    pub train_seconds: f64,
+    pub val_seconds: f64,
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    Started {
+        parameters: usize,
+        provider: String,
+        train_windows: u64,
+        val_windows: u64,
+        steps_per_epoch: u64,
+        first_epoch: usize,
+        num_epochs: usize,
+        nodes: usize,
+    },
+    /// The first batch is in memory, this long after the process started.
+    FirstBatch {
+        milliseconds: f64,
+    },
+    Step {
+        epoch: usize,
+        step: u64,
+        steps: u64,
+        loss: f64,
+        windows_per_second: f64,
+    },
+    Epoch(&'a EpochRecord),
+    /// A new best value of the monitored metric.
+    Best {
+        monitor: &'a str,
+        value: f64,
+    },
+    Saved {
+        path: PathBuf,
+    },
+    Stopped {
+        epoch: usize,
+        patience: usize,
+    },
+    Warning(String),
+}
+
+/// Hears events in order.
+pub trait Listener {
+    fn event(&mut self, event: &Event<'_>);
+}

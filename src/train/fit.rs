@@ -1,0 +1,411 @@
+//! The training loop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::checkpoint::{Checkpoint, Partial, Progress};
+use super::error::TrainError;
+use super::events::{EpochRecord, Event, Listener};
+use super::export::export_run;
+use super::learner::{Evaluator, Learner};
+use super::run::RunFolder;
+use super::schedule::{Watch, learning_rate};
+use super::setup::{gather, problem};
+use crate::cache::{Cache, Split, replace_file};
+use crate::config::{Config, Mode, Normalize, Schedule, Shuffle};
+use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
+use crate::model::{Model, initialize, total_elements};
+use crate::runtime::{self, Library, Provider};
+use crate::step::{evaluation_step, training_step};
+
+/// What to train, and where.
+pub struct FitOptions<'a> {
+    pub config: Config,
+    pub cache: Arc<Cache>,
+    pub run: RunFolder,
+    /// Go on from the run's last checkpoint.
+    pub resume: bool,
+    /// Library named by the user.
+    pub ort_lib: Option<PathBuf>,
+    /// Set from outside to stop after the current step.
+    pub interrupted: Arc<AtomicBool>,
+    /// When the process started.
+    pub started: Instant,
+    pub listener: &'a mut dyn Listener,
+}
+
+/// How training ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitSummary {
+    pub epochs: usize,
+    pub monitor: String,
+    pub best: Option<f64>,
+    pub best_checkpoint: PathBuf,
+    pub last_checkpoint: PathBuf,
+    /// The exported model, unless it cannot be exported.
+    pub model: Option<PathBuf>,
+}
+
+/// Trains as configured. Checkpoints `last` after every epoch and `best` at every best one, then exports the model.
+///
+/// # Errors
+/// [`TrainError`]; [`TrainError::Interrupted`] after saving where training stood.
+pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
+    let FitOptions { config, cache, run, resume, ort_lib, interrupted, started, listener } = options;
+    let model = Model::new(&config.model);
+    let train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
+    let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
+    check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
+
+    let progress = if resume { Some(Checkpoint::load(&run.checkpoint("last"))?) } else { None };
+    let progress = progress.map(|checkpoint| check_cache(checkpoint, &cache)).transpose()?;
+    let (position, restored) = match progress {
+        Some(checkpoint) => (checkpoint.progress, Some(checkpoint.state)),
+        None => (Progress::start(), None),
+    };
+    run.truncate_metrics(position.epoch)?;
+
+    // The first batch needs no session, so it is loaded first.
+    let mut batches = TrainingBatches::new(Arc::clone(&train), &config, &position);
+    let first = batches.next_batch()?;
+    listener.event(&Event::FirstBatch { milliseconds: started.elapsed().as_secs_f64() * 1e3 });
+
+    let library = runtime::load(ort_lib.as_deref())?;
+    let provider = Provider::choose(&library, config.training.device, config.training.precision)?;
+    let graph = training_step(&problem(cache.manifest(), &config, &model, train.shape), &config.training)
+        .map_err(TrainError::Usage)?;
+    listener.event(&Event::Started {
+        parameters: total_elements(&model.parameters()),
+        provider: format!("{provider:?}, ONNX Runtime {}", library.version),
+        train_windows: train.index.len(),
+        val_windows: val.index.len(),
+        steps_per_epoch: batches.per_epoch,
+        first_epoch: position.epoch + 1,
+        num_epochs: config.training.num_epochs,
+        nodes: graph.nodes,
+    });
+    let mut learner = Learner::new(&library, provider, graph, &config.training)?;
+    match &restored {
+        Some(state) => learner.restore(state)?,
+        None => learner.set_parameters(&initialize(&model.parameters(), config.training.seed))?,
+    }
+    let validation = Validation::new(&library, provider, &cache, &config, &model, val)?;
+    let mut fit = Fit { config, cache, run, learner, validation, position, interrupted, listener };
+    fit.train(batches, first)?;
+    fit.finish()
+}
+
+fn check_windows(
+    config: &Config,
+    train: &Gather,
+    val: &Gather,
+    angles: Normalize,
+    listener: &mut dyn Listener,
+) -> Result<(), TrainError> {
+    if train.index.is_empty() {
+        return Err(TrainError::Usage("the cache has no training windows".into()));
+    }
+    for (key, metric) in
+        [("training.monitor_metric", &config.training.monitor_metric), ("logging.monitor", &config.logging.monitor)]
+    {
+        if !METRICS.contains(&metric.as_str()) {
+            let message = format!("{key}: expected one of {}, found `{metric}`", METRICS.join(", "));
+            return Err(TrainError::Usage(message));
+        }
+        if val.index.is_empty() && metric.starts_with("val_") {
+            let message = format!("{key} is {metric}, but the cache has no validation windows; set it to train_loss");
+            return Err(TrainError::Usage(message));
+        }
+    }
+    if angles == Normalize::Recording {
+        let message =
+            "angles are normalized by recording (data.normalize_angles): no model can be exported from this run";
+        listener.event(&Event::Warning(message.into()));
+    }
+    Ok(())
+}
+
+fn check_cache(checkpoint: Checkpoint, cache: &Cache) -> Result<Checkpoint, TrainError> {
+    if checkpoint.cache == *cache.key() {
+        return Ok(checkpoint);
+    }
+    Err(TrainError::Usage(format!("the run was trained on cache {}, not {}", checkpoint.cache, cache.key())))
+}
+
+const METRICS: [&str; 5] = ["val_loss", "val_mae", "val_rmse", "train_loss", "train_mae"];
+
+fn metric(record: &EpochRecord, name: &str) -> f64 {
+    let value = match name {
+        "val_loss" => record.val_loss,
+        "val_mae" => record.val_mae_deg,
+        "val_rmse" => record.val_rmse_deg,
+        "train_loss" => Some(record.train_loss),
+        _ => Some(record.train_mae_deg),
+    };
+    value.unwrap_or(f64::NAN)
+}
+
+impl Progress {
+    fn start() -> Self {
+        Self {
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            partial: Partial::default(),
+            early_stopping: Watch::new(),
+            plateau: Watch::new(),
+            reductions: 0,
+            monitor: Watch::new(),
+        }
+    }
+}
+
+/// Training batches from where training stands on.
+struct TrainingBatches {
+    gather: Arc<Gather>,
+    pass: Pass,
+    workers: usize,
+    prefetch: usize,
+    persistent: bool,
+    per_epoch: u64,
+    loader: Loader,
+}
+
+impl TrainingBatches {
+    fn new(gather: Arc<Gather>, config: &Config, position: &Progress) -> Self {
+        let (data, training) = (&config.data, &config.training);
+        let augment = Augment { jitter: data.jitter, rotation: data.rotation, seed: training.seed };
+        let shuffle = data.shuffle != Shuffle::Off;
+        let pass = Pass::Training { shuffle, augment, first_epoch: position.epoch as u64, first_batch: position.batch };
+        let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
+        let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
+        let per_epoch = loader.batches_per_epoch();
+        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader }
+    }
+
+    fn next_batch(&mut self) -> Result<Batch, TrainError> {
+        Ok(self.loader.next_batch()?.expect("training batches do not end"))
+    }
+
+    /// Without persistent workers every epoch starts its own.
+    fn start_epoch(&mut self, epoch: usize) {
+        if !self.persistent
+            && let Pass::Training { first_epoch, first_batch, .. } = &mut self.pass
+        {
+            (*first_epoch, *first_batch) = (epoch as u64, 0);
+            self.loader = Loader::start(Arc::clone(&self.gather), self.pass, self.workers, self.prefetch);
+        }
+    }
+}
+
+/// The validation pass after every epoch.
+struct Validation {
+    gather: Arc<Gather>,
+    evaluator: Option<Evaluator>,
+    workers: usize,
+    prefetch: usize,
+}
+
+impl Validation {
+    fn new(
+        library: &Library,
+        provider: Provider,
+        cache: &Cache,
+        config: &Config,
+        model: &Model,
+        gather: Arc<Gather>,
+    ) -> Result<Self, TrainError> {
+        let graph = || evaluation_step(&problem(cache.manifest(), config, model, gather.shape), false);
+        let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
+        let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
+        Ok(Self { gather, evaluator, workers, prefetch })
+    }
+
+    fn run(&mut self, parameters: &[f32], interrupted: &AtomicBool) -> Result<Option<Partial>, TrainError> {
+        let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
+        evaluator.set_parameters(parameters)?;
+        let mut sums = Partial::default();
+        let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
+        while let Some(batch) = loader.next_batch()? {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(TrainError::Interrupted);
+            }
+            sums.add(&evaluator.step(&batch, &mut Vec::new())?);
+            loader.recycle(batch);
+        }
+        Ok(Some(sums))
+    }
+}
+
+struct Fit<'a> {
+    config: Config,
+    cache: Arc<Cache>,
+    run: RunFolder,
+    learner: Learner,
+    validation: Validation,
+    position: Progress,
+    interrupted: Arc<AtomicBool>,
+    listener: &'a mut dyn Listener,
+}
+
+impl Fit<'_> {
+    fn train(&mut self, mut batches: TrainingBatches, first: Batch) -> Result<(), TrainError> {
+        let mut waiting = Some(first);
+        while self.position.epoch < self.config.training.num_epochs && !self.is_patience_over() {
+            let record = self.epoch(&mut batches, &mut waiting)?;
+            self.end_epoch(&record)?;
+            if self.is_patience_over() {
+                let (epoch, patience) = (self.position.epoch, self.config.training.patience);
+                self.listener.event(&Event::Stopped { epoch, patience });
+            } else if waiting.is_none() && self.position.epoch < self.config.training.num_epochs {
+                batches.start_epoch(self.position.epoch);
+            }
+        }
+        Ok(())
+    }
+
+    fn is_patience_over(&self) -> bool {
+        self.config.training.early_stopping && self.position.early_stopping.waited >= self.config.training.patience
+    }
+
+    /// Trains what is left of the current epoch and validates.
+    fn epoch(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<EpochRecord, TrainError> {
+        let epoch = self.position.epoch;
+        let rate = learning_rate(&self.config.training, epoch, self.position.reductions);
+        let (start, mut windows) = (Instant::now(), 0);
+        let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
+        while self.position.batch < steps {
+            self.check_interrupt()?;
+            let batch = match waiting.take() {
+                Some(batch) => batch,
+                None => batches.next_batch()?,
+            };
+            let loss = self.step(&batch, rate)?;
+            windows += batch.recordings.len() as u64;
+            batches.loader.recycle(batch);
+            let step = self.position.batch;
+            if step % log_every == 0 || step == steps {
+                let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
+                self.listener.event(&Event::Step { epoch: epoch + 1, step, steps, loss, windows_per_second });
+            }
+        }
+        let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
+        let parameters = self.learner.parameters()?;
+        let val = match self.validation.run(&parameters, &self.interrupted) {
+            Err(TrainError::Interrupted) => return self.check_interrupt().map(|()| unreachable!("just interrupted")),
+            result => result?,
+        };
+        let joints = self.cache.manifest().settings.joint_angles_channels;
+        let sums = std::mem::take(&mut self.position.partial);
+        Ok(EpochRecord {
+            epoch: epoch + 1,
+            learning_rate: rate,
+            train_loss: sums.mean_loss(),
+            train_mae_deg: sums.mae_deg(joints),
+            val_loss: val.as_ref().map(Partial::mean_loss),
+            val_mae_deg: val.as_ref().map(|val| val.mae_deg(joints)),
+            val_rmse_deg: val.as_ref().map(|val| val.rmse_deg(joints)),
+            skipped_batches: sums.skipped_batches,
+            windows,
+            train_seconds,
+            val_seconds: start.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// One step; a batch without a valid row changes nothing. Returns the loss.
+    fn step(&mut self, batch: &Batch, rate: f64) -> Result<f64, TrainError> {
+        self.position.batch += 1;
+        if batch.valid_rows() == 0 {
+            self.position.partial.skipped_batches += 1;
+            return Ok(0.0);
+        }
+        self.position.step += 1;
+        let outcome = self.learner.step(batch, rate, self.position.step)?;
+        if !outcome.loss.is_finite() {
+            let mut recordings: Vec<_> =
+                batch.recordings.iter().map(|i| self.cache.recording(*i).listed.name.clone()).collect();
+            recordings.sort();
+            recordings.dedup();
+            recordings.truncate(8);
+            let (epoch, step) = (self.position.epoch + 1, self.position.batch);
+            return Err(TrainError::NotFinite { epoch, step, recordings });
+        }
+        self.position.partial.add(&outcome);
+        Ok(outcome.loss)
+    }
+
+    fn end_epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
+        let (training, logging) = (&self.config.training, &self.config.logging);
+        self.position.epoch += 1;
+        self.position.batch = 0;
+        let watched = metric(record, &training.monitor_metric);
+        self.position.early_stopping.update(watched, Mode::Min, training.min_delta);
+        if training.scheduler == Schedule::Plateau {
+            self.position.plateau.update(watched, Mode::Min, 0.0);
+            self.position.reductions += u32::from(self.position.plateau.met_plateau());
+        }
+        let value = metric(record, &logging.monitor);
+        let best = self.position.monitor.update(value, logging.mode, 0.0);
+        self.listener.event(&Event::Epoch(record));
+        if best {
+            self.listener.event(&Event::Best { monitor: &self.config.logging.monitor, value });
+            self.save("best")?;
+        }
+        let epoch = self.position.epoch;
+        if !self.config.logging.save_best_only
+            && self.config.logging.save_every > 0
+            && epoch.is_multiple_of(self.config.logging.save_every)
+        {
+            self.save(&format!("epoch_{epoch:05}"))?;
+            self.run.keep_newest(self.config.logging.keep_last)?;
+        }
+        self.save("last")
+    }
+
+    fn save(&mut self, name: &str) -> Result<(), TrainError> {
+        let path = self.run.checkpoint(name);
+        self.checkpoint()?.save(&path)?;
+        self.listener.event(&Event::Saved { path });
+        Ok(())
+    }
+
+    fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
+        Ok(Checkpoint {
+            config: self.config.clone(),
+            cache: self.cache.key().clone(),
+            progress: self.position.clone(),
+            state: self.learner.state()?,
+        })
+    }
+
+    /// Saves where training stands if it is to stop.
+    fn check_interrupt(&mut self) -> Result<(), TrainError> {
+        if !self.interrupted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        self.save("last")?;
+        Err(TrainError::Interrupted)
+    }
+
+    /// Exports the model that training ends with.
+    fn finish(self) -> Result<FitSummary, TrainError> {
+        let (best, last) = (self.run.checkpoint("best"), self.run.checkpoint("last"));
+        let manifest = self.cache.manifest();
+        let model = self.run.model();
+        let exportable = manifest.settings.normalize_angles != Normalize::Recording;
+        if exportable {
+            let from = if self.config.training.restore_best_weights && best.exists() { &best } else { &last };
+            replace_file(&model, &export_run(&Checkpoint::load(from)?, manifest, None)?)?;
+        }
+        Ok(FitSummary {
+            epochs: self.position.epoch,
+            monitor: self.config.logging.monitor.clone(),
+            best: self.position.monitor.best,
+            best_checkpoint: best,
+            last_checkpoint: last,
+            model: exportable.then_some(model),
+        })
+    }
+}

@@ -1,0 +1,21 @@
+//! Training: the loop with its schedules, early stopping, checkpoints and resume; evaluation; export.
+
+mod checkpoint;
+mod error;
+mod evaluate;
+mod events;
+mod export;
+mod fit;
+mod learner;
+mod run;
+mod schedule;
+mod setup;
+
+pub use checkpoint::{Checkpoint, Progress};
+pub use error::TrainError;
+pub use evaluate::{Evaluation, evaluate};
+pub use events::{EpochRecord, Event, Listener};
+pub use export::export_run;
+pub use fit::{FitOptions, FitSummary, fit};
+pub use run::RunFolder;
+pub use setup::{apply_manifest, check_resume};

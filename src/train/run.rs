@@ -1,0 +1,94 @@
+//! The run folder: config.yaml, metrics.jsonl, checkpoints/, model.onnx.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::error::TrainError;
+use super::events::EpochRecord;
+use crate::cache::replace_file;
+use crate::config::Config;
+
+/// A run's folder, locked against a second `fit`.
+#[derive(Debug)]
+pub struct RunFolder {
+    root: PathBuf,
+    checkpoints: PathBuf,
+    metrics: PathBuf,
+    _lock: File,
+}
+
+/// Where a finished run's best checkpoint lies.
+pub(super) fn checkpoint_folder(root: &Path, config: &Config) -> PathBuf {
+    config.logging.checkpoint_dir.clone().unwrap_or_else(|| root.join("checkpoints"))
+}
+
+impl RunFolder {
+    /// Makes the folder of a new run, or opens that of one to resume.
+    ///
+    /// # Errors
+    /// The folder exists without `resume`, does not exist with it, or another `fit` uses it.
+    pub fn open(root: &Path, config: &Config, resume: bool) -> Result<Self, TrainError> {
+        let checkpoints = checkpoint_folder(root, config);
+        let used = root.join("config.yaml").exists();
+        if used && !resume {
+            let message =
+                format!("{} holds a run already; --resume goes on with it, --run names another", root.display());
+            return Err(TrainError::Usage(message));
+        }
+        if !used && resume {
+            return Err(TrainError::Usage(format!("{} holds no run to resume", root.display())));
+        }
+        let metrics = config.logging.log_dir.clone().unwrap_or_else(|| root.to_owned()).join("metrics.jsonl");
+        for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
+            std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
+        }
+        let path = root.join("lock");
+        let lock = File::create(&path).map_err(TrainError::io(&path))?;
+        if lock.try_lock().is_err() {
+            return Err(TrainError::Usage(format!("{}: another fit is running in this folder", root.display())));
+        }
+        let run = Self { root: root.to_owned(), checkpoints, metrics, _lock: lock };
+        let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
+        replace_file(&run.root.join("config.yaml"), yaml.as_bytes())?;
+        Ok(run)
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub fn metrics(&self) -> &Path {
+        &self.metrics
+    }
+
+    pub fn checkpoint(&self, name: &str) -> PathBuf {
+        self.checkpoints.join(format!("{name}.safetensors"))
+    }
+
+    pub fn model(&self) -> PathBuf {
+        self.root.join("model.onnx")
+    }
+
+    /// Drops lines of epochs after `epoch` from metrics.jsonl: epochs that will be trained again.
+    pub(super) fn truncate_metrics(&self, epoch: usize) -> Result<(), TrainError> {
+        let Ok(text) = std::fs::read_to_string(&self.metrics) else { return Ok(()) };
+        let kept = text
+            .lines()
+            .filter(|line| serde_json::from_str::<EpochRecord>(line).is_ok_and(|record| record.epoch <= epoch));
+        let kept: String = kept.map(|line| format!("{line}\n")).collect();
+        Ok(replace_file(&self.metrics, kept.as_bytes())?)
+    }
+
+    /// Removes numbered checkpoints but the newest `keep`.
+    pub(super) fn keep_newest(&self, keep: usize) -> Result<(), TrainError> {
+        let entries = std::fs::read_dir(&self.checkpoints).map_err(TrainError::io(&self.checkpoints))?;
+        let numbered =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("epoch_"));
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(numbered).collect();
+        paths.sort();
+        for old in paths.iter().rev().skip(keep) {
+            std::fs::remove_file(old).map_err(TrainError::io(old))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,130 @@
+//! From configuration and cache to what is learned.
+
+use std::sync::Arc;
+
+use super::error::TrainError;
+use crate::cache::{Cache, CacheSettings, Manifest, Split};
+use crate::config::{Config, Loaded, Normalize};
+use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
+use crate::model::Model;
+use crate::step::{Affine, AngleUnits, EmgUnits, Problem};
+
+/// Puts the cache's settings in the place of the configuration's.
+///
+/// # Errors
+/// A key that was set explicitly to something else.
+pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), TrainError> {
+    let (given, cached) = (CacheSettings::new(&loaded.config), &manifest.settings);
+    let as_json = |settings: &CacheSettings| serde_json::to_value(settings).expect("settings serialize");
+    let (given, has) = (as_json(&given), as_json(cached));
+    for (name, value) in given.as_object().expect("a struct") {
+        let key =
+            if name == "sample_rate" { "model.original_sampling_rate".to_owned() } else { format!("data.{name}") };
+        let shorthand = name.starts_with("normalize_") && loaded.explicit.contains("data.normalize");
+        if *value != has[name] && (loaded.explicit.contains(&key) || shorthand) {
+            let message = format!("{key}: the configuration says {value}, the cache was built with {}", has[name]);
+            return Err(TrainError::Usage(message));
+        }
+    }
+    let data = &mut loaded.config.data;
+    data.hdf5_group.clone_from(&cached.hdf5_group);
+    data.table_name.clone_from(&cached.table_name);
+    data.emg_channels = cached.emg_channels;
+    data.joint_angles_channels = cached.joint_angles_channels;
+    data.dtype = cached.dtype;
+    data.statistics = cached.statistics;
+    data.max_samples_for_normalize = cached.max_samples_for_normalize;
+    data.normalize_emg = Some(cached.normalize_emg);
+    data.normalize_angles = Some(cached.normalize_angles);
+    data.window_size = cached.window_size;
+    data.stride = cached.stride;
+    data.padding = cached.padding;
+    data.skip_ik_failures = cached.skip_ik_failures;
+    data.eval_window = Some(cached.eval_window);
+    data.eval_stride = Some(cached.eval_stride);
+    let model = &mut loaded.config.model;
+    model.original_sampling_rate = cached.sample_rate;
+    for (key, own, has) in [
+        ("model.input_size", &mut model.input_size, cached.emg_channels),
+        ("model.output_size", &mut model.output_size, cached.joint_angles_channels),
+    ] {
+        if *own != has && loaded.explicit.contains(key) {
+            return Err(TrainError::Usage(format!("{key}: the configuration says {own}, the cache has {has}")));
+        }
+        *own = has;
+    }
+    loaded.config.validate().map_err(|error| TrainError::Usage(error.to_string()))
+}
+
+/// Keys that a resumed run may change.
+const MAY_CHANGE: [&str; 4] =
+    ["training.num_epochs", "training.patience", "training.num_workers", "training.prefetch_factor"];
+
+/// Compares a run's configuration with the one it is to go on with.
+///
+/// # Errors
+/// The first key that differs and must not.
+pub fn check_resume(run: &Config, now: &Config) -> Result<(), TrainError> {
+    let as_json = |config: &Config| serde_json::to_value(config).expect("a configuration serializes");
+    let (run, now) = (as_json(run), as_json(now));
+    for (section, keys) in run.as_object().expect("a struct") {
+        for (name, value) in keys.as_object().expect("a struct") {
+            let key = format!("{section}.{name}");
+            let may_change = section == "logging" || MAY_CHANGE.contains(&key.as_str());
+            // Where recordings and store lie does not matter: the cache's key says what they hold.
+            let place = ["data.dataset_path", "data.store"].contains(&key.as_str());
+            if !may_change && !place && *value != now[section][name] {
+                let message =
+                    format!("{key} cannot change when a run is resumed: it was {value}, now {}", now[section][name]);
+                return Err(TrainError::Usage(message));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The windows of `split`, ready to be batched for `model`.
+///
+/// # Errors
+/// Windows too short for the model.
+pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: Split) -> Result<Gather, TrainError> {
+    let index = WindowIndex::new(Arc::clone(cache), split);
+    let rows = index.shape().rows();
+    model.check_window(rows).map_err(|message| TrainError::Usage(format!("{split} windows: {message}")))?;
+    let settings = &cache.manifest().settings;
+    let shape = BatchShape {
+        batch: config.training.batch_size,
+        rows,
+        channels: settings.emg_channels,
+        joints: settings.joint_angles_channels,
+        context: model.left_context(),
+    };
+    let targets = Targets {
+        true_initial_pose: model.takes_initial_pose(),
+        recording_statistics: settings.normalize_angles == Normalize::Recording,
+    };
+    Ok(Gather { index, shape, targets })
+}
+
+/// What `model` learns from batches of `shape`.
+pub(super) fn problem(manifest: &Manifest, config: &Config, model: &Model, shape: BatchShape) -> Problem {
+    Problem {
+        model: model.clone(),
+        shape,
+        emg: match manifest.settings.normalize_emg {
+            Normalize::Train => EmgUnits::Train(Affine::new(&manifest.train_emg)),
+            Normalize::Recording | Normalize::None => EmgUnits::AsCached,
+        },
+        angles: angle_units(manifest),
+        loss: config.training.loss_type,
+        mae_weight: config.training.mae_weight,
+    }
+}
+
+pub(super) fn angle_units(manifest: &Manifest) -> AngleUnits {
+    match manifest.settings.normalize_angles {
+        Normalize::None => AngleUnits::Radians,
+        Normalize::Train => AngleUnits::Train(Affine::new(&manifest.train_joint_angles)),
+        Normalize::Recording => AngleUnits::Recording,
+    }
+}
