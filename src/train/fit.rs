@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
 use super::export::export_run;
 use super::learner::{Evaluator, Learner};
-use super::run::RunFolder;
+use super::run::{RunFolder, checkpoint_folder};
 use super::schedule::{Watch, learning_rate};
 use super::setup::{gather, problem};
 use crate::cache::{Cache, Split, replace_file};
@@ -24,7 +24,8 @@ use crate::step::{evaluation_step, training_step};
 pub struct FitOptions<'a> {
     pub config: Config,
     pub cache: Arc<Cache>,
-    pub run: RunFolder,
+    /// Folder of the run; made once everything that can be wrong beforehand is not.
+    pub run: PathBuf,
     /// Go on from the run's last checkpoint.
     pub resume: bool,
     /// Library named by the user.
@@ -59,13 +60,13 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
 
-    let progress = if resume { Some(Checkpoint::load(&run.checkpoint("last"))?) } else { None };
-    let progress = progress.map(|checkpoint| check_cache(checkpoint, &cache)).transpose()?;
-    let (position, restored) = match progress {
-        Some(checkpoint) => (checkpoint.progress, Some(checkpoint.state)),
-        None => (Progress::start(), None),
+    let (position, restored) = if resume {
+        let checkpoint = Checkpoint::load(&checkpoint_folder(&run, &config).join("last.safetensors"))?;
+        let checkpoint = check_cache(checkpoint, &cache)?;
+        (checkpoint.progress, Some(checkpoint.state))
+    } else {
+        (Progress::start(), None)
     };
-    run.truncate_metrics(position.epoch)?;
 
     // The first batch needs no session, so it is loaded first.
     let mut batches = TrainingBatches::new(Arc::clone(&train), &config, &position);
@@ -92,6 +93,8 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         None => learner.set_parameters(&initialize(&model.parameters(), config.training.seed))?,
     }
     let validation = Validation::new(&library, provider, &cache, &config, &model, val)?;
+    let run = RunFolder::open(&run, &config, resume)?;
+    run.truncate_metrics(position.epoch)?;
     let mut fit = Fit { config, cache, run, learner, validation, position, interrupted, listener };
     fit.train(batches, first)?;
     fit.finish()

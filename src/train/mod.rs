@@ -17,5 +17,5 @@ pub use evaluate::{Evaluation, evaluate};
 pub use events::{EpochRecord, Event, Listener};
 pub use export::export_run;
 pub use fit::{FitOptions, FitSummary, fit};
-pub use run::RunFolder;
+pub use run::{RunFolder, checkpoint_folder};
 pub use setup::{apply_manifest, check_resume};

@@ -17,28 +17,40 @@ pub struct RunFolder {
     _lock: File,
 }
 
-/// Where a finished run's best checkpoint lies.
-pub(super) fn checkpoint_folder(root: &Path, config: &Config) -> PathBuf {
+/// Where a run's checkpoints lie.
+pub fn checkpoint_folder(root: &Path, config: &Config) -> PathBuf {
     config.logging.checkpoint_dir.clone().unwrap_or_else(|| root.join("checkpoints"))
 }
 
 impl RunFolder {
+    /// Fails where `open` would, without making anything.
+    ///
+    /// # Errors
+    /// The folder holds a run and is not to be resumed, or is and holds none.
+    pub fn check(root: &Path, resume: bool) -> Result<(), TrainError> {
+        match (root.join("config.yaml").exists(), resume) {
+            (true, false) => Err(TrainError::Usage(format!(
+                "{} holds a run already; --resume goes on with it, --run names another",
+                root.display()
+            ))),
+            (false, true) => Err(TrainError::Usage(format!("{} holds no run to resume", root.display()))),
+            _ => Ok(()),
+        }
+    }
+
+    /// The file that gets a line per epoch.
+    pub fn metrics_path(root: &Path, config: &Config) -> PathBuf {
+        config.logging.log_dir.clone().unwrap_or_else(|| root.to_owned()).join("metrics.jsonl")
+    }
+
     /// Makes the folder of a new run, or opens that of one to resume.
     ///
     /// # Errors
-    /// The folder exists without `resume`, does not exist with it, or another `fit` uses it.
+    /// As [`check`](Self::check); another `fit` uses the folder.
     pub fn open(root: &Path, config: &Config, resume: bool) -> Result<Self, TrainError> {
+        Self::check(root, resume)?;
         let checkpoints = checkpoint_folder(root, config);
-        let used = root.join("config.yaml").exists();
-        if used && !resume {
-            let message =
-                format!("{} holds a run already; --resume goes on with it, --run names another", root.display());
-            return Err(TrainError::Usage(message));
-        }
-        if !used && resume {
-            return Err(TrainError::Usage(format!("{} holds no run to resume", root.display())));
-        }
-        let metrics = config.logging.log_dir.clone().unwrap_or_else(|| root.to_owned()).join("metrics.jsonl");
+        let metrics = Self::metrics_path(root, config);
         for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
             std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         }
@@ -55,10 +67,6 @@ impl RunFolder {
 
     pub fn root(&self) -> &Path {
         &self.root
-    }
-
-    pub fn metrics(&self) -> &Path {
-        &self.metrics
     }
 
     pub fn checkpoint(&self, name: &str) -> PathBuf {

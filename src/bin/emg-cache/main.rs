@@ -25,7 +25,8 @@ fn main() -> ExitCode {
     match run(args.command) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Messages tell their causes themselves.
+            eprintln!("error: {error}");
             ExitCode::from(exit_code(&error))
         }
     }

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use emg_pipeline::cache::{self, Cache, Key, Store};
 use emg_pipeline::config::{self, Config, Device, Loaded};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    Checkpoint, Evaluation, FitOptions, RunFolder, TrainError, apply_manifest, check_resume, evaluate, export_run,
+    Checkpoint, Evaluation, FitOptions, RunFolder, TrainError, apply_manifest, check_resume, checkpoint_folder,
+    evaluate, export_run,
 };
 use serde_json::json;
 
@@ -42,7 +43,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let (checkpoint, cache) = open_run(&run, None)?;
             let bytes = export_run(&checkpoint, cache.manifest(), length)?;
             let out = out.unwrap_or_else(|| run.run.join("model.onnx"));
-            std::fs::write(&out, bytes).with_context(|| out.display().to_string())?;
+            std::fs::write(&out, bytes).map_err(|source| TrainError::Io { path: out.clone(), source })?;
             println!("{}", out.display());
             Ok(ExitCode::SUCCESS)
         }
@@ -52,6 +53,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
 
 fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     let run = args.run.clone().unwrap_or_else(next_run);
+    RunFolder::check(&run, args.resume)?;
     let mut loaded = load_config(&args, &run)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
@@ -71,12 +73,11 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let folder = RunFolder::open(&run, &config, args.resume)?;
-    let mut report = FitReport::new(folder.metrics().to_owned());
+    let mut report = FitReport::new(RunFolder::metrics_path(&run, &config));
     let summary = emg_pipeline::train::fit(FitOptions {
         config,
         cache,
-        run: folder,
+        run: run.clone(),
         resume: args.resume,
         ort_lib: args.ort_lib,
         interrupted,
@@ -109,10 +110,7 @@ fn run_config(run: &Path) -> Result<Config> {
 fn load_config(args: &FitArgs, run: &Path) -> Result<Loaded> {
     let own = run.join("config.yaml");
     let source = match &args.config {
-        None if args.resume => {
-            run_config(run)?;
-            own.to_str()
-        }
+        None if args.resume => own.to_str(),
         given => given.as_deref(),
     };
     Ok(config::load(source, &args.set)?)
@@ -127,7 +125,7 @@ fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, K
     }
     if args.resume {
         // A run goes on with the cache it began with.
-        let folder = loaded.config.logging.checkpoint_dir.clone().unwrap_or_else(|| run.join("checkpoints"));
+        let folder = checkpoint_folder(run, &loaded.config);
         return Ok((root, Checkpoint::load(&folder.join("last.safetensors"))?.cache));
     }
     let options = build_options(&loaded.config, Vec::new()).map_err(|message| {
@@ -171,10 +169,7 @@ fn build_command(args: &FitArgs) -> String {
 fn open_run(args: &RunArgs, key: Option<&str>) -> Result<(Checkpoint, Cache)> {
     let config = run_config(&args.run)?;
     let path = match args.checkpoint.as_str() {
-        name @ ("best" | "last") => {
-            let folder = config.logging.checkpoint_dir.clone().unwrap_or_else(|| args.run.join("checkpoints"));
-            folder.join(format!("{name}.safetensors"))
-        }
+        name @ ("best" | "last") => checkpoint_folder(&args.run, &config).join(format!("{name}.safetensors")),
         path => path.into(),
     };
     let checkpoint = Checkpoint::load(&path)?;

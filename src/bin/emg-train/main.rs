@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     match commands::run(args.command, started) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // Messages tell their causes themselves.
+            eprintln!("error: {error}");
             ExitCode::from(exit_code(&error))
         }
     }

@@ -1,0 +1,259 @@
+//! `emg-cache` from the command line, against h5py, numpy and zarr-python.
+
+mod common;
+
+use common::{Bench, files};
+
+const SMALL: [&str; 6] = ["--set", "data.window_size=50", "--set", "data.stride=25", "--store", "st"];
+
+fn synth(bench: &Bench, folder: &str, more: &[&str]) {
+    bench.ok("emg-cache", &[&["synth", folder, "--recordings", "4", "--seconds", "0.5"], more].concat());
+}
+
+#[test]
+fn every_layout_becomes_the_cache_that_numpy_computes() {
+    let layouts: [(&str, &[&str]); 5] = [
+        ("meta", &["--rows", "100"]),
+        ("public", &["--rows", "3000"]),
+        ("gzip", &["--rows", "3000", "--chunk", "489"]),
+        ("gzip", &["--rows", "20000", "--chunk", "16384"]),
+        ("public", &["--rows", "900", "--channels", "8", "--joints", "5", "--no-metadata"]),
+    ];
+    for (layout, more) in layouts {
+        let bench = Bench::new();
+        bench.python("make_recordings.py", &[&["data", "--layout", layout, "--count", "4"], more].concat());
+        let sizes: &[&str] = if more.contains(&"8") {
+            &["data.emg_channels=8", "model.input_size=8", "data.joint_angles_channels=5", "model.output_size=5"]
+        } else {
+            &[]
+        };
+        for settings in [
+            &["data.normalize_emg=recording", "data.normalize_angles=train"][..],
+            &["data.normalize_emg=train", "data.skip_ik_failures=true", "data.statistics=exact"],
+            &[
+                "data.max_samples_for_normalize=700",
+                "data.normalize=true",
+                "data.eval_window=60",
+                "data.eval_stride=60",
+            ],
+        ] {
+            let sets: Vec<_> = sizes.iter().chain(settings).flat_map(|set| ["--set", set]).collect();
+            let (key, _) = bench.build(&[&SMALL, sets.as_slice(), &["data"]].concat());
+            bench.check_cache(&key, "data");
+            assert!(bench.ok("emg-cache", &["verify", &key, "--store", "st"]).contains("no damage"));
+        }
+    }
+}
+
+/// `EMG2POSE_TEST_FILE=path` runs it on a real recording.
+#[test]
+fn a_real_recording_builds_with_a_window_of_50() {
+    let Some(path) = std::env::var_os("EMG2POSE_TEST_FILE") else {
+        println!("EMG2POSE_TEST_FILE is not set: nothing to test");
+        return;
+    };
+    let bench = Bench::new();
+    let path = std::path::Path::new(&path);
+    let sets = ["--set", "data.split_ratio=[1,0,0]", path.to_str().unwrap()];
+    let (key, _) = bench.build(&[&SMALL[..], &sets].concat());
+    bench.check_cache(&key, path.parent().unwrap().to_str().unwrap());
+}
+
+#[test]
+fn recordings_longer_than_memory_are_streamed_to_the_same_rows() {
+    let bench = Bench::new();
+    for (folder, layout) in [("plain", "public"), ("packed", "gzip")] {
+        // 26 MB of rows: beyond what is read whole. gzip shrinks its file below that, decoded it is not.
+        let args = ["--layout", layout, "--count", "1", "--rows", "170000", "--chunk", "16384", "--no-metadata"];
+        bench.python("make_recordings.py", &[&[folder][..], &args].concat());
+        let sets = ["--set", "data.split_ratio=[1,0,0]", "--set", "data.normalize_emg=recording", folder];
+        let (key, _) = bench.build(&[&SMALL[..], &sets].concat());
+        bench.check_cache(&key, folder);
+    }
+}
+
+#[test]
+fn a_second_build_reads_nothing_and_an_added_recording_is_all_that_is_written() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    let (key, first) = bench.build(&[&SMALL[..], &["data"]].concat());
+    assert!(first.contains("4 recordings read, 1 segments written"), "{first}");
+    // Entries as young as the memo are read again; this one is made older than that rule.
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let (again, second) = bench.build(&[&SMALL[..], &["data"]].concat());
+    assert_eq!(key, again);
+    assert!(second.contains("0 recordings read, 0 segments written"), "{second}");
+
+    bench.ok("emg-cache", &["synth", "more", "--recordings", "5", "--seconds", "0.5"]);
+    std::fs::copy(bench.path("more/synth-00004_left.hdf5"), bench.path("data/synth-00004_left.hdf5")).unwrap();
+    std::fs::copy(bench.path("more/metadata.csv"), bench.path("data/metadata.csv")).unwrap();
+    let (grown, third) = bench.build(&[&SMALL[..], &["data"]].concat());
+    assert_ne!(key, grown);
+    assert!(third.contains("1 segments written"), "{third}");
+    bench.check_cache(&grown, "data");
+
+    // Another store that never had the smaller cache: other segments, the same key.
+    let other = ["--set", "data.window_size=50", "--set", "data.stride=25", "--store", "st2", "data"];
+    assert_eq!(bench.build(&other).0, grown);
+    let segments = |store: &str| std::fs::read_dir(bench.path(store).join("segments")).unwrap().count();
+    assert_eq!((segments("st"), segments("st2")), (2, 1));
+}
+
+#[test]
+fn two_builds_of_the_same_data_are_byte_identical_at_any_segment_size() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "6", "--seconds", "4"]);
+    let mut keys = Vec::new();
+    for (store, bytes) in [("a", "1048576"), ("b", "1048576"), ("c", "4294967296")] {
+        let size = format!("data.segment_bytes={bytes}");
+        keys.push(bench.build(&["--set", "data.stride=25", "--set", &size, "--store", store, "data"]).0);
+    }
+    assert!(keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    let relative = |store: &str| {
+        let root = bench.path(store);
+        files(&root)
+            .into_iter()
+            .map(|(path, bytes)| (path.strip_prefix(&root).unwrap().to_owned(), bytes))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(relative("a"), relative("b"));
+    assert_eq!(std::fs::read_dir(bench.path("a/segments")).unwrap().count(), 6);
+    assert_eq!(std::fs::read_dir(bench.path("c/segments")).unwrap().count(), 1);
+    assert_eq!(std::fs::read_dir(bench.path("a/tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_changed_recording_changes_the_key() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    let (key, _) = bench.build(&[&SMALL[..], &["data"]].concat());
+    synth(&bench, "data", &["--seed", "7"]);
+    assert_ne!(bench.build(&[&SMALL[..], &["data"]].concat()).0, key);
+}
+
+#[test]
+fn unusable_recordings_are_named_and_fail_or_are_skipped() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    std::fs::remove_file(bench.path("data/metadata.csv")).unwrap();
+    std::fs::write(bench.path("data/text.hdf5"), "not HDF5").unwrap();
+    bench.ok("emg-cache", &["synth", "short", "--recordings", "1", "--seconds", "0.02"]);
+    bench.ok("emg-cache", &["synth", "narrow", "--recordings", "1", "--channels", "8"]);
+    bench.ok("emg-cache", &["synth", "slow", "--recordings", "1", "--rate", "1000"]);
+    for folder in ["short", "narrow", "slow"] {
+        let from = bench.path(folder).join("synth-00000_left.hdf5");
+        std::fs::copy(from, bench.path(&format!("data/{folder}.hdf5"))).unwrap();
+    }
+    let whole = std::fs::read(bench.path("data/synth-00000_left.hdf5")).unwrap();
+    std::fs::write(bench.path("data/cut.hdf5"), &whole[..whole.len() / 2]).unwrap();
+    let message = bench.fails("emg-cache", 1, &[&["build"], &SMALL[..], &["data"]].concat());
+    for expected in [
+        "5 of 9 recordings",
+        "text.hdf5: not readable as HDF5",
+        "short.hdf5: too short: expected at least 50 rows for one window, found 40",
+        "narrow.hdf5: emg: expected 16 per row, found 8",
+        "slow.hdf5: sample_rate: expected 2000 (model.original_sampling_rate), found 1000",
+        "cut.hdf5",
+        "data.on_bad_recording",
+    ] {
+        assert!(message.contains(expected), "{expected:?} in {message}");
+    }
+    let skip = [&SMALL[..], &["--set", "data.on_bad_recording=skip", "data"]].concat();
+    let (key, said) = bench.build(&skip);
+    assert!(said.contains("5 recordings left out") && said.contains("narrow.hdf5"), "{said}");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let (again, said) = bench.build(&skip);
+    assert_eq!(key, again);
+    assert!(said.contains("0 recordings read"), "{said}");
+    let other = [&SMALL[..], &["--set", "data.hdf5_group=elsewhere", "data/synth-00000_left.hdf5"]].concat();
+    let message = bench.fails("emg-cache", 1, &[&["build"], other.as_slice()].concat());
+    assert!(message.contains("group: expected `elsewhere`, found emg2pose"), "{message}");
+}
+
+#[test]
+fn leakage_between_splits_is_refused() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    std::fs::copy(bench.path("data/synth-00000_left.hdf5"), bench.path("data/copy.hdf5")).unwrap();
+    let csv = std::fs::read_to_string(bench.path("data/metadata.csv")).unwrap();
+    let same = format!("{csv}s,u,x,0,1,left,copy,left,False,False,train,\n");
+    std::fs::write(bench.path("data/metadata.csv"), &same).unwrap();
+    let (key, said) = bench.build(&[&SMALL[..], &["data"]].concat());
+    assert!(said.contains("have the same content"), "{said}");
+    bench.check_cache(&key, "data");
+    std::fs::write(bench.path("data/metadata.csv"), same.replace("False,train,\n", "False,test,\n")).unwrap();
+    let message = bench.fails("emg-cache", 1, &[&["build"], &SMALL[..], &["data"]].concat());
+    assert!(message.contains("copy.hdf5") && message.contains("two splits"), "{message}");
+}
+
+#[test]
+fn one_flipped_bit_is_found_and_named_and_a_cut_file_is_not_opened() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    let (key, _) = bench.build(&[&SMALL[..], &["data"]].concat());
+    let all = files(&bench.path("st"));
+    assert!(all.len() >= 8, "{}", all.len());
+    for (path, bytes) in all.iter().filter(|(path, _)| !path.ends_with("format.json")) {
+        for place in [0, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[place] ^= 4;
+            std::fs::write(path, &damaged).unwrap();
+            let output = bench.run("emg-cache", &["verify", &key, "--store", "st"]);
+            let said = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert_eq!(output.status.code(), Some(1), "{path:?} byte {place}: {said}");
+            assert!(said.contains(path.file_name().unwrap().to_str().unwrap()), "{path:?}: {said}");
+            if path.ends_with("emg/c/0/0") && place == 0 {
+                assert!(said.contains("block 0") && said.contains("synth-00000_left"), "{said}");
+            }
+        }
+        std::fs::write(path, &bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(bench.run("emg-cache", &["verify", &key, "--store", "st"]).status.code(), Some(1));
+        if path.ends_with("0/0") {
+            let message = bench.fails("emg-cache", 1, &["info", &key, "--store", "st"]);
+            assert!(message.contains(&format!("expected {} bytes", bytes.len())), "{message}");
+        }
+        std::fs::write(path, bytes).unwrap();
+    }
+    assert!(bench.ok("emg-cache", &["verify", "--store", "st"]).contains("1 caches, no damage"));
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_is_right() {
+    let bench = Bench::new();
+    synth(&bench, "data", &[]);
+    let cases: [(&[&str], &str); 6] = [
+        (&["build", "--set", "data.windowsize=3", "data"], "data.window_size"),
+        (&["build", "--set", "data.stride=0", "data"], "data.stride: expected 1 to"),
+        (&["build", "--config", "nowhere.yaml", "data"], "presets: default"),
+        (&["build", "--set", "data.dtype=float16", "data"], "not supported yet"),
+        (&["build"], "data.dataset_path"),
+        (&["build", "--sett", "x"], "--set"),
+    ];
+    for (args, expected) in cases {
+        let message = bench.fails("emg-cache", 2, args);
+        assert!(message.contains(expected), "{args:?}: {message}");
+    }
+    bench.build(&[&SMALL[..], &["data"]].concat());
+    assert!(bench.fails("emg-cache", 2, &["info", "0123456789", "--store", "st"]).contains("no cache 0123456789"));
+    assert!(bench.fails("emg-cache", 2, &["info", "xyz", "--store", "st"]).contains("8 hexadecimal"));
+    assert!(bench.fails("emg-cache", 1, &["list", "--store", "data"]).contains("format.json"));
+    assert!(bench.fails("emg-cache", 1, &["build", "--store", "st", "missing"]).contains("missing"));
+}
+
+#[test]
+fn splits_without_metadata_follow_ratio_unit_and_seed() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "12", "--seconds", "0.2", "--users", "4"]);
+    std::fs::remove_file(bench.path("data/metadata.csv")).unwrap();
+    let sets = ["--set", "data.split_by=user", "--set", "data.split_ratio=[0.5,0.25,0.25]", "data"];
+    let (key, _) = bench.build(&[&SMALL[..], &sets].concat());
+    let info = bench.json("emg-cache", &["info", &key, "--store", "st", "--json"]);
+    let recordings = info["recordings"].as_array().unwrap();
+    let mut by_user = std::collections::BTreeMap::new();
+    for recording in recordings {
+        let split = by_user.entry(recording["user"].as_str().unwrap()).or_insert(&recording["split"]);
+        assert_eq!(*split, &recording["split"]);
+    }
+    let of = |split: &str| by_user.values().filter(|value| ***value == *split).count();
+    assert_eq!((of("train"), of("val"), of("test")), (2, 1, 1));
+}

@@ -1,0 +1,112 @@
+//! Running the programs and the Python peers in a folder of the test's own.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+/// A temporary folder with a store in it, and the memo beside it.
+pub(crate) struct Bench {
+    folder: tempfile::TempDir,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// A command of emg-cache or emg-train, run in the folder.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let path = match program {
+            "emg-cache" => env!("CARGO_BIN_EXE_emg-cache"),
+            _ => env!("CARGO_BIN_EXE_emg-train"),
+        };
+        let mut command = Command::new(path);
+        command
+            .current_dir(self.folder.path())
+            .env("XDG_CACHE_HOME", self.path("cache-home"))
+            .env_remove("EMG_STORE")
+            .env_remove("RUST_LOG");
+        command
+    }
+
+    pub(crate) fn run(&self, program: &str, args: &[&str]) -> Output {
+        self.command(program).args(args).output().unwrap()
+    }
+
+    /// Runs a program that must succeed; gives its stdout.
+    pub(crate) fn ok(&self, program: &str, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        assert!(output.status.success(), "{program} {args:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a program that must fail with `code`; gives its stderr.
+    pub(crate) fn fails(&self, program: &str, code: i32, args: &[&str]) -> String {
+        let output = self.run(program, args);
+        assert_eq!(output.status.code(), Some(code), "{program} {args:?}: {}", stderr(&output));
+        stderr(&output)
+    }
+
+    /// Builds a cache; gives its key and what was said on stderr.
+    pub(crate) fn build(&self, args: &[&str]) -> (String, String) {
+        let output = self.run("emg-cache", &[&["build"], args].concat());
+        assert!(output.status.success(), "build {args:?}: {}", stderr(&output));
+        (String::from_utf8_lossy(&output.stdout).trim().to_owned(), stderr(&output))
+    }
+
+    pub(crate) fn json(&self, program: &str, args: &[&str]) -> Value {
+        serde_json::from_str(&self.ok(program, args)).unwrap()
+    }
+
+    /// Runs a script of tests/python with the packages that scripts/setup --test fetched.
+    pub(crate) fn python(&self, script: &str, args: &[&str]) -> String {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let packages = root.join(".tools/python");
+        assert!(packages.is_dir(), "run scripts/setup --test first");
+        let output = Command::new("python3")
+            .arg(root.join("tests/python").join(script))
+            .args(args)
+            .current_dir(self.folder.path())
+            .env("PYTHONPATH", packages)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .output()
+            .unwrap();
+        let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{script} {args:?}:\n{stdout}{}", stderr(&output));
+        stdout
+    }
+
+    /// Checks a cache of the store `st` against h5py, numpy and zarr-python.
+    pub(crate) fn check_cache(&self, key: &str, dataset: &str) {
+        let info = self.ok("emg-cache", &["info", key, "--store", "st", "--json"]);
+        std::fs::write(self.path("info.json"), info).unwrap();
+        self.python("check_cache.py", &["st", "info.json", dataset]);
+    }
+}
+
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// All files below `folder`, sorted, with their bytes.
+pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else {
+                found.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    found
+}

@@ -1,0 +1,276 @@
+//! `emg-train` from the command line: training, exact repetition and resume, evaluation, export.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::Stdio;
+
+use common::{Bench, files, stderr};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// A small model that trains in seconds, with everything in it that a large one has.
+const TINY: &str = "
+data:
+  dataset_path: data
+  window_size: 200
+  stride: 100
+  normalize_emg: recording
+  normalize_angles: train
+  store: st
+model:
+  tds_stages:
+  - {in_conv_kernel: 5, in_conv_stride: 4, num_blocks: 1, channels: 4, feature_width: 4, kernel_width: 5}
+  decoder_hidden_size: 16
+  dropout: 0.2
+training:
+  num_epochs: 4
+  batch_size: 8
+  learning_rate: 0.005
+  warmup_epochs: 1
+  num_workers: 2
+";
+
+fn bench(seconds: &str) -> Bench {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", seconds]);
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    bench
+}
+
+fn fit<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["fit", "--config", "tiny.yaml", "--run", run], more].concat()
+}
+
+/// Starts a fit and sends `signal` once it reports that epoch 1 is done.
+fn stop_after_an_epoch(bench: &Bench, run: &str, signal: Signal) -> Option<i32> {
+    let mut child = bench.command("emg-train").args(fit(run, &[])).stderr(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut seen = String::new();
+    for line in lines.map_while(Result::ok) {
+        seen += &line;
+        if line.starts_with("epoch 2/4 loss") {
+            kill_process(Pid::from_child(&child), signal).unwrap();
+        }
+    }
+    assert!(seen.contains("epoch 1/4 lr"), "{seen}");
+    child.wait().unwrap().code()
+}
+
+fn checkpoint(bench: &Bench, run: &str, name: &str) -> Vec<u8> {
+    std::fs::read(bench.path(run).join(format!("checkpoints/{name}.safetensors"))).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same_weights() {
+    let bench = bench("3");
+    bench.build(&["--config", "tiny.yaml"]);
+    bench.ok("emg-train", &fit("a", &[]));
+    bench.ok("emg-train", &fit("b", &["--set", "training.num_workers=0"]));
+    for name in ["best", "last"] {
+        let (a, b) = (checkpoint(&bench, "a", name), checkpoint(&bench, "b", name));
+        // The configuration inside differs in num_workers only, so compare what follows it.
+        assert_eq!(tensors(&a), tensors(&b), "{name}");
+    }
+    bench.ok("emg-train", &fit("c", &[]));
+    assert_eq!(checkpoint(&bench, "a", "last"), checkpoint(&bench, "c", "last"));
+    assert_eq!(checkpoint(&bench, "a", "best"), checkpoint(&bench, "c", "best"));
+    bench.ok("emg-train", &fit("d", &["--set", "training.seed=7"]));
+    assert_ne!(tensors(&checkpoint(&bench, "a", "last")), tensors(&checkpoint(&bench, "d", "last")));
+
+    assert_eq!(stop_after_an_epoch(&bench, "int", Signal::INT), Some(130));
+    assert_eq!(stop_after_an_epoch(&bench, "kill", Signal::KILL), None);
+    for run in ["int", "kill"] {
+        bench.ok("emg-train", &fit(run, &["--resume"]));
+        for name in ["best", "last"] {
+            assert_eq!(checkpoint(&bench, "a", name), checkpoint(&bench, run, name), "{run} {name}");
+        }
+        let lines = std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+        let epochs: Vec<_> =
+            lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["epoch"].clone()).collect();
+        assert_eq!(epochs, [1, 2, 3, 4], "{run}");
+    }
+    let message = bench.fails("emg-train", 2, &fit("int", &["--resume", "--set", "training.batch_size=4"]));
+    assert!(message.contains("training.batch_size cannot change"), "{message}");
+    bench.ok("emg-train", &fit("int", &["--resume", "--set", "training.num_epochs=5"]));
+    assert!(bench.fails("emg-train", 2, &fit("int", &[])).contains("--resume"));
+    assert!(bench.fails("emg-train", 2, &fit("new", &["--resume"])).contains("no run"));
+}
+
+fn tensors(checkpoint: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let file = safetensors::SafeTensors::deserialize(checkpoint).unwrap();
+    let mut tensors: Vec<_> = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
+/// Exports a run and lets Python's onnxruntime compute what `eval` reports.
+fn check_export(bench: &Bench, run: &str, dataset: &str) {
+    let evaluation = bench.ok("emg-train", &["eval", run, "--json"]);
+    std::fs::write(bench.path("eval.json"), &evaluation).unwrap();
+    let evaluation: serde_json::Value = serde_json::from_str(&evaluation).unwrap();
+    let info = bench.ok("emg-cache", &["info", evaluation["cache"].as_str().unwrap(), "--store", "st", "--json"]);
+    std::fs::write(bench.path("info.json"), info).unwrap();
+    let model = format!("{run}/model.onnx");
+    bench.python("check_export.py", &[&model, "info.json", dataset, "eval.json"]);
+    // `export` writes what `fit` wrote.
+    bench.ok("emg-train", &["export", run, "--out", "again.onnx"]);
+    assert_eq!(std::fs::read(bench.path(&model)).unwrap(), std::fs::read(bench.path("again.onnx")).unwrap());
+}
+
+#[test]
+fn exported_models_compute_what_eval_reports() {
+    let bench = bench("2");
+    let variants: [&[&str]; 5] = [
+        &[],
+        &["data.normalize_emg=train", "data.padding=[20,10]", "data.eval_window=300", "model.predict_velocity=true"],
+        &["data.normalize_emg=none", "data.normalize_angles=none", "model.initial_pose=true", "data.rotation=1"],
+        &["model.decoder_type=mlp", "training.optimizer=sgd", "training.scheduler=plateau", "training.loss_type=mse"],
+        &[
+            "data.skip_ik_failures=true",
+            "training.optimizer=adam",
+            "training.scheduler=step",
+            "model.decoder_state_condition=false",
+            "training.compute_metrics_online=false",
+            "training.loss_type=mae",
+            "training.persistent_workers=false",
+        ],
+    ];
+    for (i, variant) in variants.iter().enumerate() {
+        let sets: Vec<_> = variant.iter().flat_map(|set| ["--set", set]).collect();
+        bench.build(&[&["--config", "tiny.yaml"], sets.as_slice()].concat());
+        let run = format!("run{i}");
+        let epochs = ["--set", "training.num_epochs=2"];
+        bench.ok("emg-train", &fit(&run, &[&epochs, sets.as_slice()].concat()));
+        check_export(&bench, &run, "data");
+    }
+    let longer = bench.ok("emg-train", &["export", "run0", "--length", "500", "--out", "long.onnx"]);
+    assert_eq!(longer.trim(), "long.onnx");
+    let message = bench.fails("emg-train", 2, &["export", "run0", "--length", "20"]);
+    assert!(message.contains("left context"), "{message}");
+}
+
+#[test]
+fn angles_by_recording_train_and_evaluate_but_do_not_export() {
+    let bench = bench("2");
+    let sets = ["--set", "data.normalize_angles=recording", "--set", "training.num_epochs=2"];
+    bench.build(&[&["--config", "tiny.yaml"], &sets[..2]].concat());
+    let output = bench.run("emg-train", &fit("run", &sets));
+    assert!(output.status.success() && stderr(&output).contains("no model can be exported"), "{}", stderr(&output));
+    assert!(!bench.path("run/model.onnx").exists());
+    bench.ok("emg-train", &["eval", "run", "--split", "val"]);
+    assert!(bench.fails("emg-train", 2, &["export", "run"]).contains("normalize_angles: train"));
+}
+
+#[test]
+fn it_learns_recordings_that_another_generator_made() {
+    let bench = Bench::new();
+    bench.python("make_recordings.py", &["data", "--layout", "meta", "--count", "8", "--rows", "12000"]);
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let sets = ["--set", "training.num_epochs=15"];
+    bench.build(&["--config", "tiny.yaml"]);
+    bench.ok("emg-train", &fit("run", &sets));
+    let report = bench.json("emg-train", &["eval", "run", "--split", "val", "--json"]);
+    let (mae, mean) = (&report["metrics"]["mae_deg"], &report["mean_predictor"]["mae_deg"]);
+    let ratio = mae.as_f64().unwrap() / mean.as_f64().unwrap();
+    assert!(ratio < 0.7, "val mae {mae}, mean predictor {mean}");
+}
+
+#[test]
+fn early_stopping_ends_training_and_numbered_checkpoints_are_kept() {
+    let bench = bench("2");
+    bench.build(&["--config", "tiny.yaml"]);
+    let sets = [
+        "--set",
+        "training.num_epochs=30",
+        "--set",
+        "training.patience=2",
+        "--set",
+        "training.min_delta=1000",
+        "--set",
+        "logging.save_best_only=false",
+        "--set",
+        "logging.save_every=1",
+        "--set",
+        "logging.keep_last=2",
+        "--set",
+        "logging.checkpoint_dir=elsewhere",
+        "--set",
+        "logging.log_dir=logs",
+    ];
+    let output = bench.run("emg-train", &fit("run", &sets));
+    assert!(stderr(&output).contains("stopped after epoch 3"), "{}", stderr(&output));
+    let names: Vec<_> = files(&bench.path("elsewhere"))
+        .into_iter()
+        .map(|(path, _)| path.file_name().unwrap().to_string_lossy().into_owned())
+        .collect();
+    assert_eq!(names, ["best.safetensors", "epoch_00002.safetensors", "epoch_00003.safetensors", "last.safetensors"]);
+    assert_eq!(std::fs::read_to_string(bench.path("logs/metrics.jsonl")).unwrap().lines().count(), 3);
+    bench.ok("emg-train", &["eval", "run", "--checkpoint", "last"]);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_to_do() {
+    let bench = bench("2");
+    let message = bench.fails("emg-train", 1, &fit("run", &[]));
+    assert!(message.contains("emg-cache build"), "{message}");
+    bench.build(&["--config", "tiny.yaml", "--set", "data.stride=50"]);
+    let message = bench.fails("emg-train", 2, &fit("run", &[]));
+    assert!(message.contains("emg-cache build --config tiny.yaml"), "{message}");
+    let key = bench.json("emg-cache", &["list", "--store", "st", "--json"])[0]["key"].as_str().unwrap().to_owned();
+    let message = bench.fails("emg-train", 2, &fit("run", &["--cache", &key]));
+    assert!(message.contains("data.stride: the configuration says 100, the cache was built with 50"), "{message}");
+    // Another machine, whose memo knows nothing.
+    let output =
+        bench.command("emg-train").args(fit("run", &[])).env("XDG_CACHE_HOME", bench.path("x")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("--cache KEY"), "{}", stderr(&output));
+
+    let stride = ["--set", "data.stride=50"];
+    let with = |more: &[&'static str]| [&stride[..], more].concat();
+    for (more, expected) in [
+        (with(&["--set", "model.tds_stages=[{in_conv_kernel: 300}]"]), "left context"),
+        (with(&["--set", "training.monitor_metric=val_los"]), "expected one of val_loss"),
+        (with(&["--set", "training.precision=bf16"]), "not supported yet"),
+        (with(&["--set", "model.type=neuropose"]), "use tds_lstm or tds_mlp"),
+        (with(&["--set", "training.gradient_accumulation_steps=2"]), "not supported yet"),
+    ] {
+        let message = bench.fails("emg-train", 2, &fit("run", &more));
+        assert!(message.contains(expected), "{more:?}: {message}");
+    }
+    assert!(!bench.path("run").exists());
+    let message = bench.fails("emg-train", 1, &fit("cuda", &with(&["--set", "training.device=cuda"])));
+    assert!(message.contains("CUDA") || message.contains("NVIDIA"), "{message}");
+    assert!(bench.fails("emg-train", 2, &["eval", "nothing"]).contains("holds no run"));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_stops_training_and_names_the_recordings() {
+    let bench = bench("2");
+    bench.build(&["--config", "tiny.yaml"]);
+    let sets = ["--set", "training.learning_rate=1e30", "--set", "training.gradient_clip_norm=0"];
+    let message = bench.fails("emg-train", 1, &fit("run", &sets));
+    assert!(message.contains("not finite in epoch 1") && message.contains("synth-0000"), "{message}");
+}
+
+#[test]
+fn doctor_names_the_library_and_what_is_missing() {
+    let bench = Bench::new();
+    let report = bench.json("emg-train", &["doctor", "--json"]);
+    assert_eq!(report["library"]["version"], "1.31.1");
+    assert!(report["providers"].as_array().unwrap().contains(&"CPU".into()));
+    assert!(bench.ok("emg-train", &["doctor"]).contains("found by   the project's folder"));
+    let message = bench.fails("emg-train", 1, &["doctor", "--ort-lib", "/nowhere/libonnxruntime.so"]);
+    assert!(message.contains("/nowhere/libonnxruntime.so"), "{message}");
+    std::fs::write(bench.path("libonnxruntime.so"), "no library").unwrap();
+    let path = bench.path("libonnxruntime.so");
+    let output = bench.command("emg-train").arg("doctor").env("ORT_DYLIB_PATH", &path).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(path.to_str().unwrap()), "{}", stderr(&output));
+    // A copy outside the project, run outside the project, finds nothing and says where it looked.
+    let copy = bench.path("emg-train");
+    std::fs::copy(Path::new(env!("CARGO_BIN_EXE_emg-train")), &copy).unwrap();
+    let output =
+        std::process::Command::new(&copy).arg("doctor").current_dir("/").env_remove("VIRTUAL_ENV").output().unwrap();
+    assert!(stderr(&output).contains("scripts/setup"), "{}", stderr(&output));
+}
