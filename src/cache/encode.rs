@@ -88,3 +88,45 @@ impl<'a> Encoder<'a> {
         self.recording.angles().for_each(row, |_, value| angles.extend_from_slice(&(value as f32).to_le_bytes()));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::build::{BuildOptions, NoEvents, build};
+    use super::super::settings::{CacheSettings, NORMALIZER};
+    use super::super::{Manifest, Store};
+    use crate::cache::Split;
+    use crate::config::{Config, Normalize};
+    use crate::recording::write_fixture;
+
+    /// Segments of one NORMALIZER must be the same everywhere and for ever. If this test fails because rows are
+    /// computed differently, raise NORMALIZER and pin the new hash.
+    #[test]
+    fn the_bytes_of_a_fixed_input_are_pinned_to_the_normalizers_revision() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fixed.hdf5");
+        // Numbers that every machine computes alike.
+        let value = |row: usize, column: usize| ((row * 37 + column * 101) % 997) as f32 / 31.0 - 16.0;
+        write_fixture(&path, 3000, |row, column| if row % 500 < 20 && column < 20 { 0.0 } else { value(row, column) });
+        let mut config = Config::default();
+        config.data.normalize_emg = Some(Normalize::Recording);
+        config.data.max_samples_for_normalize = 1000;
+        let options = BuildOptions {
+            settings: CacheSettings::new(&config),
+            inputs: vec![path],
+            segment_bytes: 1 << 30,
+            skip_bad: false,
+            chunk_cache: 1 << 20,
+            splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
+        };
+        let root = folder.path().join("store");
+        let built = build(&root, &options, &NoEvents).unwrap();
+        let store = Store::open(&root).unwrap();
+        let manifest = Manifest::read(&store, &built.key).unwrap();
+        let hash = |file: &str| {
+            let bytes = std::fs::read(store.segment_path(&manifest.segments[0].key).join(file)).unwrap();
+            blake3::hash(&bytes).to_hex()[..16].to_owned()
+        };
+        assert_eq!(NORMALIZER, 1);
+        assert_eq!([hash("emg/c/0/0"), hash("joint_angles/c/0/0")], ["5dcae34355322681", "ae08715c1d61da1e"]);
+    }
+}

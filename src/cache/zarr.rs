@@ -107,6 +107,27 @@ mod tests {
         assert_eq!(group, json!({"zarr_format": 3, "node_type": "group"}));
     }
 
+    /// What we write row by row, zarrs reads as the array.
+    #[test]
+    fn zarrs_reads_our_shards() {
+        let folder = tempfile::tempdir().unwrap();
+        for rows in [1u64, 8191, 8192, 8193, 20_000] {
+            let shape = ShardShape::new(rows, 3);
+            let values: Vec<f32> = (0..rows * 3).map(|i| if i < 30_000 { 0.0 } else { i as f32 }).collect();
+            let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+            bytes.resize(shape.data_bytes() as usize, 0);
+            bytes.extend(shape.index());
+            let root = folder.path().join(rows.to_string());
+            std::fs::create_dir_all(root.join("emg/c/0")).unwrap();
+            std::fs::write(root.join("emg/zarr.json"), array_metadata(rows, 3, "channel")).unwrap();
+            std::fs::write(root.join("emg/c/0/0"), bytes).unwrap();
+            let store = Arc::new(zarrs::filesystem::FilesystemStore::new(&root).unwrap());
+            let array = zarrs::array::Array::open(store, "/emg").unwrap();
+            let read: Vec<f32> = array.retrieve_array_subset(&array.subset_all()).unwrap();
+            assert_eq!(read, values, "{rows}");
+        }
+    }
+
     #[test]
     fn shard_lengths() {
         let shape = ShardShape::new(8193, 2);

@@ -206,3 +206,120 @@ impl Job {
         self.gather.fill(batch, self.windows(number).into_iter())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::{BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
+    use crate::config::Config;
+    use crate::dataset::{BatchShape, Targets, WindowIndex};
+    use crate::recording::write_fixture;
+
+    const ROWS: usize = 700;
+    const FAILED: std::ops::Range<usize> = 300..360;
+
+    fn value(row: usize, column: usize) -> f32 {
+        if FAILED.contains(&row) && column < 20 { 0.0 } else { (row * 100 + column + 1) as f32 }
+    }
+
+    /// Windows of 50 rows, stride 20, padding 10 and 5, of one recording.
+    fn gather(skip: bool, context: usize) -> (tempfile::TempDir, Arc<Gather>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.hdf5");
+        write_fixture(&path, ROWS, value);
+        let mut config = Config::default();
+        (config.data.window_size, config.data.stride, config.data.padding) = (50, 20, [10, 5]);
+        config.data.skip_ik_failures = skip;
+        let options = BuildOptions {
+            settings: CacheSettings::new(&config),
+            inputs: vec![path],
+            segment_bytes: 1 << 30,
+            skip_bad: false,
+            chunk_cache: 1 << 20,
+            splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
+        };
+        let root = folder.path().join("store");
+        let built = build(&root, &options, &NoEvents).unwrap();
+        let cache = Arc::new(Cache::open(&root, &built.key).unwrap());
+        let index = WindowIndex::new(cache, Split::Train);
+        let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context };
+        (folder, Arc::new(Gather { index, shape, targets: Targets::default() }))
+    }
+
+    fn all(gather: &Arc<Gather>, pass: Pass, workers: usize, batches: usize) -> Vec<Batch> {
+        let mut loader = Loader::start(Arc::clone(gather), pass, workers, 2);
+        let mut seen = Vec::new();
+        while seen.len() < batches
+            && let Some(batch) = loader.next_batch().unwrap()
+        {
+            seen.push(batch.clone());
+            loader.recycle(batch);
+        }
+        seen
+    }
+
+    #[test]
+    fn batches_hold_what_the_recording_holds() {
+        for (skip, context) in [(false, 0), (false, 12), (true, 12), (true, 0)] {
+            let (_folder, gather) = gather(skip, context);
+            let runs = if skip { vec![(0, 300), (360, 340)] } else { vec![(0, ROWS)] };
+            let starts: Vec<usize> = runs.iter().flat_map(|(s, n)| (*s..=s + n - 50).step_by(20)).collect();
+            assert_eq!(gather.index.len(), starts.len() as u64);
+            let batches = all(&gather, Pass::Evaluation, 2, usize::MAX);
+            assert_eq!(batches.len(), starts.len().div_ceil(4));
+            for (i, start) in starts.iter().enumerate() {
+                let (batch, slot) = (&batches[i / 4], i % 4);
+                for j in 0..65 {
+                    let row = (start + j).checked_sub(10).filter(|row| *row < ROWS);
+                    let emg = batch.emg[(slot * 65 + j) * 16];
+                    assert_eq!(emg, row.map_or(0.0, |row| value(row, 20)), "window {i} row {j}");
+                    if j >= context {
+                        let at = slot * (65 - context) + j - context;
+                        let valid = row.filter(|row| !FAILED.contains(row));
+                        assert_eq!(batch.mask[at], f32::from(u8::from(valid.is_some())), "window {i} row {j}");
+                        assert_eq!(batch.joint_angles[at * 20 + 3], valid.map_or(0.0, |row| value(row, 3)));
+                    }
+                }
+            }
+            let rest = starts.len() % 4;
+            let last = batches.last().unwrap();
+            assert_eq!(last.recordings.len(), if rest == 0 { 4 } else { rest });
+            if rest > 0 {
+                assert!(last.mask[rest * (65 - context)..].iter().all(|mask| *mask == 0.0));
+            }
+        }
+    }
+
+    #[test]
+    fn training_batches_are_the_same_at_any_number_of_workers_and_from_any_start() {
+        let (_folder, gather) = gather(true, 12);
+        let augment = Augment { jitter: true, rotation: 1, seed: 5 };
+        let pass = |first_epoch, first_batch| Pass::Training { shuffle: true, augment, first_epoch, first_batch };
+        let expected = all(&gather, pass(0, 0), 0, 20);
+        for workers in [1, 3] {
+            assert_eq!(all(&gather, pass(0, 0), workers, 20), expected);
+        }
+        let per_epoch = pass(0, 0).batches(gather.index.len(), 4) as usize;
+        assert_eq!(all(&gather, pass(1, 2), 2, 20 - per_epoch - 2), expected[per_epoch + 2..]);
+        assert_ne!(expected[0], expected[per_epoch]);
+        // Jitter stays inside valid runs.
+        assert!(
+            expected.iter().all(|batch| batch.mask.chunks(53).all(|window| window[..48].iter().all(|m| *m == 1.0)))
+        );
+    }
+
+    #[test]
+    fn a_split_smaller_than_a_batch_is_one_batch_filled_up() {
+        let (_folder, gather) = gather(false, 0);
+        let shape = BatchShape { batch: 64, ..gather.shape };
+        let gather = Arc::try_unwrap(gather).unwrap();
+        let gather = Arc::new(Gather { shape, ..gather });
+        let augment = Augment { seed: 1, ..Default::default() };
+        let pass = Pass::Training { shuffle: false, augment, first_epoch: 0, first_batch: 0 };
+        assert_eq!(pass.batches(gather.index.len(), 64), 1);
+        let batches = all(&gather, pass, 1, 2);
+        assert_eq!(batches[0].recordings.len() as u64, gather.index.len());
+        assert_eq!(batches[0], batches[1]);
+        assert_eq!(pass.batches(0, 64), 0);
+    }
+}

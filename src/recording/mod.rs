@@ -18,6 +18,8 @@ pub use error::RecordingError;
 pub use metadata::{Metadata, MetadataRow};
 pub use read::{Recording, Stamp, WHOLE_BYTES, hash_file};
 pub use rows::{Field, Rows};
+#[cfg(test)]
+pub(crate) use synth::write_fixture;
 pub use synth::{SynthOptions, synthesize};
 pub use table::{TableLayout, quiet};
 pub use validity::{RunsBuilder, ValidRun, is_failed};

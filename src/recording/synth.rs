@@ -200,6 +200,18 @@ fn write_file(path: &Path, options: &SynthOptions, index: usize, rows: usize, by
     file.close()
 }
 
+/// Writes one contiguous recording of 16 channels and 20 angles whose values are `value(row, column)`, angles first.
+#[cfg(test)]
+pub(crate) fn write_fixture(path: &Path, rows: usize, value: impl Fn(usize, usize) -> f32) {
+    let options = SynthOptions::default();
+    let mut bytes = Vec::new();
+    for row in 0..rows {
+        bytes.extend((row as f64 / options.sample_rate).to_le_bytes());
+        bytes.extend((0..36).flat_map(|column| value(row, column).to_le_bytes()));
+    }
+    write_file(path, &options, 0, rows, &bytes).unwrap();
+}
+
 fn write_rows(dataset: &hdf5::Dataset, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
     let dtype = dataset.dtype()?;
     assert_eq!(bytes.len(), rows * dtype.size());

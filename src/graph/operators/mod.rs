@@ -7,8 +7,6 @@ mod matmul;
 mod norm;
 mod reduce;
 mod shape;
-#[cfg(test)]
-mod tests;
 
 use super::autodiff::Adjoints;
 use super::core::{Graph, Node, Value};
