@@ -45,7 +45,7 @@ pub struct DataConfig {
     pub normalize_emg: Option<Normalize>,
     /// z-score of the angles, likewise.
     pub normalize_angles: Option<Normalize>,
-    /// Shuffle training windows: true, false or `block`.
+    /// Shuffle training windows: true or false; `block` is not supported yet.
     pub shuffle: Shuffle,
     /// Rows per recording from which statistics are taken (`statistics: sampled`).
     pub max_samples_for_normalize: usize,
@@ -59,9 +59,9 @@ pub struct DataConfig {
     pub split_by: SplitBy,
     /// What an unusable recording does to the build.
     pub on_bad_recording: OnBad,
-    /// Layout of the recordings.
+    /// Layout of the recordings; only emg2pose is supported yet.
     pub layout: String,
-    /// Element type of the cached arrays.
+    /// Element type of the cached arrays: float32; float16 is not supported yet.
     pub dtype: Dtype,
     /// Segments are closed before they grow beyond this many bytes.
     pub segment_bytes: u64,
@@ -134,7 +134,7 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
-    /// Architecture; unset, `decoder_type` decides.
+    /// Architecture: tds_lstm or tds_mlp; unset, `decoder_type` decides.
     #[serde(rename = "type")]
     pub kind: Option<ModelType>,
     /// EMG channels the model takes.
@@ -145,8 +145,11 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Stages of the time-depth-separable encoder.
     pub tds_stages: Vec<TdsStage>,
+    /// Decoder of the TDS models: `sequential_lstm`, or `mlp` for tds_mlp.
     pub decoder_type: DecoderType,
+    /// Units per decoder layer.
     pub decoder_hidden_size: usize,
+    /// Decoder layers.
     pub decoder_num_layers: usize,
     /// Feed the previous pose to the decoder beside the features.
     pub decoder_state_condition: bool,
@@ -158,15 +161,19 @@ pub struct ModelConfig {
     pub predict_velocity: bool,
     /// Pose before the first step: zero (in the model's own angles) or the recording's.
     pub initial_pose: InitialPose,
-    /// The plain `lstm`'s hidden size, layers and direction.
+    /// Units of the plain `lstm` (not supported yet).
     pub hidden_size: usize,
+    /// Layers of the plain `lstm` (not supported yet).
     pub num_layers: usize,
+    /// Whether the plain `lstm` reads both ways (not supported yet).
     pub bidirectional: bool,
     /// Accepted for compatibility, ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_features: Option<serde_json::Value>,
+    /// Accepted for compatibility, ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_hidden: Option<serde_json::Value>,
+    /// Accepted for compatibility, ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_layers: Option<serde_json::Value>,
 }
@@ -219,11 +226,15 @@ impl ModelConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TdsStage {
+    /// Taps of the stage's strided convolution.
     pub in_conv_kernel: usize,
+    /// Its stride.
     pub in_conv_stride: usize,
+    /// TDS blocks behind it.
     pub num_blocks: usize,
     /// Channels of a block's convolution; features = channels x feature_width.
     pub channels: usize,
+    /// Features per channel of a block.
     pub feature_width: usize,
     /// Taps of a block's convolution over time.
     pub kernel_width: usize,
@@ -239,23 +250,33 @@ impl Default for TdsStage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TrainingConfig {
+    /// Epochs to train; also the period of the cosine schedule.
     pub num_epochs: usize,
+    /// Windows per step.
     pub batch_size: usize,
+    /// Largest learning rate.
     pub learning_rate: f64,
+    /// Decoupled for adamw, L2 for adam and sgd.
     pub weight_decay: f64,
+    /// adamw, adam, or sgd (momentum 0.9).
     pub optimizer: Optimizer,
+    /// Learning rate after the warm-up: cosine (to 0), step, plateau (halved after 5 epochs without improvement) or none.
     pub scheduler: Schedule,
-    /// `scheduler: step`: epochs between decays, and the factor.
+    /// Epochs between decays of `scheduler: step`.
     pub step_size: usize,
+    /// Factor of `scheduler: step`.
     pub gamma: f64,
     /// Epochs of linear warm-up before the schedule starts.
     pub warmup_epochs: usize,
+    /// mse, mae, or mse+mae.
     pub loss_type: LossType,
     /// `mse+mae` = mse + mae_weight x mae.
     pub mae_weight: f64,
     /// Largest norm of the whole gradient; 0 switches clipping off.
     pub gradient_clip_norm: f64,
+    /// Batches whose gradients make one step (only 1 is supported yet).
     pub gradient_accumulation_steps: usize,
+    /// Stop when `monitor_metric` no longer improves.
     pub early_stopping: bool,
     /// Epochs without improvement before training stops.
     pub patience: usize,
@@ -265,10 +286,11 @@ pub struct TrainingConfig {
     pub monitor_metric: String,
     /// End with the best epoch's weights.
     pub restore_best_weights: bool,
+    /// auto (CUDA where library and driver have it), cpu or cuda.
     pub device: Device,
     /// Loader threads; 0 loads on the training thread.
     pub num_workers: usize,
-    /// Page-locked batch buffers (CUDA).
+    /// Page-locked batch buffers for CUDA (no effect yet).
     pub pin_memory: bool,
     /// Keep loader threads between epochs.
     pub persistent_workers: bool,
@@ -278,17 +300,23 @@ pub struct TrainingConfig {
     pub compute_metrics_online: bool,
     /// Seed of weights, order, jitter, rotation and dropout.
     pub seed: u64,
+    /// tf32 or fp32 (the CPU computes in fp32 either way); bf16 and fp16 are not supported yet.
     pub precision: Precision,
+    /// Where rows live during training: auto or host; device is not supported yet.
     pub data_residency: Residency,
-    /// Batches between releases of unused device memory (0: never).
+    /// Batches between releases of unused device memory (no effect yet).
     pub empty_cache_every: usize,
-    /// Decay of the moving average of weights (0: none).
+    /// Decay of the moving average of weights (only 0, none, is supported yet).
     pub ema: f64,
+    /// Largest gradient element (not supported yet).
     pub clip_value: Option<f64>,
-    /// Globs of parameter names without weight decay.
+    /// Globs of parameter names without weight decay (not supported yet).
     pub no_decay: Vec<String>,
+    /// Weight of each joint in the loss (not supported yet).
     pub joint_weights: Option<Vec<f64>>,
+    /// What a loss that is not finite does: stop, naming the recordings; skip is not supported yet.
     pub on_nan: OnNan,
+    /// How often the learning rate changes: epoch; step is not supported yet.
     pub schedule_per: SchedulePer,
 }
 
@@ -351,6 +379,7 @@ pub struct LoggingConfig {
     pub monitor: String,
     /// Whether a smaller or a larger `monitor` is better.
     pub mode: Mode,
+    /// Steps between checkpoints within an epoch (not supported yet).
     pub save_every_steps: usize,
     /// Numbered checkpoints kept.
     pub keep_last: usize,
