@@ -11,10 +11,10 @@ writes OUTDIR/<case>.safetensors for each case in `CASES`. A file holds
     param.NAME                        the initial parameters
     grad.NAME                         gradients of the loss at those parameters
     prediction   [B, W - context, J]  the model's output at those parameters
-    losses       [20]                 the loss before each of 20 optimizer steps on this batch
+    losses.OPT   [20]                 the loss before each of 20 steps of optimizer OPT on this batch
 
 and, as metadata, `config` (keys of the `model` section) and `loss` (keys of the `training`
-section), both JSON. A step clips the gradients to a global norm of 1, then applies AdamW.
+section), both JSON. A step clips the gradients to a global norm of 1, then updates the weights.
 Inputs and parameters are exact float32 values, all arithmetic is float64, and results are
 rounded to float32 when saved. Two runs write identical files.
 """
@@ -361,6 +361,13 @@ def failing_mask(batch: int, rows: int, generator: torch.Generator) -> Tensor:
     return mask
 
 
+OPTIMIZERS = {
+    "adamw": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.01),
+    "adam": lambda parameters: torch.optim.Adam(parameters, lr=1e-3, weight_decay=0.01),
+    "sgd": lambda parameters: torch.optim.SGD(parameters, lr=1e-3, momentum=0.9, weight_decay=0.01),
+}
+
+
 def compute(case: Case) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(case.seed)
     config = case.config
@@ -375,24 +382,25 @@ def compute(case: Case) -> dict[str, Tensor]:
     mask = failing_mask(case.batch, rows, generator).double()
 
     tensors = {"emg": emg, "target": target, "mask": mask}
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.01
-    )
-    losses = []
-    for step in range(20):
-        prediction = model(emg, target[:, 0])
-        loss = masked_loss(prediction, target, mask, case.loss_settings)
-        optimizer.zero_grad()
-        loss.backward()
-        losses.append(loss.item())
-        if step == 0:
-            tensors["prediction"] = prediction.detach()
-            for name, parameter in model.named_parameters():
-                tensors[f"param.{name}"] = parameter.detach().clone()
-                tensors[f"grad.{name}"] = parameter.grad.clone()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    tensors["losses"] = torch.tensor(losses)
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    for name, make in OPTIMIZERS.items():
+        model.load_state_dict(start)
+        optimizer = make(model.parameters())
+        losses = []
+        for step in range(20):
+            prediction = model(emg, target[:, 0])
+            loss = masked_loss(prediction, target, mask, case.loss_settings)
+            optimizer.zero_grad()
+            loss.backward()
+            losses.append(loss.item())
+            if step == 0:
+                tensors["prediction"] = prediction.detach()
+                for parameter_name, parameter in model.named_parameters():
+                    tensors[f"param.{parameter_name}"] = parameter.detach().clone()
+                    tensors[f"grad.{parameter_name}"] = parameter.grad.clone()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+        tensors[f"losses.{name}"] = torch.tensor(losses)
     return tensors
 
 
