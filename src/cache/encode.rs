@@ -6,6 +6,9 @@ use super::measure::Measured;
 use super::settings::SegmentSettings;
 use crate::recording::{Recording, RecordingError, Rows};
 
+/// Takes a block of EMG rows and the same rows' angles.
+pub(crate) type Sink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), CacheError> + 'a;
+
 /// A recording that was read: short ones with their rows already encoded.
 pub(crate) struct Prepared {
     pub(crate) recording: Recording,
@@ -31,11 +34,7 @@ impl Prepared {
     }
 
     /// Calls `f(emg, angles)` with the rows as they stand in a segment, block by block.
-    pub(crate) fn encode(
-        &self,
-        settings: &SegmentSettings,
-        f: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), CacheError>,
-    ) -> Result<(), CacheError> {
+    pub(crate) fn encode(&self, settings: &SegmentSettings, f: &mut Sink<'_>) -> Result<(), CacheError> {
         const BLOCK_ROWS: usize = 16_384;
         let encoder = Encoder::new(&self.recording, &self.measured, settings);
         let (mut emg, mut angles) = (Vec::new(), Vec::new());

@@ -98,7 +98,7 @@ impl BlockWriter {
             let (now, later) = bytes.split_at(bytes.len().min(room as usize));
             self.hasher.update(now);
             self.bytes += now.len() as u64;
-            if self.bytes % BLOCK_BYTES == 0 {
+            if self.bytes.is_multiple_of(BLOCK_BYTES) {
                 self.close_block();
             }
             bytes = later;
@@ -120,7 +120,7 @@ impl BlockWriter {
             padding -= now;
         }
         self.write(&shape.index())?;
-        if self.bytes % BLOCK_BYTES != 0 {
+        if !self.bytes.is_multiple_of(BLOCK_BYTES) {
             self.close_block();
         }
         assert_eq!(self.bytes, shape.file_bytes(), "every row was written");

@@ -16,7 +16,7 @@ pub struct Permutation {
 impl Permutation {
     pub fn new(n: u64, seed: u64, epoch: u64) -> Self {
         let bits = u64::BITS - n.saturating_sub(1).leading_zeros();
-        let mut random = Random::new(&[seed, epoch, 0x6f72_6465_72]);
+        let mut random = Random::new(&[seed, epoch, 0x006f_7264_6572]);
         Self { n, half_bits: bits.div_ceil(2).max(1), keys: std::array::from_fn(|_| random.next_u64()) }
     }
 

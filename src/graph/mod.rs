@@ -8,7 +8,7 @@ mod build;
 mod core;
 mod onnx;
 mod operators;
-#[expect(unreachable_pub, clippy::doc_markdown, reason = "generated")]
+#[expect(unreachable_pub, clippy::doc_overindented_list_items, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod prune;
 mod tensor;

@@ -170,7 +170,7 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
 
 fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
     let dim = |dim: &usize| {
-        let value = if *dim != 0 && dim % DYNAMIC_BATCH == 0 {
+        let value = if *dim != 0 && dim.is_multiple_of(DYNAMIC_BATCH) {
             dimension::Value::DimParam(BATCH.into())
         } else {
             dimension::Value::DimValue(*dim as i64)

@@ -289,7 +289,7 @@ impl Fit<'_> {
             windows += batch.recordings.len() as u64;
             batches.loader.recycle(batch);
             let step = self.position.batch;
-            if step % log_every == 0 || step == steps {
+            if step.is_multiple_of(log_every) || step == steps {
                 let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
                 self.listener.event(&Event::Step { epoch: epoch + 1, step, steps, loss, windows_per_second });
             }

@@ -33,9 +33,9 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let provider = Provider::choose(&library, training.device, training.precision)?;
             let result = evaluate(&library, provider, &Arc::new(cache), &checkpoint, split.into(), &mut |_| ())?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&result)?)
+                println!("{}", serde_json::to_string_pretty(&result)?);
             } else {
-                print_evaluation(&result)
+                print_evaluation(&result);
             }
             Ok(ExitCode::SUCCESS)
         }
