@@ -32,9 +32,13 @@ pub(super) fn mlp_parameters(list: &mut ParameterList, config: &ModelConfig, fea
     list.affine("decoder.linear", &[config.output_size, hidden]);
 }
 
-/// One step of a decoder: (step, this step's share of the input layer, previous pose) to its output.
-/// `None` stands for a pose of zeros.
+/// What turns features and the previous pose into the next.
 trait Step {
+    /// The input layer's bias.
+    fn bias(&self) -> Value;
+
+    /// One step: (step, this step's share of the input layer, previous pose) to its output.
+    /// `None` stands for a pose of zeros.
     fn step(&mut self, graph: &mut Graph, step: usize, features: Value, pose: Option<Value>) -> Value;
 }
 
@@ -55,32 +59,33 @@ pub(super) fn roll_out(
         Box::new(Mlp::new(graph, weights, config, batch, steps, size, dropout))
     };
     let first = if recurrent { "decoder.lstm.weight_ih_l0" } else { "decoder.layers.0.linear.weight" };
-    let mut shares = input_shares(graph, weights.get(first), features, recurrent);
+    let shares = input_shares(graph, weights.get(first), decoder.bias(), features, recurrent);
     let joints = config.output_size;
     let mut pose = initial_pose;
     let mut poses = Vec::with_capacity(steps);
-    for (step, share) in shares.drain(..).enumerate() {
+    for (step, share) in shares.into_iter().enumerate() {
         let output = decoder.step(graph, step, share, pose.filter(|_| config.decoder_state_condition));
         let next = match pose {
             Some(pose) if config.predict_velocity => graph.add(pose, output),
             _ => output,
         };
         pose = Some(next);
-        poses.push(graph.reshape(next, &[batch, 1, joints]));
+        poses.push(next);
     }
-    graph.concat(&poses, 1)
+    let poses = graph.concat(&poses, 0);
+    let poses = graph.reshape(poses, &[steps, batch, joints]);
+    graph.transpose(poses, &[1, 0, 2])
 }
 
-/// The features' part of the first layer, for all steps in one product; one [batch, out] per step.
-fn input_shares(graph: &mut Graph, weight: Value, features: Value, gates: bool) -> Vec<Value> {
+/// The features' part of the first layer and its bias, for all steps in one product; one [batch, out] per step.
+fn input_shares(graph: &mut Graph, weight: Value, bias: Value, features: Value, gates: bool) -> Vec<Value> {
     let [batch, steps, size] = graph.shape(features)[..] else { unreachable!("features are [batch, steps, features]") };
     let weight = if gates { gate_order(graph, weight) } else { weight };
     let weight = graph.slice(weight, 1, 0, size);
-    let out = graph.shape(weight)[0];
     let by_step = graph.transpose(features, &[1, 0, 2]);
-    let shares = graph.linear(by_step, weight, None);
-    let parts = graph.split(shares, 0, &vec![1; steps]);
-    parts.into_iter().map(|part| graph.reshape(part, &[batch, out])).collect()
+    let rows = graph.reshape(by_step, &[steps * batch, size]);
+    let shares = graph.gemm(rows, weight, Some(bias), false, true);
+    graph.split(shares, 0, &vec![batch; steps])
 }
 
 /// PyTorch's gates i, f, g, o as i, f, o, g: the three sigmoids become one.
@@ -146,12 +151,9 @@ impl Lstm {
 }
 
 impl LstmLayer {
-    /// One step; `gates` is what the layer's input gave already, if anything.
+    /// One step; `gates` is what the layer's input gave already with the bias, if anything.
     fn step(&mut self, graph: &mut Graph, gates: Option<Value>, input: Option<Value>) -> Value {
-        let mut sum = match gates {
-            Some(gates) => graph.add(gates, self.bias),
-            None => self.bias,
-        };
+        let mut sum = gates.unwrap_or(self.bias);
         if let (Some(input), Some(weight)) = (input, self.input) {
             sum = graph.gemm(input, weight, Some(sum), false, true);
         }
@@ -175,6 +177,10 @@ impl LstmLayer {
 }
 
 impl Step for Lstm {
+    fn bias(&self) -> Value {
+        self.layers[0].bias
+    }
+
     fn step(&mut self, graph: &mut Graph, step: usize, features: Value, pose: Option<Value>) -> Value {
         let mut x = pose;
         let mut gates = Some(features);
@@ -236,14 +242,15 @@ impl<'w> Mlp<'w> {
 }
 
 impl Step for Mlp<'_> {
+    fn bias(&self) -> Value {
+        self.layers[0].bias
+    }
+
     fn step(&mut self, graph: &mut Graph, step: usize, features: Value, pose: Option<Value>) -> Value {
         let mut x = pose;
         let mut share = Some(features);
         for layer in &self.layers {
-            let mut y = match share.take() {
-                Some(share) => graph.add(share, layer.bias),
-                None => layer.bias,
-            };
+            let mut y = share.take().unwrap_or(layer.bias);
             if let (Some(x), Some(weight)) = (x, layer.input) {
                 y = graph.gemm(x, weight, Some(y), false, true);
             }

@@ -46,8 +46,8 @@ impl Dropout {
         let kept = graph.to_f32(kept);
         let scale = graph.scalar((1.0 / (1.0 - self.probability)) as f32);
         let scaled = graph.mul(kept, scale);
-        let masks = graph.split(scaled, 0, &vec![1; count]);
-        masks.into_iter().map(|mask| graph.reshape(mask, &[rows, columns])).collect()
+        let scaled = graph.reshape(scaled, &[count * rows, columns]);
+        graph.split(scaled, 0, &vec![rows; count])
     }
 
     /// `n` numbers in 0..p, different at each site and step.

@@ -113,7 +113,18 @@ fn version(path: &Path) -> String {
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     match name.strip_prefix("libonnxruntime.so.") {
         Some(version) if version.contains('.') => version.to_owned(),
-        _ => ort::info().to_owned(),
+        // `ort` refuses libraries older than the API it was built for; a renamed newer one only tells its commit.
+        _ => format!("1.{} or newer ({})", ort::MINOR_VERSION, ort::info()),
+    }
+}
+
+impl std::fmt::Display for Provider {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Cpu => "CPU",
+            Self::Cuda { tf32: true } => "CUDA (TF32)",
+            Self::Cuda { tf32: false } => "CUDA (float32)",
+        })
     }
 }
 

@@ -79,7 +79,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         .map_err(TrainError::Usage)?;
     listener.event(&Event::Started {
         parameters: total_elements(&model.parameters()),
-        provider: format!("{provider:?}, ONNX Runtime {}", library.version),
+        provider: format!("{provider}, ONNX Runtime {}", library.version),
         train_windows: train.index.len(),
         val_windows: val.index.len(),
         steps_per_epoch: batches.per_epoch,
