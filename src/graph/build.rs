@@ -9,7 +9,7 @@ pub(super) fn attributes<const N: usize>(entries: [(&'static str, Attribute); N]
     entries.into_iter().collect()
 }
 
-fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
+pub(super) fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
     Attribute::Ints(values.into_iter().map(|value| value as i64).collect())
 }
 
@@ -81,9 +81,15 @@ impl Graph {
         self.apply1("Reshape", &[x, shape], Attributes::new())
     }
 
+    /// Axis `i` of the result is axis `order[i]` of `x`. Transposing what a transpose made takes one step, or none.
     pub fn transpose(&mut self, x: Value, order: &[usize]) -> Value {
         if order.is_sorted() {
             return x;
+        }
+        if let Some(before) = self.producer(x).filter(|node| node.operator.name == "Transpose") {
+            let (source, first) = (before.input(0), before.ints("perm", &[]));
+            let order: Vec<_> = order.iter().map(|i| first[*i] as usize).collect();
+            return self.transpose(source, &order);
         }
         self.apply1("Transpose", &[x], attributes([("perm", ints(order.iter().copied()))]))
     }

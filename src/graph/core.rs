@@ -139,6 +139,13 @@ impl Graph {
         self.inputs.retain(|(other, _)| other != name);
     }
 
+    /// The node that `value` is an output of.
+    pub(super) fn producer(&self, value: Value) -> Option<&Node> {
+        // Values are numbered as they are made, so nodes are in the order of their outputs.
+        let after = self.nodes.partition_point(|node| node.outputs[0] <= value);
+        self.nodes[..after].last().filter(|node| node.outputs.contains(&value))
+    }
+
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
     }

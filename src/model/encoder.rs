@@ -57,8 +57,8 @@ pub(super) fn forward(graph: &mut Graph, weights: &Weights, stages: &[TdsStage],
         let channels_first = graph.transpose(x, &[0, 2, 1]);
         let (weight, bias) = affine(weights, &format!("{name}.conv"));
         let y = graph.conv(channels_first, weight, Some(bias), &[stage.in_conv_stride]);
-        let y = graph.relu(y);
         let y = graph.transpose(y, &[0, 2, 1]);
+        let y = graph.relu(y);
         x = layer_norm(graph, weights, &format!("{name}.norm"), y);
         for b in 0..stage.num_blocks {
             x = block(graph, weights, &format!("{name}.blocks.{b}"), stage, x);
@@ -70,13 +70,13 @@ pub(super) fn forward(graph: &mut Graph, weights: &Weights, stages: &[TdsStage],
 fn block(graph: &mut Graph, weights: &Weights, name: &str, stage: &TdsStage, x: Value) -> Value {
     let [batch, rows, features] = graph.shape(x)[..] else { unreachable!("features are [batch, rows, features]") };
     let out_rows = rows - (stage.kernel_width - 1);
-    let channels_first = graph.transpose(x, &[0, 2, 1]);
-    let image = graph.reshape(channels_first, &[batch, stage.channels, stage.feature_width, rows]);
+    let image = graph.reshape(x, &[batch, rows, stage.channels, stage.feature_width]);
+    let image = graph.transpose(image, &[0, 2, 3, 1]);
     let (weight, bias) = affine(weights, &format!("{name}.conv"));
     let y = graph.conv(image, weight, Some(bias), &[1, 1]);
+    let y = graph.transpose(y, &[0, 3, 1, 2]);
+    let y = graph.reshape(y, &[batch, out_rows, features]);
     let y = graph.relu(y);
-    let y = graph.reshape(y, &[batch, features, out_rows]);
-    let y = graph.transpose(y, &[0, 2, 1]);
     let skip = graph.slice(x, 1, rows - out_rows, rows);
     let sum = graph.add(skip, y);
     let x = layer_norm(graph, weights, &format!("{name}.norm1"), sum);
