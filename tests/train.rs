@@ -92,6 +92,8 @@ fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same
     }
     let message = bench.fails("emg-train", 2, &fit("int", &["--resume", "--set", "training.batch_size=4"]));
     assert!(message.contains("training.batch_size cannot change"), "{message}");
+    let message = bench.fails("emg-train", 2, &fit("int", &["--resume", "--set", "logging.monitor=val_mae"]));
+    assert!(message.contains("logging.monitor cannot change"), "{message}");
     bench.ok("emg-train", &fit("int", &["--resume", "--set", "training.num_epochs=5"]));
     assert!(bench.fails("emg-train", 2, &fit("int", &[])).contains("--resume"));
     assert!(bench.fails("emg-train", 2, &fit("new", &["--resume"])).contains("no run"));
@@ -212,8 +214,8 @@ fn early_stopping_ends_training_and_numbered_checkpoints_are_kept() {
 #[test]
 fn wrong_usage_exits_with_2_and_says_what_to_do() {
     let bench = bench("2");
-    let message = bench.fails("emg-train", 1, &fit("run", &[]));
-    assert!(message.contains("emg-cache build"), "{message}");
+    let message = bench.fails("emg-train", 2, &fit("run", &[]));
+    assert!(message.contains("emg-cache build --config tiny.yaml"), "{message}");
     bench.build(&["--config", "tiny.yaml", "--set", "data.stride=50"]);
     let message = bench.fails("emg-train", 2, &fit("run", &[]));
     assert!(message.contains("emg-cache build --config tiny.yaml"), "{message}");
@@ -273,4 +275,25 @@ fn doctor_names_the_library_and_what_is_missing() {
     let output =
         std::process::Command::new(&copy).arg("doctor").current_dir("/").env_remove("VIRTUAL_ENV").output().unwrap();
     assert!(stderr(&output).contains("scripts/setup"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_model_keeps_its_own_normalization_on_another_cache() {
+    let bench = bench("2");
+    let sets = ["--set", "data.normalize_emg=train"];
+    bench.build(&[&["--config", "tiny.yaml"], &sets[..]].concat());
+    bench.ok("emg-train", &fit("run", &[&sets[..], &["--set", "training.num_epochs=2"]].concat()));
+    let own = bench.json("emg-train", &["eval", "run", "--json"]);
+    // The same test recording in a cache whose training split is another.
+    let csv = std::fs::read_to_string(bench.path("data/metadata.csv")).unwrap();
+    let swapped = csv.replacen(",train,", ",X,", 1).replacen(",val,", ",train,", 1).replacen(",X,", ",val,", 1);
+    std::fs::write(bench.path("data/metadata.csv"), swapped).unwrap();
+    let (key, _) = bench.build(&[&["--config", "tiny.yaml"], &sets[..]].concat());
+    let other = bench.json("emg-train", &["eval", "run", "--cache", &key, "--json"]);
+    assert_ne!(own["cache"], other["cache"]);
+    for part in ["loss", "metrics", "mean_predictor"] {
+        assert_eq!(own[part], other[part], "{part}");
+    }
+    let message = bench.fails("emg-train", 2, &fit("again", &["--cache", &key, "--set", "data.seed=1"]));
+    assert!(message.contains("data.seed"), "{message}");
 }

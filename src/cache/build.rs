@@ -141,7 +141,7 @@ type Scanned = Result<(Recording, Key, Measured), RecordingError>;
 impl<'a> Builder<'a> {
     fn new(store: &'a Store, options: &'a BuildOptions, events: &'a dyn Events) -> Result<Self, CacheError> {
         let segment_settings = options.settings.segment();
-        let facts_key = Key::of(&(&segment_settings, options.settings.sample_rate));
+        let facts_key = Key::of(&(&segment_settings, NORMALIZER, env!("CARGO_PKG_VERSION")));
         let memo = Memo::load(store.root());
         let mut metadata = Metadata::default();
         let mut inputs = Vec::new();
@@ -237,7 +237,7 @@ impl<'a> Builder<'a> {
     fn read(&self, input: usize) -> Scanned {
         let input = &self.inputs[input];
         let recording = Recording::open(&input.found.path, &self.layout)?;
-        let (hash, measured) = measure(&recording, &self.segment_settings, self.options.settings.sample_rate)?;
+        let (hash, measured) = measure(&recording, &self.segment_settings)?;
         Ok((recording, hash.into(), measured))
     }
 
@@ -261,8 +261,8 @@ impl<'a> Builder<'a> {
             // Without a hash: a file that cannot be used is in no key.
             Err(error) => (Key::of(&()), Facts::Bad(error.to_string())),
         };
-        // A file that could not even be read may be readable tomorrow without having changed.
-        if !matches!(scanned, Err(RecordingError::Io { .. })) {
+        // A file that could not be read, or is locked, may be readable tomorrow without having changed.
+        if !matches!(scanned, Err(RecordingError::Io { .. } | RecordingError::Hdf5 { .. })) {
             let path = input.found.path.clone();
             self.memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
         }

@@ -29,6 +29,9 @@ impl Prepared {
             });
             // An error is met again, and reported, when the rows are written.
             prepared.rows = whole.is_ok().then_some((emg, angles));
+            if prepared.rows.is_some() {
+                prepared.recording = prepared.recording.without_rows();
+            }
         }
         prepared
     }

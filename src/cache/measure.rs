@@ -27,9 +27,8 @@ pub(crate) struct Measured {
 pub(crate) fn measure(
     recording: &Recording,
     settings: &SegmentSettings,
-    sample_rate: f64,
 ) -> Result<(blake3::Hash, Measured), RecordingError> {
-    let mut measurer = Measurer::new(recording, settings, sample_rate);
+    let mut measurer = Measurer::new(recording, settings);
     let hash = recording.visit_hashed(&mut |first, rows| measurer.block(first, rows))?;
     let Measurer { runs, emg, mut joint_angles, time_gaps, .. } = measurer;
     let valid_runs = runs.finish();
@@ -70,12 +69,12 @@ struct Measurer<'a> {
 }
 
 impl<'a> Measurer<'a> {
-    fn new(recording: &'a Recording, settings: &SegmentSettings, sample_rate: f64) -> Self {
+    fn new(recording: &'a Recording, settings: &SegmentSettings) -> Self {
         let (channels, joints) = (recording.emg().width, recording.angles().width);
         Self {
             recording,
             samples: Samples::new(recording.rows(), settings),
-            longest_step: 1.5 / sample_rate,
+            longest_step: 1.5 / settings.sample_rate,
             runs: RunsBuilder::default(),
             emg: Moments::new(channels),
             joint_angles: Moments::new(joints),
@@ -92,13 +91,12 @@ impl<'a> Measurer<'a> {
             let index = first + i as u64;
             let valid = !is_failed(&angles, row);
             self.runs.push(valid);
-            // A sum is not finite where a value is not, and overflows only far beyond any EMG.
-            let mut sum = 0.0;
+            let mut finite = true;
             emg.for_each(row, |channel, value| {
                 self.emg_values[channel] = value;
-                sum += value;
+                finite &= (value as f32).is_finite();
             });
-            if !sum.is_finite() {
+            if !finite {
                 return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: index });
             }
             if self.samples.takes(index) {

@@ -59,7 +59,9 @@ impl Memo {
         self.changed = true;
         let entry =
             self.entries.entry(path).or_insert_with(|| Entry { stamp, blake3: blake3.clone(), facts: BTreeMap::new() });
-        if entry.stamp != stamp || entry.blake3 != blake3 {
+        // A bad file was not hashed, and what it is under other settings still holds.
+        let other = entry.blake3 != blake3 && !matches!(facts, Facts::Bad(_));
+        if entry.stamp != stamp || other {
             *entry = Entry { stamp, blake3, facts: BTreeMap::new() };
         }
         entry.facts.insert(settings, facts);

@@ -44,6 +44,8 @@ pub struct SegmentSettings {
     pub table_name: String,
     pub emg_channels: usize,
     pub joint_angles_channels: usize,
+    /// Hz; gaps in time are counted against it.
+    pub sample_rate: f64,
     pub dtype: Dtype,
     /// EMG rows are z-scored by their recording's statistics; else they are as recorded.
     pub emg_by_recording: bool,
@@ -102,6 +104,7 @@ impl CacheSettings {
             table_name: self.table_name.clone(),
             emg_channels: self.emg_channels,
             joint_angles_channels: self.joint_angles_channels,
+            sample_rate: self.sample_rate,
             dtype: self.dtype,
             emg_by_recording: self.normalize_emg == Normalize::Recording,
             statistics: self.statistics,

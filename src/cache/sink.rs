@@ -40,7 +40,7 @@ impl<'a> SegmentSink<'a> {
             self.publish(segments)?;
         }
         if self.writer.is_none() {
-            let folder = self.tmp.path.join(format!("segment-{}", self.published));
+            let folder = self.tmp.path.join(format!("segment-{:016x}", rand::random::<u64>()));
             self.writer = Some(SegmentWriter::create(folder, self.settings)?);
         }
         let writer = self.writer.as_mut().expect("made above");

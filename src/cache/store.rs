@@ -138,7 +138,7 @@ impl Store {
         fs::create_dir_all(&tmp).map_err(CacheError::io(&tmp))?;
         let owner = owner();
         for entry in fs::read_dir(&tmp).map_err(CacheError::io(&tmp))?.flatten() {
-            if is_dead(&entry.file_name().to_string_lossy(), &owner) {
+            if is_dead(&entry.file_name().to_string_lossy(), &owner) || is_abandoned(&entry.path()) {
                 // Another builder may be clearing it too.
                 let _ = fs::remove_dir_all(entry.path());
             }
@@ -209,6 +209,15 @@ fn is_dead(entry: &str, owner: &str) -> bool {
     pid.and_then(|pid| pid.parse::<u32>().ok()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
 }
 
+/// Whether nothing below `path` changed for a day: its builder's machine is gone.
+fn is_abandoned(path: &Path) -> bool {
+    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+    let Ok(stat) = fs::symlink_metadata(path) else { return false };
+    let old = stat.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > DAY);
+    old && (!stat.is_dir()
+        || fs::read_dir(path).is_ok_and(|mut dir| dir.all(|e| e.is_ok_and(|e| is_abandoned(&e.path())))))
+}
+
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
     let mut file = File::create_new(path).map_err(CacheError::io(path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(CacheError::io(path))
@@ -274,6 +283,12 @@ mod tests {
             fs::create_dir(path).unwrap();
         }
         let own = store.begin().unwrap();
+        let old = tmp.join("lost-boot-1-0");
+        fs::create_dir(&old).unwrap();
+        let day_before_yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
+        File::open(&old).unwrap().set_modified(day_before_yesterday).unwrap();
+        drop(store.begin().unwrap());
+        assert!(!old.exists());
         assert!(!dead.exists() && live.exists() && elsewhere.exists() && own.path.exists());
         drop(own);
         assert_eq!(fs::read_dir(&tmp).unwrap().count(), 2);

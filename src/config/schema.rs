@@ -65,7 +65,7 @@ pub struct DataConfig {
     pub dtype: Dtype,
     /// Segments are closed before they grow beyond this many bytes.
     pub segment_bytes: u64,
-    /// Move training windows by a random offset below the stride.
+    /// Move training windows by a random offset of at most the stride.
     pub jitter: bool,
     /// Largest random rotation of the channel ring, in channels (0 or 1).
     pub rotation: usize,

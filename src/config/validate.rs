@@ -74,6 +74,8 @@ impl ModelConfig {
         {
             require(rate.is_finite() && rate > 0.0, key, "a positive rate in Hz", rate)?;
         }
+        let (rate, most) = (self.rollout_freq, self.original_sampling_rate);
+        require(rate <= most, "model.rollout_freq", "at most model.original_sampling_rate", rate)?;
         let counts = [
             ("model.decoder_hidden_size", self.decoder_hidden_size),
             ("model.decoder_num_layers", self.decoder_num_layers),

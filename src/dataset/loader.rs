@@ -56,7 +56,7 @@ struct Workers {
 }
 
 impl Loader {
-    /// Starts loading. `workers` threads keep `prefetch` batches ahead (each at least 1); with no workers, batches
+    /// Starts loading. `workers` threads keep at least `prefetch` batches ahead, one each; with no workers, batches
     /// are loaded when asked for.
     pub fn start(gather: Arc<Gather>, pass: Pass, workers: usize, prefetch: usize) -> Self {
         let windows = gather.index.len();
@@ -71,10 +71,11 @@ impl Loader {
         };
         let ahead = (workers.max(1) + prefetch) as u64;
         let job = Arc::new(Job { gather, pass, per_epoch, ahead });
+        let workers_wanted = workers.max(1);
         let workers = (workers > 0).then(|| Workers::start(&job, workers, first));
         let mut loader = Self { job, next: first, total, workers, spare: Vec::new() };
         if let Some(workers) = &mut loader.workers {
-            let buffers = total.unwrap_or(u64::MAX).min((prefetch.max(1) + 1) as u64);
+            let buffers = total.unwrap_or(u64::MAX).min((prefetch.max(workers_wanted) + 1) as u64);
             for _ in 0..buffers {
                 workers.order(total, loader.job.new_batch());
             }

@@ -85,7 +85,10 @@ fn input_shares(graph: &mut Graph, weight: Value, bias: Value, features: Value, 
     let by_step = graph.transpose(features, &[1, 0, 2]);
     let rows = graph.reshape(by_step, &[steps * batch, size]);
     let shares = graph.gemm(rows, weight, Some(bias), false, true);
-    graph.split(shares, 0, &vec![batch; steps])
+    let out = graph.shape(shares)[1];
+    let shares = graph.reshape(shares, &[steps, batch, out]);
+    let parts = graph.split(shares, 0, &vec![1; steps]);
+    parts.into_iter().map(|part| graph.reshape(part, &[batch, out])).collect()
 }
 
 /// PyTorch's gates i, f, g, o as i, f, o, g: the three sigmoids become one.

@@ -38,7 +38,15 @@ impl Model {
     pub fn check_window(&self, rows: usize) -> Result<(), String> {
         let context = self.left_context();
         if rows > context && encoder::output_rows(&self.config.tds_stages, rows).is_some() {
-            return Ok(());
+            // Interpolation is a product with a matrix of steps x rows.
+            const LARGEST_MATRIX: usize = 1 << 26;
+            if rows < LARGEST_MATRIX && self.steps(rows) * rows <= LARGEST_MATRIX {
+                return Ok(());
+            }
+            let steps = self.steps(rows);
+            return Err(format!(
+                "a window of {rows} rows, {steps} decoder steps, is too long: rows x steps must stay below {LARGEST_MATRIX}"
+            ));
         }
         Err(format!(
             "a window of {rows} rows is too short: model.tds_stages need {context} rows of left context, so more than {context}"

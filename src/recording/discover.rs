@@ -1,5 +1,6 @@
 //! Finding recordings below folders.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::error::RecordingError;
@@ -34,8 +35,10 @@ pub fn find(inputs: &[PathBuf]) -> Result<Vec<Found>, RecordingError> {
             return Err(RecordingError::Nothing { path: input.clone() });
         }
     }
+    // One file may be named in several ways.
+    let mut seen = HashSet::new();
+    found.retain(|f| seen.insert(f.path.canonicalize().unwrap_or_else(|_| f.path.clone())));
     found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
-    found.dedup_by(|a, b| a.path == b.path);
     Ok(found)
 }
 
@@ -77,7 +80,7 @@ mod tests {
         for name in ["b.hdf5", "sub/a.h5", "sub/deep/c.hdf5", "notes.txt"] {
             std::fs::write(root.join(name), "").unwrap();
         }
-        let found = find(&[root.to_owned(), root.join("b.hdf5")]).unwrap();
+        let found = find(&[root.to_owned(), root.join("b.hdf5"), root.join("sub/../sub")]).unwrap();
         let names: Vec<_> = found.iter().map(|f| (f.name.as_str(), f.relative.as_str())).collect();
         assert_eq!(names, [("a", "sub/a.h5"), ("b", "b.hdf5"), ("c", "sub/deep/c.hdf5")]);
         std::fs::create_dir(root.join("empty")).unwrap();

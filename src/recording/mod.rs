@@ -16,7 +16,7 @@ pub use attributes::Attributes;
 pub use discover::{Found, find};
 pub use error::RecordingError;
 pub use metadata::{Metadata, MetadataRow};
-pub use read::{Recording, Stamp, WHOLE_BYTES, hash_file};
+pub use read::{Recording, Stamp, WHOLE_BYTES};
 pub use rows::{Field, Rows};
 #[cfg(test)]
 pub(crate) use synth::write_fixture;

@@ -69,23 +69,6 @@ pub struct Recording {
 
 type Visitor<'a> = dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError> + 'a;
 
-/// BLAKE3 of the file at `path`, read in blocks.
-///
-/// # Errors
-/// The file cannot be read, or changes while it is.
-pub fn hash_file(path: &Path) -> Result<blake3::Hash, RecordingError> {
-    let io = |error| RecordingError::io(path, error);
-    let file = File::open(path).map_err(io)?;
-    let before = Stamp::from_stat(&file.metadata().map_err(io)?);
-    let mut hasher = blake3::Hasher::new();
-    let mut reader = BlockReader { path, file: &file, buffer: Vec::new() };
-    reader.hash_range(&mut hasher, 0, before.bytes)?;
-    if Stamp::of(path)? != before {
-        return Err(RecordingError::Changed { path: path.to_owned() });
-    }
-    Ok(hasher.finalize())
-}
-
 impl Recording {
     /// Opens the file at `path` and reads its header, and all of it where it is short.
     ///
@@ -150,9 +133,9 @@ impl Recording {
         self.table.time
     }
 
-    /// Whether another pass reads from memory.
+    /// Whether another pass reads decoded rows from memory: the file is short, and so are its rows.
     pub fn is_in_memory(&self) -> bool {
-        matches!(self.bytes, Bytes::Whole(_))
+        matches!(self.bytes, Bytes::Whole(_)) && self.decoded_bytes() <= DECODED_BYTES
     }
 
     /// Fails if the file is no longer the one that was opened.
@@ -208,7 +191,7 @@ impl Recording {
                 let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
                 self.visit_contiguous(&mut reader, *address, None, f)
             }
-            (_, Bytes::Whole(_)) if self.decoded_bytes() <= DECODED_BYTES => {
+            (_, Bytes::Whole(_)) if self.is_in_memory() => {
                 if self.decoded.get().is_none() {
                     let mut rows = Vec::with_capacity(self.decoded_bytes() as usize);
                     self.decode(&mut |_, block| {

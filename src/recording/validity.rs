@@ -18,7 +18,8 @@ pub fn is_failed(angles: &Field, row: &[u8]) -> bool {
     let (mut all_zero, mut finite) = (true, true);
     angles.for_each(row, |_, angle| {
         all_zero &= angle.abs() <= TOLERANCE;
-        finite &= angle.is_finite();
+        // As cached: an 8-byte angle may be too large for a 4-byte one.
+        finite &= (angle as f32).is_finite();
     });
     all_zero || !finite
 }

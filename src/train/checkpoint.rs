@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use super::schedule::Watch;
+use super::setup::Normalization;
 use crate::cache::{Key, replace_file};
 use crate::config::Config;
 
@@ -46,6 +47,7 @@ pub struct Partial {
 pub struct Checkpoint {
     pub config: Config,
     pub cache: Key,
+    pub normalization: Normalization,
     pub progress: Progress,
     /// State vectors by name; `parameters` first.
     pub state: Vec<(String, Vec<f32>)>,
@@ -55,6 +57,7 @@ pub struct Checkpoint {
 struct Header {
     version: u32,
     cache: Key,
+    normalization: Normalization,
     progress: Progress,
     config: Config,
 }
@@ -76,6 +79,7 @@ impl Checkpoint {
         let header = Header {
             version: VERSION,
             cache: self.cache.clone(),
+            normalization: self.normalization.clone(),
             progress: self.progress.clone(),
             config: self.config.clone(),
         };
@@ -119,7 +123,7 @@ impl Checkpoint {
         if state.first().is_none_or(|(name, _)| name != "parameters") {
             return Err(damaged("it holds no parameters".into()));
         }
-        let Header { config, cache, progress, .. } = header;
-        Ok(Self { config, cache, progress, state })
+        let Header { config, cache, normalization, progress, .. } = header;
+        Ok(Self { config, cache, normalization, progress, state })
     }
 }

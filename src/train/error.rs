@@ -23,6 +23,8 @@ pub enum TrainError {
         recordings.join(", ")
     )]
     NotFinite { epoch: usize, step: u64, recordings: Vec<String> },
+    #[error("the {split} loss is not finite after epoch {epoch}; try a lower training.learning_rate")]
+    NotFiniteSplit { split: String, epoch: usize },
     #[error("interrupted; a checkpoint is saved, --resume goes on")]
     Interrupted,
 }

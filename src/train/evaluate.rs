@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use super::learner::Evaluator;
-use super::setup::{gather, problem};
+use super::setup::gather;
 use crate::cache::{Cache, Split};
 use crate::dataset::{Batch, Loader, Pass};
 use crate::metrics::{Accumulator, Gathered, Metrics, Window};
@@ -24,7 +24,7 @@ pub struct Evaluation {
     /// Pooled over the split, in the model's units.
     pub loss: f64,
     pub metrics: Metrics,
-    /// Of always predicting the training split's mean angles.
+    /// Of always predicting the mean angles of the split that the model was trained on.
     pub mean_predictor: Metrics,
 }
 
@@ -72,12 +72,12 @@ pub fn evaluate(
     if gather.index.is_empty() {
         return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
     }
-    let (manifest, shape) = (cache.manifest(), gather.shape);
-    let graph = evaluation_step(&problem(manifest, config, &model, shape), true);
+    let (normalization, shape) = (&checkpoint.normalization, gather.shape);
+    let graph = evaluation_step(&normalization.problem(config, &model, shape), true);
     let mut evaluator = Evaluator::new(library, provider, graph)?;
     evaluator.set_parameters(checkpoint.parameters())?;
 
-    let rate = manifest.settings.sample_rate;
+    let rate = cache.manifest().settings.sample_rate;
     let collector = || {
         if config.training.compute_metrics_online {
             Collector::Online(Accumulator::new(shape.joints, rate))
@@ -86,7 +86,7 @@ pub fn evaluate(
         }
     };
     let (mut metrics, mut baseline) = (collector(), collector());
-    let mean: Vec<_> = manifest.train_joint_angles.mean.iter().map(|value| *value as f32).collect();
+    let mean: Vec<_> = normalization.train_joint_angles.mean.iter().map(|value| *value as f32).collect();
     let mean = mean.repeat(shape.target_rows());
     let (mut loss, mut rows, mut predictions) = (0.0, 0.0, Vec::new());
     let training = &config.training;

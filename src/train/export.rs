@@ -2,7 +2,6 @@
 
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
-use super::setup::angle_units;
 use crate::cache::{Manifest, Split};
 use crate::config::Normalize;
 use crate::model::Model;
@@ -40,17 +39,18 @@ pub fn export_run(checkpoint: &Checkpoint, manifest: &Manifest, length: Option<u
     let model = Model::new(&checkpoint.config.model);
     let rows = length.unwrap_or(manifest.settings.windows(Split::Test).rows());
     model.check_window(rows).map_err(TrainError::Usage)?;
-    let train_emg = || Affine::new(&manifest.train_emg);
+    let normalization = &checkpoint.normalization;
+    let train_emg = || Affine::new(&normalization.train_emg);
     let exported = Exported {
         model: &model,
         parameters: checkpoint.parameters(),
         rows,
-        emg: match manifest.settings.normalize_emg {
+        emg: match normalization.emg {
             Normalize::None => ExportedEmg::None,
             Normalize::Train => ExportedEmg::Train(train_emg()),
             Normalize::Recording => ExportedEmg::Recording(train_emg()),
         },
-        angles: angle_units(manifest),
+        angles: normalization.angle_units(),
         metadata: metadata(checkpoint, manifest, &model, rows),
     };
     export(&exported).map_err(TrainError::Usage)

@@ -12,7 +12,7 @@ use super::export::export_run;
 use super::learner::{Evaluator, Learner};
 use super::run::{RunFolder, checkpoint_folder};
 use super::schedule::{Watch, learning_rate};
-use super::setup::{gather, problem};
+use super::setup::{Normalization, gather};
 use crate::cache::{Cache, Split, replace_file};
 use crate::config::{Config, Mode, Normalize, Schedule, Shuffle};
 use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
@@ -75,7 +75,8 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
 
     let library = runtime::load(ort_lib.as_deref())?;
     let provider = Provider::choose(&library, config.training.device, config.training.precision)?;
-    let graph = training_step(&problem(cache.manifest(), &config, &model, train.shape), &config.training)
+    let normalization = Normalization::new(cache.manifest());
+    let graph = training_step(&normalization.problem(&config, &model, train.shape), &config.training)
         .map_err(TrainError::Usage)?;
     listener.event(&Event::Started {
         parameters: total_elements(&model.parameters()),
@@ -92,10 +93,14 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         Some(state) => learner.restore(state)?,
         None => learner.set_parameters(&initialize(&model.parameters(), config.training.seed))?,
     }
-    let validation = Validation::new(&library, provider, &cache, &config, &model, val)?;
+    let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
     let run = RunFolder::open(&run, &config, resume)?;
     run.truncate_metrics(position.epoch)?;
     let mut fit = Fit { config, cache, run, learner, validation, position, interrupted, listener };
+    if !resume {
+        // A run that dies in its first epoch can be resumed, too.
+        fit.save("last")?;
+    }
     fit.train(batches, first)?;
     fit.finish()
 }
@@ -148,6 +153,18 @@ fn metric(record: &EpochRecord, name: &str) -> f64 {
         _ => Some(record.train_mae_deg),
     };
     value.unwrap_or(f64::NAN)
+}
+
+/// An epoch's losses must say something.
+fn check_sums(split: &str, sums: &Partial, epoch: usize) -> Result<(), TrainError> {
+    if sums.rows == 0.0 {
+        return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
+    }
+    if sums.mean_loss().is_finite() {
+        Ok(())
+    } else {
+        Err(TrainError::NotFiniteSplit { split: split.into(), epoch: epoch + 1 })
+    }
 }
 
 impl Progress {
@@ -215,12 +232,12 @@ impl Validation {
     fn new(
         library: &Library,
         provider: Provider,
-        cache: &Cache,
+        normalization: &Normalization,
         config: &Config,
         model: &Model,
         gather: Arc<Gather>,
     ) -> Result<Self, TrainError> {
-        let graph = || evaluation_step(&problem(cache.manifest(), config, model, gather.shape), false);
+        let graph = || evaluation_step(&normalization.problem(config, model, gather.shape), false);
         let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
         Ok(Self { gather, evaluator, workers, prefetch })
@@ -302,6 +319,8 @@ impl Fit<'_> {
         };
         let joints = self.cache.manifest().settings.joint_angles_channels;
         let sums = std::mem::take(&mut self.position.partial);
+        check_sums("training", &sums, epoch)?;
+        val.as_ref().map_or(Ok(()), |val| check_sums("validation", val, epoch))?;
         Ok(EpochRecord {
             epoch: epoch + 1,
             learning_rate: rate,
@@ -378,6 +397,7 @@ impl Fit<'_> {
         Ok(Checkpoint {
             config: self.config.clone(),
             cache: self.cache.key().clone(),
+            normalization: Normalization::new(self.cache.manifest()),
             progress: self.position.clone(),
             state: self.learner.state()?,
         })

@@ -42,10 +42,12 @@ impl Watch {
 
     /// Takes an epoch's value; true if it improved by more than `min_delta`.
     pub fn update(&mut self, value: f64, mode: Mode, min_delta: f64) -> bool {
-        let improved = self.best.is_none_or(|best| match mode {
+        // A value that is not finite is never an improvement, not even on nothing.
+        let better = self.best.is_none_or(|best| match mode {
             Mode::Min => value < best - min_delta,
             Mode::Max => value > best + min_delta,
         });
+        let improved = value.is_finite() && better;
         if improved {
             *self = Self { best: Some(value), waited: 0 };
         } else {
@@ -93,6 +95,7 @@ mod tests {
     #[test]
     fn small_changes_are_no_improvement() {
         let mut watch = Watch::new();
+        assert!(!watch.update(f64::NAN, Mode::Min, 0.1));
         assert!(watch.update(1.0, Mode::Min, 0.1));
         assert!(!watch.update(0.95, Mode::Min, 0.1));
         assert!(watch.update(0.8, Mode::Min, 0.1));

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::error::TrainError;
-use crate::cache::{Cache, CacheSettings, Manifest, Split};
+use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
 use crate::config::{Config, Loaded, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
 use crate::model::Model;
@@ -57,8 +59,16 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
 }
 
 /// Keys that a resumed run may change.
-const MAY_CHANGE: [&str; 4] =
-    ["training.num_epochs", "training.patience", "training.num_workers", "training.prefetch_factor"];
+const MAY_CHANGE: [&str; 8] = [
+    "training.num_epochs",
+    "training.patience",
+    "training.num_workers",
+    "training.prefetch_factor",
+    "logging.log_every",
+    "logging.save_every",
+    "logging.save_best_only",
+    "logging.keep_last",
+];
 
 /// Compares a run's configuration with the one it is to go on with.
 ///
@@ -70,7 +80,7 @@ pub fn check_resume(run: &Config, now: &Config) -> Result<(), TrainError> {
     for (section, keys) in run.as_object().expect("a struct") {
         for (name, value) in keys.as_object().expect("a struct") {
             let key = format!("{section}.{name}");
-            let may_change = section == "logging" || MAY_CHANGE.contains(&key.as_str());
+            let may_change = MAY_CHANGE.contains(&key.as_str());
             // Where recordings and store lie does not matter: the cache's key says what they hold.
             let place = ["data.dataset_path", "data.store"].contains(&key.as_str());
             if !may_change && !place && *value != now[section][name] {
@@ -106,25 +116,46 @@ pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: 
     Ok(Gather { index, shape, targets })
 }
 
-/// What `model` learns from batches of `shape`.
-pub(super) fn problem(manifest: &Manifest, config: &Config, model: &Model, shape: BatchShape) -> Problem {
-    Problem {
-        model: model.clone(),
-        shape,
-        emg: match manifest.settings.normalize_emg {
-            Normalize::Train => EmgUnits::Train(Affine::new(&manifest.train_emg)),
-            Normalize::Recording | Normalize::None => EmgUnits::AsCached,
-        },
-        angles: angle_units(manifest),
-        loss: config.training.loss_type,
-        mae_weight: config.training.mae_weight,
-    }
+/// How a model's EMG and angles are normalized: part of the model, whatever cache it is evaluated on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Normalization {
+    pub emg: Normalize,
+    pub joint_angles: Normalize,
+    /// Statistics of the split that the model was trained on.
+    pub train_emg: Moments,
+    pub train_joint_angles: Moments,
 }
 
-pub(super) fn angle_units(manifest: &Manifest) -> AngleUnits {
-    match manifest.settings.normalize_angles {
-        Normalize::None => AngleUnits::Radians,
-        Normalize::Train => AngleUnits::Train(Affine::new(&manifest.train_joint_angles)),
-        Normalize::Recording => AngleUnits::Recording,
+impl Normalization {
+    pub fn new(manifest: &Manifest) -> Self {
+        Self {
+            emg: manifest.settings.normalize_emg,
+            joint_angles: manifest.settings.normalize_angles,
+            train_emg: manifest.train_emg.clone(),
+            train_joint_angles: manifest.train_joint_angles.clone(),
+        }
+    }
+
+    pub(super) fn angle_units(&self) -> AngleUnits {
+        match self.joint_angles {
+            Normalize::None => AngleUnits::Radians,
+            Normalize::Train => AngleUnits::Train(Affine::new(&self.train_joint_angles)),
+            Normalize::Recording => AngleUnits::Recording,
+        }
+    }
+
+    /// What `model` learns from batches of `shape`.
+    pub(super) fn problem(&self, config: &Config, model: &Model, shape: BatchShape) -> Problem {
+        Problem {
+            model: model.clone(),
+            shape,
+            emg: match self.emg {
+                Normalize::Train => EmgUnits::Train(Affine::new(&self.train_emg)),
+                Normalize::Recording | Normalize::None => EmgUnits::AsCached,
+            },
+            angles: self.angle_units(),
+            loss: config.training.loss_type,
+            mae_weight: config.training.mae_weight,
+        }
     }
 }

@@ -119,7 +119,17 @@ fn load_config(args: &FitArgs, run: &Path) -> Result<Loaded> {
 /// The store and the key of the cache to train on.
 fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, Key)> {
     let root = loaded.config.data.store_path(args.store.clone());
+    if !root.join("format.json").exists() {
+        let message = format!("there is no store at {}; build the cache: {}", root.display(), build_command(args));
+        return Err(TrainError::Usage(message).into());
+    }
     let store = Store::open(&root)?;
+    if args.cache.is_some()
+        && let Some(key) =
+            ["data.split_ratio", "data.split_by", "data.seed"].iter().find(|k| loaded.explicit.contains(**k))
+    {
+        return Err(TrainError::Usage(format!("{key} has no effect with --cache: the splits are the cache's")).into());
+    }
     if let Some(prefix) = &args.cache {
         return Ok((root, store.resolve(prefix)?));
     }
@@ -181,7 +191,14 @@ fn open_run(args: &RunArgs, key: Option<&str>) -> Result<(Checkpoint, Cache)> {
     let cache = Cache::open(&root, &key)?;
     let mut own = Loaded { config: checkpoint.config.clone(), explicit: Default::default(), warnings: Vec::new() };
     own.explicit.extend(
-        ["normalize_emg", "normalize_angles", "emg_channels", "joint_angles_channels"].map(|k| format!("data.{k}")),
+        [
+            "data.normalize_emg",
+            "data.normalize_angles",
+            "data.emg_channels",
+            "data.joint_angles_channels",
+            "model.original_sampling_rate",
+        ]
+        .map(str::to_owned),
     );
     apply_manifest(&mut own, cache.manifest())?;
     Ok((checkpoint, cache))

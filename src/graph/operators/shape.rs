@@ -112,6 +112,9 @@ fn concat_gradient(
 fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (x, sizes) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
     let along = axis(node.int("axis", 0), x.rank())?;
+    if sizes.iter().any(|size| *size != 0 && size.is_multiple_of(DYNAMIC_BATCH)) {
+        return Err("the parts depend on the batch".into());
+    }
     if sizes.iter().sum::<usize>() != x.shape[along] {
         return Err(format!("parts {sizes:?} do not add up to {}", x.shape[along]));
     }
