@@ -26,7 +26,7 @@ fn main() {
         loss: LossType::MseMae,
         mae_weight: 0.5,
     };
-    let graph = training_step(&problem, &config.training).expect("a differentiable model");
+    let graph = training_step(&problem, &config.training, Provider::Cpu.kernels()).expect("a differentiable model");
     let library = runtime::load(None).expect("ONNX Runtime");
     let start = Instant::now();
     let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).expect("a session");

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use emg_pipeline::config::{LossType, ModelConfig, Optimizer, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
 use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
@@ -61,6 +62,11 @@ fn golden(case: &str) -> Golden {
 
 const CASES: [&str; 5] = ["lstm_default_stages", "lstm_velocity", "lstm_unconditioned", "mlp", "mlp_velocity"];
 
+/// Every case with and without fused operators.
+fn cases() -> impl Iterator<Item = (&'static str, Kernels)> {
+    CASES.into_iter().flat_map(|case| [(case, Kernels::Standard), (case, Kernels::Fused)])
+}
+
 fn greatest(values: &[f32]) -> f32 {
     values.iter().fold(0.0, |most, value| most.max(value.abs()))
 }
@@ -69,9 +75,9 @@ fn greatest(values: &[f32]) -> f32 {
 #[test]
 fn loss_and_every_gradient_match_pytorch() {
     let library = runtime::load(None).unwrap();
-    for case in CASES {
+    for (case, kernels) in cases() {
         let golden = golden(case);
-        let onnx = gradient_graph(&golden.problem).unwrap();
+        let onnx = gradient_graph(&golden.problem, kernels).unwrap();
         let mut session = Session::new(&library, Provider::Cpu, &onnx).unwrap();
         let parameters = Tensor::new([golden.parameters.len()], golden.parameters.clone());
         let inputs = [
@@ -101,19 +107,19 @@ fn loss_and_every_gradient_match_pytorch() {
                 worst = (off / scale, name.clone());
             }
         }
-        println!("{case}: worst gradient error {:.1e} ({})", worst.0, worst.1);
+        println!("{case} {kernels:?}: worst gradient error {:.1e} ({})", worst.0, worst.1);
     }
 }
 
 #[test]
 fn twenty_steps_follow_pytorchs_loss_curve() {
     let library = runtime::load(None).unwrap();
-    for case in CASES {
+    for (case, kernels) in cases() {
         let golden = golden(case);
         for optimizer in [Optimizer::Adamw, Optimizer::Adam, Optimizer::Sgd] {
             let config =
                 TrainingConfig { optimizer, weight_decay: 0.01, gradient_clip_norm: 1.0, ..Default::default() };
-            let graph = training_step(&golden.problem, &config).unwrap();
+            let graph = training_step(&golden.problem, &config, kernels).unwrap();
             let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
             stepper.set_state(0, &golden.parameters).unwrap();
             let batch = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice());
@@ -132,17 +138,19 @@ fn twenty_steps_follow_pytorchs_loss_curve() {
 #[test]
 fn the_evaluation_step_gives_the_same_loss_and_prediction() {
     let library = runtime::load(None).unwrap();
-    let golden = golden("lstm_velocity");
-    let graph = evaluation_step(&golden.problem, true);
-    let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-    stepper.set_state(0, &golden.parameters).unwrap();
-    let floats = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice()).to_vec();
-    let inputs = Inputs { floats, integers: Vec::new() };
-    for _ in 0..2 {
-        let (loss, prediction) =
-            stepper.step(&inputs, |r| (r[results::LOSS][0], r[results::PREDICTION].to_vec())).unwrap();
-        assert!((loss - golden.tensors["losses.adamw"].values[0]).abs() < 1e-5 * loss);
-        let expected = &golden.tensors["prediction"].values;
-        assert!(prediction.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5));
+    for kernels in [Kernels::Standard, Kernels::Fused] {
+        let golden = golden("lstm_velocity");
+        let graph = evaluation_step(&golden.problem, true, kernels);
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
+        stepper.set_state(0, &golden.parameters).unwrap();
+        let floats = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice()).to_vec();
+        let inputs = Inputs { floats, integers: Vec::new() };
+        for _ in 0..2 {
+            let (loss, prediction) =
+                stepper.step(&inputs, |r| (r[results::LOSS][0], r[results::PREDICTION].to_vec())).unwrap();
+            assert!((loss - golden.tensors["losses.adamw"].values[0]).abs() < 1e-5 * loss);
+            let expected = &golden.tensors["prediction"].values;
+            assert!(prediction.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5));
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use emg_pipeline::dataset::Random;
-use emg_pipeline::graph::{Graph, ModelInfo, TensorType, Value, gradients, prune, to_onnx};
+use emg_pipeline::graph::{Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
 use emg_pipeline::model::{Dropout, align_corners, half_pixel};
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
@@ -50,12 +50,18 @@ fn check_at(mut inputs: Vec<Tensor>, seed: u64, build: Build<'_>) -> BTreeSet<&'
         graph.output(&format!("d{name}"), *gradient);
     }
     prune(&mut graph);
-    let mut backward = session(&graph);
+    let mut standard = graph.clone();
+    select_kernels(&mut standard, Kernels::Standard);
+    assert!(standard.nodes().iter().all(|node| node.operator.domain.is_empty()));
+    let mut backward = session(&standard);
     let run = |session: &mut Session, inputs: &[Tensor]| {
         let named: Vec<_> = names.iter().map(String::as_str).zip(inputs).collect();
         session.run(&named).unwrap()
     };
     let found = run(&mut backward, &inputs);
+    for (standard, fused) in found.iter().zip(run(&mut session(&graph), &inputs)) {
+        assert_close(standard, &fused);
+    }
     let largest = found[1..].iter().flat_map(|t| &t.values).fold(0.0f32, |m, v| m.max(v.abs()));
     const STEP: f32 = 1e-2;
     for i in 0..inputs.len() {
@@ -77,6 +83,14 @@ fn check_at(mut inputs: Vec<Tensor>, seed: u64, build: Build<'_>) -> BTreeSet<&'
         }
     }
     used
+}
+
+/// Equal up to float32 rounding.
+fn assert_close(a: &Tensor, b: &Tensor) {
+    assert_eq!(a.shape, b.shape);
+    let scale = a.values.iter().fold(1.0f32, |most, value| most.max(value.abs()));
+    let off = a.values.iter().zip(&b.values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(off <= 1e-5 * scale, "off by {off} of {scale}");
 }
 
 #[test]
@@ -168,6 +182,48 @@ proptest! {
     fn convolutions(batch in 1..3usize, inputs in 1..4usize, outputs in 1..5usize, kernel in 1..6usize, stride in 1..4usize, more in 0..9usize) {
         check(&[&[batch, inputs, kernel + more], &[outputs, inputs, kernel], &[outputs]], 5, &|g, x| g.conv(x[0], x[1], Some(x[2]), &[stride]));
     }
+}
+
+/// Fused kernels, with more than one piece of work each, against the standard operators they stand for.
+#[test]
+fn fused_operators_equal_standard_ones() {
+    let orders: [&[usize]; 7] =
+        [&[0, 2, 3, 1], &[0, 3, 1, 2], &[0, 1, 3, 2], &[3, 0, 1, 2], &[1, 2, 3, 0], &[0, 2, 1, 3], &[3, 2, 1, 0]];
+    let mut used = BTreeSet::new();
+    for (shape, order) in [[3, 101, 8, 9], [2, 40, 17, 33], [1, 300, 5, 16]].iter().flat_map(|s| orders.map(|o| (s, o)))
+    {
+        let mut graph = Graph::new();
+        let x = graph.input("x", TensorType::f32(*shape));
+        let n = shape[order[3]];
+        let (scale, bias) = (graph.input("scale", TensorType::f32([n])), graph.input("bias", TensorType::f32([n])));
+        let turned = graph.transpose(x, order);
+        let normal = graph.layer_norm(turned, scale, bias);
+        let positive = graph.relu(normal);
+        let weights = graph.f32(graph.shape(positive).to_vec(), noise(9, graph.shape(positive)).values);
+        let product = graph.mul(positive, weights);
+        let loss = graph.sum_all(product);
+        let gradients = gradients(&mut graph, loss, &[x, scale, bias]).unwrap();
+        for (name, value) in ["y", "dx", "dscale", "dbias"].into_iter().zip([normal].into_iter().chain(gradients)) {
+            graph.output(name, value);
+        }
+        let inputs = [noise(1, shape), noise(2, &[n]), noise(3, &[n])];
+        let [standard, fused] = [Kernels::Standard, Kernels::Fused].map(|kernels| {
+            let mut graph = graph.clone();
+            select_kernels(&mut graph, kernels);
+            prune(&mut graph);
+            if kernels == Kernels::Fused {
+                used.extend(graph.nodes().iter().filter(|n| !n.operator.domain.is_empty()).map(|n| n.operator.name));
+            }
+            session(&graph).run(&[("x", &inputs[0]), ("scale", &inputs[1]), ("bias", &inputs[2])]).unwrap()
+        });
+        for (standard, fused) in standard.iter().zip(&fused) {
+            assert_close(standard, fused);
+        }
+    }
+    assert_eq!(
+        used.into_iter().collect::<Vec<_>>(),
+        ["BatchTranspose", "LayerNorm", "LayerNormGradient", "ReluGradient"]
+    );
 }
 
 #[test]

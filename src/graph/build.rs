@@ -193,6 +193,13 @@ impl Graph {
         self.apply1("Pad", &[x, pads], Attributes::new())
     }
 
+    /// Frames of `length` rows of x [n, rows, width], each `advance` after the last: [n count, length width].
+    pub(super) fn frames(&mut self, x: Value, advance: usize, length: usize, count: usize) -> Value {
+        let int = |value: usize| Attribute::Int(value as i64);
+        let attributes = attributes([("advance", int(advance)), ("length", int(length)), ("count", int(count))]);
+        self.apply1("Frames", &[x], attributes)
+    }
+
     /// Convolution without padding: x [batch, in, spatial..], weight [out, in, kernel..], strides per spatial axis.
     pub fn conv(&mut self, x: Value, weight: Value, bias: Option<Value>, strides: &[usize]) -> Value {
         let inputs: Vec<_> = [x, weight].into_iter().chain(bias).collect();

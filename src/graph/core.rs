@@ -139,6 +139,12 @@ impl Graph {
         self.inputs.retain(|(other, _)| other != name);
     }
 
+    /// Takes all nodes out, to be put back one by one, with others or other inputs.
+    pub(super) fn take_nodes(&mut self) -> Vec<Node> {
+        self.made.retain(|_, values| self.values[values[0].0 as usize].constant.is_some());
+        std::mem::take(&mut self.nodes)
+    }
+
     /// The node that `value` is an output of.
     pub(super) fn producer(&self, value: Value) -> Option<&Node> {
         // Values are numbered as they are made, so nodes are in the order of their outputs.

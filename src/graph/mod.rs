@@ -11,11 +11,14 @@ mod operators;
 #[expect(unreachable_pub, clippy::doc_overindented_list_items, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod prune;
+mod target;
 mod tensor;
 
 pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
 pub use autodiff::gradients;
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
-pub use operators::{Operator, find as find_operator};
+pub(crate) use operators::as_batch_transpose;
+pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};
 pub use prune::prune;
+pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 use prost::Message;
 
 use super::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
+use super::operators::FUSED_DOMAIN;
 use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_proto::DataType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
@@ -55,7 +56,7 @@ pub fn to_onnx(graph: &Graph, defaults: &[InputDefault], info: &ModelInfo) -> Ve
         ir_version: Some(IR_VERSION),
         producer_name: Some(env!("CARGO_PKG_NAME").into()),
         producer_version: Some(env!("CARGO_PKG_VERSION").into()),
-        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(OPSET) }],
+        opset_import: writer.opsets(),
         graph: Some(proto),
         metadata_props: info.metadata.iter().map(entry).collect(),
         ..Default::default()
@@ -80,6 +81,14 @@ impl<'a> Writer<'a> {
         let named = graph.outputs.iter().chain(&graph.inputs);
         names.extend(named.map(|(name, value)| (*value, name.clone())));
         Self { graph, names, used }
+    }
+
+    fn opsets(&self) -> Vec<OperatorSetIdProto> {
+        let fused = self.graph.nodes.iter().any(|node| node.operator.domain == FUSED_DOMAIN);
+        let domains = [("", OPSET)].into_iter().chain(fused.then_some((FUSED_DOMAIN, 1)));
+        domains
+            .map(|(name, version)| OperatorSetIdProto { domain: Some(name.into()), version: Some(version) })
+            .collect()
     }
 
     fn constants(&self) -> impl Iterator<Item = TensorProto> {
@@ -110,6 +119,7 @@ impl<'a> Writer<'a> {
         NodeProto {
             name: node.outputs.first().map(|value| format!("n{}", value.0)),
             op_type: Some(node.operator.name.into()),
+            domain: Some(node.operator.domain.into()),
             input: node.inputs.iter().map(|input| input.as_ref().map(name).unwrap_or_default()).collect(),
             output,
             attribute: node.attributes.iter().map(|(name, value)| attribute(name, value)).collect(),

@@ -7,6 +7,7 @@ use ort::ep::{CUDA, ExecutionProvider};
 
 use super::error::RuntimeError;
 use crate::config::{Device, Precision};
+use crate::graph::Kernels;
 
 /// A place where the library may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,6 +136,14 @@ pub fn providers(_: &Library) -> Vec<&'static str> {
 }
 
 impl Provider {
+    /// The operators that step graphs for this provider may use.
+    pub fn kernels(self) -> Kernels {
+        match self {
+            Self::Cpu => Kernels::Fused,
+            Self::Cuda { .. } => Kernels::Standard,
+        }
+    }
+
     /// The provider for `training.device`: CUDA if asked for, or if `auto` and both library and driver have it.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! ONNX Runtime: finding and loading the library, providers, sessions, bound buffers. The only place with `ort`.
 
 mod error;
+mod kernels;
 mod library;
 mod session;
 mod stepper;

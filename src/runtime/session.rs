@@ -4,6 +4,7 @@ use ort::ep::CUDA;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::error::RuntimeError;
+use super::kernels;
 use super::library::{Library, Provider};
 
 /// A float32 tensor in host memory.
@@ -46,6 +47,10 @@ impl Session {
             Provider::Cuda { .. } => GraphOptimizationLevel::Disable,
         };
         let mut builder = builder.with_optimization_level(level).map_err(RuntimeError::ort(doing))?;
+        if provider == Provider::Cpu {
+            let fused = kernels::domain().map_err(RuntimeError::ort(doing))?;
+            builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
+        }
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }

@@ -3,12 +3,12 @@
 use super::StepGraph;
 use super::loss::outcome;
 use super::problem::{Problem, to_radians};
-use crate::graph::{Graph, ModelInfo, TensorType, prune, to_onnx};
+use crate::graph::{Graph, Kernels, ModelInfo, TensorType, prune, select_kernels, to_onnx};
 use crate::model::{Weights, total_elements};
 use crate::runtime::StepperSpec;
 
 /// Builds the evaluation step; with `predictions`, its last result is the predicted angles in radians.
-pub fn evaluation_step(problem: &Problem, predictions: bool) -> StepGraph {
+pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -> StepGraph {
     let mut graph = Graph::new();
     let parameters = problem.model.parameters();
     let elements = total_elements(&parameters);
@@ -24,6 +24,7 @@ pub fn evaluation_step(problem: &Problem, predictions: bool) -> StepGraph {
         graph.output("prediction", radians);
         results.push(("prediction".to_owned(), graph.shape(radians).to_vec()));
     }
+    select_kernels(&mut graph, kernels);
     prune(&mut graph);
     let spec = StepperSpec {
         state: vec![("parameters".to_owned(), None, elements)],

@@ -5,7 +5,7 @@ use super::loss::outcome;
 use super::optimizer::{self, HYPER, HYPER_ELEMENTS, OptimizerState};
 use super::problem::Problem;
 use crate::config::TrainingConfig;
-use crate::graph::{Graph, ModelInfo, TensorType, gradients, prune, to_onnx};
+use crate::graph::{Graph, Kernels, ModelInfo, TensorType, gradients, prune, select_kernels, to_onnx};
 use crate::model::{Dropout, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
@@ -18,7 +18,7 @@ const PARAMETERS: &str = "parameters";
 ///
 /// # Errors
 /// The model has operators without gradient.
-pub fn training_step(problem: &Problem, config: &TrainingConfig) -> Result<StepGraph, String> {
+pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, String> {
     let mut graph = Graph::new();
     let parameters = problem.model.parameters();
     let elements = total_elements(&parameters);
@@ -49,6 +49,7 @@ pub fn training_step(problem: &Problem, config: &TrainingConfig) -> Result<StepG
     }
     spec.inputs.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
     spec.results = outcome.outputs(&mut graph);
+    select_kernels(&mut graph, kernels);
     prune(&mut graph);
     // A model may have dropout configured and no place for it, such as a decoder of one LSTM layer.
     if dropout.is_some() {
@@ -66,7 +67,7 @@ pub fn training_step(problem: &Problem, config: &TrainingConfig) -> Result<StepG
 ///
 /// # Errors
 /// As [`training_step`].
-pub fn gradient_graph(problem: &Problem) -> Result<Vec<u8>, String> {
+pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, String> {
     let mut graph = Graph::new();
     let parameters = problem.model.parameters();
     let flat = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));
@@ -81,6 +82,7 @@ pub fn gradient_graph(problem: &Problem) -> Result<Vec<u8>, String> {
     for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
         graph.output(&parameter.name, gradient);
     }
+    select_kernels(&mut graph, kernels);
     prune(&mut graph);
     Ok(to_onnx(&graph, &[], &ModelInfo::default()))
 }

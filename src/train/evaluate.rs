@@ -73,7 +73,7 @@ pub fn evaluate(
         return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
     }
     let (normalization, shape) = (&checkpoint.normalization, gather.shape);
-    let graph = evaluation_step(&normalization.problem(config, &model, shape), true);
+    let graph = evaluation_step(&normalization.problem(config, &model, shape), true, provider.kernels());
     let mut evaluator = Evaluator::new(library, provider, graph)?;
     evaluator.set_parameters(checkpoint.parameters())?;
 

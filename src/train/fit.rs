@@ -76,8 +76,8 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let library = runtime::load(ort_lib.as_deref())?;
     let provider = Provider::choose(&library, config.training.device, config.training.precision)?;
     let normalization = Normalization::new(cache.manifest());
-    let graph = training_step(&normalization.problem(&config, &model, train.shape), &config.training)
-        .map_err(TrainError::Usage)?;
+    let problem = normalization.problem(&config, &model, train.shape);
+    let graph = training_step(&problem, &config.training, provider.kernels()).map_err(TrainError::Usage)?;
     listener.event(&Event::Started {
         parameters: total_elements(&model.parameters()),
         provider: format!("{provider}, ONNX Runtime {}", library.version),
@@ -237,7 +237,8 @@ impl Validation {
         model: &Model,
         gather: Arc<Gather>,
     ) -> Result<Self, TrainError> {
-        let graph = || evaluation_step(&normalization.problem(config, model, gather.shape), false);
+        let problem = normalization.problem(config, model, gather.shape);
+        let graph = || evaluation_step(&problem, false, provider.kernels());
         let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
         Ok(Self { gather, evaluator, workers, prefetch })

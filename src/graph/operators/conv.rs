@@ -4,10 +4,13 @@ use super::super::autodiff::Adjoints;
 use super::super::build::{attributes, ints};
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, op, ty};
+use super::{Operator, fused, op, ty};
 
-pub(super) static OPERATORS: &[Operator] =
-    &[op("Conv", conv, Some(conv_gradient)), op("ConvTranspose", conv_transpose, None)];
+pub(super) static OPERATORS: &[Operator] = &[
+    op("Conv", conv, Some(conv_gradient)),
+    op("ConvTranspose", conv_transpose, None),
+    fused("Frames", frames, Some(expand_frames)),
+];
 
 /// Attributes that only their default is supported of.
 fn check_plain(node: &Node, spatial: usize) -> Result<(), String> {
@@ -58,6 +61,39 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
         shape.push((x[i + 2] - 1) * stride + weight[i + 2] + extra[i] as usize);
     }
     Ok(vec![TensorType::f32(shape)])
+}
+
+/// Frames of x [n, rows, width]: frame i of `count` is rows [i advance, i advance + length), with zeros beyond the
+/// last row; all of them as [n count, length width].
+fn frames(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let x = ty(graph, node, 0)?;
+    let [n, _, width] = x.shape[..] else { return Err(format!("{x} is not [n, rows, width]")) };
+    let (_, length, count) = framing(node);
+    Ok(vec![TensorType::new(x.dtype, [n * count, length * width])])
+}
+
+/// Advance, length and count of frames.
+fn framing(node: &Node) -> (usize, usize, usize) {
+    let attribute = |name| node.int(name, 1) as usize;
+    (attribute("advance"), attribute("length"), attribute("count"))
+}
+
+/// Frames put together from pieces of `advance` rows.
+fn expand_frames(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (x, (advance, length, count)) = (node.input(0), framing(node));
+    let [n, rows, width] = graph.shape(x)[..] else { unreachable!("checked by inference") };
+    let pieces = length.div_ceil(advance);
+    let needed = (count + pieces - 1) * advance;
+    let x = if rows > needed { graph.slice(x, 1, 0, needed) } else { graph.pad(x, 1, 0, needed - rows) };
+    let x = graph.reshape(x, &[n, count + pieces - 1, advance * width]);
+    let parts: Vec<_> = (0..pieces)
+        .map(|piece| {
+            let shifted = graph.slice(x, 1, piece, piece + count);
+            graph.slice(shifted, 2, 0, advance.min(length - piece * advance) * width)
+        })
+        .collect();
+    let joined = graph.concat(&parts, 2);
+    vec![graph.reshape(joined, &[n * count, length * width])]
 }
 
 fn conv_gradient(
@@ -149,24 +185,10 @@ fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usize], str
     let blocks = rows_out.div_ceil(block);
     let wide = stride * in_channels;
     let reach = block + steps - 1;
-    // Pieces of `block` steps that a row of x is put together from.
-    let pieces = reach.div_ceil(block);
     let x = graph.reshape(x, &[others, rows_in, in_channels]);
-    let needed = (blocks + pieces - 1) * block * stride;
-    let x = if rows_in > needed { graph.slice(x, 1, 0, needed) } else { graph.pad(x, 1, 0, needed - rows_in) };
-    let x = graph.reshape(x, &[others, blocks + pieces - 1, block * wide]);
-    let under: Vec<_> = (0..pieces)
-        .map(|piece| {
-            let width = block.min(reach - piece * block);
-            let shifted = graph.slice(x, 1, piece, piece + blocks);
-            graph.slice(shifted, 2, 0, width * wide)
-        })
-        .collect();
-    let under = graph.concat(&under, 2);
-    let under = graph.reshape(under, &[others * blocks, reach * wide]);
+    let under = graph.frames(x, block * stride, reach * stride, blocks);
     let dy = graph.reshape(dy, &[others, rows_out, out_channels]);
-    let dy = graph.pad(dy, 1, 0, blocks * block - rows_out);
-    let dy = graph.reshape(dy, &[others * blocks, block * out_channels]);
+    let dy = graph.frames(dy, block, block, blocks);
 
     let product = graph.gemm(dy, under, None, true, false);
     let product = graph.reshape(product, &[block, out_channels, reach, wide]);

@@ -1,9 +1,9 @@
 //! Elementwise arithmetic, activations, comparisons and selection.
 
 use super::super::autodiff::Adjoints;
-use super::super::core::{Graph, Node, Value};
+use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
-use super::{Operator, broadcast, op, reduce_to, ty};
+use super::{Operator, broadcast, fused, op, reduce_to, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Abs", unary, Some(abs)),
@@ -26,6 +26,7 @@ pub(super) static OPERATORS: &[Operator] = &[
     op("Less", compare, Some(nothing)),
     op("Where", select_type, Some(select)),
     op("Cast", cast, Some(cast_gradient)),
+    fused("ReluGradient", binary, Some(expand_relu_gradient)),
 ];
 
 type Wanted<'a> = &'a dyn Fn(Value) -> bool;
@@ -113,12 +114,7 @@ unary_gradient!(leaky_relu, |g, node, x, y, dy| {
 });
 unary_gradient!(neg, |g, node, x, y, dy| g.neg(dy));
 // y > 0 exactly where x > 0, and y is alive anyway where it feeds the next layer's weight gradient.
-unary_gradient!(relu, |g, node, x, y, dy| {
-    let zero = g.scalar(0.0);
-    let positive = g.greater(y, zero);
-    let slope = g.to_f32(positive);
-    g.mul(dy, slope)
-});
+unary_gradient!(relu, |g, node, x, y, dy| g.apply1("ReluGradient", &[dy, y], Attributes::new()));
 unary_gradient!(sigmoid, |g, node, x, y, dy| {
     let one = g.scalar(1.0);
     let rest = g.sub(one, y);
@@ -136,6 +132,14 @@ unary_gradient!(tanh, |g, node, x, y, dy| {
     let slope = g.sub(one, square);
     g.mul(dy, slope)
 });
+
+/// dy where y > 0, else 0.
+fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let zero = graph.scalar(0.0);
+    let positive = graph.greater(node.input(1), zero);
+    let slope = graph.to_f32(positive);
+    vec![graph.mul(node.input(0), slope)]
+}
 
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.
 macro_rules! binary_gradient {

@@ -8,6 +8,8 @@ mod norm;
 mod reduce;
 mod shape;
 
+pub(crate) use shape::as_batch_transpose;
+
 use super::autodiff::Adjoints;
 use super::core::{Graph, Node, Value};
 use super::tensor::TensorType;
@@ -19,17 +21,32 @@ type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, String>;
 /// its outputs, and which inputs are wanted.
 type Gradient = fn(&mut Graph, &Node, &[Option<Value>], &dyn Fn(Value) -> bool, &mut Adjoints) -> Result<(), String>;
 
-/// An ONNX operator.
+/// Writes a fused operator as standard ones; gives the values that replace its outputs.
+type Expand = fn(&mut Graph, &Node) -> Vec<Value>;
+
+/// An operator of ONNX, or a fused one of this project's own domain ([`FUSED_DOMAIN`]).
 #[derive(Debug)]
 pub struct Operator {
     pub name: &'static str,
+    /// Empty: ONNX's own.
+    pub domain: &'static str,
     pub(super) infer: Infer,
     /// `None`: not differentiable, or not yet.
     pub(super) gradient: Option<Gradient>,
+    /// How a fused operator is written for providers that have no kernel of it. `None`: a standard operator, or one
+    /// that only ever stands in for it.
+    pub(super) expand: Option<Expand>,
 }
 
+/// Domain of the operators that `runtime::kernels` implements.
+pub const FUSED_DOMAIN: &str = "emg";
+
 const fn op(name: &'static str, infer: Infer, gradient: Option<Gradient>) -> Operator {
-    Operator { name, infer, gradient }
+    Operator { name, domain: "", infer, gradient, expand: None }
+}
+
+const fn fused(name: &'static str, infer: Infer, expand: Option<Expand>) -> Operator {
+    Operator { name, domain: FUSED_DOMAIN, infer, gradient: None, expand }
 }
 
 /// All operators, by family.

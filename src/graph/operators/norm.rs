@@ -1,11 +1,15 @@
 //! Layer normalization over the last axis.
 
 use super::super::autodiff::Adjoints;
-use super::super::core::{Graph, Node, Value};
+use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, op, ty};
+use super::{Operator, axis, fused, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[op("LayerNormalization", layer_norm, Some(layer_norm_gradient))];
+pub(super) static OPERATORS: &[Operator] = &[
+    op("LayerNormalization", layer_norm, Some(layer_norm_gradient)),
+    fused("LayerNorm", layer_norm, None),
+    fused("LayerNormGradient", gradient_types, Some(expand_gradient)),
+];
 
 /// Outputs: y, mean and 1 / standard deviation; the last two with the normalized axis as 1.
 fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
@@ -26,12 +30,6 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x, statistics.clone(), statistics])
 }
 
-/// With n features, xhat = (x - mean) / std and u = scale * dy:
-/// dx = (u - mean(u) - xhat * mean(u * xhat)) / std.
-///
-/// c = u - mean(u) = dy P, with P = diag(scale) (I - 1/n), is one product that reads each row once; and because c
-/// has mean zero, mean(u * xhat) = mean(c * x) / std. So dx = c / std - x b + mean b with b = mean(c * x) / std^3,
-/// where everything but c and x is one number per row.
 fn layer_norm_gradient(
     graph: &mut Graph,
     node: &Node,
@@ -42,44 +40,64 @@ fn layer_norm_gradient(
     if grads[1].is_some() || grads[2].is_some() {
         return Err("LayerNormalization: no gradient through its mean and deviation outputs".into());
     }
-    let (x, scale) = (node.input(0), node.input(1));
+    let dy = grads[0].expect("the first output was reached");
+    let (x, scale, bias) = (node.input(0), node.input(1), node.inputs.get(2).copied().flatten());
+    let inputs = [dy, x, scale, node.outputs[1], node.outputs[2]];
+    let gradients = graph.apply("LayerNormGradient", &inputs, Attributes::new());
+    for (input, gradient) in [Some(x), Some(scale), bias].into_iter().zip(gradients) {
+        if let Some(input) = input.filter(|input| wanted(*input)) {
+            adjoints.add(input, gradient);
+        }
+    }
+    Ok(())
+}
+
+/// Inputs: dy, x, scale, mean and 1 / standard deviation. Outputs: dx, dscale, dbias.
+fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (dy, x, scale) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
+    if dy != x {
+        return Err(format!("the gradient {dy} is not of x's shape {x}"));
+    }
+    Ok(vec![x, scale.clone(), scale])
+}
+
+/// With n features, xhat = (x - mean) / std and u = scale * dy:
+/// dx = (u - mean(u) - xhat * mean(u * xhat)) / std.
+///
+/// c = u - mean(u) = dy P, with P = diag(scale) (I - 1/n), is one product that reads each row once; and because c
+/// has mean zero, mean(u * xhat) = mean(c * x) / std. So dx = c / std - x b + mean b with b = mean(c * x) / std^3,
+/// where everything but c and x is one number per row.
+fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let [dy, x, scale, mean, inverse_std] = std::array::from_fn(|i| node.input(i));
     let shape = graph.shape(x).to_vec();
     let n = *shape.last().expect("checked by inference");
     let rows = shape.iter().product::<usize>() / n;
-    let dy = graph.reshape(grads[0].expect("the first output was reached"), &[rows, n]);
-    let flat = graph.reshape(x, &[rows, n]);
-    let (mean, inverse_std) = (graph.reshape(node.outputs[1], &[rows, 1]), graph.reshape(node.outputs[2], &[rows, 1]));
-    if wanted(scale) {
-        // sum(dy * xhat) = sum(dy * x / std) - sum(dy * mean / std), each a product with one number per row.
-        let products = graph.mul(dy, flat);
-        let of_products = graph.reshape(inverse_std, &[1, rows]);
-        let of_gradient = graph.mul(mean, inverse_std);
-        let of_gradient = graph.reshape(of_gradient, &[1, rows]);
-        let (raw, shift) = (graph.matmul(of_products, products), graph.matmul(of_gradient, dy));
-        let gradient = graph.sub(raw, shift);
-        let gradient = graph.reshape(gradient, &[n]);
-        adjoints.add(scale, gradient);
-    }
-    if let Some(bias) = node.inputs.get(2).copied().flatten().filter(|bias| wanted(*bias)) {
-        adjoints.add_row_sum(bias, dy);
-    }
-    if wanted(x) {
-        let centre: Vec<_> = (0..n * n).map(|i| f32::from(u8::from(i / n == i % n)) - 1.0 / n as f32).collect();
-        let centre = graph.f32([n, n], centre);
-        let column = graph.reshape(scale, &[n, 1]);
-        let projection = graph.mul(column, centre);
-        let centred = graph.matmul(dy, projection);
-        let product = graph.mul(centred, flat);
-        let share = graph.reduce_mean(product, &[1], true);
-        let square = graph.mul(inverse_std, inverse_std);
-        let cube = graph.mul(square, inverse_std);
-        let slope = graph.mul(share, cube);
-        let (across, along) = (graph.mul(centred, inverse_std), graph.mul(flat, slope));
-        let offset = graph.mul(mean, slope);
-        let difference = graph.sub(across, along);
-        let dx = graph.add(difference, offset);
-        let dx = graph.reshape(dx, &shape);
-        adjoints.add(x, dx);
-    }
-    Ok(())
+    let (dy, flat) = (graph.reshape(dy, &[rows, n]), graph.reshape(x, &[rows, n]));
+    let (mean, inverse_std) = (graph.reshape(mean, &[rows, 1]), graph.reshape(inverse_std, &[rows, 1]));
+
+    // sum(dy * xhat) = sum(dy * x / std) - sum(dy * mean / std), each a product with one number per row.
+    let products = graph.mul(dy, flat);
+    let of_products = graph.reshape(inverse_std, &[1, rows]);
+    let of_gradient = graph.mul(mean, inverse_std);
+    let of_gradient = graph.reshape(of_gradient, &[1, rows]);
+    let (raw, shift) = (graph.matmul(of_products, products), graph.matmul(of_gradient, dy));
+    let dscale = graph.sub(raw, shift);
+    let dscale = graph.reshape(dscale, &[n]);
+    let dbias = graph.sum_rows(dy);
+
+    let centre: Vec<_> = (0..n * n).map(|i| f32::from(u8::from(i / n == i % n)) - 1.0 / n as f32).collect();
+    let centre = graph.f32([n, n], centre);
+    let column = graph.reshape(scale, &[n, 1]);
+    let projection = graph.mul(column, centre);
+    let centred = graph.matmul(dy, projection);
+    let product = graph.mul(centred, flat);
+    let share = graph.reduce_mean(product, &[1], true);
+    let square = graph.mul(inverse_std, inverse_std);
+    let cube = graph.mul(square, inverse_std);
+    let slope = graph.mul(share, cube);
+    let (across, along) = (graph.mul(centred, inverse_std), graph.mul(flat, slope));
+    let offset = graph.mul(mean, slope);
+    let difference = graph.sub(across, along);
+    let dx = graph.add(difference, offset);
+    vec![graph.reshape(dx, &shape), dscale, dbias]
 }

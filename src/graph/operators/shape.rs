@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{DYNAMIC_BATCH, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, broadcast, constant_ints, op, reduce_to, ty};
+use super::{Operator, axis, broadcast, constant_ints, fused, op, reduce_to, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Concat", concat, Some(concat_gradient)),
@@ -13,6 +13,7 @@ pub(super) static OPERATORS: &[Operator] = &[
     op("Slice", slice, Some(slice_gradient)),
     op("Split", split, Some(split_gradient)),
     op("Transpose", transpose, Some(transpose_gradient)),
+    fused("BatchTranspose", transpose, None),
 ];
 
 type Wanted<'a> = &'a dyn Fn(Value) -> bool;
@@ -61,6 +62,20 @@ fn transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let x = ty(graph, node, 0)?;
     let shape: Vec<_> = order(node, x.rank())?.into_iter().map(|i| x.shape[i]).collect();
     Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+/// The [batch, rows, columns] -> [batch, columns, rows] that a transpose amounts to, if it does.
+pub(crate) fn as_batch_transpose(shape: &[usize], order: &[usize]) -> Option<[usize; 3]> {
+    // Leading axes that stay are the batch; of the rest, what was last comes first.
+    let lead = order.iter().enumerate().take_while(|(i, from)| i == *from).count();
+    let turned: Vec<_> = (lead..shape.len()).collect();
+    let cut = (1..turned.len()).find(|cut| {
+        let (rows, columns) = turned.split_at(*cut);
+        order[lead..].iter().eq(columns.iter().chain(rows))
+    })?;
+    let product = |axes: &[usize]| axes.iter().map(|axis| shape[*axis]).product::<usize>();
+    let (rows, columns) = turned.split_at(cut);
+    Some([shape[..lead].iter().product(), product(rows), product(columns)])
 }
 
 fn transpose_gradient(

@@ -1,0 +1,71 @@
+//! From the operators that differentiation uses to those that a provider has.
+
+use std::collections::HashMap;
+
+use super::core::{Attribute, Graph, Node, Value};
+use super::operators::{self, as_batch_transpose};
+use super::tensor::DType;
+
+/// Which operators a graph may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kernels {
+    /// ONNX's own only: what every provider, and every other program, runs.
+    Standard,
+    /// Also this project's fused operators, which the CPU has kernels of.
+    Fused,
+}
+
+/// Rewrites the graph for these kernels. Without fused ones, each fused operator becomes standard ones; with them,
+/// standard operators that have a faster kernel are exchanged.
+pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
+    match kernels {
+        Kernels::Standard => expand(graph),
+        Kernels::Fused => exchange(graph),
+    }
+}
+
+fn expand(graph: &mut Graph) {
+    let mut replaced: HashMap<Value, Value> = HashMap::new();
+    for mut node in graph.take_nodes() {
+        for input in node.inputs.iter_mut().flatten() {
+            *input = replaced.get(input).copied().unwrap_or(*input);
+        }
+        match node.operator.expand {
+            None => graph.nodes.push(node),
+            Some(expand) => {
+                let values = expand(graph, &node);
+                replaced.extend(node.outputs.iter().copied().zip(values));
+            }
+        }
+    }
+    for (_, output) in &mut graph.outputs {
+        *output = replaced.get(output).copied().unwrap_or(*output);
+    }
+}
+
+/// ONNX Runtime transposes on one thread and normalizes without vector instructions.
+fn exchange(graph: &mut Graph) {
+    for i in 0..graph.nodes.len() {
+        if let Some(name) = faster(graph, &graph.nodes[i]) {
+            graph.nodes[i].operator = operators::find(name).expect("in the table");
+        }
+    }
+}
+
+fn faster(graph: &Graph, node: &Node) -> Option<&'static str> {
+    /// Below this, calling a kernel of our own costs more than it saves.
+    const WORTHWHILE: usize = 1 << 14;
+    let ty = graph.ty(node.outputs[0]);
+    if ty.dtype != DType::F32 || ty.elements() < WORTHWHILE {
+        return None;
+    }
+    match node.operator.name {
+        "LayerNormalization" => Some("LayerNorm"),
+        "Transpose" => {
+            let Some(Attribute::Ints(order)) = node.attributes.get("perm") else { return None };
+            let order: Vec<_> = order.iter().map(|axis| *axis as usize).collect();
+            as_batch_transpose(graph.shape(node.input(0)), &order).map(|_| "BatchTranspose")
+        }
+        _ => None,
+    }
+}

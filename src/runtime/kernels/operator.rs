@@ -1,0 +1,196 @@
+//! What makes an operator of a function over slices.
+
+use std::sync::{Arc, Mutex};
+
+use ort::operator::{
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
+    ShapeInferenceContext,
+};
+use ort::value::{Shape, TensorElementType, ValueType};
+
+use super::{elementwise, frames, layer_norm, transpose};
+use crate::graph::FUSED_DOMAIN;
+
+/// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
+pub(super) struct Workers<'a> {
+    context: &'a ComputeContext,
+}
+
+impl Workers<'_> {
+    pub(super) fn each<P: Send>(&self, pieces: Vec<P>, work: impl Fn(P) + Sync + Send) -> Result<(), String> {
+        let pieces: Vec<_> = pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect();
+        let run = |i: usize| {
+            // Each piece is asked for once, so nobody waits here.
+            let piece = pieces[i].lock().ok().and_then(|mut piece| piece.take());
+            if let Some(piece) = piece {
+                work(piece);
+            }
+        };
+        // Automatic batching: 0.
+        self.context.par_for(pieces.len(), 0, run).map_err(|error| error.to_string())
+    }
+}
+
+/// A tensor given to a kernel.
+#[derive(Clone, Copy)]
+pub(super) struct Input<'a> {
+    pub(super) shape: &'a [usize],
+    pub(super) values: &'a [f32],
+}
+
+/// Attributes a kernel may have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Settings {
+    pub(super) epsilon: f32,
+    pub(super) order: Vec<i64>,
+    /// Advance, length and count of frames.
+    pub(super) framing: [usize; 3],
+}
+
+impl Settings {
+    fn new(epsilon: f32, order: Vec<i64>, int: impl Fn(&str) -> Option<i64>) -> Self {
+        let framing = ["advance", "length", "count"].map(|name| int(name).unwrap_or_default() as usize);
+        Self { epsilon, order, framing }
+    }
+}
+
+/// Shapes of the outputs, from those of the inputs.
+type Shapes = fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>;
+/// Fills the outputs, which have those shapes.
+type Compute = fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>;
+
+/// A fused operator over float32 tensors.
+struct Fused {
+    name: &'static str,
+    inputs: usize,
+    outputs: usize,
+    shapes: Shapes,
+    compute: Compute,
+}
+
+/// The domain with every fused operator.
+pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
+    let operators = [
+        Fused {
+            name: "LayerNorm",
+            inputs: 3,
+            outputs: 3,
+            shapes: layer_norm::forward_shapes,
+            compute: layer_norm::forward,
+        },
+        Fused {
+            name: "LayerNormGradient",
+            inputs: 5,
+            outputs: 3,
+            shapes: layer_norm::gradient_shapes,
+            compute: layer_norm::gradient,
+        },
+        Fused {
+            name: "ReluGradient",
+            inputs: 2,
+            outputs: 1,
+            shapes: elementwise::shapes,
+            compute: elementwise::relu_gradient,
+        },
+        Fused {
+            name: "BatchTranspose",
+            inputs: 1,
+            outputs: 1,
+            shapes: transpose::shapes,
+            compute: transpose::batch_transpose,
+        },
+        Fused { name: "Frames", inputs: 1, outputs: 1, shapes: frames::shapes, compute: frames::frames },
+    ];
+    let domain = OperatorDomain::new(FUSED_DOMAIN)?;
+    operators.into_iter().try_fold(domain, OperatorDomain::add).map(Arc::new)
+}
+
+impl Operator for Fused {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        (0..self.inputs).map(|_| OperatorInput::required(TensorElementType::Float32))
+    }
+
+    /// All but the first may be left out where nothing needs them.
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        let output = |i| match i {
+            0 => OperatorOutput::required(TensorElementType::Float32),
+            _ => OperatorOutput::optional(TensorElementType::Float32),
+        };
+        (0..self.outputs).map(output)
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let (epsilon, order) = (context.get("epsilon"), context.get("perm"));
+        let settings = Settings::new(epsilon.unwrap_or_default(), order.unwrap_or_default(), |name| context.get(name));
+        let (name, shapes, compute, inputs) = (self.name, self.shapes, self.compute, self.inputs);
+        Ok(Box::new(move |context: &ComputeContext| {
+            run(context, inputs, &settings, shapes, compute)
+                .map_err(|error| ort::Error::new(format!("{name}: {error}")))
+        }))
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        let settings = Settings::new(0.0, context.attr("perm").unwrap_or_default(), |name| context.attr(name).ok());
+        let dims = |ty: &ValueType| match ty {
+            ValueType::Tensor { shape, .. } => shape.iter().map(|dim| usize::try_from(*dim).ok()).collect(),
+            _ => None,
+        };
+        let Some(known) = context.inputs().iter().map(dims).collect::<Option<Vec<Vec<usize>>>>() else { return Ok(()) };
+        let shapes = (self.shapes)(&known, &settings).map_err(ort::Error::new)?;
+        for (i, shape) in shapes.into_iter().enumerate() {
+            let shape = Shape::new(shape.into_iter().map(|dim| dim as i64));
+            let dimension_symbols = ort::value::SymbolicDimensions::empty(shape.len());
+            // Fails for an optional output that is left out.
+            let ty = ValueType::Tensor { ty: TensorElementType::Float32, shape, dimension_symbols };
+            let _ = context.set_output(i, &ty);
+        }
+        Ok(())
+    }
+}
+
+fn run(
+    context: &ComputeContext,
+    count: usize,
+    settings: &Settings,
+    shapes: Shapes,
+    compute: Compute,
+) -> Result<(), String> {
+    let text = |error: ort::Error| error.to_string();
+    let values = (0..count)
+        .map(|i| context.input(i).map_err(text)?.ok_or_else(|| format!("input {i} is missing")))
+        .collect::<Result<Vec<_>, _>>()?;
+    let tensors =
+        values.iter().map(|value| value.try_extract_tensor::<f32>().map_err(text)).collect::<Result<Vec<_>, _>>()?;
+    let dims: Vec<Vec<_>> = tensors.iter().map(|(shape, _)| shape.iter().map(|dim| *dim as usize).collect()).collect();
+    let inputs: Vec<_> = dims.iter().zip(&tensors).map(|(shape, (_, values))| Input { shape, values }).collect();
+    let wanted = shapes(&dims, settings)?;
+    let mut given = wanted
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+            context.output(i, shape).map_err(text)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    // Outputs that nobody takes are computed all the same, aside.
+    let mut aside: Vec<_> = given
+        .iter()
+        .zip(&wanted)
+        .map(|(value, shape)| if value.is_some() { Vec::new() } else { vec![0.0; shape.iter().product()] })
+        .collect();
+    let mut outputs = given
+        .iter_mut()
+        .zip(&mut aside)
+        .map(|(value, aside)| match value {
+            Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
+            None => Ok(aside.as_mut_slice()),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    compute(&inputs, settings, &mut outputs, &Workers { context })
+}
