@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
-use super::encode::Prepared;
+use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Split};
@@ -17,7 +17,9 @@ use super::settings::{CacheSettings, FORMAT, NORMALIZER, SegmentSettings};
 use super::sink::SegmentSink;
 use super::statistics::Moments;
 use super::store::{BuildFolder, Store};
-use crate::recording::{Attributes, Found, Metadata, MetadataRow, Recording, RecordingError, Stamp, TableLayout, find};
+use crate::recording::{
+    Attributes, Found, Metadata, MetadataRow, ReadPools, Recording, RecordingError, Stamp, TableLayout, find,
+};
 
 /// What to build.
 pub struct BuildOptions {
@@ -130,6 +132,7 @@ struct Builder<'a> {
     /// Key of the settings that facts in the memo hold under.
     facts_key: Key,
     layout: TableLayout,
+    pools: ReadPools,
     inputs: Vec<Input>,
     recordings_read: usize,
     segments_written: usize,
@@ -162,6 +165,7 @@ impl<'a> Builder<'a> {
             segment_settings,
             facts_key,
             layout,
+            pools: ReadPools::default(),
             inputs,
             recordings_read,
             segments_written,
@@ -236,7 +240,7 @@ impl<'a> Builder<'a> {
     /// Opens, hashes and measures one input.
     fn read(&self, input: usize) -> Scanned {
         let input = &self.inputs[input];
-        let recording = Recording::open(&input.found.path, &self.layout)?;
+        let recording = Recording::open(&input.found.path, &self.layout, &self.pools)?;
         let (hash, measured) = measure(&recording, &self.segment_settings)?;
         Ok((recording, hash.into(), measured))
     }
@@ -451,11 +455,12 @@ impl<'a> Builder<'a> {
     ) -> Result<(), CacheError> {
         self.announce("cache", inputs);
         let mut sink = SegmentSink::new(self.store, tmp, &self.segment_settings, self.options.segment_bytes);
-        let mut learned = Vec::new();
+        let (mut learned, encoded) = (Vec::new(), EncodedPools::default());
         {
             let this = &*self;
-            let produce =
-                |i: usize| this.read(inputs[i]).map(|(r, key, m)| Prepared::new(r, key, m, &this.segment_settings));
+            let produce = |i: usize| {
+                this.read(inputs[i]).map(|(r, key, m)| Prepared::new(r, key, m, &this.segment_settings, &encoded))
+            };
             let threads = Self::threads();
             ordered(inputs.len(), threads, threads + 1, produce, |i, prepared| {
                 let input = &this.inputs[inputs[i]];

@@ -4,7 +4,7 @@ use super::error::CacheError;
 use super::keys::Key;
 use super::measure::Measured;
 use super::settings::SegmentSettings;
-use crate::recording::{Recording, RecordingError, Rows};
+use crate::recording::{Buffer, Field, Pool, Recording, RecordingError, Rows};
 
 /// Takes a block of EMG rows and the same rows' angles.
 pub(crate) type Sink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), CacheError> + 'a;
@@ -14,22 +14,39 @@ pub(crate) struct Prepared {
     pub(crate) recording: Recording,
     pub(crate) blake3: Key,
     pub(crate) measured: Measured,
-    pub(crate) rows: Option<(Vec<u8>, Vec<u8>)>,
+    pub(crate) rows: Option<(Buffer, Buffer)>,
+}
+
+/// Buffers for encoded rows.
+#[derive(Debug, Default)]
+pub(crate) struct EncodedPools {
+    emg: Pool,
+    angles: Pool,
 }
 
 impl Prepared {
-    pub(crate) fn new(recording: Recording, blake3: Key, measured: Measured, settings: &SegmentSettings) -> Self {
+    pub(crate) fn new(
+        recording: Recording,
+        blake3: Key,
+        measured: Measured,
+        settings: &SegmentSettings,
+        pools: &EncodedPools,
+    ) -> Self {
         let mut prepared = Self { recording, blake3, measured, rows: None };
         if prepared.recording.is_in_memory() {
-            let (mut emg, mut angles) = (Vec::new(), Vec::new());
-            let whole = prepared.encode(settings, &mut |e, a| {
-                emg.extend_from_slice(e);
-                angles.extend_from_slice(a);
+            let encoder = Encoder::new(&prepared.recording, &prepared.measured, settings);
+            let rows = prepared.measured.rows as usize;
+            let (emg_bytes, angle_bytes) = encoder.row_bytes();
+            let (mut emg, mut angles) = (pools.emg.take(rows * emg_bytes), pools.angles.take(rows * angle_bytes));
+            let whole = prepared.recording.visit(&mut |first, rows| {
+                let (first, end) = (first as usize, first as usize + rows.len());
+                let emg = &mut emg[first * emg_bytes..end * emg_bytes];
+                encoder.encode(rows, emg, &mut angles[first * angle_bytes..end * angle_bytes]);
                 Ok(())
             });
             // An error is met again, and reported, when the rows are written.
-            prepared.rows = whole.is_ok().then_some((emg, angles));
-            if prepared.rows.is_some() {
+            if whole.is_ok() {
+                prepared.rows = Some((emg, angles));
                 prepared.recording = prepared.recording.without_rows();
             }
         }
@@ -40,17 +57,16 @@ impl Prepared {
     pub(crate) fn encode(&self, settings: &SegmentSettings, f: &mut Sink<'_>) -> Result<(), CacheError> {
         const BLOCK_ROWS: usize = 16_384;
         let encoder = Encoder::new(&self.recording, &self.measured, settings);
-        let (mut emg, mut angles) = (Vec::new(), Vec::new());
+        let (emg_bytes, angle_bytes) = encoder.row_bytes();
+        let (mut emg, mut angles) = (vec![0; BLOCK_ROWS * emg_bytes], vec![0; BLOCK_ROWS * angle_bytes]);
         let mut failure = None;
         self.recording
             .visit(&mut |_, rows| {
                 for start in (0..rows.len()).step_by(BLOCK_ROWS) {
-                    emg.clear();
-                    angles.clear();
-                    for i in start..(start + BLOCK_ROWS).min(rows.len()) {
-                        encoder.push(rows, i, &mut emg, &mut angles);
-                    }
-                    if let Err(error) = f(&emg, &angles) {
+                    let block = rows.part(start, (start + BLOCK_ROWS).min(rows.len()));
+                    let (emg, angles) = (&mut emg[..block.len() * emg_bytes], &mut angles[..block.len() * angle_bytes]);
+                    encoder.encode(block, emg, angles);
+                    if let Err(error) = f(emg, angles) {
                         let path = self.recording.path().to_owned();
                         failure = Some(error);
                         return Err(RecordingError::Changed { path });
@@ -63,31 +79,31 @@ impl Prepared {
 }
 
 /// Turns rows of a recording into rows of a segment.
-struct Encoder<'a> {
-    recording: &'a Recording,
-    mean: Vec<f64>,
-    divisor: Vec<f64>,
+struct Encoder {
+    emg: Field,
+    angles: Field,
+    /// Mean and divisor of each channel, where EMG is normalized by recording.
+    scale: Option<(Vec<f64>, Vec<f64>)>,
 }
 
-impl<'a> Encoder<'a> {
-    fn new(recording: &'a Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
-        let channels = recording.emg().width;
-        let (mean, divisor) = if settings.emg_by_recording {
-            (measured.emg.mean.clone(), measured.emg.divisor())
-        } else {
-            (vec![0.0; channels], vec![1.0; channels])
-        };
-        Self { recording, mean, divisor }
+impl Encoder {
+    fn new(recording: &Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
+        let scale = settings.emg_by_recording.then(|| (measured.emg.mean.clone(), measured.emg.divisor()));
+        Self { emg: recording.emg(), angles: recording.angles(), scale }
     }
 
-    fn push(&self, rows: Rows<'_>, i: usize, emg: &mut Vec<u8>, angles: &mut Vec<u8>) {
-        let row = rows.row(i);
-        self.recording.emg().for_each(row, |channel, value| {
-            let scaled = (value - self.mean[channel]) / self.divisor[channel];
-            emg.extend_from_slice(&(scaled as f32).to_le_bytes());
-        });
+    /// Bytes of an encoded row's EMG and angles.
+    fn row_bytes(&self) -> (usize, usize) {
+        (4 * self.emg.width, 4 * self.angles.width)
+    }
+
+    fn encode(&self, rows: Rows<'_>, emg: &mut [u8], angles: &mut [u8]) {
+        match &self.scale {
+            Some((mean, divisor)) => rows.scaled(&self.emg, mean, divisor, emg),
+            None => rows.cast(&self.emg, emg),
+        }
         // Failed rows are kept as they are: the mask, not the value, says that they failed.
-        self.recording.angles().for_each(row, |_, value| angles.extend_from_slice(&(value as f32).to_le_bytes()));
+        rows.cast(&self.angles, angles);
     }
 }
 

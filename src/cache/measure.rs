@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::SegmentSettings;
 use super::statistics::Moments;
 use crate::config::Statistics;
-use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun, is_failed};
+use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun, for_each_failed, is_failed};
 
 /// What one pass finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,26 +87,29 @@ impl<'a> Measurer<'a> {
 
     fn block(&mut self, first: u64, rows: Rows<'_>) -> Result<(), RecordingError> {
         let (emg, angles, time) = (self.recording.emg(), self.recording.angles(), self.recording.time());
-        for (i, row) in rows.iter().enumerate() {
-            let index = first + i as u64;
-            let valid = !is_failed(&angles, row);
-            self.runs.push(valid);
-            let mut finite = true;
-            emg.for_each(row, |channel, value| {
-                self.emg_values[channel] = value;
-                finite &= (value as f32).is_finite();
-            });
-            if !finite {
-                return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: index });
+        let mut infinite = None;
+        rows.for_each_magnitude(&emg, |i, magnitude| {
+            if magnitude >= f32::INFINITY.to_bits() {
+                infinite.get_or_insert(i);
             }
-            if self.samples.takes(index) {
+        });
+        if let Some(i) = infinite {
+            return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: first + i as u64 });
+        }
+        for_each_failed(&angles, rows, |i, failed| {
+            self.runs.push(!failed);
+            if self.samples.takes(first + i as u64) {
+                let row = rows.row(i);
+                emg.for_each(row, |channel, value| self.emg_values[channel] = value);
                 self.emg.push(&self.emg_values);
-                if valid {
+                if !failed {
                     angles.for_each(row, |joint, value| self.angle_values[joint] = value);
                     self.joint_angles.push(&self.angle_values);
                 }
             }
-            if let Some(time) = time {
+        });
+        if let Some(time) = time {
+            for row in rows.iter() {
                 time.for_each(row, |_, now| {
                     self.time_gaps += u64::from(self.last_time.is_some_and(|last| now - last > self.longest_step));
                     self.last_time = Some(now);

@@ -5,7 +5,7 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Condvar, Mutex};
 
 /// Runs `produce(0..count)` on `threads` threads and `consume(i, result)` here, in order of i. At most `window`
-/// results exist at once. Stops at the first error of `consume`.
+/// results exist at once. Stops at the first error of `consume`. One thread does all by itself.
 ///
 /// # Errors
 /// That error.
@@ -16,12 +16,15 @@ pub(crate) fn ordered<T: Send, E>(
     produce: impl Fn(usize) -> T + Sync,
     mut consume: impl FnMut(usize, T) -> Result<(), E>,
 ) -> Result<(), E> {
+    if threads <= 1 {
+        return (0..count).try_for_each(|i| consume(i, produce(i)));
+    }
     let gate =
         Gate { state: Mutex::new(GateState { started: 0, consumed: 0, stopped: false }), opened: Condvar::new() };
     let window = window.max(1);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(window);
-        for _ in 0..threads.clamp(1, count.max(1)) {
+        for _ in 0..threads.min(count) {
             let (sender, gate, produce) = (sender.clone(), &gate, &produce);
             scope.spawn(move || {
                 while let Some(i) = gate.enter(count, window) {
@@ -118,5 +121,6 @@ mod tests {
         assert_eq!(result, Err(10));
         assert!(made.load(SeqCst) < 30);
         assert_eq!(ordered(0, 2, 2, |_| (), |_, ()| Err(())), Ok(()));
+        assert_eq!(ordered(5, 1, 2, |i| i, |i, same| if i == 3 { Err(same) } else { Ok(()) }), Err(3));
     }
 }

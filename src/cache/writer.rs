@@ -52,8 +52,8 @@ impl SegmentWriter {
 
     /// Appends rows of both arrays.
     pub(crate) fn write(&mut self, emg: &[u8], angles: &[u8]) -> Result<(), CacheError> {
-        self.emg.write(emg)?;
-        self.angles.write(angles)
+        let (emg, angles) = rayon::join(|| self.emg.write(emg), || self.angles.write(angles));
+        emg.and(angles)
     }
 
     /// Completes the files and syncs them. Returns the index, its BLAKE3 and the folder, ready to publish.

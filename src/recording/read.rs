@@ -14,6 +14,7 @@ use super::attributes::Attributes;
 use super::chunks::{self, Chunk, Filter};
 use super::error::RecordingError;
 use super::library;
+use super::pool::{Buffer, Pool};
 use super::rows::{Field, Rows};
 use super::table::{Storage, Table, TableLayout};
 
@@ -52,8 +53,17 @@ impl Stamp {
 }
 
 enum Bytes {
-    Whole(Vec<u8>),
+    Whole(Buffer),
     File(File),
+    /// Let go of.
+    Gone,
+}
+
+/// Buffers for whole files and for decoded rows.
+#[derive(Debug, Clone, Default)]
+pub struct ReadPools {
+    whole: Pool,
+    decoded: Pool,
 }
 
 /// An open recording.
@@ -64,7 +74,8 @@ pub struct Recording {
     layout: TableLayout,
     table: Table,
     /// Rows of a short recording that had to be decoded, so that a second pass need not decode again.
-    decoded: OnceLock<Vec<u8>>,
+    decoded: OnceLock<Buffer>,
+    pools: ReadPools,
 }
 
 type Visitor<'a> = dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError> + 'a;
@@ -74,7 +85,7 @@ impl Recording {
     ///
     /// # Errors
     /// [`RecordingError`]: unreadable, of another layout, or with a header that the file's size belies.
-    pub fn open(path: &Path, layout: &TableLayout) -> Result<Self, RecordingError> {
+    pub fn open(path: &Path, layout: &TableLayout, pools: &ReadPools) -> Result<Self, RecordingError> {
         let io = |error| RecordingError::io(path, error);
         let file = File::open(path).map_err(io)?;
         let stat = file.metadata().map_err(io)?;
@@ -84,14 +95,14 @@ impl Recording {
         let stamp = Stamp::from_stat(&stat);
         let table = Table::open(path, layout, stamp.bytes)?;
         let bytes = if stamp.bytes <= WHOLE_BYTES {
-            let mut whole = vec![0; stamp.bytes as usize];
+            let mut whole = pools.whole.take(stamp.bytes as usize);
             file.read_exact_at(&mut whole, 0).map_err(|error| shrunk(path, error))?;
             Bytes::Whole(whole)
         } else {
             Bytes::File(file)
         };
-        let recording =
-            Self { path: path.to_owned(), stamp, bytes, layout: layout.clone(), table, decoded: OnceLock::new() };
+        let (path, layout, pools) = (path.to_owned(), layout.clone(), pools.clone());
+        let recording = Self { path, stamp, bytes, layout, table, decoded: OnceLock::new(), pools };
         recording.check_unchanged()?;
         Ok(recording)
     }
@@ -99,7 +110,7 @@ impl Recording {
     /// Lets go of the rows in memory; what the header said stays.
     #[must_use]
     pub fn without_rows(mut self) -> Self {
-        self.bytes = Bytes::Whole(Vec::new());
+        self.bytes = Bytes::Gone;
         self.decoded = OnceLock::new();
         self
     }
@@ -167,6 +178,7 @@ impl Recording {
                 self.visit_contiguous(&mut reader, *address, Some(&mut hasher), f)?;
                 reader.hash_range(&mut hasher, end, self.stamp.bytes)?;
             }
+            (Bytes::Gone, _) => unreachable!("rows were let go of"),
             (Bytes::File(file), _) => {
                 let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
                 reader.hash_range(&mut hasher, 0, self.stamp.bytes)?;
@@ -193,11 +205,8 @@ impl Recording {
             }
             (_, Bytes::Whole(_)) if self.is_in_memory() => {
                 if self.decoded.get().is_none() {
-                    let mut rows = Vec::with_capacity(self.decoded_bytes() as usize);
-                    self.decode(&mut |_, block| {
-                        block.iter().for_each(|row| rows.extend_from_slice(row));
-                        Ok(())
-                    })?;
+                    let mut rows = self.pools.decoded.take(self.decoded_bytes() as usize);
+                    self.decode_whole(&mut rows)?;
                     let _ = self.decoded.set(rows);
                 }
                 let rows = self.decoded.get().expect("set above");
@@ -217,6 +226,36 @@ impl Recording {
             Storage::Chunked { chunk_rows, filters, chunks } => self.visit_chunks(*chunk_rows, filters, chunks, f),
             _ => library::visit(&self.path, &self.layout, &self.table, f),
         }
+    }
+
+    /// Decodes all rows of a short recording to `out`.
+    fn decode_whole(&self, out: &mut [u8]) -> Result<(), RecordingError> {
+        let row_bytes = self.table.row_bytes;
+        if let (Storage::Chunked { chunk_rows, filters, chunks }, Bytes::Whole(bytes)) =
+            (&self.table.storage, &self.bytes)
+        {
+            let chunk_bytes = chunk_rows * row_bytes;
+            let mut decoder = chunks::Decoder::new(filters, chunk_bytes);
+            let mut last = Vec::new();
+            for chunk in chunks {
+                let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
+                let out = &mut out[chunk.first_row as usize * row_bytes..];
+                let failed = |message| RecordingError::damaged(&self.path, message);
+                if out.len() >= chunk_bytes {
+                    decoder.decode(stored, chunk, &mut out[..chunk_bytes]).map_err(failed)?;
+                } else {
+                    last.resize(chunk_bytes, 0);
+                    decoder.decode(stored, chunk, &mut last).map_err(failed)?;
+                    out.copy_from_slice(&last[..out.len()]);
+                }
+            }
+            return Ok(());
+        }
+        self.decode(&mut |first, block| {
+            let start = first as usize * row_bytes;
+            out[start..start + block.bytes().len()].copy_from_slice(block.bytes());
+            Ok(())
+        })
     }
 
     fn visit_contiguous(
@@ -251,26 +290,26 @@ impl Recording {
     ) -> Result<(), RecordingError> {
         let chunk_bytes = chunk_rows * self.table.row_bytes;
         let decode = |chunk: &Chunk| -> Result<Vec<u8>, RecordingError> {
+            let mut decoder = chunks::Decoder::new(filters, chunk_bytes);
+            let mut out = vec![0; chunk_bytes];
             let decoded = match &self.bytes {
                 Bytes::Whole(bytes) => {
                     let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
-                    chunks::decode(stored, chunk, filters, chunk_bytes)
+                    decoder.decode(stored, chunk, &mut out)
                 }
                 Bytes::File(file) => {
                     let mut stored = vec![0; chunk.size];
                     file.read_exact_at(&mut stored, chunk.address).map_err(|error| shrunk(&self.path, error))?;
-                    chunks::decode(&stored, chunk, filters, chunk_bytes)
+                    decoder.decode(&stored, chunk, &mut out)
                 }
+                Bytes::Gone => unreachable!("rows were let go of"),
             };
-            decoded.map_err(|message| RecordingError::damaged(&self.path, message))
+            decoded.map(|()| out).map_err(|message| RecordingError::damaged(&self.path, message))
         };
         let mut emit = |chunk: &Chunk, decoded: &[u8]| {
             let rows = chunk_rows.min((self.table.rows - chunk.first_row) as usize);
             f(chunk.first_row, Rows::new(&decoded[..rows * self.table.row_bytes], self.table.row_bytes))
         };
-        if self.is_in_memory() {
-            return chunks.iter().try_for_each(|chunk| emit(chunk, &decode(chunk)?));
-        }
         for group in chunks.chunks((BLOCK_BYTES / chunk_bytes).max(1)) {
             let decoded: Vec<_> = group.par_iter().map(decode).collect::<Result<_, _>>()?;
             for (chunk, bytes) in group.iter().zip(&decoded) {

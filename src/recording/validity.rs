@@ -5,9 +5,24 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::rows::Field;
+use super::rows::{Field, Rows};
 
 const TOLERANCE: f64 = 1e-8;
+
+/// [`is_failed`] for each row, from the largest magnitude of its angles. A magnitude that float32 rounds to more
+/// than the tolerance, or less, need not be so in float64, so such a row is looked at again.
+pub fn for_each_failed(angles: &Field, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
+    let near = TOLERANCE as f32;
+    let (below, above) = (near.next_down().to_bits(), near.next_up().to_bits());
+    rows.for_each_magnitude(angles, |i, magnitude| {
+        let failed = if (below..=above).contains(&magnitude) {
+            is_failed(angles, rows.row(i))
+        } else {
+            magnitude < below || magnitude >= f32::INFINITY.to_bits()
+        };
+        f(i, failed);
+    });
+}
 
 /// A maximal stretch of valid rows: (first row, rows), relative to the recording.
 pub type ValidRun = (u64, u64);
@@ -64,6 +79,25 @@ mod tests {
         assert!(failed(&[1.0, f32::NAN, 1.0]));
         assert!(failed(&[1.0, 1.0, f32::INFINITY]));
         assert!(!failed(&[0.0, 0.0, 1.0]));
+    }
+
+    #[test]
+    fn blocks_of_rows_fail_as_rows_do() {
+        let near = 1e-8f64 as f32;
+        let mut values = vec![0.0, near, near.next_up(), near.next_down(), -near, 1e-9, f32::NAN, f32::INFINITY, 3.0];
+        values.extend((0..600).map(|i| if i % 7 < 3 { 0.0 } else { i as f32 }));
+        let row = |value: f32| [value.to_le_bytes(), (value / 2.0).to_le_bytes()].concat();
+        let bytes: Vec<_> = values.iter().flat_map(|value| row(*value)).collect();
+        for field in [Field { offset: 0, width: 2, double: false }, Field { offset: 4, width: 1, double: false }] {
+            let rows = Rows::new(&bytes, 8);
+            let mut seen = Vec::new();
+            for_each_failed(&field, rows, |i, failed| seen.push((i, failed)));
+            assert_eq!(seen, (0..values.len()).map(|i| (i, is_failed(&field, rows.row(i)))).collect::<Vec<_>>());
+        }
+        let doubles: Vec<_> =
+            [1e-8f64, 1.000_000_01e-8, 0.999_999_99e-8, 1e300, 0.0, f64::NAN].map(f64::to_le_bytes).concat();
+        let (field, rows) = (Field { offset: 0, width: 1, double: true }, Rows::new(&doubles, 8));
+        for_each_failed(&field, rows, |i, failed| assert_eq!(failed, is_failed(&field, rows.row(i)), "{i}"));
     }
 
     #[test]
