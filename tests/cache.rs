@@ -36,6 +36,7 @@ fn every_layout_becomes_the_cache_that_numpy_computes() {
                 "data.eval_window=60",
                 "data.eval_stride=60",
             ],
+            &["data.normalize_emg=recording", "data.dtype=float16"],
         ] {
             let sets: Vec<_> = sizes.iter().chain(settings).flat_map(|set| ["--set", set]).collect();
             let (key, _) = bench.build(&[&SMALL, sets.as_slice(), &["data"]].concat());
@@ -223,7 +224,7 @@ fn wrong_usage_exits_with_2_and_says_what_is_right() {
         (&["build", "--set", "data.windowsize=3", "data"], "data.window_size"),
         (&["build", "--set", "data.stride=0", "data"], "data.stride: expected 1 to"),
         (&["build", "--config", "nowhere.yaml", "data"], "presets: default"),
-        (&["build", "--set", "data.dtype=float16", "data"], "not supported yet"),
+        (&["build", "--set", "data.dtype=int8", "data"], "float16"),
         (&["build"], "data.dataset_path"),
         (&["build", "--sett", "x"], "--set"),
     ];

@@ -1,9 +1,14 @@
 //! From recorded rows to a segment's rows: EMG normalized where it is by recording, angles cast to float32.
 
+use std::path::Path;
+
+use half::f16;
+
 use super::error::CacheError;
 use super::keys::Key;
 use super::measure::Measured;
 use super::settings::SegmentSettings;
+use crate::config::Dtype;
 use crate::recording::{Buffer, Field, Pool, Recording, RecordingError, Rows};
 
 /// Takes a block of EMG rows and the same rows' angles.
@@ -41,8 +46,7 @@ impl Prepared {
             let whole = prepared.recording.visit(&mut |first, rows| {
                 let (first, end) = (first as usize, first as usize + rows.len());
                 let emg = &mut emg[first * emg_bytes..end * emg_bytes];
-                encoder.encode(rows, emg, &mut angles[first * angle_bytes..end * angle_bytes]);
-                Ok(())
+                encoder.encode(rows, emg, &mut angles[first * angle_bytes..end * angle_bytes])
             });
             // An error is met again, and reported, when the rows are written.
             if whole.is_ok() {
@@ -65,7 +69,7 @@ impl Prepared {
                 for start in (0..rows.len()).step_by(BLOCK_ROWS) {
                     let block = rows.part(start, (start + BLOCK_ROWS).min(rows.len()));
                     let (emg, angles) = (&mut emg[..block.len() * emg_bytes], &mut angles[..block.len() * angle_bytes]);
-                    encoder.encode(block, emg, angles);
+                    encoder.encode(block, emg, angles)?;
                     if let Err(error) = f(emg, angles) {
                         let path = self.recording.path().to_owned();
                         failure = Some(error);
@@ -79,25 +83,53 @@ impl Prepared {
 }
 
 /// Turns rows of a recording into rows of a segment.
-struct Encoder {
+struct Encoder<'a> {
+    path: &'a Path,
     emg: Field,
     angles: Field,
     /// Mean and divisor of each channel, where EMG is normalized by recording.
     scale: Option<(Vec<f64>, Vec<f64>)>,
+    dtype: Dtype,
 }
 
-impl Encoder {
-    fn new(recording: &Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
+impl<'a> Encoder<'a> {
+    fn new(recording: &'a Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
         let scale = settings.emg_by_recording.then(|| (measured.emg.mean.clone(), measured.emg.divisor()));
-        Self { emg: recording.emg(), angles: recording.angles(), scale }
+        let (path, emg, angles) = (recording.path(), recording.emg(), recording.angles());
+        Self { path, emg, angles, scale, dtype: settings.dtype }
     }
 
     /// Bytes of an encoded row's EMG and angles.
     fn row_bytes(&self) -> (usize, usize) {
-        (4 * self.emg.width, 4 * self.angles.width)
+        (self.dtype.bytes() * self.emg.width, self.dtype.bytes() * self.angles.width)
     }
 
-    fn encode(&self, rows: Rows<'_>, emg: &mut [u8], angles: &mut [u8]) {
+    fn encode(&self, rows: Rows<'_>, emg: &mut [u8], angles: &mut [u8]) -> Result<(), RecordingError> {
+        if self.dtype == Dtype::Float32 {
+            self.encode_f32(rows, emg, angles);
+            return Ok(());
+        }
+        /// Converted at once: what stays in the second-level cache.
+        const BLOCK_ROWS: usize = 1024;
+        let (emg_bytes, angle_bytes) = self.row_bytes();
+        let (mut wide_emg, mut wide_angles) =
+            (vec![0; 2 * BLOCK_ROWS * emg_bytes], vec![0; 2 * BLOCK_ROWS * angle_bytes]);
+        for start in (0..rows.len()).step_by(BLOCK_ROWS) {
+            let block = rows.part(start, (start + BLOCK_ROWS).min(rows.len()));
+            let end = start + block.len();
+            let (wide_emg, wide_angles) =
+                (&mut wide_emg[..2 * block.len() * emg_bytes], &mut wide_angles[..2 * block.len() * angle_bytes]);
+            self.encode_f32(block, wide_emg, wide_angles);
+            let whole = halve(wide_emg, &mut emg[start * emg_bytes..end * emg_bytes])
+                & halve(wide_angles, &mut angles[start * angle_bytes..end * angle_bytes]);
+            if !whole {
+                return Err(RecordingError::TooLarge { path: self.path.to_owned() });
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_f32(&self, rows: Rows<'_>, emg: &mut [u8], angles: &mut [u8]) {
         match &self.scale {
             Some((mean, divisor)) => rows.scaled(&self.emg, mean, divisor, emg),
             None => rows.cast(&self.emg, emg),
@@ -105,6 +137,18 @@ impl Encoder {
         // Failed rows are kept as they are: the mask, not the value, says that they failed.
         rows.cast(&self.angles, angles);
     }
+}
+
+/// Rounds float32 to float16; false if a number became infinite.
+fn halve(wide: &[u8], out: &mut [u8]) -> bool {
+    let mut whole = true;
+    for (wide, out) in wide.as_chunks::<4>().0.iter().zip(out.as_chunks_mut::<2>().0) {
+        let value = f32::from_le_bytes(*wide);
+        let half = f16::from_f32(value);
+        whole &= half.is_finite() || !value.is_finite();
+        *out = half.to_le_bytes();
+    }
+    whole
 }
 
 #[cfg(test)]

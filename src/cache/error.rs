@@ -18,6 +18,8 @@ pub enum CacheError {
     NoCache { store: PathBuf, key: String, hint: String },
     #[error("{store}: `{prefix}` names {} caches: {}", .keys.len(), .keys.join(", "))]
     Ambiguous { store: PathBuf, prefix: String, keys: Vec<String> },
+    #[error("{store}: cache {key} has no pin")]
+    NotPinned { store: PathBuf, key: String },
     #[error("`{given}` is not a cache key: expected at least 8 hexadecimal digits")]
     BadKey { given: String },
     #[error("{} of {total} recordings cannot be used (data.on_bad_recording: skip leaves them out):\n{}", .bad.len(), list(.bad))]
@@ -28,6 +30,8 @@ pub enum CacheError {
         "the same content lies in two splits: `{first}` ({first_split}) and `{second}` ({second_split}) are one recording; remove one, or give both the same split"
     )]
     Leakage { first: String, first_split: String, second: String, second_split: String },
+    #[error("{path}: cannot stage: {message}")]
+    Stage { path: PathBuf, message: String },
     #[error("{message}")]
     Split { message: String },
 }

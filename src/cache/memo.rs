@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,14 +40,18 @@ pub(crate) struct Memo {
     file: Option<PathBuf>,
     entries: BTreeMap<PathBuf, Entry>,
     changed: bool,
+    saved: Instant,
 }
+
+/// How long a build that is killed may have hashed in vain.
+const SAVE_EVERY: Duration = Duration::from_secs(20);
 
 impl Memo {
     /// Reads the memo of the store at `root`; what cannot be read is empty.
     pub(crate) fn load(root: &Path) -> Self {
         let file = memo_file(root);
         let entries = file.as_deref().and_then(read).unwrap_or_default();
-        Self { file, entries, changed: false }
+        Self { file, entries, changed: false, saved: Instant::now() }
     }
 
     /// What is known of `path`, if it has not changed since.
@@ -67,9 +72,21 @@ impl Memo {
         entry.facts.insert(settings, facts);
     }
 
+    /// Writes the memo if that was long ago.
+    pub(crate) fn save_now_and_then(&mut self) {
+        if self.saved.elapsed() > SAVE_EVERY {
+            self.save();
+        }
+    }
+
     /// Writes the memo if anything is new. Failure costs time at the next build, nothing else.
     pub(crate) fn save(&mut self) {
+        self.saved = Instant::now();
         let Some(file) = self.file.as_deref().filter(|_| self.changed) else { return };
+        // Another builder may have learned something meanwhile.
+        for (path, entry) in read(file).unwrap_or_default() {
+            self.entries.entry(path).or_insert(entry);
+        }
         let write = || -> std::io::Result<()> {
             let folder = file.parent().expect("a file in a folder");
             std::fs::create_dir_all(folder)?;

@@ -5,8 +5,18 @@ use std::path::Path;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::{Manifest, ManifestRecording};
+use super::rows::Io;
 use super::segment::{Segment, SegmentIndex, SegmentRecording};
+use super::stage::Stage;
 use super::store::Store;
+
+/// How a cache's rows are reached.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    pub io: Io,
+    /// Where to copy segments to, before they are opened there.
+    pub stage: Option<Stage>,
+}
 
 /// An open cache.
 #[derive(Debug)]
@@ -28,17 +38,22 @@ pub struct CacheRecording<'a> {
 }
 
 impl Cache {
-    /// Opens cache `key` of the store at `root`. Reads metadata only; rows are mapped.
+    /// Opens cache `key` of the store at `root`. Reads metadata only, unless segments have to be staged.
     ///
     /// # Errors
     /// Anything missing, damaged, truncated or inconsistent, named.
-    pub fn open(root: &Path, key: &Key) -> Result<Self, CacheError> {
+    pub fn open(root: &Path, key: &Key, access: &Access) -> Result<Self, CacheError> {
         let store = Store::open(root)?;
         let manifest = Manifest::read(&store, key)?;
-        let segments = indexes(&store, &manifest)?
+        let indexes = indexes(&store, &manifest)?;
+        let folders = match &access.stage {
+            Some(stage) => stage.bring(&store, &manifest, &indexes)?,
+            None => manifest.segments.iter().map(|segment| store.segment_path(&segment.key)).collect(),
+        };
+        let segments = indexes
             .into_iter()
-            .zip(&manifest.segments)
-            .map(|(index, segment)| Segment::open(store.segment_path(&segment.key), index))
+            .zip(folders)
+            .map(|(index, folder)| Segment::open(folder, index, access.io))
             .collect::<Result<Vec<_>, _>>()?;
         let positions = positions(&store, &manifest, segments.iter().map(Segment::index))?;
         Ok(Self { key: key.clone(), manifest, segments, positions })

@@ -1,15 +1,14 @@
 //! A segment: its index (segment.json), checked in full before anything is believed, and its mapped rows.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use memmap2::{Advice, Mmap};
 use serde::{Deserialize, Serialize};
 
 use super::error::CacheError;
 use super::keys::Key;
 use super::measure::Measured;
+use super::rows::{Io, StoredRows};
 use super::sealed;
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
 use super::statistics::Moments;
@@ -75,20 +74,19 @@ impl SegmentIndex {
     }
 
     pub(crate) fn emg_shape(&self) -> ShardShape {
-        ShardShape::new(self.rows, self.settings.emg_channels)
+        ShardShape::new(self.rows, self.settings.emg_channels, self.settings.dtype)
     }
 
     pub(crate) fn angles_shape(&self) -> ShardShape {
-        ShardShape::new(self.rows, self.settings.joint_angles_channels)
+        ShardShape::new(self.rows, self.settings.joint_angles_channels, self.settings.dtype)
     }
 
     /// The metadata files that belong to a segment of this shape.
     pub(crate) fn metadata_files(&self) -> [(&'static str, Vec<u8>); 3] {
-        let settings = &self.settings;
         [
             ("zarr.json", zarr::group_metadata()),
-            ("emg/zarr.json", zarr::array_metadata(self.rows, settings.emg_channels, "channel")),
-            ("joint_angles/zarr.json", zarr::array_metadata(self.rows, settings.joint_angles_channels, "joint")),
+            ("emg/zarr.json", zarr::array_metadata(self.emg_shape(), "channel")),
+            ("joint_angles/zarr.json", zarr::array_metadata(self.angles_shape(), "joint")),
         ]
     }
 
@@ -186,46 +184,21 @@ impl SegmentRecording {
 pub struct Segment {
     folder: PathBuf,
     index: SegmentIndex,
-    emg: Rows,
-    angles: Rows,
+    emg: StoredRows,
+    angles: StoredRows,
     checked: OnceLock<Result<(), String>>,
 }
 
-#[derive(Debug)]
-struct Rows {
-    map: Mmap,
-    row_bytes: usize,
-}
-
-impl Rows {
-    fn map(path: &Path, shape: ShardShape, columns: usize) -> Result<Self, CacheError> {
-        let file = File::open(path).map_err(CacheError::io(path))?;
-        let bytes = file.metadata().map_err(CacheError::io(path))?.len();
-        if bytes != shape.file_bytes() {
-            return Err(CacheError::damaged(path, format!("expected {} bytes, found {bytes}", shape.file_bytes())));
-        }
-        // SAFETY: published segments are never modified or truncated (the store's contract), and the length
-        // was checked above; a store that breaks the contract is what `--io read` is for.
-        let map = unsafe { Mmap::map(&file) }.map_err(CacheError::io(path))?;
-        Ok(Self { map, row_bytes: 4 * columns })
-    }
-
-    fn bytes(&self, first: u64, rows: usize) -> &[u8] {
-        let start = first as usize * self.row_bytes;
-        &self.map[start..start + rows * self.row_bytes]
-    }
-}
-
 impl Segment {
-    /// Opens a segment whose index was read: checks lengths and maps the rows. Its content is read later.
+    /// Opens a segment whose index was read, with its files in `folder`: checks lengths and maps the rows. Its
+    /// content is read later.
     ///
     /// # Errors
     /// A file is missing or has another length.
-    pub(crate) fn open(folder: PathBuf, index: SegmentIndex) -> Result<Self, CacheError> {
+    pub(crate) fn open(folder: PathBuf, index: SegmentIndex, io: Io) -> Result<Self, CacheError> {
         index.check_lengths(&folder)?;
-        let (channels, joints) = (index.settings.emg_channels, index.settings.joint_angles_channels);
-        let emg = Rows::map(&folder.join(EMG_FILE), index.emg_shape(), channels)?;
-        let angles = Rows::map(&folder.join(ANGLES_FILE), index.angles_shape(), joints)?;
+        let emg = StoredRows::open(folder.join(EMG_FILE), index.emg_shape(), io)?;
+        let angles = StoredRows::open(folder.join(ANGLES_FILE), index.angles_shape(), io)?;
         Ok(Self { folder, index, emg, angles, checked: OnceLock::new() })
     }
 
@@ -236,15 +209,13 @@ impl Segment {
     /// Copies EMG rows [first, first + n) to `out` of n x channels.
     ///
     /// # Errors
-    /// The shard index, checked at the first use, is damaged.
+    /// The shard index, checked at the first use, is damaged; with [`Io::Read`], the rows cannot be read.
     ///
     /// # Panics
     /// Rows beyond the segment's.
     pub fn copy_emg(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
         self.check_shard_indexes()?;
-        let rows = out.len() / self.index.settings.emg_channels;
-        bytemuck::cast_slice_mut(out).copy_from_slice(self.emg.bytes(first, rows));
-        Ok(())
+        self.emg.copy(first, out)
     }
 
     /// Copies joint angles likewise, in radians.
@@ -256,31 +227,18 @@ impl Segment {
     /// Rows beyond the segment's.
     pub fn copy_joint_angles(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
         self.check_shard_indexes()?;
-        let rows = out.len() / self.index.settings.joint_angles_channels;
-        bytemuck::cast_slice_mut(out).copy_from_slice(self.angles.bytes(first, rows));
-        Ok(())
+        self.angles.copy(first, out)
     }
 
     /// Asks the kernel to read rows [first, first + rows) of both arrays soon.
     pub fn will_need(&self, first: u64, rows: usize) {
-        for array in [&self.emg, &self.angles] {
-            let start = first as usize * array.row_bytes;
-            // Advice: where it fails, reading still works.
-            let _ = array.map.advise_range(Advice::WillNeed, start, rows * array.row_bytes);
-        }
+        self.emg.will_need(first, rows as u64);
+        self.angles.will_need(first, rows as u64);
     }
 
     fn check_shard_indexes(&self) -> Result<(), CacheError> {
-        let checked = self.checked.get_or_init(|| {
-            let arrays =
-                [(EMG_FILE, &self.emg, self.index.emg_shape()), (ANGLES_FILE, &self.angles, self.index.angles_shape())];
-            for (file, array, shape) in arrays {
-                if array.map[shape.data_bytes() as usize..] != shape.index() {
-                    return Err(format!("{file}: the shard index is damaged; run `emg-cache verify`"));
-                }
-            }
-            Ok(())
-        });
+        let check = || self.emg.check_index().and_then(|()| self.angles.check_index());
+        let checked = self.checked.get_or_init(|| check().map_err(|error| error.to_string()));
         checked.clone().map_err(|message| CacheError::damaged(&self.folder, message))
     }
 }

@@ -160,7 +160,7 @@ impl SegmentSettings {
 
     /// Bytes that `rows` rows take in a segment.
     pub fn bytes(&self, rows: u64) -> u64 {
-        rows.saturating_mul(4 * (self.emg_channels + self.joint_angles_channels) as u64)
+        rows.saturating_mul((self.dtype.bytes() * (self.emg_channels + self.joint_angles_channels)) as u64)
     }
 }
 

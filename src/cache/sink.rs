@@ -1,7 +1,8 @@
 //! Where prepared recordings end: segments, filled in order and published when full.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
+use super::build::Segments;
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::keys::Key;
@@ -28,11 +29,7 @@ impl<'a> SegmentSink<'a> {
         Self { store, tmp, settings, packer: Packer::new(limit), seen: HashSet::new(), writer: None, published: 0 }
     }
 
-    pub(crate) fn add(
-        &mut self,
-        prepared: &Prepared,
-        segments: &mut BTreeMap<Key, (SegmentIndex, Key)>,
-    ) -> Result<(), CacheError> {
+    pub(crate) fn add(&mut self, prepared: &Prepared, segments: &mut Segments) -> Result<(), CacheError> {
         if !self.seen.insert(prepared.blake3.clone()) {
             return Ok(());
         }
@@ -43,20 +40,11 @@ impl<'a> SegmentSink<'a> {
             let folder = self.tmp.path.join(format!("segment-{:016x}", rand::random::<u64>()));
             self.writer = Some(SegmentWriter::create(folder, self.settings)?);
         }
-        let writer = self.writer.as_mut().expect("made above");
-        writer.begin(prepared.blake3.clone(), prepared.measured.clone());
-        match &prepared.rows {
-            Some((emg, angles)) => writer.write(emg, angles)?,
-            None => {
-                prepared.encode(self.settings, &mut |emg, angles| writer.write(emg, angles))?;
-                prepared.recording.check_unchanged()?;
-            }
-        }
-        Ok(())
+        self.writer.as_mut().expect("made above").add(prepared, self.settings)
     }
 
     /// Completes and publishes the segment in progress.
-    pub(crate) fn publish(&mut self, segments: &mut BTreeMap<Key, (SegmentIndex, Key)>) -> Result<(), CacheError> {
+    pub(crate) fn publish(&mut self, segments: &mut Segments) -> Result<(), CacheError> {
         let Some(writer) = self.writer.take().filter(|writer| writer.rows() > 0) else { return Ok(()) };
         let (index, hash, folder) = writer.finish()?;
         let key = index.key();

@@ -58,6 +58,55 @@ impl Store {
         Self::open(root)
     }
 
+    /// Opens the store; a format.json that is damaged or missing beside caches is written anew, and added to `mended`.
+    pub(super) fn open_or_mend(root: &Path, mended: &mut Vec<PathBuf>) -> Result<Self, CacheError> {
+        match Self::open(root) {
+            Err(CacheError::NotAStore { .. }) if root.join("caches").is_dir() && root.join("segments").is_dir() => {
+                let path = root.join("format.json");
+                replace_file(&path, FORMAT_BYTES)?;
+                mended.push(path);
+                Self::open(root)
+            }
+            result => result,
+        }
+    }
+
+    /// Keeps cache `key` from `gc`.
+    ///
+    /// # Errors
+    /// The pin cannot be written.
+    pub fn pin(&self, key: &Key) -> Result<(), CacheError> {
+        let folder = self.root.join("pins");
+        fs::create_dir_all(&folder).map_err(CacheError::io(&folder))?;
+        let path = folder.join(key.to_string());
+        match File::create_new(&path) {
+            Ok(_) => sync_folder(&folder),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(CacheError::io(&path)(error)),
+        }
+    }
+
+    /// Takes a pin back; false if there was none.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn unpin(&self, key: &Key) -> Result<bool, CacheError> {
+        let path = self.root.join("pins").join(key.to_string());
+        match fs::remove_file(&path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(CacheError::io(&path)(error)),
+        }
+    }
+
+    /// Keys of pinned caches, sorted.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn pins(&self) -> Result<Vec<Key>, CacheError> {
+        self.keys_in("pins", "")
+    }
+
     pub fn root(&self) -> &Path {
         &self.root
     }
@@ -210,7 +259,7 @@ fn is_dead(entry: &str, owner: &str) -> bool {
 }
 
 /// Whether nothing below `path` changed for a day: its builder's machine is gone.
-fn is_abandoned(path: &Path) -> bool {
+pub(super) fn is_abandoned(path: &Path) -> bool {
     const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
     let Ok(stat) = fs::symlink_metadata(path) else { return false };
     let old = stat.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > DAY);

@@ -1,5 +1,6 @@
 //! Verification: every byte of a cache against the hashes its manifest leads to.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
@@ -24,48 +25,76 @@ pub struct Damage {
     pub recordings: Vec<String>,
 }
 
-/// Verifies cache `key`: manifest, segment indexes, and every block of every file. `advanced` hears of bytes done.
+/// Verifies the caches `keys`: manifests, segment indexes, and every block of every file, each segment once. With
+/// `orphans`, segments that none of them names too. `advanced` hears of bytes done.
 ///
 /// # Errors
 /// The store itself cannot be read. Damage is not an error but the result.
-pub fn verify(store: &Store, key: &Key, advanced: &(dyn Fn(u64) + Sync)) -> Result<Vec<Damage>, CacheError> {
-    let manifest = match Manifest::read(store, key) {
-        Ok(manifest) => manifest,
-        Err(CacheError::Damaged { path, message }) => {
-            return Ok(vec![Damage { file: path, block: None, what: message, recordings: Vec::new() }]);
-        }
-        Err(error) => return Err(error),
-    };
+pub fn verify(
+    store: &Store,
+    keys: &[Key],
+    orphans: bool,
+    advanced: &(dyn Fn(u64) + Sync),
+) -> Result<Vec<Damage>, CacheError> {
     let mut damage = Vec::new();
-    for (i, segment) in manifest.segments.iter().enumerate() {
-        let folder = store.segment_path(&segment.key);
-        let all = || manifest.recordings.iter().filter(|r| r.segment == i).map(|r| r.name.clone()).collect();
-        match SegmentIndex::read(&folder, &segment.key) {
-            Ok((index, hash)) if hash == segment.blake3 => {
-                damage.extend(verify_segment(&folder, &index, &manifest, i, advanced));
-            }
-            Ok(_) => damage.push(Damage {
-                file: folder.join("segment.json"),
-                block: None,
-                what: "is not the one that the manifest names".into(),
-                recordings: all(),
-            }),
-            Err(error) => damage.push(Damage {
-                file: folder.join("segment.json"),
-                block: None,
-                what: error.to_string(),
-                recordings: all(),
-            }),
+    let mut expected: BTreeMap<Key, Expected> = BTreeMap::new();
+    for key in keys {
+        match Manifest::read(store, key) {
+            Ok(manifest) => expect(&mut expected, manifest),
+            Err(CacheError::Damaged { path, message }) => damage.push(Damage::of_file(path, message)),
+            Err(error) => damage.push(Damage::of_file(store.manifest_path(key), error.to_string())),
         }
     }
+    if orphans {
+        for key in store.segment_keys()? {
+            expected.entry(key).or_default();
+        }
+    }
+    for (key, expected) in expected {
+        let folder = store.segment_path(&key);
+        let what = match SegmentIndex::read(&folder, &key) {
+            Ok((index, hash)) if expected.blake3.as_ref().is_none_or(|blake3| hash == *blake3) => {
+                damage.extend(verify_segment(&folder, &index, &expected.names, advanced));
+                continue;
+            }
+            Ok(_) => "is not the one that the manifest names".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let recordings = expected.names.into_values().flatten().collect();
+        damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
+    }
     Ok(damage)
+}
+
+/// What manifests say of a segment.
+#[derive(Default)]
+struct Expected {
+    /// BLAKE3 of its segment.json.
+    blake3: Option<Key>,
+    /// Names of the recordings by their content.
+    names: BTreeMap<Key, BTreeSet<String>>,
+}
+
+fn expect(expected: &mut BTreeMap<Key, Expected>, manifest: Manifest) {
+    for segment in &manifest.segments {
+        expected.entry(segment.key.clone()).or_default().blake3 = Some(segment.blake3.clone());
+    }
+    for recording in manifest.recordings {
+        let segment = expected.get_mut(&manifest.segments[recording.segment].key).expect("entered above");
+        segment.names.entry(recording.blake3).or_default().insert(recording.name);
+    }
+}
+
+impl Damage {
+    fn of_file(file: PathBuf, what: String) -> Self {
+        Self { file, block: None, what, recordings: Vec::new() }
+    }
 }
 
 fn verify_segment(
     folder: &Path,
     index: &SegmentIndex,
-    manifest: &Manifest,
-    segment: usize,
+    names: &BTreeMap<Key, BTreeSet<String>>,
     advanced: &(dyn Fn(u64) + Sync),
 ) -> Vec<Damage> {
     let blocks: Vec<_> =
@@ -77,7 +106,7 @@ fn verify_segment(
             Ok(stat) => format!("expected {} bytes, found {}", file.bytes, stat.len()),
             Err(error) => error.to_string(),
         };
-        Some(Damage { file: path, block: None, what, recordings: Vec::new() })
+        Some(Damage::of_file(path, what))
     });
     let mut damage: Vec<_> = lengths.collect();
     damage.par_extend(
@@ -85,7 +114,7 @@ fn verify_segment(
             .par_iter()
             .filter_map(|(file, block)| {
                 let what = check_block(folder, file, *block).err()?;
-                let recordings = affected(index, manifest, segment, &file.path, *block);
+                let recordings = affected(index, names, &file.path, *block);
                 Some(Damage { file: folder.join(&file.path), block: Some(*block), what, recordings })
             })
             .collect::<Vec<_>>(),
@@ -94,7 +123,7 @@ fn verify_segment(
     damage
 }
 
-fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), String> {
+pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), String> {
     let start = block * BLOCK_BYTES;
     let mut bytes = vec![0; BLOCK_BYTES.min(file.bytes - start) as usize];
     let open = File::open(folder.join(&file.path)).map_err(|error| error.to_string())?;
@@ -107,17 +136,15 @@ fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), Strin
 }
 
 /// Names of the recordings with rows in a block of a shard; none for blocks of metadata, padding or index.
-fn affected(index: &SegmentIndex, manifest: &Manifest, segment: usize, file: &str, block: u64) -> Vec<String> {
+fn affected(index: &SegmentIndex, names: &BTreeMap<Key, BTreeSet<String>>, file: &str, block: u64) -> Vec<String> {
     let columns = match file {
         EMG_FILE => index.settings.emg_channels,
         ANGLES_FILE => index.settings.joint_angles_channels,
         _ => return Vec::new(),
     };
-    let row_bytes = 4 * columns as u64;
+    let row_bytes = (index.settings.dtype.bytes() * columns) as u64;
     let (start, end) = (block * BLOCK_BYTES, (block + 1) * BLOCK_BYTES);
     let touched = |first: u64, rows: u64| first * row_bytes < end && (first + rows) * row_bytes > start;
-    let hit: std::collections::HashSet<_> =
-        index.recordings.iter().filter(|r| touched(r.first_row, r.rows)).map(|r| &r.blake3).collect();
-    let listed = manifest.recordings.iter().filter(|r| r.segment == segment && hit.contains(&r.blake3));
-    listed.map(|recording| recording.name.clone()).collect()
+    let hit = index.recordings.iter().filter(|r| touched(r.first_row, r.rows));
+    hit.flat_map(|recording| names.get(&recording.blake3).into_iter().flatten().cloned()).collect()
 }

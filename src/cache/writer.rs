@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::encode::Prepared;
 use super::error::CacheError;
 use super::keys::Key;
-use super::measure::Measured;
 use super::sealed;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex, SegmentRecording};
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
@@ -43,15 +43,22 @@ impl SegmentWriter {
         self.index.rows
     }
 
-    /// Starts a recording; its rows follow through [`write`](Self::write).
-    pub(crate) fn begin(&mut self, blake3: Key, measured: Measured) {
-        let recording = SegmentRecording::new(blake3, self.index.rows, measured);
+    /// Appends a recording.
+    pub(crate) fn add(&mut self, prepared: &Prepared, settings: &SegmentSettings) -> Result<(), CacheError> {
+        let recording = SegmentRecording::new(prepared.blake3.clone(), self.index.rows, prepared.measured.clone());
         self.index.rows += recording.rows;
         self.index.recordings.push(recording);
+        match &prepared.rows {
+            Some((emg, angles)) => self.write(emg, angles),
+            None => {
+                prepared.encode(settings, &mut |emg, angles| self.write(emg, angles))?;
+                Ok(prepared.recording.check_unchanged()?)
+            }
+        }
     }
 
     /// Appends rows of both arrays.
-    pub(crate) fn write(&mut self, emg: &[u8], angles: &[u8]) -> Result<(), CacheError> {
+    fn write(&mut self, emg: &[u8], angles: &[u8]) -> Result<(), CacheError> {
         let (emg, angles) = rayon::join(|| self.emg.write(emg), || self.angles.write(angles));
         emg.and(angles)
     }

@@ -8,9 +8,11 @@
 
 use std::sync::Arc;
 
-use zarrs::array::{ArrayBuilder, ArrayMetadata, data_type};
+use zarrs::array::{ArrayBuilder, ArrayMetadata, FillValue, data_type};
 use zarrs::group::GroupBuilder;
 use zarrs::storage::store::MemoryStore;
+
+use crate::config::Dtype;
 
 /// Rows per inner chunk.
 const INNER_ROWS: u64 = 8192;
@@ -22,12 +24,25 @@ const CHECKSUM: u64 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ShardShape {
     rows: u64,
-    row_bytes: u64,
+    columns: u64,
+    dtype: Dtype,
 }
 
 impl ShardShape {
-    pub(crate) fn new(rows: u64, columns: usize) -> Self {
-        Self { rows, row_bytes: 4 * columns as u64 }
+    pub(crate) fn new(rows: u64, columns: usize, dtype: Dtype) -> Self {
+        Self { rows, columns: columns as u64, dtype }
+    }
+
+    pub(crate) fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+
+    pub(crate) fn element_bytes(&self) -> u64 {
+        self.dtype.bytes() as u64
+    }
+
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.columns * self.element_bytes()
     }
 
     fn inner_chunks(&self) -> u64 {
@@ -36,12 +51,12 @@ impl ShardShape {
 
     /// Bytes of the matrix with its padding.
     pub(crate) fn data_bytes(&self) -> u64 {
-        (self.inner_chunks() * INNER_ROWS).saturating_mul(self.row_bytes)
+        (self.inner_chunks() * INNER_ROWS).saturating_mul(self.row_bytes())
     }
 
     /// Zero bytes after the last row.
     pub(crate) fn padding_bytes(&self) -> u64 {
-        self.data_bytes() - self.rows.saturating_mul(self.row_bytes)
+        self.data_bytes() - self.rows.saturating_mul(self.row_bytes())
     }
 
     /// Bytes of the shard file.
@@ -51,7 +66,7 @@ impl ShardShape {
 
     /// The index that stands behind the matrix.
     pub(crate) fn index(&self) -> Vec<u8> {
-        let chunk_bytes = INNER_ROWS * self.row_bytes;
+        let chunk_bytes = INNER_ROWS * self.row_bytes();
         let entries = (0..self.inner_chunks()).flat_map(|i| [i * chunk_bytes, chunk_bytes]);
         let mut index: Vec<u8> = entries.flat_map(u64::to_le_bytes).collect();
         index.extend(crc32c::crc32c(&index).to_le_bytes());
@@ -67,11 +82,15 @@ pub(crate) fn group_metadata() -> Vec<u8> {
     text.into_bytes()
 }
 
-/// zarr.json of an array of `rows` x `columns` float32 in one shard.
-pub(crate) fn array_metadata(rows: u64, columns: usize, columns_are: &'static str) -> Vec<u8> {
-    let columns = columns as u64;
+/// zarr.json of an array in one shard.
+pub(crate) fn array_metadata(shape: ShardShape, columns_are: &'static str) -> Vec<u8> {
+    let ShardShape { rows, columns, dtype } = shape;
+    let (data_type, fill) = match dtype {
+        Dtype::Float32 => (data_type::float32(), FillValue::from(0.0f32)),
+        Dtype::Float16 => (data_type::float16(), FillValue::from(half::f16::ZERO)),
+    };
     let padded = rows.div_ceil(INNER_ROWS) * INNER_ROWS;
-    let array = ArrayBuilder::new(vec![rows, columns], vec![padded, columns], data_type::float32(), 0.0f32)
+    let array = ArrayBuilder::new(vec![rows, columns], vec![padded, columns], data_type, fill)
         .subchunk_shape(vec![INNER_ROWS, columns])
         .dimension_names(["time", columns_are].into())
         .build(Arc::new(MemoryStore::new()), "/array")
@@ -89,7 +108,8 @@ mod tests {
 
     #[test]
     fn metadata_is_pinned_so_that_a_new_zarrs_does_not_change_stores() {
-        let array: Value = serde_json::from_slice(&array_metadata(10_000, 16, "channel")).unwrap();
+        let array: Value =
+            serde_json::from_slice(&array_metadata(ShardShape::new(10_000, 16, Dtype::Float32), "channel")).unwrap();
         let little = json!({"name": "bytes", "configuration": {"endian": "little"}});
         let expected = json!({
             "zarr_format": 3, "node_type": "array", "shape": [10_000, 16], "data_type": "float32",
@@ -112,14 +132,14 @@ mod tests {
     fn zarrs_reads_our_shards() {
         let folder = tempfile::tempdir().unwrap();
         for rows in [1u64, 8191, 8192, 8193, 20_000] {
-            let shape = ShardShape::new(rows, 3);
+            let shape = ShardShape::new(rows, 3, Dtype::Float32);
             let values: Vec<f32> = (0..rows * 3).map(|i| if i < 30_000 { 0.0 } else { i as f32 }).collect();
             let mut bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
             bytes.resize(shape.data_bytes() as usize, 0);
             bytes.extend(shape.index());
             let root = folder.path().join(rows.to_string());
             std::fs::create_dir_all(root.join("emg/c/0")).unwrap();
-            std::fs::write(root.join("emg/zarr.json"), array_metadata(rows, 3, "channel")).unwrap();
+            std::fs::write(root.join("emg/zarr.json"), array_metadata(shape, "channel")).unwrap();
             std::fs::write(root.join("emg/c/0/0"), bytes).unwrap();
             let store = Arc::new(zarrs::filesystem::FilesystemStore::new(&root).unwrap());
             let array = zarrs::array::Array::open(store, "/emg").unwrap();
@@ -130,7 +150,7 @@ mod tests {
 
     #[test]
     fn shard_lengths() {
-        let shape = ShardShape::new(8193, 2);
+        let shape = ShardShape::new(8193, 2, Dtype::Float32);
         assert_eq!(shape.data_bytes(), 2 * 8192 * 8);
         assert_eq!(shape.padding_bytes(), 8191 * 8);
         assert_eq!(shape.index().len() as u64, 2 * 16 + 4);

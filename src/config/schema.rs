@@ -61,7 +61,7 @@ pub struct DataConfig {
     pub on_bad_recording: OnBad,
     /// Layout of the recordings; only emg2pose is supported yet.
     pub layout: String,
-    /// Element type of the cached arrays: float32; float16 is not supported yet.
+    /// Element type of the cached arrays: float32, or float16 for half the bytes (about three digits).
     pub dtype: Dtype,
     /// Segments are closed before they grow beyond this many bytes.
     pub segment_bytes: u64,
@@ -436,6 +436,16 @@ words!(
     /// Element type of cached arrays.
     Dtype { Float32 = "float32", Float16 = "float16" }
 );
+impl Dtype {
+    /// Bytes of an element.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Float32 => 4,
+            Self::Float16 => 2,
+        }
+    }
+}
+
 words!(
     /// Architectures.
     ModelType {

@@ -4,8 +4,8 @@ use std::fmt::Display;
 
 use super::load::ConfigError;
 use super::schema::{
-    Config, DataConfig, Dtype, LoggingConfig, ModelConfig, ModelType, OnNan, Precision, Residency, SchedulePer,
-    Shuffle, TrainingConfig,
+    Config, DataConfig, LoggingConfig, ModelConfig, ModelType, OnNan, Precision, Residency, SchedulePer, Shuffle,
+    TrainingConfig,
 };
 
 type Checked = Result<(), ConfigError>;
@@ -61,7 +61,6 @@ impl DataConfig {
         require(valid, "data.split_ratio", "three shares that add up to 1", format!("{shares:?}"))?;
         require(self.segment_bytes >= 1 << 20, "data.segment_bytes", "at least 1048576 (1 MiB)", self.segment_bytes)?;
         not_yet(self.layout == "emg2pose", "data.layout", &self.layout, "emg2pose")?;
-        not_yet(self.dtype == Dtype::Float32, "data.dtype", self.dtype, "float32")?;
         not_yet(self.shuffle != Shuffle::Block, "data.shuffle", "block", "true or false")
     }
 }

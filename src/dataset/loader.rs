@@ -211,7 +211,7 @@ impl Job {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::{BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
+    use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::Config;
     use crate::dataset::{BatchShape, Targets, WindowIndex};
     use crate::recording::write_fixture;
@@ -241,7 +241,7 @@ mod tests {
         };
         let root = folder.path().join("store");
         let built = build(&root, &options, &NoEvents).unwrap();
-        let cache = Arc::new(Cache::open(&root, &built.key).unwrap());
+        let cache = Arc::new(Cache::open(&root, &built.key, &Access::default()).unwrap());
         let index = WindowIndex::new(cache, Split::Train);
         let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context };
         (folder, Arc::new(Gather { index, shape, targets: Targets::default() }))

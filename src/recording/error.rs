@@ -16,6 +16,8 @@ pub enum RecordingError {
     Changed { path: PathBuf },
     #[error("{path}: EMG row {row} holds a value that is not finite")]
     NonFinite { path: PathBuf, row: u64 },
+    #[error("{path}: holds values too large for float16 (data.dtype)")]
+    TooLarge { path: PathBuf },
     #[error("{path}: line {line}: {message}")]
     Metadata { path: PathBuf, line: u64, message: String },
     #[error("{path}: no HDF5 recordings (*.hdf5, *.h5) here")]

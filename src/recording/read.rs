@@ -107,6 +107,14 @@ impl Recording {
         Ok(recording)
     }
 
+    /// Rows of the file at `path`, by its header alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn count_rows(path: &Path, layout: &TableLayout) -> Result<u64, RecordingError> {
+        Ok(Table::open(path, layout, Stamp::of(path)?.bytes)?.rows)
+    }
+
     /// Lets go of the rows in memory; what the header said stays.
     #[must_use]
     pub fn without_rows(mut self) -> Self {

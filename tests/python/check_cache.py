@@ -44,9 +44,10 @@ class Mismatches:
         return expected == found
 
     def bits(self, what: str, expected: np.ndarray, found: np.ndarray) -> None:
-        """Both are float32; a NaN equals the same NaN, and 0 differs from -0."""
+        """Both are of one float type; a NaN equals the same NaN, and 0 differs from -0."""
         if self.equal(f"{what} shape", expected.shape, found.shape):
-            same = expected.view(np.uint32) == found.view(np.uint32)
+            bits = np.uint32 if expected.dtype == np.float32 else np.uint16
+            same = expected.view(bits) == found.view(bits)
             self._elements(what, same, expected, found)
 
     def close(
@@ -114,18 +115,20 @@ def read_recording(path: Path, settings: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 @cache
-def open_array(segment: Path, field: str) -> tuple[zarr.Array, np.memmap]:
+def open_array(segment: Path, field: str, dtype: str) -> tuple[zarr.Array, np.memmap]:
     """One array of a segment, as Zarr and as the first bytes of its only shard."""
     array = zarr.open_group(segment, mode="r")[field]
-    return array, np.memmap(segment / field / "c/0/0", "<f4", "r", shape=array.shape)
+    return array, np.memmap(segment / field / "c/0/0", dtype, "r", shape=array.shape)
 
 
-def stored_rows(mismatches: Mismatches, segment: Path, recording: dict, field: str) -> np.ndarray:
+def stored_rows(
+    mismatches: Mismatches, segment: Path, recording: dict, field: str, dtype: str
+) -> np.ndarray:
     """A recording's rows as zarr-python reads them; the mapped bytes must agree."""
-    array, mapped = open_array(segment, field)
-    mismatches.equal(f"{field} dtype", np.dtype("<f4"), array.dtype)
+    array, mapped = open_array(segment, field, dtype)
+    mismatches.equal(f"{field} dtype", np.dtype(dtype), array.dtype)
     rows = slice(recording["first_row"], recording["first_row"] + recording["rows"])
-    stored = array[rows].astype(np.float32, copy=False)
+    stored = array[rows]
     mismatches.bits(f"{field} raw bytes", stored, mapped[rows])
     return stored
 
@@ -164,13 +167,14 @@ def check_recording(
     )
 
     segment = store / "segments" / recording["segment"]
-    stored = stored_rows(mismatches, segment, recording, "joint_angles")
-    mismatches.bits("joint_angles", angles.astype(np.float32), stored)
-    stored = stored_rows(mismatches, segment, recording, "emg")
+    dtype, rounding = {"float32": ("<f4", 1e-6), "float16": ("<f2", 1e-3)}[settings["dtype"]]
+    stored = stored_rows(mismatches, segment, recording, "joint_angles", dtype)
+    mismatches.bits("joint_angles", angles.astype(np.float32).astype(dtype), stored)
+    stored = stored_rows(mismatches, segment, recording, "emg", dtype)
     if settings["normalize_emg"] == "recording":
-        mismatches.close("emg", z_score(emg, emg[sampled]), stored, rtol=1e-6, atol=1e-6)
+        mismatches.close("emg", z_score(emg, emg[sampled]), stored, rtol=rounding, atol=rounding)
     else:
-        mismatches.bits("emg", emg.astype(np.float32), stored)
+        mismatches.bits("emg", emg.astype(np.float32).astype(dtype), stored)
 
     window, stride = (settings[key] for key in WINDOW_SETTINGS[recording["split"]])
     if not settings["skip_ik_failures"]:

@@ -25,40 +25,81 @@ pub(crate) enum Command {
     Build {
         #[command(flatten)]
         config: ConfigArgs,
+        /// Build only the i-th of n shares of the segments, e.g. 3/16; a plain build then writes the cache
+        #[arg(long, value_name = "I/N", value_parser = part)]
+        part: Option<(usize, usize)>,
         /// Recordings, or folders of them (default: data.dataset_path)
         inputs: Vec<PathBuf>,
     },
     /// List the caches of a store
-    List {
-        /// Folder of the store
-        #[arg(long)]
-        store: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    List(StoreArgs),
     /// Show what a cache holds
     Info {
+        /// The cache's key, or its first 8 or more digits
+        key: String,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Compare every byte of a cache, or of the whole store, with the recorded hashes
+    Verify {
+        /// The cache's key (default: all caches, and segments that none names)
+        key: Option<String>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Make damaged files of a cache again from the recordings it was built from
+    Repair {
+        /// The cache's key; all 64 digits where its manifest is missing
+        key: String,
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Recordings, or folders of them, as for build (default: data.dataset_path)
+        inputs: Vec<PathBuf>,
+    },
+    /// Show how a cache's key differs from that of the cache most like it
+    Explain {
+        /// The cache's key, or its first 8 or more digits
+        key: String,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Keep a cache from gc --unpinned
+    Pin {
         /// The cache's key, or its first 8 or more digits
         key: String,
         /// Folder of the store
         #[arg(long)]
         store: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
-    /// Compare every byte of a cache, or of all, with the recorded hashes
-    Verify {
-        /// The cache's key (default: all caches)
-        key: Option<String>,
+    /// Take a pin back
+    Unpin {
+        /// The cache's key, or its first 8 or more digits
+        key: String,
         /// Folder of the store
         #[arg(long)]
         store: Option<PathBuf>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
     },
+    /// Remove segments that no cache names and builds that ended long ago; nothing younger than 24 hours
+    Gc {
+        /// Only show what would be removed
+        #[arg(long)]
+        dry_run: bool,
+        /// Also remove caches without a pin
+        #[arg(long)]
+        unpinned: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct StoreArgs {
+    /// Folder of the store (default: EMG_STORE, then ./store)
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -119,4 +160,9 @@ fn share(text: &str) -> Result<f64, String> {
 
 fn rows(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|rows| *rows > 0).ok_or_else(|| "expected a number of at least 1".into())
+}
+
+fn part(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+    numbers.filter(|(i, n)| (1..=*n).contains(i)).ok_or_else(|| "expected I/N with 1 <= I <= N".into())
 }

@@ -1,15 +1,15 @@
 //! `emg-cache info`: what a cache holds, for people and as JSON.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Cache, Key, Manifest, Moments, Split, Store};
+use emg_pipeline::cache::{Access, Cache, Key, Manifest, Moments, Split, Store};
 use emg_pipeline::report;
 use serde_json::{Value, json};
 
 pub(crate) fn info(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
-    let cache = Cache::open(store.root(), &store.resolve(key)?)?;
+    let cache = Cache::open(store.root(), &store.resolve(key)?, &Access::default())?;
     if json {
         println!("{}", serde_json::to_string_pretty(&full(&cache))?);
     } else {
@@ -18,9 +18,12 @@ pub(crate) fn info(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Bytes of a cache's segments; 0 where its manifest cannot be read.
-pub(crate) fn cache_bytes(store: &Store, key: &Key) -> u64 {
-    Manifest::read(store, key).map_or(0, |manifest| manifest.segments.iter().map(|segment| segment.bytes).sum())
+/// Bytes of the segments that caches name, each once; without those whose manifests cannot be read.
+pub(crate) fn bytes_of(store: &Store, keys: &[Key]) -> u64 {
+    let manifests = keys.iter().filter_map(|key| Manifest::read(store, key).ok());
+    let segments: BTreeMap<_, _> =
+        manifests.flat_map(|manifest| manifest.segments).map(|segment| (segment.key, segment.bytes)).collect();
+    segments.values().sum()
 }
 
 fn windows(manifest: &Manifest) -> Value {

@@ -2,6 +2,7 @@
 
 mod args;
 mod info;
+mod upkeep;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use args::{Args, Command, ConfigArgs};
 use clap::Parser;
-use emg_pipeline::cache::{self, CacheError, Manifest, Store};
+use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, Store};
 use emg_pipeline::config::{self, ConfigError};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::recording::{self, SynthOptions, synthesize};
@@ -38,7 +39,12 @@ fn exit_code(error: &anyhow::Error) -> u8 {
         || error.is::<args::Usage>()
         || matches!(
             error.downcast_ref::<CacheError>(),
-            Some(CacheError::BadKey { .. } | CacheError::NoCache { .. } | CacheError::Ambiguous { .. })
+            Some(
+                CacheError::BadKey { .. }
+                    | CacheError::NoCache { .. }
+                    | CacheError::NotPinned { .. }
+                    | CacheError::Ambiguous { .. }
+            )
         );
     if usage { 2 } else { 1 }
 }
@@ -46,10 +52,16 @@ fn exit_code(error: &anyhow::Error) -> u8 {
 fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Synth(args) => synth(&args),
-        Command::Build { config, inputs } => build(&config, inputs),
-        Command::List { store, json } => list(&open(store)?, json),
-        Command::Info { key, store, json } => info::info(&open(store)?, &key, json),
-        Command::Verify { key, store, json } => verify(&open(store)?, key.as_deref(), json),
+        Command::Build { config, part: None, inputs } => build(&config, inputs),
+        Command::Build { config, part: Some(part), inputs } => build_part(&config, part, inputs),
+        Command::List(args) => list(&open(args.store)?, args.json),
+        Command::Info { key, store } => info::info(&open(store.store)?, &key, store.json),
+        Command::Verify { key, store } => upkeep::verify(&open(store.store)?, key.as_deref(), store.json),
+        Command::Repair { key, config, inputs } => upkeep::repair(&key, &config, inputs),
+        Command::Explain { key, store } => upkeep::explain(&open(store.store)?, &key, store.json),
+        Command::Pin { key, store } => upkeep::pin(&open(store)?, &key),
+        Command::Unpin { key, store } => upkeep::unpin(&open(store)?, &key),
+        Command::Gc { dry_run, unpinned, store } => upkeep::gc(&open(store.store)?, unpinned, dry_run, store.json),
     }
 }
 
@@ -74,13 +86,31 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
+/// The store and the options that a configuration and the named inputs come to.
+fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOptions)> {
     let loaded = config::load(args.config.as_deref(), &args.set)?;
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
     let store = loaded.config.data.store_path(args.store.clone());
-    let options = build_options(&loaded.config, inputs).map_err(args::Usage)?;
+    Ok((store, build_options(&loaded.config, inputs).map_err(args::Usage)?))
+}
+
+fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> Result<ExitCode> {
+    let (store, options) = prepare(args, inputs)?;
+    let progress = BuildProgress::new();
+    let built = cache::build_part(&store, &options, part, &progress);
+    progress.finish();
+    let built = built?;
+    eprintln!(
+        "part {}/{}: {} of {} segments, {} written, {} recordings read",
+        part.0, part.1, built.share, built.planned, built.segments_written, built.recordings_read
+    );
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
+    let (store, options) = prepare(args, inputs)?;
     let progress = BuildProgress::new();
     let built = cache::build(&store, &options, &progress);
     progress.finish();
@@ -118,35 +148,4 @@ fn list(store: &Store, json: bool) -> Result<ExitCode> {
         println!("{key}  {} recordings  {bytes}  windows {train}/{val}/{test}", manifest.recordings.len());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn verify(store: &Store, key: Option<&str>, json: bool) -> Result<ExitCode> {
-    let keys = match key {
-        Some(key) => vec![store.resolve(key)?],
-        None => store.cache_keys()?,
-    };
-    let progress = BuildProgress::new();
-    let mut damage = Vec::new();
-    for key in &keys {
-        progress.start(&format!("verify {key:.12}"), info::cache_bytes(store, key));
-        damage.extend(cache::verify(store, key, &|bytes| cache::Events::advanced(&progress, bytes))?);
-    }
-    progress.finish();
-    damage.dedup();
-    if json {
-        println!("{}", serde_json::to_string_pretty(&damage)?);
-    } else {
-        for found in &damage {
-            let block = found.block.map(|block| format!(" block {block}")).unwrap_or_default();
-            let recordings = match found.recordings.as_slice() {
-                [] => String::new(),
-                names => format!("; recordings {}", names.join(", ")),
-            };
-            println!("{}{block}: {}{recordings}", found.file.display(), found.what);
-        }
-        if damage.is_empty() {
-            println!("{} caches, no damage", keys.len());
-        }
-    }
-    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -28,6 +28,8 @@ pub(crate) enum Command {
         /// Cache to evaluate on (default: the run's own)
         #[arg(long, value_name = "KEY")]
         cache: Option<String>,
+        #[command(flatten)]
+        access: AccessArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -74,6 +76,8 @@ pub(crate) struct FitArgs {
     /// Cache to train on (default: the one that `emg-cache build` makes of this configuration)
     #[arg(long, value_name = "KEY")]
     pub(crate) cache: Option<String>,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
     /// Folder of the run (default: runs/1, runs/2, ..)
     #[arg(long)]
     pub(crate) run: Option<PathBuf>,
@@ -83,6 +87,26 @@ pub(crate) struct FitArgs {
     /// Path of libonnxruntime
     #[arg(long)]
     pub(crate) ort_lib: Option<PathBuf>,
+}
+
+/// How the cache's rows are reached.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AccessArgs {
+    /// Map the cache, or read it: slower, but storage that fails or shrinks gives an error instead of a crash
+    #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
+    pub(crate) io: IoArg,
+    /// Copy the cache's segments to this folder on a local disk first, and use them there
+    #[arg(long, value_name = "DIR")]
+    pub(crate) stage: Option<PathBuf>,
+    /// Most bytes that the staging folder may hold; what was used longest ago goes first
+    #[arg(long, value_name = "BYTES", requires = "stage", default_value_t = 1 << 40)]
+    pub(crate) stage_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum IoArg {
+    Mmap,
+    Read,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
-use emg_pipeline::cache::{self, Cache, Key, Store};
+use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
 use emg_pipeline::config::{self, Config, Device, Loaded};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::report::FitReport;
@@ -18,13 +18,13 @@ use emg_pipeline::train::{
 };
 use serde_json::json;
 
-use crate::args::{Command, FitArgs, RunArgs};
+use crate::args::{AccessArgs, Command, FitArgs, IoArg, RunArgs};
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     match command {
         Command::Fit(args) => fit(args, started),
-        Command::Eval { run, split, cache, json, device, ort_lib } => {
-            let (mut checkpoint, cache) = open_run(&run, cache.as_deref())?;
+        Command::Eval { run, split, cache, access, json, device, ort_lib } => {
+            let (mut checkpoint, cache) = open_run(&run, cache.as_deref(), &access_of(&access))?;
             if let Some(device) = device {
                 checkpoint.config.training.device = device;
             }
@@ -40,7 +40,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Export { run, out, length } => {
-            let (checkpoint, cache) = open_run(&run, None)?;
+            let (checkpoint, cache) = open_run(&run, None, &Access::default())?;
             let bytes = export_run(&checkpoint, cache.manifest(), length)?;
             let out = out.unwrap_or_else(|| run.run.join("model.onnx"));
             std::fs::write(&out, bytes).map_err(|source| TrainError::Io { path: out.clone(), source })?;
@@ -59,7 +59,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         eprintln!("warning: {warning}");
     }
     let (root, key) = find_cache(&args, &loaded, &run)?;
-    let cache = Arc::new(Cache::open(&root, &key)?);
+    let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
     let mut config = loaded.config;
     if args.resume {
@@ -93,6 +93,15 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         println!("best {} {best:.6} in {} epochs", summary.monitor, summary.epochs);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn access_of(args: &AccessArgs) -> Access {
+    let announce = |segments, bytes| eprintln!("staging {segments} segments ({})", emg_pipeline::report::bytes(bytes));
+    let io = match args.io {
+        IoArg::Mmap => Io::Mmap,
+        IoArg::Read => Io::Read,
+    };
+    Access { io, stage: args.stage.clone().map(|folder| Stage::new(folder, args.stage_bytes, announce)) }
 }
 
 fn next_run() -> PathBuf {
@@ -176,7 +185,7 @@ fn build_command(args: &FitArgs) -> String {
 }
 
 /// A run's checkpoint and the cache it was trained on, or `key`.
-fn open_run(args: &RunArgs, key: Option<&str>) -> Result<(Checkpoint, Cache)> {
+fn open_run(args: &RunArgs, key: Option<&str>, access: &Access) -> Result<(Checkpoint, Cache)> {
     let config = run_config(&args.run)?;
     let path = match args.checkpoint.as_str() {
         name @ ("best" | "last") => checkpoint_folder(&args.run, &config).join(format!("{name}.safetensors")),
@@ -188,7 +197,7 @@ fn open_run(args: &RunArgs, key: Option<&str>) -> Result<(Checkpoint, Cache)> {
         Some(prefix) => Store::open(&root)?.resolve(prefix)?,
         None => checkpoint.cache.clone(),
     };
-    let cache = Cache::open(&root, &key)?;
+    let cache = Cache::open(&root, &key, access)?;
     let mut own = Loaded { config: checkpoint.config.clone(), explicit: Default::default(), warnings: Vec::new() };
     own.explicit.extend(
         [

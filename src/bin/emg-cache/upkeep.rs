@@ -1,0 +1,120 @@
+//! Looking after a store: verify, repair, explain, pin, unpin, gc.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use emg_pipeline::cache::{self, CacheError, Damage, Key, Store};
+use emg_pipeline::report::{self, BuildProgress};
+use serde_json::{Value, json};
+
+use crate::args::ConfigArgs;
+use crate::{info, prepare};
+
+pub(crate) fn verify(store: &Store, key: Option<&str>, json: bool) -> Result<ExitCode> {
+    let keys = match key {
+        Some(key) => vec![store.resolve(key)?],
+        None => store.cache_keys()?,
+    };
+    let progress = BuildProgress::new();
+    progress.start(&format!("verify {} caches", keys.len()), info::bytes_of(store, &keys));
+    let damage = cache::verify(store, &keys, key.is_none(), &|bytes| cache::Events::advanced(&progress, bytes));
+    progress.finish();
+    let damage = damage?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&damage)?);
+    } else {
+        damage.iter().for_each(print_damage);
+        if damage.is_empty() {
+            println!("{} caches, no damage", keys.len());
+        }
+    }
+    Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print_damage(found: &Damage) {
+    let block = found.block.map(|block| format!(" block {block}")).unwrap_or_default();
+    let recordings = match found.recordings.as_slice() {
+        [] => String::new(),
+        names => format!("; recordings {}", names.join(", ")),
+    };
+    println!("{}{block}: {}{recordings}", found.file.display(), found.what);
+}
+
+pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
+    let (root, options) = prepare(args, inputs)?;
+    // A whole key needs no manifest to be found by, nor a store that can be opened.
+    let key = match Key::parse(key) {
+        Ok(key) => key,
+        Err(_) => Store::open(&root)?.resolve(key)?,
+    };
+    let progress = BuildProgress::new();
+    let repaired = cache::repair(&root, &key, &options, &progress);
+    progress.finish();
+    let repaired = repaired?;
+    for path in &repaired {
+        println!("{}", path.display());
+    }
+    eprintln!("{} files made again", repaired.len());
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn explain(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
+    let key = store.resolve(key)?;
+    let explanation = cache::explain(store, &key)?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&explanation)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    let Some(explanation) = explanation else {
+        println!("the store has no other cache to compare with");
+        return Ok(ExitCode::SUCCESS);
+    };
+    println!("nearest     {}", explanation.nearest);
+    for difference in &explanation.differences {
+        println!("{}: {} here, {} there", difference.what, value(&difference.here), value(&difference.there));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn value(value: &Value) -> String {
+    match value {
+        Value::Null => "absent".into(),
+        other => other.to_string(),
+    }
+}
+
+pub(crate) fn pin(store: &Store, key: &str) -> Result<ExitCode> {
+    let key = store.resolve(key)?;
+    store.pin(&key)?;
+    println!("{key}");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn unpin(store: &Store, key: &str) -> Result<ExitCode> {
+    let key = store.resolve(key)?;
+    if !store.unpin(&key)? {
+        return Err(CacheError::NotPinned { store: store.root().into(), key: key.to_string() }.into());
+    }
+    println!("{key}");
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn gc(store: &Store, unpinned: bool, dry_run: bool, json: bool) -> Result<ExitCode> {
+    let plan = cache::plan_gc(store, unpinned)?;
+    let removals = if dry_run { plan.removals.clone() } else { cache::run_gc(store, &plan)? };
+    if json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "removed": removals, "warnings": plan.warnings }))?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for warning in &plan.warnings {
+        eprintln!("warning: {warning}");
+    }
+    let doing = if dry_run { "would remove" } else { "removed" };
+    for removal in &removals {
+        println!("{doing} {}: {} ({})", removal.path.display(), removal.why, report::bytes(removal.bytes));
+    }
+    let bytes = removals.iter().map(|removal| removal.bytes).sum();
+    println!("{doing} {} of {} entries, {}", removals.len(), plan.removals.len(), report::bytes(bytes));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,158 @@
+//! Removing what nothing needs. The plan is made apart from its execution, so that it can be shown.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use super::error::CacheError;
+use super::keys::Key;
+use super::manifest::Manifest;
+use super::store::{Store, is_abandoned, sync_folder};
+
+/// Nothing younger goes: a builder may be about to name it.
+const GRACE: Duration = Duration::from_secs(24 * 3600);
+
+/// What would be removed, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removal {
+    pub path: PathBuf,
+    pub bytes: u64,
+    pub why: &'static str,
+    #[serde(skip)]
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Kind {
+    Manifest,
+    Segment(Key),
+    Unfinished,
+}
+
+/// What `gc` would do.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GcPlan {
+    /// In the order of removal: unfinished builds, then manifests, then the segments they named.
+    pub removals: Vec<Removal>,
+    /// Why something that looks unneeded stays.
+    pub warnings: Vec<String>,
+}
+
+/// Plans to remove segments that no manifest names, builds in progress that ended long ago and, with `unpinned`,
+/// manifests without a pin. Nothing younger than 24 hours by its modification time is removed.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
+    let mut plan = GcPlan::default();
+    let tmp = store.root().join("tmp");
+    for entry in fs::read_dir(&tmp).into_iter().flatten().flatten().map(|entry| entry.path()) {
+        if is_abandoned(&entry) {
+            let why = "an unfinished build in which nothing changed for a day";
+            plan.removals.push(Removal { bytes: bytes_below(&entry), path: entry, why, kind: Kind::Unfinished });
+        }
+    }
+    let pins: HashSet<_> = store.pins()?.into_iter().collect();
+    let mut needed = HashSet::new();
+    let mut unreadable = 0;
+    for key in store.cache_keys()? {
+        let path = store.manifest_path(&key);
+        if unpinned && !pins.contains(&key) && is_old(&path) {
+            let why = "a cache without a pin";
+            plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest });
+            continue;
+        }
+        match Manifest::read(store, &key) {
+            Ok(manifest) => needed.extend(manifest.segments.into_iter().map(|segment| segment.key)),
+            Err(error) => {
+                unreadable += 1;
+                plan.warnings.push(error.to_string());
+            }
+        }
+    }
+    if unreadable > 0 {
+        plan.warnings.push(format!(
+            "all segments stay: {unreadable} manifests that cannot be read may name them (`emg-cache repair` mends them)"
+        ));
+    } else {
+        for key in store.segment_keys()?.into_iter().filter(|key| !needed.contains(key)) {
+            let path = store.segment_path(&key);
+            if is_old(&path) && is_old(&path.join("segment.json")) {
+                let why = "a segment that no cache names";
+                plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Segment(key) });
+            }
+        }
+    }
+    Ok(plan)
+}
+
+/// Carries a plan out. A segment is moved aside first; if a manifest that names it was published meanwhile, it is put
+/// back. Gives what was removed.
+///
+/// # Errors
+/// Something cannot be removed; what was not reached stays.
+pub fn run_gc(store: &Store, plan: &GcPlan) -> Result<Vec<Removal>, CacheError> {
+    // Made when it is needed: a builder's folder clears others away.
+    let mut aside = None;
+    let mut removed = Vec::new();
+    for removal in &plan.removals {
+        let gone = match &removal.kind {
+            Kind::Manifest => absent_is_fine(fs::remove_file(&removal.path), &removal.path)?,
+            Kind::Unfinished => absent_is_fine(fs::remove_dir_all(&removal.path), &removal.path)?,
+            Kind::Segment(key) => {
+                let aside = match &mut aside {
+                    Some(aside) => aside,
+                    none => none.insert(store.begin()?),
+                };
+                remove_segment(store, key, &aside.path)?
+            }
+        };
+        if gone {
+            removed.push(removal.clone());
+        }
+    }
+    Ok(removed)
+}
+
+fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheError> {
+    let (path, aside) = (store.segment_path(key), aside.join(key.to_string()));
+    if !absent_is_fine(fs::rename(&path, &aside), &path)? {
+        return Ok(false);
+    }
+    sync_folder(path.parent().expect("segments lie in a folder"))?;
+    let named = store.cache_keys()?.iter().any(|cache| {
+        Manifest::read(store, cache).map_or(true, |manifest| manifest.segments.iter().any(|s| s.key == *key))
+    });
+    if named && fs::rename(&aside, &path).is_ok() {
+        return Ok(false);
+    }
+    fs::remove_dir_all(&aside).map_err(CacheError::io(&aside))?;
+    Ok(true)
+}
+
+/// Whether it was there.
+fn absent_is_fine(result: std::io::Result<()>, path: &Path) -> Result<bool, CacheError> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(CacheError::io(path)(error)),
+    }
+}
+
+fn is_old(path: &Path) -> bool {
+    let modified = fs::symlink_metadata(path).and_then(|stat| stat.modified());
+    modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > GRACE))
+}
+
+fn bytes_below(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(stat) if stat.is_dir() => {
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
+        }
+        Ok(stat) => stat.len(),
+        Err(_) => 0,
+    }
+}

@@ -1,0 +1,285 @@
+//! The inputs of a build: finding them, remembering what is known of them, reading those that are not known.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+
+use super::build::{BuildOptions, Candidate, Events};
+use super::error::CacheError;
+use super::keys::Key;
+use super::manifest::{ManifestRecording, Split};
+use super::measure::{Measured, measure};
+use super::memo::{Facts, Memo};
+use super::pipeline::ordered;
+use super::settings::{NORMALIZER, SegmentSettings};
+use super::store::Store;
+use crate::recording::{
+    Attributes, Found, Metadata, MetadataRow, ReadPools, Recording, RecordingError, Stamp, TableLayout, find,
+};
+
+/// One input file and what is known of it.
+pub(super) struct Input {
+    pub(super) found: Found,
+    pub(super) stamp: Stamp,
+    /// `Some(None)`: a metadata.csv lies beside it that does not name it.
+    metadata: Option<Option<MetadataRow>>,
+    pub(super) known: Option<(Key, Facts)>,
+}
+
+/// A usable input on its way into the manifest.
+pub(super) struct Usable<'i> {
+    input: &'i Input,
+    pub(super) index: usize,
+    pub(super) rows: u64,
+    longest_run: u64,
+    pub(super) recording: ManifestRecording,
+    split_known: bool,
+}
+
+/// The result of one pass over a recording.
+pub(super) type Scanned = Result<(Recording, Key, Measured), RecordingError>;
+
+/// Everything that a build was given.
+pub(super) struct Inputs<'a> {
+    pub(super) options: &'a BuildOptions,
+    pub(super) events: &'a dyn Events,
+    memo: Mutex<Memo>,
+    pub(super) segment_settings: SegmentSettings,
+    /// Key of the settings that facts in the memo hold under.
+    facts_key: Key,
+    layout: TableLayout,
+    pools: ReadPools,
+    pub(super) list: Vec<Input>,
+    /// Recordings whose data was read.
+    pub(super) read: usize,
+}
+
+impl<'a> Inputs<'a> {
+    pub(super) fn new(store: &Store, options: &'a BuildOptions, events: &'a dyn Events) -> Result<Self, CacheError> {
+        let segment_settings = options.settings.segment();
+        let facts_key = Key::of(&(&segment_settings, NORMALIZER, env!("CARGO_PKG_VERSION")));
+        let memo = Memo::load(store.root());
+        let mut metadata = Metadata::default();
+        let mut inputs = Vec::new();
+        for mut found in find(&options.inputs)? {
+            found.path = std::path::absolute(&found.path).map_err(CacheError::io(&found.path))?;
+            let stamp = Stamp::of(&found.path)?;
+            let row = metadata.row(&found.path, &found.name)?;
+            let known = memo.get(&found.path, &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
+            inputs.push(Input { found, stamp, metadata: row, known });
+        }
+        let layout = options.settings.table_layout(options.chunk_cache);
+        let (pools, read, memo) = (ReadPools::default(), 0, Mutex::new(memo));
+        Ok(Self { options, events, memo, segment_settings, facts_key, layout, pools, list: inputs, read })
+    }
+
+    /// Inputs that must be read to be known; those that metadata.csv leaves out are not wanted at all.
+    pub(super) fn unknown(&self) -> Vec<usize> {
+        self.listed().filter(|i| self.list[*i].known.is_none()).collect()
+    }
+
+    pub(super) fn listed(&self) -> impl Iterator<Item = usize> {
+        (0..self.list.len()).filter(|i| self.list[*i].metadata != Some(None))
+    }
+
+    pub(super) fn threads() -> usize {
+        rayon::current_num_threads()
+    }
+
+    pub(super) fn announce(&self, purpose: &str, inputs: &[usize]) {
+        let bytes = inputs.iter().map(|i| self.list[*i].stamp.bytes).sum();
+        self.events.reading(purpose, inputs.len(), bytes);
+    }
+
+    /// Opens, hashes and measures one input.
+    pub(super) fn read(&self, input: usize) -> Scanned {
+        let input = &self.list[input];
+        let recording = Recording::open(&input.found.path, &self.layout, &self.pools)?;
+        let (hash, measured) = measure(&recording, &self.segment_settings)?;
+        Ok((recording, hash.into(), measured))
+    }
+
+    /// Rows of one input, by its header.
+    pub(super) fn rows(&self, input: usize) -> Result<u64, RecordingError> {
+        Recording::count_rows(&self.list[input].found.path, &self.layout)
+    }
+
+    /// What a pass found, to be learned and remembered; a recording that changed under it ends the build.
+    pub(super) fn finding(&self, index: usize, scanned: &Scanned) -> Result<(Key, Facts), CacheError> {
+        let input = &self.list[index];
+        let known = match scanned {
+            Ok((recording, key, measured)) => {
+                if recording.stamp() != input.stamp {
+                    return Err(RecordingError::Changed { path: input.found.path.clone() }.into());
+                }
+                let facts = Facts::Usable {
+                    rows: measured.rows,
+                    longest_run: measured.valid_runs.iter().map(|run| run.1).max().unwrap_or(0),
+                    attributes: recording.attributes().clone(),
+                };
+                (key.clone(), facts)
+            }
+            Err(RecordingError::Changed { path }) => return Err(RecordingError::Changed { path: path.clone() }.into()),
+            // Without a hash: a file that cannot be used is in no key.
+            Err(error) => (Key::of(&()), Facts::Bad(error.to_string())),
+        };
+        // A file that could not be read, or is locked, may be readable tomorrow without having changed.
+        if !matches!(scanned, Err(RecordingError::Io { .. } | RecordingError::Hdf5 { .. })) {
+            let mut memo = self.memo();
+            let path = input.found.path.clone();
+            memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
+            memo.save_now_and_then();
+        }
+        Ok(known)
+    }
+
+    fn memo(&self) -> std::sync::MutexGuard<'_, Memo> {
+        self.memo.lock().expect("no thread panics while it holds the memo")
+    }
+
+    /// Writes the memo.
+    pub(super) fn save(&self) {
+        self.memo().save();
+    }
+
+    /// Takes in what passes found.
+    pub(super) fn learn(&mut self, found: Vec<(usize, (Key, Facts))>) {
+        self.read += found.len();
+        for (index, known) in found {
+            self.list[index].known = Some(known);
+        }
+    }
+
+    /// Reads inputs only to know them.
+    pub(super) fn scan(&mut self, unknown: &[usize]) -> Result<(), CacheError> {
+        self.announce("hash", unknown);
+        let mut found = Vec::new();
+        let produce = |i: usize| {
+            let scanned = self.read(unknown[i]);
+            self.events.advanced(self.list[unknown[i]].stamp.bytes);
+            // The rows are dropped here: only what was learned stays in memory.
+            scanned.map(|(recording, key, measured)| (recording.without_rows(), key, measured))
+        };
+        let threads = Self::threads();
+        ordered(unknown.len(), threads, 2 * threads, produce, |i, scanned| {
+            found.push((unknown[i], self.finding(unknown[i], &scanned)?));
+            Ok::<_, CacheError>(())
+        })?;
+        self.learn(found);
+        Ok(())
+    }
+
+    /// Inputs that can be read, in recording order, and the reasons why others cannot.
+    pub(super) fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
+        let (mut usable, mut skipped) = (Vec::new(), Vec::new());
+        for (index, input) in self.list.iter().enumerate() {
+            let row = match &input.metadata {
+                Some(None) => {
+                    skipped.push(format!("{}: not named in the metadata.csv beside it", input.found.path.display()));
+                    continue;
+                }
+                Some(Some(row)) => Some(row),
+                None => None,
+            };
+            match input.known.as_ref().expect("every input is known by now") {
+                (_, Facts::Bad(reason)) => skipped.push(reason.clone()),
+                (key, Facts::Usable { rows, longest_run, attributes }) => {
+                    let (recording, split_known) = describe(&input.found, key, attributes, row)?;
+                    usable.push(Usable {
+                        input,
+                        index,
+                        rows: *rows,
+                        longest_run: *longest_run,
+                        recording,
+                        split_known,
+                    });
+                }
+            }
+        }
+        let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
+        usable.sort_by_cached_key(order);
+        Ok((usable, skipped))
+    }
+
+    pub(super) fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {
+        let open: Vec<_> = (0..usable.len()).filter(|i| !usable[*i].split_known).collect();
+        let candidates: Vec<_> = open
+            .iter()
+            .map(|i| {
+                let ManifestRecording { name, blake3, user, session, .. } = usable[*i].recording.clone();
+                Candidate { name, blake3, user, session }
+            })
+            .collect();
+        let splits = (self.options.splitter)(&candidates).map_err(|message| CacheError::Split { message })?;
+        for (i, split) in open.into_iter().zip(splits) {
+            usable[i].recording.split = split;
+        }
+        Ok(usable)
+    }
+
+    /// Recordings that give at least one window, and the reasons why others give none.
+    pub(super) fn in_cache(
+        &self,
+        usable: Vec<Usable<'_>>,
+    ) -> Result<(Vec<ManifestRecording>, Vec<String>), CacheError> {
+        let settings = &self.options.settings;
+        let (mut recordings, mut left_out) = (Vec::new(), Vec::new());
+        for usable in usable {
+            let window = settings.windows(usable.recording.split).size as u64;
+            let longest = if settings.skip_ik_failures { usable.longest_run } else { usable.rows };
+            if longest >= window {
+                recordings.push(usable.recording);
+                continue;
+            }
+            let path = usable.input.found.path.display();
+            let rows = usable.rows;
+            left_out.push(if rows < window {
+                format!("{path}: too short: expected at least {window} rows for one window, found {rows}")
+            } else {
+                format!("{path}: no window: expected a valid run of {window} rows, the longest has {longest}")
+            });
+        }
+        Ok((recordings, left_out))
+    }
+
+    /// The inputs by the hash of their content, as far as it is known.
+    pub(super) fn by_hash(&self) -> HashMap<Key, usize> {
+        let usable = |i: &usize| matches!(self.list[*i].known, Some((_, Facts::Usable { .. })));
+        let hash = |i: usize| (self.list[i].known.as_ref().expect("known").0.clone(), i);
+        self.listed().filter(usable).map(hash).collect()
+    }
+}
+
+/// Joins what the file's attributes and metadata.csv say; metadata.csv wins.
+fn describe(
+    found: &Found,
+    key: &Key,
+    attributes: &Attributes,
+    row: Option<&MetadataRow>,
+) -> Result<(ManifestRecording, bool), CacheError> {
+    let given = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+    let label = |column: fn(&MetadataRow) -> &str, attribute: &Option<String>| {
+        row.and_then(|row| given(column(row))).or_else(|| attribute.clone())
+    };
+    let split = match row.map(|row| row.split.as_str()).filter(|split| !split.is_empty()) {
+        None => None,
+        Some(name) => Some(Split::parse(name).ok_or_else(|| CacheError::Split {
+            message: format!(
+                "metadata.csv: recording {}: expected the split train, val or test, found `{name}`",
+                found.name
+            ),
+        })?),
+    };
+    let recording = ManifestRecording {
+        name: found.name.clone(),
+        path: found.relative.clone(),
+        blake3: key.clone(),
+        split: split.unwrap_or(Split::Train),
+        user: label(|row| &row.user, &attributes.user),
+        session: label(|row| &row.session, &attributes.session),
+        stage: label(|row| &row.stage, &attributes.stage),
+        side: label(|row| &row.side, &attributes.side),
+        generalization: row.and_then(|row| given(&row.generalization)),
+        segment: 0,
+    };
+    Ok((recording, split.is_some()))
+}
