@@ -17,7 +17,7 @@ use super::sink::SegmentSink;
 use super::statistics::Moments;
 use super::store::{BuildFolder, Store};
 use super::writer::SegmentWriter;
-use crate::recording::RecordingError;
+use crate::recording::{Hdf5, RecordingError};
 
 /// What to build.
 pub struct BuildOptions {
@@ -30,6 +30,8 @@ pub struct BuildOptions {
     pub skip_bad: bool,
     /// Bytes of the HDF5 library's chunk cache.
     pub chunk_cache: usize,
+    /// How the HDF5 library is reached.
+    pub hdf5: Hdf5,
     /// Assigns splits to recordings that no metadata.csv assigns; one for each candidate.
     pub splitter: Box<Splitter>,
 }
@@ -320,7 +322,7 @@ impl<'a> Builder<'a> {
                     Ok(prepared) => {
                         let expected = input.known.as_ref().map(|(key, _)| key);
                         if expected.is_some_and(|key| *key != prepared.blake3) {
-                            return Err(CacheError::from(RecordingError::Changed { path: input.found.path.clone() }));
+                            return Err(CacheError::from(RecordingError::Changed { path: input.found.place.label() }));
                         }
                         take(&prepared)?;
                         let Prepared { recording, blake3, measured, .. } = prepared;

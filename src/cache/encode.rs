@@ -158,7 +158,7 @@ mod tests {
     use super::super::{Manifest, Store};
     use crate::cache::Split;
     use crate::config::{Config, Normalize};
-    use crate::recording::write_fixture;
+    use crate::recording::{Hdf5, write_fixture};
 
     /// Segments of one NORMALIZER must be the same everywhere and for ever. If this test fails because rows are
     /// computed differently, raise NORMALIZER and pin the new hash.
@@ -178,6 +178,7 @@ mod tests {
             segment_bytes: 1 << 30,
             skip_bad: false,
             chunk_cache: 1 << 20,
+            hdf5: Hdf5::InProcess,
             splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
         };
         let root = folder.path().join("store");

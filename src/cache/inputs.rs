@@ -12,9 +12,7 @@ use super::memo::{Facts, Memo};
 use super::pipeline::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
 use super::store::Store;
-use crate::recording::{
-    Attributes, Found, Metadata, MetadataRow, ReadPools, Recording, RecordingError, Stamp, TableLayout, find,
-};
+use crate::recording::{Attributes, Found, Metadata, MetadataRow, Reader, Recording, RecordingError, Stamp, find};
 
 /// One input file and what is known of it.
 pub(super) struct Input {
@@ -46,8 +44,7 @@ pub(super) struct Inputs<'a> {
     pub(super) segment_settings: SegmentSettings,
     /// Key of the settings that facts in the memo hold under.
     facts_key: Key,
-    layout: TableLayout,
-    pools: ReadPools,
+    reader: Reader,
     pub(super) list: Vec<Input>,
     /// Recordings whose data was read.
     pub(super) read: usize,
@@ -61,15 +58,17 @@ impl<'a> Inputs<'a> {
         let mut metadata = Metadata::default();
         let mut inputs = Vec::new();
         for mut found in find(&options.inputs)? {
-            found.path = std::path::absolute(&found.path).map_err(CacheError::io(&found.path))?;
-            let stamp = Stamp::of(&found.path)?;
-            let row = metadata.row(&found.path, &found.name)?;
-            let known = memo.get(&found.path, &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
+            let path = &mut found.place.path;
+            *path = std::path::absolute(&*path).map_err(CacheError::io(path))?;
+            let stamp = Stamp::of(path)?;
+            let row = metadata.row(&found.place, &found.name)?;
+            let known =
+                memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
             inputs.push(Input { found, stamp, metadata: row, known });
         }
-        let layout = options.settings.table_layout(options.chunk_cache);
-        let (pools, read, memo) = (ReadPools::default(), 0, Mutex::new(memo));
-        Ok(Self { options, events, memo, segment_settings, facts_key, layout, pools, list: inputs, read })
+        let reader = Reader::new(options.settings.table_layout(options.chunk_cache), options.hdf5.clone());
+        let (read, memo) = (0, Mutex::new(memo));
+        Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read })
     }
 
     /// Inputs that must be read to be known; those that metadata.csv leaves out are not wanted at all.
@@ -93,14 +92,14 @@ impl<'a> Inputs<'a> {
     /// Opens, hashes and measures one input.
     pub(super) fn read(&self, input: usize) -> Scanned {
         let input = &self.list[input];
-        let recording = Recording::open(&input.found.path, &self.layout, &self.pools)?;
+        let recording = self.reader.open(&input.found.place)?;
         let (hash, measured) = measure(&recording, &self.segment_settings)?;
         Ok((recording, hash.into(), measured))
     }
 
     /// Rows of one input, by its header.
     pub(super) fn rows(&self, input: usize) -> Result<u64, RecordingError> {
-        Recording::count_rows(&self.list[input].found.path, &self.layout)
+        self.reader.count_rows(&self.list[input].found.place)
     }
 
     /// What a pass found, to be learned and remembered; a recording that changed under it ends the build.
@@ -109,7 +108,7 @@ impl<'a> Inputs<'a> {
         let known = match scanned {
             Ok((recording, key, measured)) => {
                 if recording.stamp() != input.stamp {
-                    return Err(RecordingError::Changed { path: input.found.path.clone() }.into());
+                    return Err(RecordingError::Changed { path: input.found.place.label() }.into());
                 }
                 let facts = Facts::Usable {
                     rows: measured.rows,
@@ -123,9 +122,12 @@ impl<'a> Inputs<'a> {
             Err(error) => (Key::of(&()), Facts::Bad(error.to_string())),
         };
         // A file that could not be read, or is locked, may be readable tomorrow without having changed.
-        if !matches!(scanned, Err(RecordingError::Io { .. } | RecordingError::Hdf5 { .. })) {
+        if !matches!(
+            scanned,
+            Err(RecordingError::Io { .. } | RecordingError::Hdf5 { .. } | RecordingError::Crashed { .. })
+        ) {
             let mut memo = self.memo();
-            let path = input.found.path.clone();
+            let path = input.found.place.memo_path();
             memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
             memo.save_now_and_then();
         }
@@ -174,7 +176,7 @@ impl<'a> Inputs<'a> {
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
                 Some(None) => {
-                    skipped.push(format!("{}: not named in the metadata.csv beside it", input.found.path.display()));
+                    skipped.push(format!("{}: not named in the metadata.csv beside it", input.found.place));
                     continue;
                 }
                 Some(Some(row)) => Some(row),
@@ -230,7 +232,7 @@ impl<'a> Inputs<'a> {
                 recordings.push(usable.recording);
                 continue;
             }
-            let path = usable.input.found.path.display();
+            let path = &usable.input.found.place;
             let rows = usable.rows;
             left_out.push(if rows < window {
                 format!("{path}: too short: expected at least {window} rows for one window, found {rows}")

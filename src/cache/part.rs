@@ -90,7 +90,7 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
         Some((_, Facts::Bad(_))) => None,
         None => {
             let input = &inputs.list[listed[i]];
-            Some((Key::of(&("unknown", &input.found.path)), inputs.rows(listed[i]).ok()?))
+            Some((Key::of(&("unknown", &input.found.place)), inputs.rows(listed[i]).ok()?))
         }
     };
     let threads = Inputs::threads();

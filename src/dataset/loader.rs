@@ -214,7 +214,7 @@ mod tests {
     use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::Config;
     use crate::dataset::{BatchShape, Targets, WindowIndex};
-    use crate::recording::write_fixture;
+    use crate::recording::{Hdf5, write_fixture};
 
     const ROWS: usize = 700;
     const FAILED: std::ops::Range<usize> = 300..360;
@@ -237,6 +237,7 @@ mod tests {
             segment_bytes: 1 << 30,
             skip_bad: false,
             chunk_cache: 1 << 20,
+            hdf5: Hdf5::InProcess,
             splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
         };
         let root = folder.path().join("store");

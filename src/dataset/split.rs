@@ -6,12 +6,13 @@ use std::path::PathBuf;
 use super::random::Random;
 use crate::cache::{BuildOptions, CacheSettings, Candidate, Split};
 use crate::config::{Config, OnBad, SplitBy};
+use crate::recording::Hdf5;
 
 /// What `config` asks the cache to be built from; `inputs`: files or folders in the place of `data.dataset_path`.
 ///
 /// # Errors
 /// Neither names a recording.
-pub fn build_options(config: &Config, mut inputs: Vec<PathBuf>) -> Result<BuildOptions, String> {
+pub fn build_options(config: &Config, mut inputs: Vec<PathBuf>, hdf5: Hdf5) -> Result<BuildOptions, String> {
     let data = &config.data;
     if inputs.is_empty() {
         let path = data.dataset_path.clone();
@@ -24,6 +25,7 @@ pub fn build_options(config: &Config, mut inputs: Vec<PathBuf>) -> Result<BuildO
         segment_bytes: data.segment_bytes,
         skip_bad: data.on_bad_recording == OnBad::Skip,
         chunk_cache: data.chunk_cache_size,
+        hdf5,
         splitter: Box::new(move |candidates| assign(candidates, ratio, by, seed)),
     })
 }

@@ -1,8 +1,10 @@
 //! Undoing HDF5's filter pipeline for the filters that recordings use. Source: HDF5 file format specification,
 //! section IV.A.2.l (filter pipeline message) and H5Zfletcher32.c / H5Zshuffle.c.
 
+use serde::{Deserialize, Serialize};
+
 /// A filter that this code undoes; others are left to the HDF5 library.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Filter {
     Deflate,
     /// Bytes of each element.
@@ -11,7 +13,7 @@ pub(crate) enum Filter {
 }
 
 /// One stored chunk of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Chunk {
     pub(crate) first_row: u64,
     /// Bytes from the file's start.

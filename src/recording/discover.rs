@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::error::RecordingError;
+use super::place::{Member, Place, members};
 
 /// A recording's file, not yet opened.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,11 +13,11 @@ pub struct Found {
     pub name: String,
     /// Path relative to the input it was found in, with `/` between its parts.
     pub relative: String,
-    pub path: PathBuf,
+    pub place: Place,
 }
 
-/// Finds recordings: each input is a file, or a folder that is searched recursively for `*.hdf5` and `*.h5`.
-/// Sorted by name, then path; the same file given twice counts once.
+/// Finds recordings: each input is a file, an uncompressed tar archive, or a folder; archives and folders (recursively)
+/// are searched for `*.hdf5` and `*.h5`. Sorted by name, then path; the same file given twice counts once.
 ///
 /// # Errors
 /// An input that cannot be read, or a folder without recordings.
@@ -27,6 +28,9 @@ pub fn find(inputs: &[PathBuf]) -> Result<Vec<Found>, RecordingError> {
         let before = found.len();
         if stat.is_dir() {
             walk(input, input, &mut found)?;
+        } else if input.extension().is_some_and(|extension| extension == "tar") {
+            let members = members(input)?.into_iter().filter(|member| is_recording(Path::new(&member.name)));
+            found.extend(members.map(|member| describe_member(input, member)));
         } else {
             let folder = input.parent().unwrap_or(Path::new(""));
             found.push(describe(folder, input));
@@ -37,8 +41,9 @@ pub fn find(inputs: &[PathBuf]) -> Result<Vec<Found>, RecordingError> {
     }
     // One file may be named in several ways.
     let mut seen = HashSet::new();
-    found.retain(|f| seen.insert(f.path.canonicalize().unwrap_or_else(|_| f.path.clone())));
-    found.sort_by(|a, b| (&a.name, &a.path).cmp(&(&b.name, &b.path)));
+    let canonical = |place: &Place| place.path.canonicalize().unwrap_or_else(|_| place.path.clone());
+    found.retain(|f| seen.insert((canonical(&f.place), f.place.member.clone())));
+    found.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
     Ok(found)
 }
 
@@ -48,8 +53,18 @@ fn describe(root: &Path, path: &Path) -> Found {
     Found {
         name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
         relative: parts.join("/"),
-        path: path.to_owned(),
+        place: path.to_owned().into(),
     }
+}
+
+fn describe_member(archive: &Path, member: Member) -> Found {
+    let name = Path::new(&member.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let relative = member.name.trim_start_matches("./").to_owned();
+    Found { name, relative, place: Place { path: archive.to_owned(), member: Some(member) } }
+}
+
+fn is_recording(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "hdf5" || extension == "h5")
 }
 
 fn walk(root: &Path, folder: &Path, found: &mut Vec<Found>) -> Result<(), RecordingError> {
@@ -57,11 +72,10 @@ fn walk(root: &Path, folder: &Path, found: &mut Vec<Found>) -> Result<(), Record
     for entry in std::fs::read_dir(folder).map_err(io)? {
         let entry = entry.map_err(io)?;
         let (path, kind) = (entry.path(), entry.file_type().map_err(io)?);
-        let recording = path.extension().is_some_and(|extension| extension == "hdf5" || extension == "h5");
         // Links to files are followed, links to folders are not: they could lead in circles.
         if kind.is_dir() {
             walk(root, &path, found)?;
-        } else if recording && (kind.is_file() || path.is_file()) {
+        } else if is_recording(&path) && (kind.is_file() || path.is_file()) {
             found.push(describe(root, &path));
         }
     }

@@ -14,6 +14,8 @@ pub enum RecordingError {
     Damaged { path: PathBuf, message: String },
     #[error("{path}: changed while it was read; run the build again")]
     Changed { path: PathBuf },
+    #[error("{path}: {message}")]
+    Crashed { path: PathBuf, message: String },
     #[error("{path}: EMG row {row} holds a value that is not finite")]
     NonFinite { path: PathBuf, row: u64 },
     #[error("{path}: holds values too large for float16 (data.dtype)")]

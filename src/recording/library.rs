@@ -1,34 +1,33 @@
 //! Reading rows through the HDF5 library, for storage that the fast path does not know.
 
-use std::path::Path;
-
 use hdf5_sys::{h5d, h5s};
 
 use super::error::RecordingError;
+use super::place::Place;
 use super::rows::Rows;
 use super::table::{Table, TableLayout, open_dataset};
-
-/// Rows per call of the library.
-const BLOCK_ROWS: u64 = 16_384;
+use super::worker::FRAME_BYTES;
 
 /// Calls `f` with blocks of rows, in order, in the table's own row layout in native byte order.
 pub(crate) fn visit(
-    path: &Path,
+    place: &Place,
     layout: &TableLayout,
     table: &Table,
     f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
 ) -> Result<(), RecordingError> {
+    let path = &place.label();
     let hdf5_error = |error: hdf5::Error| RecordingError::hdf5(path, &error);
-    let (_, dataset) = open_dataset(path, layout)?;
+    let (_, dataset) = open_dataset(place, layout)?;
     let descriptor = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(hdf5_error)?;
     let memory_type = hdf5::Datatype::from_descriptor(&descriptor).map_err(hdf5_error)?;
     if memory_type.size() != table.row_bytes || dataset.shape() != [table.rows as usize] {
         return Err(RecordingError::Changed { path: path.to_owned() });
     }
-    let mut buffer = vec![0u8; BLOCK_ROWS.min(table.rows) as usize * table.row_bytes];
+    let block_rows = (FRAME_BYTES / table.row_bytes).max(1) as u64;
+    let mut buffer = vec![0u8; block_rows.min(table.rows) as usize * table.row_bytes];
     let mut first = 0;
     while first < table.rows {
-        let count = BLOCK_ROWS.min(table.rows - first);
+        let count = block_rows.min(table.rows - first);
         let bytes = &mut buffer[..count as usize * table.row_bytes];
         read_block(&dataset, &memory_type, first, count, bytes)
             .map_err(|message| RecordingError::damaged(path, message))?;

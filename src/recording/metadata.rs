@@ -1,11 +1,13 @@
 //! `metadata.csv` beside the recordings, as emg2pose ships it.
 
 use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use super::error::RecordingError;
+use super::place::{Member, Place, members};
 
 /// The columns this project uses; others are ignored, missing ones are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -25,32 +27,65 @@ pub struct MetadataRow {
 /// The rows of every metadata.csv that lies beside a recording.
 #[derive(Debug, Default)]
 pub struct Metadata {
-    folders: HashMap<PathBuf, Option<HashMap<String, MetadataRow>>>,
+    folders: HashMap<PathBuf, Option<Rows>>,
 }
 
 impl Metadata {
-    /// The row for the recording at `path`: `None` if no metadata.csv lies beside it, `Some(None)` if one does
-    /// but does not name the recording.
+    /// The row for the recording at `place`: `None` if no metadata.csv lies beside it, `Some(None)` if one does
+    /// but does not name the recording. Beside an archive's member is the same folder of the archive, else the folder
+    /// that the archive lies in.
     ///
     /// # Errors
     /// A metadata.csv that cannot be read or parsed.
-    pub fn row(&mut self, path: &Path, name: &str) -> Result<Option<Option<MetadataRow>>, RecordingError> {
-        let folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    pub fn row(&mut self, place: &Place, name: &str) -> Result<Option<Option<MetadataRow>>, RecordingError> {
+        let label = place.label();
+        let folder = label.parent().unwrap_or(Path::new("")).to_owned();
         if !self.folders.contains_key(&folder) {
-            let rows = read(&folder.join("metadata.csv"))?;
+            let beside = place.path.parent().unwrap_or(Path::new("")).join("metadata.csv");
+            let rows = match &place.member {
+                None => read(&beside)?,
+                Some(member) => match read_member(&place.path, member)? {
+                    Some(rows) => Some(rows),
+                    None => read(&beside)?,
+                },
+            };
             self.folders.insert(folder.clone(), rows);
         }
         Ok(self.folders[&folder].as_ref().map(|rows| rows.get(name).cloned()))
     }
 }
 
-fn read(path: &Path) -> Result<Option<HashMap<String, MetadataRow>>, RecordingError> {
-    let text = match std::fs::read(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(RecordingError::io(path, error)),
+type Rows = HashMap<String, MetadataRow>;
+
+/// The metadata.csv in the folder that `recording` has in its archive.
+fn read_member(archive: &Path, recording: &Member) -> Result<Option<Rows>, RecordingError> {
+    /// 25,253 recordings take 5 MB.
+    const LARGEST: u64 = 1 << 30;
+    let wanted = Path::new(&recording.name).with_file_name("metadata.csv");
+    let Some(member) = members(archive)?.into_iter().find(|member| Path::new(&member.name) == wanted) else {
+        return Ok(None);
     };
-    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text.as_slice());
+    let place = Place { path: archive.to_owned(), member: Some(member.clone()) };
+    let io = |error| RecordingError::io(&place.label(), error);
+    let file = std::fs::File::open(archive).map_err(io)?;
+    if place.bytes(file.metadata().map_err(io)?.len())? > LARGEST {
+        return Err(RecordingError::damaged(&place.label(), "is larger than 1 GiB"));
+    }
+    let mut text = vec![0; member.bytes as usize];
+    file.read_exact_at(&mut text, member.offset).map_err(io)?;
+    parse(&place.label(), &text).map(Some)
+}
+
+fn read(path: &Path) -> Result<Option<Rows>, RecordingError> {
+    match std::fs::read(path) {
+        Ok(text) => parse(path, &text).map(Some),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(RecordingError::io(path, error)),
+    }
+}
+
+fn parse(path: &Path, text: &[u8]) -> Result<Rows, RecordingError> {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
     let mut rows = HashMap::new();
     for row in reader.deserialize() {
         let row: MetadataRow = row.map_err(|error| RecordingError::Metadata {
@@ -65,7 +100,7 @@ fn read(path: &Path) -> Result<Option<HashMap<String, MetadataRow>>, RecordingEr
         let message = "expected a column `filename` with a name in every row".into();
         return Err(RecordingError::Metadata { path: path.to_owned(), line: 1, message });
     }
-    Ok(Some(rows))
+    Ok(rows)
 }
 
 #[cfg(test)]
@@ -75,7 +110,7 @@ mod tests {
     #[test]
     fn rows_are_found_by_name_and_bad_files_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        let recording = folder.path().join("a.hdf5");
+        let recording = Place::from(folder.path().join("a.hdf5"));
         assert_eq!(Metadata::default().row(&recording, "a").unwrap(), None);
         let path = folder.path().join("metadata.csv");
         std::fs::write(&path, "session,user,filename,split\ns,u,a,val\n").unwrap();

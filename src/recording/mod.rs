@@ -3,25 +3,30 @@
 mod attributes;
 mod chunks;
 mod discover;
+mod driver;
 mod error;
 mod library;
 mod metadata;
+mod place;
 mod pool;
 mod read;
 mod rows;
 mod synth;
 mod table;
 mod validity;
+mod worker;
 
 pub use attributes::Attributes;
 pub use discover::{Found, find};
 pub use error::RecordingError;
 pub use metadata::{Metadata, MetadataRow};
+pub use place::{Member, Place};
 pub use pool::{Buffer, Pool};
-pub use read::{ReadPools, Recording, Stamp, WHOLE_BYTES};
+pub use read::{Reader, Recording, Stamp, WHOLE_BYTES};
 pub use rows::{Field, Rows};
 #[cfg(test)]
 pub(crate) use synth::write_fixture;
 pub use synth::{SynthOptions, synthesize};
 pub use table::{TableLayout, quiet};
 pub use validity::{RunsBuilder, ValidRun, for_each_failed, is_failed};
+pub use worker::{Hdf5, WORKER_ARGUMENT, Workers, serve};

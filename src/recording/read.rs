@@ -13,10 +13,11 @@ use serde::{Deserialize, Serialize};
 use super::attributes::Attributes;
 use super::chunks::{self, Chunk, Filter};
 use super::error::RecordingError;
-use super::library;
+use super::place::Place;
 use super::pool::{Buffer, Pool};
 use super::rows::{Field, Rows};
 use super::table::{Storage, Table, TableLayout};
+use super::worker::Hdf5;
 
 /// Recordings up to this size are read whole, so that what is hashed is what is measured and cached.
 pub const WHOLE_BYTES: u64 = 24 << 20;
@@ -59,62 +60,76 @@ enum Bytes {
     Gone,
 }
 
-/// Buffers for whole files and for decoded rows.
-#[derive(Debug, Clone, Default)]
-pub struct ReadPools {
+/// How recordings are read: what is expected of them, how the HDF5 library is reached, and buffers to use again.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    layout: TableLayout,
+    hdf5: Hdf5,
     whole: Pool,
     decoded: Pool,
 }
 
+impl Reader {
+    pub fn new(layout: TableLayout, hdf5: Hdf5) -> Self {
+        Self { layout, hdf5, whole: Pool::default(), decoded: Pool::default() }
+    }
+
+    /// Rows of the recording at `place`, by its header alone.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn count_rows(&self, place: &Place) -> Result<u64, RecordingError> {
+        let bytes = place.bytes(Stamp::of(&place.path)?.bytes)?;
+        Ok(self.hdf5.table(place, &self.layout, bytes)?.rows)
+    }
+
+    /// Opens the recording at `place` and reads its header, and all of it where it is short.
+    ///
+    /// # Errors
+    /// [`RecordingError`]: unreadable, of another layout, or with a header that the file's size belies.
+    pub fn open(&self, place: &Place) -> Result<Recording, RecordingError> {
+        let path = place.label();
+        let io = |error| RecordingError::io(&path, error);
+        let file = File::open(&place.path).map_err(io)?;
+        let stat = file.metadata().map_err(io)?;
+        if !stat.is_file() {
+            return Err(RecordingError::layout(&path, "input", "a file", "something else"));
+        }
+        let stamp = Stamp::from_stat(&stat);
+        let length = place.bytes(stamp.bytes)?;
+        let table = self.hdf5.table(place, &self.layout, length)?;
+        let bytes = if length <= WHOLE_BYTES {
+            let mut whole = self.whole.take(length as usize);
+            file.read_exact_at(&mut whole, place.offset()).map_err(|error| shrunk(&path, error))?;
+            Bytes::Whole(whole)
+        } else {
+            Bytes::File(file)
+        };
+        let (place, reader) = (place.clone(), self.clone());
+        let recording = Recording { place, path, stamp, length, bytes, table, decoded: OnceLock::new(), reader };
+        recording.check_unchanged()?;
+        Ok(recording)
+    }
+}
+
 /// An open recording.
 pub struct Recording {
+    place: Place,
+    /// For messages.
     path: PathBuf,
+    /// Of the file, or of the archive it is in.
     stamp: Stamp,
+    length: u64,
     bytes: Bytes,
-    layout: TableLayout,
     table: Table,
     /// Rows of a short recording that had to be decoded, so that a second pass need not decode again.
     decoded: OnceLock<Buffer>,
-    pools: ReadPools,
+    reader: Reader,
 }
 
 type Visitor<'a> = dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError> + 'a;
 
 impl Recording {
-    /// Opens the file at `path` and reads its header, and all of it where it is short.
-    ///
-    /// # Errors
-    /// [`RecordingError`]: unreadable, of another layout, or with a header that the file's size belies.
-    pub fn open(path: &Path, layout: &TableLayout, pools: &ReadPools) -> Result<Self, RecordingError> {
-        let io = |error| RecordingError::io(path, error);
-        let file = File::open(path).map_err(io)?;
-        let stat = file.metadata().map_err(io)?;
-        if !stat.is_file() {
-            return Err(RecordingError::layout(path, "input", "a file", "something else"));
-        }
-        let stamp = Stamp::from_stat(&stat);
-        let table = Table::open(path, layout, stamp.bytes)?;
-        let bytes = if stamp.bytes <= WHOLE_BYTES {
-            let mut whole = pools.whole.take(stamp.bytes as usize);
-            file.read_exact_at(&mut whole, 0).map_err(|error| shrunk(path, error))?;
-            Bytes::Whole(whole)
-        } else {
-            Bytes::File(file)
-        };
-        let (path, layout, pools) = (path.to_owned(), layout.clone(), pools.clone());
-        let recording = Self { path, stamp, bytes, layout, table, decoded: OnceLock::new(), pools };
-        recording.check_unchanged()?;
-        Ok(recording)
-    }
-
-    /// Rows of the file at `path`, by its header alone.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn count_rows(path: &Path, layout: &TableLayout) -> Result<u64, RecordingError> {
-        Ok(Table::open(path, layout, Stamp::of(path)?.bytes)?.rows)
-    }
-
     /// Lets go of the rows in memory; what the header said stays.
     #[must_use]
     pub fn without_rows(mut self) -> Self {
@@ -162,7 +177,7 @@ impl Recording {
     /// # Errors
     /// [`RecordingError::Changed`].
     pub fn check_unchanged(&self) -> Result<(), RecordingError> {
-        match Stamp::of(&self.path) {
+        match Stamp::of(&self.place.path) {
             Ok(stamp) if stamp == self.stamp => Ok(()),
             _ => Err(RecordingError::Changed { path: self.path.clone() }),
         }
@@ -180,16 +195,16 @@ impl Recording {
                 self.visit(f)?;
             }
             (Bytes::File(file), Storage::Contiguous { address }) => {
-                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
+                let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 let end = address + self.table.rows * self.table.row_bytes as u64;
                 reader.hash_range(&mut hasher, 0, *address)?;
                 self.visit_contiguous(&mut reader, *address, Some(&mut hasher), f)?;
-                reader.hash_range(&mut hasher, end, self.stamp.bytes)?;
+                reader.hash_range(&mut hasher, end, self.length)?;
             }
             (Bytes::Gone, _) => unreachable!("rows were let go of"),
             (Bytes::File(file), _) => {
-                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
-                reader.hash_range(&mut hasher, 0, self.stamp.bytes)?;
+                let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
+                reader.hash_range(&mut hasher, 0, self.length)?;
                 self.visit(f)?;
             }
         }
@@ -208,12 +223,12 @@ impl Recording {
                 f(0, Rows::new(&bytes[*address as usize..end], self.table.row_bytes))
             }
             (Storage::Contiguous { address }, Bytes::File(file)) => {
-                let mut reader = BlockReader { path: &self.path, file, buffer: Vec::new() };
+                let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 self.visit_contiguous(&mut reader, *address, None, f)
             }
             (_, Bytes::Whole(_)) if self.is_in_memory() => {
                 if self.decoded.get().is_none() {
-                    let mut rows = self.pools.decoded.take(self.decoded_bytes() as usize);
+                    let mut rows = self.reader.decoded.take(self.decoded_bytes() as usize);
                     self.decode_whole(&mut rows)?;
                     let _ = self.decoded.set(rows);
                 }
@@ -232,7 +247,7 @@ impl Recording {
     fn decode(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
         match &self.table.storage {
             Storage::Chunked { chunk_rows, filters, chunks } => self.visit_chunks(*chunk_rows, filters, chunks, f),
-            _ => library::visit(&self.path, &self.layout, &self.table, f),
+            _ => self.reader.hdf5.visit(&self.place, &self.reader.layout, &self.table, self.length, f),
         }
     }
 
@@ -307,7 +322,8 @@ impl Recording {
                 }
                 Bytes::File(file) => {
                     let mut stored = vec![0; chunk.size];
-                    file.read_exact_at(&mut stored, chunk.address).map_err(|error| shrunk(&self.path, error))?;
+                    file.read_exact_at(&mut stored, self.place.offset() + chunk.address)
+                        .map_err(|error| shrunk(&self.path, error))?;
                     decoder.decode(&stored, chunk, &mut out)
                 }
                 Bytes::Gone => unreachable!("rows were let go of"),
@@ -340,6 +356,8 @@ fn shrunk(path: &Path, error: std::io::Error) -> RecordingError {
 struct BlockReader<'a> {
     path: &'a Path,
     file: &'a File,
+    /// Where the recording begins in the file.
+    base: u64,
     buffer: Vec<u8>,
 }
 
@@ -347,7 +365,7 @@ impl BlockReader<'_> {
     fn read(&mut self, offset: u64, length: usize) -> Result<&[u8], RecordingError> {
         self.buffer.resize(length.max(self.buffer.len()), 0);
         let block = &mut self.buffer[..length];
-        self.file.read_exact_at(block, offset).map_err(|error| shrunk(self.path, error))?;
+        self.file.read_exact_at(block, self.base + offset).map_err(|error| shrunk(self.path, error))?;
         Ok(block)
     }
 

@@ -1,7 +1,9 @@
 //! Blocks of table rows as they lie in the file, and their fields as numbers.
 
+use serde::{Deserialize, Serialize};
+
 /// A run of `width` little-endian floats inside each row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Field {
     /// Bytes from the row's start.
     pub offset: usize,

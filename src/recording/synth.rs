@@ -285,7 +285,7 @@ fn failed_rows(rng: &mut ChaCha8Rng, rows: usize, share: f64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{ReadPools, Recording, TableLayout, is_failed};
+    use crate::recording::{Hdf5, Reader, TableLayout, is_failed};
 
     fn layout() -> TableLayout {
         TableLayout {
@@ -299,7 +299,7 @@ mod tests {
     }
 
     fn rows_of(path: &Path) -> (Vec<u8>, usize) {
-        let recording = Recording::open(path, &layout(), &ReadPools::default()).unwrap();
+        let recording = Reader::new(layout(), Hdf5::InProcess).open(&path.to_owned().into()).unwrap();
         let (mut bytes, mut failed) = (Vec::new(), 0);
         recording
             .visit(&mut |_, rows| {

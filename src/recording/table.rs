@@ -6,13 +6,17 @@ use hdf5::dataset::Layout;
 use hdf5::filters::Filter as StoredFilter;
 use hdf5::types::{FloatSize, TypeDescriptor};
 
+use serde::{Deserialize, Serialize};
+
 use super::attributes::Attributes;
 use super::chunks::{Chunk, Filter};
+use super::driver;
 use super::error::RecordingError;
+use super::place::Place;
 use super::rows::Field;
 
 /// Where the table is and what shape is wanted of it.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableLayout {
     pub group: String,
     pub table: String,
@@ -25,7 +29,7 @@ pub struct TableLayout {
 }
 
 /// How the rows are stored.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Storage {
     Contiguous {
         address: u64,
@@ -40,7 +44,7 @@ pub(crate) enum Storage {
 }
 
 /// A recording's header.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Table {
     pub(crate) rows: u64,
     pub(crate) row_bytes: usize,
@@ -51,7 +55,7 @@ pub(crate) struct Table {
     pub(crate) storage: Storage,
 }
 
-const MAX_ROW_BYTES: usize = 1 << 20;
+pub(super) const MAX_ROW_BYTES: usize = 1 << 20;
 const MAX_CHUNK_BYTES: usize = 1 << 30;
 /// Rows that a file of one byte could at most describe by deflated or missing chunks.
 const MAX_EXPANSION: u64 = 1100;
@@ -62,11 +66,18 @@ pub fn quiet() {
 }
 
 /// Opens the file and dataset for the library to read.
-pub(crate) fn open_dataset(path: &Path, layout: &TableLayout) -> Result<(hdf5::Group, hdf5::Dataset), RecordingError> {
-    let file = hdf5::File::with_options()
-        .with_fapl(|fapl| fapl.chunk_cache(12_421, layout.chunk_cache, 0.75))
-        .open(path)
-        .map_err(|error| RecordingError::hdf5(path, &error))?;
+pub(crate) fn open_dataset(
+    place: &Place,
+    layout: &TableLayout,
+) -> Result<(hdf5::Group, hdf5::Dataset), RecordingError> {
+    let path = &place.label();
+    let file = match &place.member {
+        None => hdf5::File::with_options()
+            .with_fapl(|fapl| fapl.chunk_cache(12_421, layout.chunk_cache, 0.75))
+            .open(path)
+            .map_err(|error| RecordingError::hdf5(path, &error))?,
+        Some(_) => driver::open_member(place, layout.chunk_cache)?,
+    };
     let present = |names: hdf5::Result<Vec<String>>| {
         let names = names.unwrap_or_default();
         if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
@@ -82,9 +93,10 @@ pub(crate) fn open_dataset(path: &Path, layout: &TableLayout) -> Result<(hdf5::G
 }
 
 impl Table {
-    /// Reads the header of the file at `path`, which is `file_bytes` long.
-    pub(crate) fn open(path: &Path, layout: &TableLayout, file_bytes: u64) -> Result<Self, RecordingError> {
-        let (group, dataset) = open_dataset(path, layout)?;
+    /// Reads the header of the recording at `place`, which is `file_bytes` long.
+    pub(crate) fn open(place: &Place, layout: &TableLayout, file_bytes: u64) -> Result<Self, RecordingError> {
+        let path = &place.label();
+        let (group, dataset) = open_dataset(place, layout)?;
         let wrong = |what: &str, expected: &str, found: String| RecordingError::layout(path, what, expected, found);
         let shape = dataset.shape();
         let [rows] = shape[..] else {
@@ -126,6 +138,35 @@ impl Table {
         }
         let storage = storage(path, &dataset, &dtype, rows, row_bytes, file_bytes)?;
         Ok(Self { rows: rows as u64, row_bytes, time, emg, angles, attributes, storage })
+    }
+}
+
+impl Table {
+    /// Fails unless all that the header says lies within a file of `file_bytes`: whoever read it, rows are taken from
+    /// there.
+    pub(crate) fn check(&self, path: &Path, file_bytes: u64) -> Result<(), RecordingError> {
+        let fits = |field: &Field| field.offset.checked_add(field.bytes()).is_some_and(|end| end <= self.row_bytes);
+        let rows = self.rows.checked_mul(self.row_bytes as u64).filter(|bytes| bytes / MAX_EXPANSION <= file_bytes);
+        let ends = |start: u64, bytes: u64| start.checked_add(bytes).is_some_and(|end| end <= file_bytes);
+        let stored = match &self.storage {
+            Storage::Contiguous { address } => rows.is_some_and(|bytes| ends(*address, bytes)),
+            Storage::Chunked { chunk_rows, chunks, .. } => {
+                let bytes =
+                    chunk_rows.checked_mul(self.row_bytes).filter(|bytes| (1..=MAX_CHUNK_BYTES).contains(bytes));
+                bytes.is_some()
+                    && chunks.len() as u64 == self.rows.div_ceil(*chunk_rows as u64)
+                    && chunks.iter().enumerate().all(|(i, chunk)| {
+                        chunk.first_row == (i * chunk_rows) as u64 && ends(chunk.address, chunk.size as u64)
+                    })
+            }
+            Storage::Library => true,
+        };
+        let fields = [Some(&self.emg), Some(&self.angles), self.time.as_ref()];
+        let sound = (1..=MAX_ROW_BYTES).contains(&self.row_bytes) && self.rows > 0 && rows.is_some() && stored;
+        if sound && fields.into_iter().flatten().all(fits) {
+            return Ok(());
+        }
+        Err(RecordingError::damaged(path, "its header describes rows that are not in it"))
     }
 }
 

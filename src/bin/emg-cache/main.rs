@@ -13,10 +13,14 @@ use clap::Parser;
 use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, Store};
 use emg_pipeline::config::{self, ConfigError};
 use emg_pipeline::dataset::build_options;
-use emg_pipeline::recording::{self, SynthOptions, synthesize};
+use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
 
 fn main() -> ExitCode {
+    // Programs of this project start this one for the HDF5 library; nobody types it, so --help is silent about it.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == recording::WORKER_ARGUMENT) {
+        return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -93,7 +97,8 @@ fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOpt
         eprintln!("warning: {warning}");
     }
     let store = loaded.config.data.store_path(args.store.clone());
-    Ok((store, build_options(&loaded.config, inputs).map_err(args::Usage)?))
+    let hdf5 = Hdf5::workers(std::env::current_exe()?);
+    Ok((store, build_options(&loaded.config, inputs, hdf5).map_err(args::Usage)?))
 }
 
 fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> Result<ExitCode> {

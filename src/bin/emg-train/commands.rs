@@ -10,6 +10,7 @@ use anyhow::Result;
 use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
 use emg_pipeline::config::{self, Config, Device, Loaded};
 use emg_pipeline::dataset::build_options;
+use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
@@ -147,7 +148,7 @@ fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, K
         let folder = checkpoint_folder(run, &loaded.config);
         return Ok((root, Checkpoint::load(&folder.join("last.safetensors"))?.cache));
     }
-    let options = build_options(&loaded.config, Vec::new()).map_err(|message| {
+    let options = build_options(&loaded.config, Vec::new(), Hdf5::InProcess).map_err(|message| {
         TrainError::Usage(format!("{message}, or name a cache with --cache KEY (`emg-cache list` shows them)"))
     })?;
     let command = build_command(args);

@@ -1,0 +1,165 @@
+//! Files that are broken, or made to do harm.
+
+mod common;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Bench, files, stderr};
+use emg_pipeline::cache::{self, CacheSettings, Manifest, NoEvents, Store};
+use emg_pipeline::config::{self, Config};
+use emg_pipeline::dataset::{Random, build_options};
+use emg_pipeline::recording::{Hdf5, WORKER_ARGUMENT};
+
+const SETS: [&str; 4] = ["--set", "data.window_size=20", "--set", "data.stride=20"];
+
+/// Small recordings of every storage that is decoded here or by the library.
+fn originals(bench: &Bench) -> Vec<Vec<u8>> {
+    for (folder, layout, more) in [
+        ("meta", "meta", &["--rows", "60"][..]),
+        ("public", "public", &["--rows", "60"]),
+        ("gzip", "gzip", &["--rows", "200", "--chunk", "30"]),
+    ] {
+        bench.python("make_recordings.py", &[&[folder, "--layout", layout, "--count", "1"], more].concat());
+    }
+    let made = ["meta", "public", "gzip"].map(|folder| bench.path(folder));
+    let files = made.iter().flat_map(|folder| files(folder));
+    files.filter(|(path, _)| path.extension().is_some_and(|e| e == "hdf5")).map(|(_, bytes)| bytes).collect()
+}
+
+/// Flips, overwrites, copies or cuts a few places, mostly where headers lie.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
+    const INTERESTING: [u64; 8] = [0, 1, 0x7f, 0xff, 0x7fff_ffff, 0xffff_ffff, u64::MAX, 1 << 40];
+    for _ in 0..=random.up_to(5) {
+        let reach = if random.up_to(3) == 0 { bytes.len() } else { bytes.len().min(3000) };
+        let at = random.up_to(reach as u64 - 1) as usize;
+        match random.up_to(9) {
+            0..=3 => bytes[at] ^= 1 << random.up_to(7),
+            4..=6 => {
+                let value = INTERESTING[random.up_to(7) as usize].to_le_bytes();
+                let width = (1 << random.up_to(3)).min(bytes.len() - at);
+                bytes[at..at + width].copy_from_slice(&value[..width]);
+            }
+            7 => {
+                let from = random.up_to(reach as u64 - 1) as usize;
+                let width = (1 + random.up_to(15) as usize).min(bytes.len() - from.max(at));
+                bytes.copy_within(from..from + width, at);
+            }
+            8 => bytes[at] = random.up_to(255) as u8,
+            _ if random.up_to(3) == 0 => bytes.truncate(at + 1),
+            _ => {}
+        }
+    }
+}
+
+/// EMG_MUTATIONS: how many files, 20,000 for the full test. A build may refuse any of them, but it ends, by itself,
+/// within its memory.
+#[test]
+fn mutated_recordings_do_no_harm() {
+    let bench = Bench::new();
+    let originals = originals(&bench);
+    assert_eq!(originals.len(), 3);
+    let wanted = std::env::var("EMG_MUTATIONS").ok().and_then(|n| n.parse().ok()).unwrap_or(400usize);
+    let seed = std::env::var("EMG_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
+    let (mut made, mut left_out, mut crashed, mut endless) = (0, 0, 0, 0);
+    while made < wanted {
+        let folder = bench.path("mutants");
+        let _ = std::fs::remove_dir_all(&folder);
+        let _ = std::fs::remove_dir_all(bench.path("st"));
+        std::fs::create_dir(&folder).unwrap();
+        for i in made..(made + 100).min(wanted) {
+            let mut random = Random::new(&[seed, i as u64]);
+            let mut bytes = originals[i % originals.len()].clone();
+            mutate(&mut bytes, &mut random);
+            std::fs::write(folder.join(format!("m{i:06}.hdf5")), bytes).unwrap();
+        }
+        std::fs::write(folder.join("whole.hdf5"), &originals[0]).unwrap();
+        made += 100;
+        // 3 GiB of address space: an allocation sized by a header that lies fails.
+        let line = format!(
+            "ulimit -v 3145728; exec timeout 300 {} build --store st {} --set data.on_bad_recording=skip \
+             --set data.split_ratio=[1,0,0] mutants",
+            env!("CARGO_BIN_EXE_emg-cache"),
+            SETS.join(" ")
+        );
+        let mut shell = Command::new("sh");
+        let shell = shell.args(["-c", &line]).current_dir(bench.path("")).env("XDG_CACHE_HOME", bench.path("x"));
+        let output = shell.env("RAYON_NUM_THREADS", "2").output().unwrap();
+        let said = stderr(&output);
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        assert!(!said.contains("panicked"), "{said}");
+        left_out += said.lines().filter(|line| line.contains("warning: ") && line.contains("/mutants/m")).count();
+        endless += said.matches("busy without end").count();
+        crashed += said.matches("makes the HDF5 library crash").count() + said.matches("ends the process").count();
+    }
+    println!(
+        "{wanted} mutants: {left_out} left out, of them {crashed} crashed the HDF5 library and {endless} kept it busy"
+    );
+    assert!(left_out > wanted / 20, "{left_out}: the mutations reach nothing");
+}
+
+/// A stand-in for the worker that dies, hangs up or talks nonsense when it is asked for certain files.
+fn worker(bench: &Bench, name: &str, script: &str) -> Hdf5 {
+    let path = bench.path(name);
+    let real = env!("CARGO_BIN_EXE_emg-cache");
+    let text = format!(
+        "#!/bin/sh\nwhile IFS= read -r line; do\ncase $line in\n{script}\n*) printf '%s\\n' \"$line\" | {real} {WORKER_ARGUMENT};;\nesac\ndone\n"
+    );
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Hdf5::workers(path)
+}
+
+fn config(sets: &[&str]) -> Config {
+    let sets: Vec<_> = ["data.window_size=20", "data.stride=20", "data.on_bad_recording=skip"]
+        .iter()
+        .chain(sets)
+        .map(|set| (*set).to_owned())
+        .collect();
+    config::load(None, &sets).unwrap().config
+}
+
+#[test]
+fn a_recording_that_crashes_the_library_fails_alone_and_by_name() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "6", "--seconds", "0.2"]);
+    std::fs::remove_file(bench.path("data/metadata.csv")).unwrap();
+    let mut names: Vec<_> = files(&bench.path("data")).into_iter().map(|(path, _)| path).collect();
+    names.sort();
+    let name = |i: usize| names[i].file_name().unwrap().to_str().unwrap().to_owned();
+    let script = format!("*{}*) kill -SEGV $$;;\n*{}*) exit 3;;\n*{}*) echo nonsense;;", name(1), name(2), name(4));
+    let hdf5 = worker(&bench, "worker", &script);
+    let options = build_options(&config(&["data.split_ratio=[1,0,0]"]), vec![bench.path("data")], hdf5).unwrap();
+    let built = cache::build(&bench.path("st"), &options, &NoEvents).unwrap();
+    let skipped = built.skipped.join("\n");
+    assert_eq!(built.skipped.len(), 3, "{skipped}");
+    for (i, what) in
+        [(1, "makes the HDF5 library crash (signal 11)"), (2, "ends the process"), (4, "was answered with")]
+    {
+        let line = skipped.lines().find(|line| line.contains(&name(i))).unwrap();
+        assert!(line.contains(what), "{line}");
+    }
+    let manifest = Manifest::read(&Store::open(&bench.path("st")).unwrap(), &built.key).unwrap();
+    assert_eq!(manifest.recordings.len(), 3);
+    assert_eq!(manifest.settings, CacheSettings::new(&config(&[])));
+}
+
+/// Data that only the library can decode comes through the worker too.
+#[test]
+fn data_for_the_library_is_read_in_a_child() {
+    let bench = Bench::new();
+    let script = "import h5py, numpy, sys\n\
+        t = numpy.dtype([('emg', '>f4', (16,)), ('joint_angles', '>f8', (20,))])\n\
+        r = numpy.random.default_rng(3)\n\
+        d = numpy.zeros(70000, t); d['emg'] = r.normal(size=(70000, 16)); d['joint_angles'] = r.normal(size=(70000, 20))\n\
+        h5py.File('data/big.hdf5', 'w').create_group('emg2pose').create_dataset('timeseries', data=d, chunks=(999,))\n";
+    std::fs::create_dir(bench.path("data")).unwrap();
+    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools/python");
+    let status =
+        Command::new("python3").args(["-c", script]).env("PYTHONPATH", python).current_dir(bench.path("")).status();
+    assert!(status.unwrap().success());
+    let sets = ["--set", "data.split_ratio=[1,0,0]", "--set", "data.normalize_emg=recording"];
+    let (key, _) = bench.build(&[&SETS[..], &sets, &["--store", "st", "data"]].concat());
+    bench.check_cache(&key, "data");
+}
