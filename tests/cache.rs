@@ -46,6 +46,92 @@ fn every_layout_becomes_the_cache_that_numpy_computes() {
     }
 }
 
+/// Files that other people's tools write: datasets of their own, other rates, units and names.
+#[test]
+fn declared_layouts_become_the_cache_that_numpy_computes() {
+    let wrist = "data.layout=generic_neuromotor_wrist";
+    let apart = "data.layout={emg: raw/emg, joint_angles: pose, time: raw/t, joint_angle_rate: 60, angle_unit: deg, \
+                 metadata: {user: subject, filename: file, split: fold}}";
+    let held =
+        "data.layout={emg: emg, joint_angles: angles, joint_angle_rate: 100, interpolation: hold, invalid_rows: none}";
+    let same = "data.layout={emg: emg, joint_angles: angles, attributes: emg}";
+    for (kind, layout, joints) in
+        [("wrist", wrist, "2"), ("apart", apart, "5"), ("held", held, "3"), ("same", same, "4"), ("big", same, "4")]
+    {
+        let bench = Bench::new();
+        bench.python("make_layouts.py", &["data", kind]);
+        let joints = [format!("data.joint_angles_channels={joints}"), format!("model.output_size={joints}")];
+        let sets: Vec<_> = [layout, &joints[0], &joints[1], "data.normalize_emg=recording", "data.split_ratio=[1,0,0]"]
+            .into_iter()
+            .flat_map(|set| ["--set", set])
+            .collect();
+        for more in [&[][..], &["--set", "data.skip_ik_failures=true"]] {
+            let (key, _) = bench.build(&[&SMALL, sets.as_slice(), more, &["data"]].concat());
+            bench.check_cache(&key, "data");
+            let info = bench.json("emg-cache", &["info", &key, "--store", "st", "--json"]);
+            let user = &info["recordings"][0]["user"];
+            assert_eq!(user.is_null(), !["apart", "wrist"].contains(&kind), "{kind}: {user}");
+        }
+    }
+    let bench = Bench::new();
+    bench.python("make_layouts.py", &["data", "held"]);
+    for (layout, expected) in [
+        ("{emg: emg, joint_angles: angles}", "angles: expected 0.70 s at 2000 Hz, found 0.03 s"),
+        ("{emg: emg, joint_angles: nowhere}", "dataset: expected `nowhere`, found angles, emg"),
+        ("{emg: emg/x, joint_angles: angles}", "group: expected `emg`"),
+        ("{table: emg, joint_angles: angles}", "dataset: expected one dimension, found shape [1401, 16]"),
+    ] {
+        let set = format!("data.layout={layout}");
+        let args = ["build", "--set", &set, "--set", "data.joint_angles_channels=3", "--set", "model.output_size=3"];
+        let message = bench.fails("emg-cache", 1, &[&args[..], &["data"]].concat());
+        assert!(message.contains(expected), "{layout}: {message}");
+    }
+    for (layout, expected) in [
+        ("emg2qwerty", "generic_neuromotor_wrist"),
+        ("{emgs: emg}", "data.layout.emg"),
+        ("{joint_angle_rate: -1}", "a positive joint_angle_rate"),
+        ("{table: t, joint_angle_rate: 60}", "rows of a table have one rate"),
+        ("{metadata: {who: user}}", "metadata columns among filename"),
+    ] {
+        let message = bench.fails("emg-cache", 2, &["build", "--set", &format!("data.layout={layout}"), "data"]);
+        assert!(message.contains(expected), "{layout}: {message}");
+    }
+}
+
+/// emg2pose ships as one tar: its members are read where they lie, and are the recordings that they would be outside.
+#[test]
+fn recordings_in_a_tar_are_the_recordings() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "2"]);
+    bench.ok("emg-cache", &["synth", "data2", "--recordings", "3", "--seconds", "2", "--gzip", "489", "--seed", "9"]);
+    let deep = format!("data/{}", "long/".repeat(30));
+    std::fs::create_dir_all(bench.path(&deep)).unwrap();
+    std::fs::copy(bench.path("data2/synth-00001_right.hdf5"), bench.path(&deep).join("synth-00001_x.hdf5"))
+        .or_else(|_| {
+            std::fs::copy(bench.path("data2/synth-00001_left.hdf5"), bench.path(&deep).join("synth-00001_x.hdf5"))
+        })
+        .unwrap();
+    for format in ["gnu", "posix"] {
+        let mut tar = std::process::Command::new("tar");
+        let tar = tar.args(["--format", format, "-cf", &format!("{format}.tar"), "data"]).current_dir(bench.path(""));
+        assert!(tar.status().unwrap().success());
+    }
+    let (key, _) = bench.build(&[&SMALL[..], &["data"]].concat());
+    for format in ["gnu.tar", "posix.tar"] {
+        let store = ["--set", "data.window_size=50", "--set", "data.stride=25", "--store", format];
+        let store: Vec<_> = store.iter().map(|s| s.strip_suffix(".tar").unwrap_or(s)).collect();
+        let (same, said) = bench.build(&[&store[..], &[format]].concat());
+        assert_eq!(key, same, "{format}");
+        assert!(said.contains("5 recordings read"), "{said}");
+        let (_, said) = bench.build(&[&store[..], &[format]].concat());
+        assert!(said.contains("0 recordings read"), "{said}");
+    }
+    let bytes = std::fs::read(bench.path("gnu.tar")).unwrap();
+    std::fs::write(bench.path("cut.tar"), &bytes[..bytes.len() / 2]).unwrap();
+    let message = bench.fails("emg-cache", 1, &["build", "--store", "st3", "cut.tar"]);
+    assert!(message.contains("cut.tar"), "{message}");
+}
+
 /// `EMG2POSE_TEST_FILE=path` runs it on a real recording.
 #[test]
 fn a_real_recording_builds_with_a_window_of_50() {

@@ -32,6 +32,8 @@ pub struct BuildOptions {
     pub chunk_cache: usize,
     /// How the HDF5 library is reached.
     pub hdf5: Hdf5,
+    /// Names of metadata.csv's columns, where they are others.
+    pub metadata_columns: BTreeMap<String, String>,
     /// Assigns splits to recordings that no metadata.csv assigns; one for each candidate.
     pub splitter: Box<Splitter>,
 }

@@ -179,6 +179,7 @@ mod tests {
             skip_bad: false,
             chunk_cache: 1 << 20,
             hdf5: Hdf5::InProcess,
+            metadata_columns: Default::default(),
             splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
         };
         let root = folder.path().join("store");

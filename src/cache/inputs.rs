@@ -55,7 +55,7 @@ impl<'a> Inputs<'a> {
         let segment_settings = options.settings.segment();
         let facts_key = Key::of(&(&segment_settings, NORMALIZER, env!("CARGO_PKG_VERSION")));
         let memo = Memo::load(store.root());
-        let mut metadata = Metadata::default();
+        let mut metadata = Metadata::new(options.metadata_columns.clone());
         let mut inputs = Vec::new();
         for mut found in find(&options.inputs)? {
             let path = &mut found.place.path;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::settings::SegmentSettings;
 use super::statistics::Moments;
 use crate::config::Statistics;
-use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun, for_each_failed, is_failed};
+use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun};
 
 /// What one pass finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -43,10 +43,10 @@ pub(crate) fn measure(
 }
 
 fn all_valid(recording: &Recording) -> Result<Moments, RecordingError> {
-    let angles = recording.angles();
+    let (angles, failure) = (recording.angles(), recording.failure());
     let (mut moments, mut values) = (Moments::new(angles.width), vec![0.0; angles.width]);
     recording.visit(&mut |_, rows| {
-        for row in rows.iter().filter(|row| !is_failed(&angles, row)) {
+        for row in rows.iter().filter(|row| !failure.is_failed(&angles, row)) {
             angles.for_each(row, |i, value| values[i] = value);
             moments.push(&values);
         }
@@ -96,7 +96,7 @@ impl<'a> Measurer<'a> {
         if let Some(i) = infinite {
             return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: first + i as u64 });
         }
-        for_each_failed(&angles, rows, |i, failed| {
+        self.recording.failure().for_each(&angles, rows, |i, failed| {
             self.runs.push(!failed);
             if self.samples.takes(first + i as u64) {
                 let row = rows.row(i);

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Key;
 use super::manifest::Split;
-use crate::config::{Config, Dtype, Normalize, Statistics};
+use crate::config::{Config, Dtype, Layout, Normalize, Statistics};
 use crate::recording::TableLayout;
 
 /// Format of the store. Raised when files change their meaning.
@@ -17,8 +17,7 @@ pub const NORMALIZER: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CacheSettings {
-    pub hdf5_group: String,
-    pub table_name: String,
+    pub layout: Layout,
     pub emg_channels: usize,
     pub joint_angles_channels: usize,
     /// Hz.
@@ -40,8 +39,7 @@ pub struct CacheSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SegmentSettings {
-    pub hdf5_group: String,
-    pub table_name: String,
+    pub layout: Layout,
     pub emg_channels: usize,
     pub joint_angles_channels: usize,
     /// Hz; gaps in time are counted against it.
@@ -76,11 +74,17 @@ impl WindowShape {
 }
 
 impl CacheSettings {
+    /// Settings of a valid configuration.
+    ///
+    /// # Panics
+    /// The configuration was not validated.
     pub fn new(config: &Config) -> Self {
         let data = &config.data;
+        let mut layout = data.resolved_layout().expect("a validated configuration");
+        // What it calls columns of metadata.csv is not part of what recordings hold.
+        layout.metadata.clear();
         Self {
-            hdf5_group: data.hdf5_group.clone(),
-            table_name: data.table_name.clone(),
+            layout,
             emg_channels: data.emg_channels,
             joint_angles_channels: data.joint_angles_channels,
             sample_rate: config.model.original_sampling_rate,
@@ -100,8 +104,7 @@ impl CacheSettings {
 
     pub fn segment(&self) -> SegmentSettings {
         SegmentSettings {
-            hdf5_group: self.hdf5_group.clone(),
-            table_name: self.table_name.clone(),
+            layout: self.layout.clone(),
             emg_channels: self.emg_channels,
             joint_angles_channels: self.joint_angles_channels,
             sample_rate: self.sample_rate,
@@ -115,8 +118,7 @@ impl CacheSettings {
     /// What a recording must look like.
     pub fn table_layout(&self, chunk_cache: usize) -> TableLayout {
         TableLayout {
-            group: self.hdf5_group.clone(),
-            table: self.table_name.clone(),
+            layout: self.layout.clone(),
             emg_channels: self.emg_channels,
             joint_angles: self.joint_angles_channels,
             sample_rate: self.sample_rate,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::layout::FIELDS;
 use super::schema::Config;
 
 /// Built-in presets by name, compiled from `configs/`.
@@ -131,6 +132,12 @@ fn check_keys(tree: &Value, origin: &str) -> Result<(), ConfigError> {
                 let candidates = known.as_object().into_iter().flatten();
                 let all = candidates.flat_map(|(s, v)| keys(v).into_iter().map(move |k| format!("{s}.{k}"))).collect();
                 return Err(unknown(format!("{section}.{key}"), all));
+            }
+            let is_layout = section == "data" && key == "layout";
+            let foreign = keys(value).into_iter().find(|field| is_layout && !FIELDS.contains(&field.as_str()));
+            if let Some(field) = foreign {
+                let all = FIELDS.iter().map(|field| format!("data.layout.{field}")).collect();
+                return Err(unknown(format!("data.layout.{field}"), all));
             }
             if section == "model" && key == "tds_stages" {
                 let fields = keys(&known["model"]["tds_stages"][0]);

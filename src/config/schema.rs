@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::layout::LayoutChoice;
+
 /// The whole configuration: one YAML file with four sections, all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -59,8 +61,8 @@ pub struct DataConfig {
     pub split_by: SplitBy,
     /// What an unusable recording does to the build.
     pub on_bad_recording: OnBad,
-    /// Layout of the recordings; only emg2pose is supported yet.
-    pub layout: String,
+    /// Layout of the recordings: emg2pose, generic_neuromotor_wrist, or a description (below).
+    pub layout: LayoutChoice,
     /// Element type of the cached arrays: float32, or float16 for half the bytes (about three digits).
     pub dtype: Dtype,
     /// Segments are closed before they grow beyond this many bytes.
@@ -100,7 +102,7 @@ impl Default for DataConfig {
             seed: 42,
             split_by: SplitBy::Recording,
             on_bad_recording: OnBad::Error,
-            layout: "emg2pose".into(),
+            layout: LayoutChoice::Named("emg2pose".into()),
             dtype: Dtype::Float32,
             segment_bytes: 4 << 30,
             jitter: true,
@@ -403,10 +405,10 @@ impl Default for LoggingConfig {
 
 /// Declares an enum of YAML words with the word of each variant.
 macro_rules! words {
-    ($(#[$doc:meta])* $name:ident { $($variant:ident = $word:literal),+ $(,)? }) => {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        pub enum $name { $(#[serde(rename = $word)] $variant),+ }
+        pub enum $name { $($(#[$of])* #[serde(rename = $word)] $variant),+ }
 
         impl std::fmt::Display for $name {
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -446,6 +448,21 @@ impl Dtype {
     }
 }
 
+words!(
+    /// How angles of a lower rate are brought to the EMG's.
+    #[derive(Default)]
+    Interpolation { #[default] Linear = "linear", Hold = "hold" }
+);
+words!(
+    /// Unit of recorded angles.
+    #[derive(Default)]
+    AngleUnit { #[default] Rad = "rad", Deg = "deg" }
+);
+words!(
+    /// Which rows have no usable angles, beside those that are not finite.
+    #[derive(Default)]
+    InvalidRows { #[default] Zeros = "zeros", None = "none" }
+);
 words!(
     /// Architectures.
     ModelType {

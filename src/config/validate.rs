@@ -60,7 +60,10 @@ impl DataConfig {
         let valid = shares.iter().all(|s| (0.0..=1.0).contains(s)) && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
         require(valid, "data.split_ratio", "three shares that add up to 1", format!("{shares:?}"))?;
         require(self.segment_bytes >= 1 << 20, "data.segment_bytes", "at least 1048576 (1 MiB)", self.segment_bytes)?;
-        not_yet(self.layout == "emg2pose", "data.layout", &self.layout, "emg2pose")?;
+        if let Err(expected) = self.resolved_layout() {
+            let found = serde_json::to_string(&self.layout).expect("a layout serializes");
+            return Err(ConfigError::Invalid { key: "data.layout", expected, found });
+        }
         not_yet(self.shuffle != Shuffle::Block, "data.shuffle", "block", "true or false")
     }
 }

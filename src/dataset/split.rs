@@ -26,6 +26,7 @@ pub fn build_options(config: &Config, mut inputs: Vec<PathBuf>, hdf5: Hdf5) -> R
         skip_bad: data.on_bad_recording == OnBad::Skip,
         chunk_cache: data.chunk_cache_size,
         hdf5,
+        metadata_columns: data.resolved_layout()?.metadata,
         splitter: Box::new(move |candidates| assign(candidates, ratio, by, seed)),
     })
 }

@@ -15,7 +15,15 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    pub(crate) fn read(group: &hdf5::Group) -> Self {
+    /// Reads those of the group or dataset at `path`; absent ones, or an absent object, are `None`.
+    pub(crate) fn read(file: &hdf5::File, path: &str) -> Self {
+        let path = if path.is_empty() { "/" } else { path };
+        let of_group = file.group(path).ok().and_then(|group| group.as_location().ok());
+        let location = of_group.or_else(|| file.dataset(path).ok().and_then(|dataset| dataset.as_location().ok()));
+        location.map(|location| Self::of(&location)).unwrap_or_default()
+    }
+
+    fn of(group: &hdf5::Location) -> Self {
         Self {
             session: text(group, "session"),
             user: text(group, "user"),
@@ -26,13 +34,13 @@ impl Attributes {
     }
 }
 
-fn scalar(group: &hdf5::Group, name: &str) -> Option<(hdf5::Attribute, TypeDescriptor)> {
+fn scalar(group: &hdf5::Location, name: &str) -> Option<(hdf5::Attribute, TypeDescriptor)> {
     let attribute = group.attr(name).ok()?;
     let descriptor = attribute.dtype().ok()?.to_descriptor().ok()?;
     (attribute.size() == 1).then_some((attribute, descriptor))
 }
 
-fn text(group: &hdf5::Group, name: &str) -> Option<String> {
+fn text(group: &hdf5::Location, name: &str) -> Option<String> {
     let (attribute, descriptor) = scalar(group, name)?;
     match descriptor {
         TypeDescriptor::VarLenUnicode => Some(attribute.read_scalar::<VarLenUnicode>().ok()?.to_string()),
@@ -43,7 +51,7 @@ fn text(group: &hdf5::Group, name: &str) -> Option<String> {
     }
 }
 
-fn number(group: &hdf5::Group, name: &str) -> Option<f64> {
+fn number(group: &hdf5::Location, name: &str) -> Option<f64> {
     let (attribute, descriptor) = scalar(group, name)?;
     match descriptor {
         TypeDescriptor::Float(_) => attribute.as_reader().read_scalar::<f64>().ok(),

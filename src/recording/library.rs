@@ -2,36 +2,39 @@
 
 use hdf5_sys::{h5d, h5s};
 
+use super::dataset::{Dataset, find, open_file};
 use super::error::RecordingError;
 use super::place::Place;
 use super::rows::Rows;
-use super::table::{Table, TableLayout, open_dataset};
 use super::worker::FRAME_BYTES;
 
-/// Calls `f` with blocks of rows, in order, in the table's own row layout in native byte order.
+/// Calls `f` with blocks of a dataset's rows, in order, in the dataset's own row layout in native byte order.
 pub(crate) fn visit(
     place: &Place,
-    layout: &TableLayout,
-    table: &Table,
+    chunk_cache: usize,
+    described: &Dataset,
     f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
 ) -> Result<(), RecordingError> {
     let path = &place.label();
     let hdf5_error = |error: hdf5::Error| RecordingError::hdf5(path, &error);
-    let (_, dataset) = open_dataset(place, layout)?;
+    let dataset = find(path, &open_file(place, chunk_cache)?, &described.name)?;
     let descriptor = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(hdf5_error)?;
     let memory_type = hdf5::Datatype::from_descriptor(&descriptor).map_err(hdf5_error)?;
-    if memory_type.size() != table.row_bytes || dataset.shape() != [table.rows as usize] {
-        return Err(RecordingError::Changed { path: path.to_owned() });
+    let shape = dataset.shape();
+    let columns = shape.get(1).copied().unwrap_or(1);
+    let expected = shape.first() == Some(&(described.rows as usize)) && shape.len() <= 2;
+    if !expected || memory_type.size().checked_mul(columns) != Some(described.row_bytes) {
+        return Err(RecordingError::Changed { path: path.clone() });
     }
-    let block_rows = (FRAME_BYTES / table.row_bytes).max(1) as u64;
-    let mut buffer = vec![0u8; block_rows.min(table.rows) as usize * table.row_bytes];
+    let block_rows = (FRAME_BYTES / described.row_bytes).max(1) as u64;
+    let mut buffer = vec![0u8; block_rows.min(described.rows) as usize * described.row_bytes];
     let mut first = 0;
-    while first < table.rows {
-        let count = block_rows.min(table.rows - first);
-        let bytes = &mut buffer[..count as usize * table.row_bytes];
+    while first < described.rows {
+        let count = block_rows.min(described.rows - first);
+        let bytes = &mut buffer[..count as usize * described.row_bytes];
         read_block(&dataset, &memory_type, first, count, bytes)
             .map_err(|message| RecordingError::damaged(path, message))?;
-        f(first, Rows::new(bytes, table.row_bytes))?;
+        f(first, Rows::new(bytes, described.row_bytes))?;
         first += count;
     }
     Ok(())
@@ -45,23 +48,28 @@ fn read_block(
     bytes: &mut [u8],
 ) -> Result<(), String> {
     let file_space = dataset.space().map_err(|error| error.to_string())?;
-    assert_eq!(bytes.len(), count as usize * memory_type.size());
-    // SAFETY: all ids are alive for the call; `bytes` holds `count` rows of `memory_type`, whose size was
-    // checked; H5Sselect_hyperslab and H5Screate_simple read one element of their arrays for rank 1, and
-    // `visit` checked that the dataset has rank 1. HDF5 is only entered under its global lock.
+    // Rows of one column more than there are dimensions for: the second is not looked at for rank 1.
+    let columns = dataset.shape().get(1).copied().unwrap_or(1) as u64;
+    let (start, counts) = ([first, 0], [count, columns]);
+    let rank = dataset.ndim();
+    assert!((1..=2).contains(&rank), "checked by the caller");
+    assert_eq!(bytes.len(), (count * columns) as usize * memory_type.size());
+    // SAFETY: all ids are alive for the call; `bytes` holds `count` rows of `columns` elements of `memory_type`, whose
+    // size was checked; H5Sselect_hyperslab and H5Screate_simple read one element of their arrays for each of the
+    // dataset's dimensions, of which there are at most two. HDF5 is only entered under its global lock.
     let status = hdf5::sync::sync(|| unsafe {
         let selected = h5s::H5Sselect_hyperslab(
             file_space.id(),
             h5s::H5S_SELECT_SET,
-            &raw const first,
+            start.as_ptr(),
             std::ptr::null(),
-            &raw const count,
+            counts.as_ptr(),
             std::ptr::null(),
         );
         if selected < 0 {
             return selected;
         }
-        let memory_space = h5s::H5Screate_simple(1, &raw const count, std::ptr::null());
+        let memory_space = h5s::H5Screate_simple(rank as i32, counts.as_ptr(), std::ptr::null());
         let status = h5d::H5Dread(
             dataset.id(),
             memory_type.id(),

@@ -1,6 +1,6 @@
 //! `metadata.csv` beside the recordings, as emg2pose ships it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -27,10 +27,17 @@ pub struct MetadataRow {
 /// The rows of every metadata.csv that lies beside a recording.
 #[derive(Debug, Default)]
 pub struct Metadata {
+    /// Names that columns have in the files, where they are others.
+    columns: BTreeMap<String, String>,
     folders: HashMap<PathBuf, Option<Rows>>,
 }
 
 impl Metadata {
+    /// `columns`: our name of a column to the files' (`data.layout.metadata`).
+    pub fn new(columns: BTreeMap<String, String>) -> Self {
+        Self { columns, folders: HashMap::new() }
+    }
+
     /// The row for the recording at `place`: `None` if no metadata.csv lies beside it, `Some(None)` if one does
     /// but does not name the recording. Beside an archive's member is the same folder of the archive, else the folder
     /// that the archive lies in.
@@ -43,10 +50,10 @@ impl Metadata {
         if !self.folders.contains_key(&folder) {
             let beside = place.path.parent().unwrap_or(Path::new("")).join("metadata.csv");
             let rows = match &place.member {
-                None => read(&beside)?,
-                Some(member) => match read_member(&place.path, member)? {
+                None => read(&beside, &self.columns)?,
+                Some(member) => match read_member(&place.path, member, &self.columns)? {
                     Some(rows) => Some(rows),
-                    None => read(&beside)?,
+                    None => read(&beside, &self.columns)?,
                 },
             };
             self.folders.insert(folder.clone(), rows);
@@ -56,9 +63,10 @@ impl Metadata {
 }
 
 type Rows = HashMap<String, MetadataRow>;
+type Columns = BTreeMap<String, String>;
 
 /// The metadata.csv in the folder that `recording` has in its archive.
-fn read_member(archive: &Path, recording: &Member) -> Result<Option<Rows>, RecordingError> {
+fn read_member(archive: &Path, recording: &Member, columns: &Columns) -> Result<Option<Rows>, RecordingError> {
     /// 25,253 recordings take 5 MB.
     const LARGEST: u64 = 1 << 30;
     let wanted = Path::new(&recording.name).with_file_name("metadata.csv");
@@ -73,26 +81,34 @@ fn read_member(archive: &Path, recording: &Member) -> Result<Option<Rows>, Recor
     }
     let mut text = vec![0; member.bytes as usize];
     file.read_exact_at(&mut text, member.offset).map_err(io)?;
-    parse(&place.label(), &text).map(Some)
+    parse(&place.label(), &text, columns).map(Some)
 }
 
-fn read(path: &Path) -> Result<Option<Rows>, RecordingError> {
+fn read(path: &Path, columns: &Columns) -> Result<Option<Rows>, RecordingError> {
     match std::fs::read(path) {
-        Ok(text) => parse(path, &text).map(Some),
+        Ok(text) => parse(path, &text, columns).map(Some),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(RecordingError::io(path, error)),
     }
 }
 
-fn parse(path: &Path, text: &[u8]) -> Result<Rows, RecordingError> {
+fn parse(path: &Path, text: &[u8], columns: &Columns) -> Result<Rows, RecordingError> {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).from_reader(text);
+    let metadata_error = |error: csv::Error| RecordingError::Metadata {
+        path: path.to_owned(),
+        line: error.position().map_or(0, csv::Position::line),
+        message: error.to_string(),
+    };
+    let ours = |theirs: &str| columns.iter().find(|(_, name)| *name == theirs).map(|(ours, _)| ours.clone());
+    // A column of ours that is named otherwise is not the file's column of that name.
+    let renamed = |name: &str| {
+        ours(name).unwrap_or_else(|| if columns.contains_key(name) { format!("other {name}") } else { name.to_owned() })
+    };
+    let headers = reader.headers().map_err(metadata_error)?.iter().map(renamed).collect();
+    reader.set_headers(headers);
     let mut rows = HashMap::new();
     for row in reader.deserialize() {
-        let row: MetadataRow = row.map_err(|error| RecordingError::Metadata {
-            path: path.to_owned(),
-            line: error.position().map_or(0, csv::Position::line),
-            message: error.to_string(),
-        })?;
+        let row: MetadataRow = row.map_err(metadata_error)?;
         let name = row.filename.strip_suffix(".hdf5").unwrap_or(&row.filename).to_owned();
         rows.insert(name, row);
     }
@@ -117,6 +133,10 @@ mod tests {
         let mut metadata = Metadata::default();
         assert_eq!(metadata.row(&recording, "a").unwrap().unwrap().unwrap().split, "val");
         assert_eq!(metadata.row(&recording, "b").unwrap(), Some(None));
+        std::fs::write(&path, "session,who,file,user\ns,u,b,other\n").unwrap();
+        let columns = [("user", "who"), ("filename", "file")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
+        let b = Place::from(folder.path().join("b.hdf5"));
+        assert_eq!(Metadata::new(columns).row(&b, "b").unwrap().unwrap().unwrap().user, "u");
         std::fs::write(&path, "session,user\ns,u\n").unwrap();
         assert!(Metadata::default().row(&recording, "a").unwrap_err().to_string().contains("filename"));
         std::fs::write(&path, "filename,user\ns,u\nx\n").unwrap();

@@ -2,9 +2,11 @@
 
 mod attributes;
 mod chunks;
+mod dataset;
 mod discover;
 mod driver;
 mod error;
+mod joined;
 mod library;
 mod metadata;
 mod place;
@@ -28,5 +30,5 @@ pub use rows::{Field, Rows};
 pub(crate) use synth::write_fixture;
 pub use synth::{SynthOptions, synthesize};
 pub use table::{TableLayout, quiet};
-pub use validity::{RunsBuilder, ValidRun, for_each_failed, is_failed};
+pub use validity::{Failure, RunsBuilder, ValidRun};
 pub use worker::{Hdf5, WORKER_ARGUMENT, Workers, serve};

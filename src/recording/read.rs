@@ -2,6 +2,7 @@
 //!
 //! Data is read with `pread`, never mapped: an input that shrinks under a mapping would kill the process.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -12,17 +13,21 @@ use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
 use super::chunks::{self, Chunk, Filter};
+use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
 use super::place::Place;
 use super::pool::{Buffer, Pool};
 use super::rows::{Field, Rows};
-use super::table::{Storage, Table, TableLayout};
+use super::table::{Source, Table, TableLayout};
+use super::validity::Failure;
 use super::worker::Hdf5;
 
 /// Recordings up to this size are read whole, so that what is hashed is what is measured and cached.
 pub const WHOLE_BYTES: u64 = 24 << 20;
 /// Decoded rows up to this size are kept between two passes.
 const DECODED_BYTES: u64 = 2 * WHOLE_BYTES;
+/// A dataset beside others that only the library decodes is decoded whole; more than this is refused.
+const LIBRARY_BYTES: u64 = 512 << 20;
 /// Bytes per read of longer recordings.
 const BLOCK_BYTES: usize = 8 << 20;
 
@@ -162,6 +167,11 @@ impl Recording {
         self.table.angles
     }
 
+    /// Which rows have no usable angles.
+    pub fn failure(&self) -> Failure {
+        self.table.failure
+    }
+
     /// The time stamp in seconds, where rows have one.
     pub fn time(&self) -> Option<Field> {
         self.table.time
@@ -189,12 +199,12 @@ impl Recording {
     /// The file's, or `f`'s.
     pub fn visit_hashed(&self, f: &mut Visitor<'_>) -> Result<blake3::Hash, RecordingError> {
         let mut hasher = blake3::Hasher::new();
-        match (&self.bytes, &self.table.storage) {
+        match (&self.bytes, self.storage()) {
             (Bytes::Whole(bytes), _) => {
                 hasher.update(bytes);
                 self.visit(f)?;
             }
-            (Bytes::File(file), Storage::Contiguous { address }) => {
+            (Bytes::File(file), Some(Storage::Contiguous { address })) => {
                 let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 let end = address + self.table.rows * self.table.row_bytes as u64;
                 reader.hash_range(&mut hasher, 0, *address)?;
@@ -217,12 +227,12 @@ impl Recording {
     /// # Errors
     /// The file's, or `f`'s.
     pub fn visit(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
-        match (&self.table.storage, &self.bytes) {
-            (Storage::Contiguous { address }, Bytes::Whole(bytes)) => {
+        match (self.storage(), &self.bytes) {
+            (Some(Storage::Contiguous { address }), Bytes::Whole(bytes)) => {
                 let end = *address as usize + self.table.rows as usize * self.table.row_bytes;
                 f(0, Rows::new(&bytes[*address as usize..end], self.table.row_bytes))
             }
-            (Storage::Contiguous { address }, Bytes::File(file)) => {
+            (Some(Storage::Contiguous { address }), Bytes::File(file)) => {
                 let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 self.visit_contiguous(&mut reader, *address, None, f)
             }
@@ -243,19 +253,49 @@ impl Recording {
         self.table.rows * self.table.row_bytes as u64
     }
 
-    /// Calls `f` with decoded blocks of a table that does not lie plainly in the file.
-    fn decode(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
-        match &self.table.storage {
-            Storage::Chunked { chunk_rows, filters, chunks } => self.visit_chunks(*chunk_rows, filters, chunks, f),
-            _ => self.reader.hdf5.visit(&self.place, &self.reader.layout, &self.table, self.length, f),
+    /// How rows are stored, if they lie in one dataset.
+    fn storage(&self) -> Option<&Storage> {
+        match &self.table.source {
+            Source::One(dataset) => Some(&dataset.storage),
+            Source::Joined(_) => None,
         }
+    }
+
+    /// Calls `f` with decoded blocks of rows that do not lie plainly in the file.
+    fn decode(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
+        match &self.table.source {
+            Source::One(Dataset { storage: Storage::Chunked { chunk_rows, filters, chunks }, .. }) => {
+                self.visit_chunks(*chunk_rows, filters, chunks, f)
+            }
+            Source::One(dataset) => self.decode_by_library(dataset, f),
+            Source::Joined(joined) => {
+                let mut ranges = Ranges { recording: self, decoded: HashMap::new() };
+                joined.visit(&mut |dataset, first, out| ranges.read(dataset, first, out), f)
+            }
+        }
+    }
+
+    fn decode_by_library(&self, dataset: &Dataset, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
+        self.reader.hdf5.visit(&self.place, self.reader.layout.chunk_cache, dataset, f)
+    }
+
+    /// The file's bytes [start, start + out.len()).
+    fn read_bytes(&self, start: u64, out: &mut [u8]) -> Result<(), RecordingError> {
+        match &self.bytes {
+            Bytes::Whole(bytes) => out.copy_from_slice(&bytes[start as usize..start as usize + out.len()]),
+            Bytes::File(file) => {
+                file.read_exact_at(out, self.place.offset() + start).map_err(|error| shrunk(&self.path, error))?;
+            }
+            Bytes::Gone => unreachable!("rows were let go of"),
+        }
+        Ok(())
     }
 
     /// Decodes all rows of a short recording to `out`.
     fn decode_whole(&self, out: &mut [u8]) -> Result<(), RecordingError> {
         let row_bytes = self.table.row_bytes;
-        if let (Storage::Chunked { chunk_rows, filters, chunks }, Bytes::Whole(bytes)) =
-            (&self.table.storage, &self.bytes)
+        if let (Some(Storage::Chunked { chunk_rows, filters, chunks }), Bytes::Whole(bytes)) =
+            (self.storage(), &self.bytes)
         {
             let chunk_bytes = chunk_rows * row_bytes;
             let mut decoder = chunks::Decoder::new(filters, chunk_bytes);
@@ -303,6 +343,24 @@ impl Recording {
         Ok(())
     }
 
+    fn decode_chunk(
+        &self,
+        decoder: &mut chunks::Decoder<'_>,
+        chunk: &Chunk,
+        out: &mut [u8],
+    ) -> Result<(), RecordingError> {
+        let mut read = Vec::new();
+        let stored = match &self.bytes {
+            Bytes::Whole(bytes) => &bytes[chunk.address as usize..chunk.address as usize + chunk.size],
+            _ => {
+                read.resize(chunk.size, 0);
+                self.read_bytes(chunk.address, &mut read)?;
+                &read
+            }
+        };
+        decoder.decode(stored, chunk, out).map_err(|message| RecordingError::damaged(&self.path, message))
+    }
+
     /// Decodes chunks of long recordings on all cores; short ones are themselves spread over the cores.
     fn visit_chunks(
         &self,
@@ -313,22 +371,9 @@ impl Recording {
     ) -> Result<(), RecordingError> {
         let chunk_bytes = chunk_rows * self.table.row_bytes;
         let decode = |chunk: &Chunk| -> Result<Vec<u8>, RecordingError> {
-            let mut decoder = chunks::Decoder::new(filters, chunk_bytes);
             let mut out = vec![0; chunk_bytes];
-            let decoded = match &self.bytes {
-                Bytes::Whole(bytes) => {
-                    let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
-                    decoder.decode(stored, chunk, &mut out)
-                }
-                Bytes::File(file) => {
-                    let mut stored = vec![0; chunk.size];
-                    file.read_exact_at(&mut stored, self.place.offset() + chunk.address)
-                        .map_err(|error| shrunk(&self.path, error))?;
-                    decoder.decode(&stored, chunk, &mut out)
-                }
-                Bytes::Gone => unreachable!("rows were let go of"),
-            };
-            decoded.map(|()| out).map_err(|message| RecordingError::damaged(&self.path, message))
+            self.decode_chunk(&mut chunks::Decoder::new(filters, chunk_bytes), chunk, &mut out)?;
+            Ok(out)
         };
         let mut emit = |chunk: &Chunk, decoded: &[u8]| {
             let rows = chunk_rows.min((self.table.rows - chunk.first_row) as usize);
@@ -341,6 +386,66 @@ impl Recording {
             }
         }
         Ok(())
+    }
+}
+
+/// Reads ranges of rows from datasets that are read side by side.
+struct Ranges<'a> {
+    recording: &'a Recording,
+    /// By dataset: the first row of what was decoded last, and its bytes.
+    decoded: HashMap<String, (u64, Vec<u8>)>,
+}
+
+impl Ranges<'_> {
+    fn read(&mut self, dataset: &Dataset, first: u64, out: &mut [u8]) -> Result<(), RecordingError> {
+        let row_bytes = dataset.row_bytes as u64;
+        if let Storage::Contiguous { address } = &dataset.storage {
+            return self.recording.read_bytes(address + first * row_bytes, out);
+        }
+        let (mut row, mut out) = (first, out);
+        while !out.is_empty() {
+            let (start, bytes) = self.decoded(dataset, row)?;
+            let at = ((row - start) * row_bytes) as usize;
+            let now = out.len().min(bytes.len() - at);
+            let (copied, rest) = out.split_at_mut(now);
+            copied.copy_from_slice(&bytes[at..at + now]);
+            row += now as u64 / row_bytes;
+            out = rest;
+        }
+        Ok(())
+    }
+
+    /// Decoded rows that include `row`, and the first of them.
+    fn decoded(&mut self, dataset: &Dataset, row: u64) -> Result<(u64, &[u8]), RecordingError> {
+        let row_bytes = dataset.row_bytes;
+        let (start, bytes) = self.decoded.entry(dataset.name.clone()).or_default();
+        if !(*start..*start + (bytes.len() / row_bytes) as u64).contains(&row) {
+            let recording = self.recording;
+            match &dataset.storage {
+                Storage::Chunked { chunk_rows, filters, chunks } => {
+                    let chunk = &chunks[(row / *chunk_rows as u64) as usize];
+                    bytes.resize(chunk_rows * row_bytes, 0);
+                    let mut decoder = chunks::Decoder::new(filters, bytes.len());
+                    recording.decode_chunk(&mut decoder, chunk, bytes)?;
+                    *start = chunk.first_row;
+                    // The last chunk is stored whole.
+                    bytes.truncate((dataset.rows - chunk.first_row).min(*chunk_rows as u64) as usize * row_bytes);
+                }
+                _ if dataset.rows * row_bytes as u64 > LIBRARY_BYTES => {
+                    let message = format!("{} is too large to be decoded by the HDF5 library", dataset.name);
+                    return Err(RecordingError::damaged(&recording.path, message));
+                }
+                _ => {
+                    bytes.clear();
+                    recording.decode_by_library(dataset, &mut |_, rows| {
+                        bytes.extend_from_slice(rows.bytes());
+                        Ok(())
+                    })?;
+                    *start = 0;
+                }
+            }
+        }
+        Ok((*start, bytes))
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A run of `width` little-endian floats inside each row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     /// Bytes from the row's start.
     pub offset: usize,
@@ -11,6 +11,8 @@ pub struct Field {
     pub width: usize,
     /// 8-byte floats, else 4-byte.
     pub double: bool,
+    /// What values are multiplied by.
+    pub factor: Option<f64>,
 }
 
 impl Field {
@@ -18,9 +20,22 @@ impl Field {
         self.width * if self.double { 8 } else { 4 }
     }
 
+    /// Whether values are stored just as they are meant, in 4 bytes.
+    fn is_plain(&self) -> bool {
+        !self.double && self.factor.is_none()
+    }
+
     /// Calls `f(i, value)` for each of the field's values in `row`.
     #[inline]
     pub fn for_each(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
+        match self.factor {
+            None => self.for_each_stored(row, f),
+            Some(factor) => self.for_each_stored(row, |i, value| f(i, value * factor)),
+        }
+    }
+
+    #[inline]
+    fn for_each_stored(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
         let bytes = &row[self.offset..self.offset + self.bytes()];
         if self.double {
             for (i, b) in bytes.as_chunks::<8>().0.iter().enumerate() {
@@ -96,7 +111,7 @@ impl<'a> Rows<'a> {
         let mut bits = [0; BLOCK];
         for (block, bytes) in self.bytes.chunks(BLOCK * self.row_bytes).enumerate() {
             let bits = &mut bits[..bytes.len() / self.row_bytes];
-            if field.double {
+            if !field.is_plain() {
                 for (row, out) in bytes.chunks_exact(self.row_bytes).zip(bits.iter_mut()) {
                     *out = 0;
                     field.for_each(row, |_, value| *out = (*out).max((value as f32).to_bits() & 0x7fff_ffff));
@@ -110,7 +125,7 @@ impl<'a> Rows<'a> {
 
     /// Writes (value - mean) / divisor of each of the field's values as little-endian float32 to `out`.
     pub fn scaled(&self, field: &Field, mean: &[f64], divisor: &[f64], out: &mut [u8]) {
-        if !field.double {
+        if field.is_plain() {
             scale(self.bytes, self.row_bytes, field.offset, mean, divisor, out);
             return;
         }
@@ -123,7 +138,7 @@ impl<'a> Rows<'a> {
     /// Writes each of the field's values as little-endian float32 to `out`.
     pub fn cast(&self, field: &Field, out: &mut [u8]) {
         for (row, out) in self.iter().zip(out.chunks_exact_mut(4 * field.width)) {
-            if field.double {
+            if !field.is_plain() {
                 let out = out.as_chunks_mut::<4>().0;
                 field.for_each(row, |i, value| out[i] = (value as f32).to_le_bytes());
             } else {

@@ -285,12 +285,12 @@ fn failed_rows(rng: &mut ChaCha8Rng, rows: usize, share: f64) -> Vec<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::recording::{Hdf5, Reader, TableLayout, is_failed};
+    use crate::config::DataConfig;
+    use crate::recording::{Hdf5, Reader, TableLayout};
 
     fn layout() -> TableLayout {
         TableLayout {
-            group: "emg2pose".into(),
-            table: "timeseries".into(),
+            layout: DataConfig::default().resolved_layout().unwrap(),
             emg_channels: 16,
             joint_angles: 20,
             sample_rate: 2000.0,
@@ -305,7 +305,7 @@ mod tests {
             .visit(&mut |_, rows| {
                 for row in rows.iter() {
                     bytes.extend_from_slice(row);
-                    failed += usize::from(is_failed(&recording.angles(), row));
+                    failed += usize::from(recording.failure().is_failed(&recording.angles(), row));
                 }
                 Ok(())
             })

@@ -2,45 +2,28 @@
 
 use std::path::Path;
 
-use hdf5::dataset::Layout;
-use hdf5::filters::Filter as StoredFilter;
-use hdf5::types::{FloatSize, TypeDescriptor};
-
+use hdf5::types::TypeDescriptor;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
-use super::chunks::{Chunk, Filter};
-use super::driver;
+use super::dataset::{Dataset, descriptor, find, floats, open_file, plain};
 use super::error::RecordingError;
+use super::joined::Joined;
 use super::place::Place;
 use super::rows::Field;
+use super::validity::Failure;
+use crate::config::{AngleUnit, Layout};
 
-/// Where the table is and what shape is wanted of it.
+/// Where rows are and what shape is wanted of them.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TableLayout {
-    pub group: String,
-    pub table: String,
+    pub layout: Layout,
     pub emg_channels: usize,
     pub joint_angles: usize,
     /// Hz; a recording that names another rate is refused.
     pub sample_rate: f64,
     /// Bytes of the HDF5 library's chunk cache.
     pub chunk_cache: usize,
-}
-
-/// How the rows are stored.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum Storage {
-    Contiguous {
-        address: u64,
-    },
-    Chunked {
-        chunk_rows: usize,
-        filters: Vec<Filter>,
-        chunks: Vec<Chunk>,
-    },
-    /// Only the HDF5 library can read it (other filters, byte orders, missing chunks, compact or virtual storage).
-    Library,
 }
 
 /// A recording's header.
@@ -51,118 +34,144 @@ pub(crate) struct Table {
     pub(crate) time: Option<Field>,
     pub(crate) emg: Field,
     pub(crate) angles: Field,
+    pub(crate) failure: Failure,
     pub(crate) attributes: Attributes,
-    pub(crate) storage: Storage,
+    pub(crate) source: Source,
 }
 
-pub(super) const MAX_ROW_BYTES: usize = 1 << 20;
-const MAX_CHUNK_BYTES: usize = 1 << 30;
-/// Rows that a file of one byte could at most describe by deflated or missing chunks.
-const MAX_EXPANSION: u64 = 1100;
+/// Where rows come from.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Source {
+    /// They lie in one dataset.
+    One(Dataset),
+    Joined(Box<Joined>),
+}
 
 /// Keeps the HDF5 library from printing its error stack; errors come back as [`RecordingError`].
 pub fn quiet() {
     hdf5::silence_errors(true);
 }
 
-/// Opens the file and dataset for the library to read.
-pub(crate) fn open_dataset(
-    place: &Place,
-    layout: &TableLayout,
-) -> Result<(hdf5::Group, hdf5::Dataset), RecordingError> {
-    let path = &place.label();
-    let file = match &place.member {
-        None => hdf5::File::with_options()
-            .with_fapl(|fapl| fapl.chunk_cache(12_421, layout.chunk_cache, 0.75))
-            .open(path)
-            .map_err(|error| RecordingError::hdf5(path, &error))?,
-        Some(_) => driver::open_member(place, layout.chunk_cache)?,
-    };
-    let present = |names: hdf5::Result<Vec<String>>| {
-        let names = names.unwrap_or_default();
-        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-    };
-    let group = file.group(&layout.group).map_err(|_| {
-        RecordingError::layout(path, "group", format!("`{}`", layout.group), present(file.member_names()))
-    })?;
-    let dataset = group.dataset(&layout.table).map_err(|_| {
-        let what = format!("dataset in group `{}`", layout.group);
-        RecordingError::layout(path, &what, format!("`{}`", layout.table), present(group.member_names()))
-    })?;
-    Ok((group, dataset))
-}
-
 impl Table {
     /// Reads the header of the recording at `place`, which is `file_bytes` long.
     pub(crate) fn open(place: &Place, layout: &TableLayout, file_bytes: u64) -> Result<Self, RecordingError> {
         let path = &place.label();
-        let (group, dataset) = open_dataset(place, layout)?;
+        let file = open_file(place, layout.chunk_cache)?;
+        let attributes = Attributes::read(&file, &layout.layout.attributes);
+        if let Some(rate) = attributes.sample_rate
+            && rate != layout.sample_rate
+        {
+            let expected = format!("{} (model.original_sampling_rate)", layout.sample_rate);
+            return Err(RecordingError::layout(path, "sample_rate", expected, rate.to_string()));
+        }
+        match &layout.layout.table {
+            Some(table) => Self::compound(path, &file, table, layout, file_bytes, attributes),
+            None => Self::joined(path, &file, layout, file_bytes, attributes),
+        }
+    }
+
+    fn compound(
+        path: &Path,
+        file: &hdf5::File,
+        table: &str,
+        layout: &TableLayout,
+        file_bytes: u64,
+        attributes: Attributes,
+    ) -> Result<Self, RecordingError> {
         let wrong = |what: &str, expected: &str, found: String| RecordingError::layout(path, what, expected, found);
+        let dataset = find(path, file, table)?;
         let shape = dataset.shape();
-        let [rows] = shape[..] else {
+        if shape.len() != 1 {
             return Err(wrong("dataset", "one dimension", format!("shape {shape:?}")));
-        };
-        let dtype = dataset.dtype().map_err(|error| RecordingError::hdf5(path, &error))?;
-        let descriptor = dtype.to_descriptor().map_err(|error| RecordingError::hdf5(path, &error))?;
-        let TypeDescriptor::Compound(compound) = &descriptor else {
-            return Err(wrong(
-                "dataset",
-                "a compound type with the fields emg and joint_angles",
-                descriptor.to_string(),
-            ));
+        }
+        let names = &layout.layout;
+        let TypeDescriptor::Compound(compound) = descriptor(path, &dataset)? else {
+            let expected = format!("a compound type with the fields {} and {}", names.emg, names.joint_angles);
+            return Err(wrong("dataset", &expected, descriptor(path, &dataset)?.to_string()));
         };
         let row_bytes = compound.size;
-        if row_bytes == 0 || row_bytes > MAX_ROW_BYTES || rows == 0 {
-            return Err(wrong("dataset", "some rows of at most 1 MiB", format!("{rows} rows of {row_bytes} bytes")));
-        }
         let field = |name: &str| {
             let field = compound.fields.iter().find(|field| field.name == name);
             field.map(|field| float_field(path, field, row_bytes)).transpose()
         };
         let needed = |name: &str, width: usize| -> Result<Field, RecordingError> {
-            let names = || compound.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
-            let field = field(name)?.ok_or_else(|| wrong("fields", name, names()))?;
+            let present = || compound.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
+            let field = field(name)?.ok_or_else(|| wrong("fields", name, present()))?;
             if field.width != width {
                 return Err(wrong(name, &format!("{width} per row"), field.width.to_string()));
             }
             Ok(field)
         };
-        let (emg, angles) = (needed("emg", layout.emg_channels)?, needed("joint_angles", layout.joint_angles)?);
-        let time = field("time").ok().flatten().filter(|time| time.width == 1);
-        let attributes = Attributes::read(&group);
-        if let Some(rate) = attributes.sample_rate
-            && rate != layout.sample_rate
-        {
-            let expected = format!("{} (model.original_sampling_rate)", layout.sample_rate);
-            return Err(wrong("sample_rate", &expected, rate.to_string()));
-        }
-        let storage = storage(path, &dataset, &dtype, rows, row_bytes, file_bytes)?;
-        Ok(Self { rows: rows as u64, row_bytes, time, emg, angles, attributes, storage })
+        let emg = needed(&names.emg, layout.emg_channels)?;
+        let angles = Field { factor: factor(names), ..needed(&names.joint_angles, layout.joint_angles)? };
+        let time = names.time.as_deref().and_then(|name| field(name).ok().flatten()).filter(|time| time.width == 1);
+        let dataset = Dataset::new(path, table, &dataset, row_bytes, row_bytes, file_bytes)?;
+        let (rows, failure) = (dataset.rows, Failure(names.invalid_rows));
+        Ok(Self { rows, row_bytes, time, emg, angles, failure, attributes, source: Source::One(dataset) })
     }
-}
 
-impl Table {
+    fn joined(
+        path: &Path,
+        file: &hdf5::File,
+        layout: &TableLayout,
+        file_bytes: u64,
+        attributes: Attributes,
+    ) -> Result<Self, RecordingError> {
+        let names = &layout.layout;
+        let columns = |name: &str, wanted: usize| {
+            let (dataset, field) = plain(path, file, name, file_bytes)?;
+            if field.width != wanted {
+                return Err(RecordingError::layout(path, name, format!("{wanted} per row"), field.width.to_string()));
+            }
+            Ok((dataset, field))
+        };
+        let (emg, emg_field) = columns(&names.emg, layout.emg_channels)?;
+        let (angles, angle_field) = columns(&names.joint_angles, layout.joint_angles)?;
+        let time = names.time.as_deref().map(|name| columns(name, 1)).transpose()?;
+        let time = time.filter(|(dataset, _)| dataset.rows == emg.rows);
+        let rate = names.joint_angle_rate.unwrap_or(layout.sample_rate);
+        // About as long as the EMG: devices do not stop at the same moment.
+        let (emg_seconds, angle_seconds) = (emg.rows as f64 / layout.sample_rate, angles.rows as f64 / rate);
+        if (emg_seconds - angle_seconds).abs() > 0.1 + 0.01 * emg_seconds {
+            let (expected, found) = (format!("{emg_seconds:.2} s at {rate} Hz"), format!("{angle_seconds:.2} s"));
+            return Err(RecordingError::layout(path, &names.joint_angles, expected, found));
+        }
+        let failure = Failure(names.invalid_rows);
+        let joined = Joined {
+            emg,
+            angles,
+            angle_field,
+            time: time.as_ref().map(|(dataset, _)| dataset.clone()),
+            ratio: rate / layout.sample_rate,
+            interpolation: names.interpolation,
+            failure,
+        };
+        let angles = Field { factor: factor(names), ..joined.joined_angles() };
+        let time = time.map(|(_, field)| Field { offset: angles.offset + 8 * angles.width, ..field });
+        let (rows, row_bytes) = (joined.emg.rows, joined.row_bytes());
+        let source = Source::Joined(Box::new(joined));
+        Ok(Self { rows, row_bytes, time, emg: emg_field, angles, failure, attributes, source })
+    }
+
     /// Fails unless all that the header says lies within a file of `file_bytes`: whoever read it, rows are taken from
     /// there.
     pub(crate) fn check(&self, path: &Path, file_bytes: u64) -> Result<(), RecordingError> {
         let fits = |field: &Field| field.offset.checked_add(field.bytes()).is_some_and(|end| end <= self.row_bytes);
-        let rows = self.rows.checked_mul(self.row_bytes as u64).filter(|bytes| bytes / MAX_EXPANSION <= file_bytes);
-        let ends = |start: u64, bytes: u64| start.checked_add(bytes).is_some_and(|end| end <= file_bytes);
-        let stored = match &self.storage {
-            Storage::Contiguous { address } => rows.is_some_and(|bytes| ends(*address, bytes)),
-            Storage::Chunked { chunk_rows, chunks, .. } => {
-                let bytes =
-                    chunk_rows.checked_mul(self.row_bytes).filter(|bytes| (1..=MAX_CHUNK_BYTES).contains(bytes));
-                bytes.is_some()
-                    && chunks.len() as u64 == self.rows.div_ceil(*chunk_rows as u64)
-                    && chunks.iter().enumerate().all(|(i, chunk)| {
-                        chunk.first_row == (i * chunk_rows) as u64 && ends(chunk.address, chunk.size as u64)
-                    })
+        let sound = match &self.source {
+            Source::One(dataset) => {
+                dataset.is_within(file_bytes) && (dataset.rows, dataset.row_bytes) == (self.rows, self.row_bytes)
             }
-            Storage::Library => true,
+            Source::Joined(joined) => {
+                let datasets = [Some(&joined.emg), Some(&joined.angles), joined.time.as_ref()];
+                datasets.into_iter().flatten().all(|dataset| dataset.is_within(file_bytes))
+                    && joined.time.as_ref().is_none_or(|time| time.rows == self.rows)
+                    && joined.angle_field.bytes() <= joined.angles.row_bytes
+                    && (joined.emg.rows, joined.row_bytes()) == (self.rows, self.row_bytes)
+                    && joined.ratio.is_finite()
+                    && joined.ratio > 0.0
+            }
         };
         let fields = [Some(&self.emg), Some(&self.angles), self.time.as_ref()];
-        let sound = (1..=MAX_ROW_BYTES).contains(&self.row_bytes) && self.rows > 0 && rows.is_some() && stored;
         if sound && fields.into_iter().flatten().all(fits) {
             return Ok(());
         }
@@ -170,99 +179,19 @@ impl Table {
     }
 }
 
+/// What recorded angles are multiplied by to be radians.
+fn factor(layout: &Layout) -> Option<f64> {
+    match layout.angle_unit {
+        AngleUnit::Rad => None,
+        AngleUnit::Deg => Some(std::f64::consts::PI / 180.0),
+    }
+}
+
 fn float_field(path: &Path, field: &hdf5::types::CompoundField, row_bytes: usize) -> Result<Field, RecordingError> {
-    let (element, width) = match &field.ty {
-        TypeDescriptor::FixedArray(element, width) => (element.as_ref(), *width),
-        element => (element, 1),
-    };
-    let double = match element {
-        TypeDescriptor::Float(FloatSize::U4) => false,
-        TypeDescriptor::Float(FloatSize::U8) => true,
-        other => return Err(RecordingError::layout(path, &field.name, "4- or 8-byte floats", other.to_string())),
-    };
-    let parsed = Field { offset: field.offset, width, double };
+    let (double, width) = floats(path, &field.name, &field.ty)?;
+    let parsed = Field { offset: field.offset, width, double, factor: None };
     if width > row_bytes || parsed.offset + parsed.bytes() > row_bytes {
         return Err(RecordingError::damaged(path, format!("field {} does not fit into its row", field.name)));
     }
     Ok(parsed)
-}
-
-fn storage(
-    path: &Path,
-    dataset: &hdf5::Dataset,
-    dtype: &hdf5::Datatype,
-    rows: usize,
-    row_bytes: usize,
-    file_bytes: u64,
-) -> Result<Storage, RecordingError> {
-    let too_large = || {
-        RecordingError::damaged(path, format!("{rows} rows of {row_bytes} bytes do not fit into {file_bytes} bytes"))
-    };
-    let bytes = (rows as u64).checked_mul(row_bytes as u64).ok_or_else(too_large)?;
-    if bytes / MAX_EXPANSION > file_bytes {
-        return Err(too_large());
-    }
-    let little = dtype.byte_order() == hdf5::datatype::ByteOrder::LittleEndian;
-    match dataset.layout() {
-        Layout::Contiguous if little => match dataset.offset() {
-            Some(address) if address.checked_add(bytes).is_some_and(|end| end <= file_bytes) => {
-                Ok(Storage::Contiguous { address })
-            }
-            Some(_) => Err(too_large()),
-            None => Ok(Storage::Library),
-        },
-        Layout::Chunked if little => chunked(path, dataset, rows, row_bytes, file_bytes),
-        _ => Ok(Storage::Library),
-    }
-}
-
-fn chunked(
-    path: &Path,
-    dataset: &hdf5::Dataset,
-    rows: usize,
-    row_bytes: usize,
-    file_bytes: u64,
-) -> Result<Storage, RecordingError> {
-    let Some([chunk_rows]) = dataset.chunk().as_deref().map(|chunk| <[usize; 1]>::try_from(chunk).unwrap_or([0]))
-    else {
-        return Ok(Storage::Library);
-    };
-    if chunk_rows == 0 || chunk_rows.checked_mul(row_bytes).is_none_or(|bytes| bytes > MAX_CHUNK_BYTES) {
-        return Err(RecordingError::damaged(path, format!("chunks of {chunk_rows} rows of {row_bytes} bytes")));
-    }
-    let mut filters = Vec::new();
-    for filter in dataset.filters() {
-        filters.push(match filter {
-            StoredFilter::Deflate(_) => Filter::Deflate,
-            StoredFilter::Shuffle => Filter::Shuffle(row_bytes),
-            StoredFilter::Fletcher32 => Filter::Fletcher32,
-            _ => return Ok(Storage::Library),
-        });
-    }
-    let mut chunks = Vec::new();
-    dataset
-        .chunks_visit(|info| {
-            let chunk = (info.offset.first(), usize::try_from(info.size));
-            if let (Some(first_row), Ok(size)) = chunk {
-                chunks.push(Chunk { first_row: *first_row, address: info.addr, size, filter_mask: info.filter_mask });
-            }
-            0
-        })
-        .map_err(|error| RecordingError::hdf5(path, &error))?;
-    chunks.sort_by_key(|chunk| chunk.first_row);
-    chunks.retain(|chunk| chunk.first_row < rows as u64);
-    let complete = chunks.len() == rows.div_ceil(chunk_rows)
-        && chunks.iter().enumerate().all(|(i, chunk)| chunk.first_row == (i * chunk_rows) as u64);
-    if !complete {
-        // Chunks never written are filled in by the library.
-        return Ok(Storage::Library);
-    }
-    let outside = chunks.iter().find(|c| c.address.checked_add(c.size as u64).is_none_or(|end| end > file_bytes));
-    match outside {
-        Some(chunk) => Err(RecordingError::damaged(
-            path,
-            format!("the chunk of row {} ends beyond the file's {file_bytes} bytes", chunk.first_row),
-        )),
-        None => Ok(Storage::Chunked { chunk_rows, filters, chunks }),
-    }
 }

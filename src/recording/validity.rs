@@ -6,37 +6,44 @@
 use serde::{Deserialize, Serialize};
 
 use super::rows::{Field, Rows};
+use crate::config::InvalidRows;
 
 const TOLERANCE: f64 = 1e-8;
-
-/// [`is_failed`] for each row, from the largest magnitude of its angles. A magnitude that float32 rounds to more
-/// than the tolerance, or less, need not be so in float64, so such a row is looked at again.
-pub fn for_each_failed(angles: &Field, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
-    let near = TOLERANCE as f32;
-    let (below, above) = (near.next_down().to_bits(), near.next_up().to_bits());
-    rows.for_each_magnitude(angles, |i, magnitude| {
-        let failed = if (below..=above).contains(&magnitude) {
-            is_failed(angles, rows.row(i))
-        } else {
-            magnitude < below || magnitude >= f32::INFINITY.to_bits()
-        };
-        f(i, failed);
-    });
-}
 
 /// A maximal stretch of valid rows: (first row, rows), relative to the recording.
 pub type ValidRun = (u64, u64);
 
-/// Whether `row`'s angles are unusable: all zero within numpy's tolerance, or any not finite.
-#[inline]
-pub fn is_failed(angles: &Field, row: &[u8]) -> bool {
-    let (mut all_zero, mut finite) = (true, true);
-    angles.for_each(row, |_, angle| {
-        all_zero &= angle.abs() <= TOLERANCE;
-        // As cached: an 8-byte angle may be too large for a 4-byte one.
-        finite &= (angle as f32).is_finite();
-    });
-    all_zero || !finite
+/// What makes a row's angles unusable, beside that any is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure(pub InvalidRows);
+
+impl Failure {
+    /// Whether `row`'s angles are unusable.
+    #[inline]
+    pub fn is_failed(self, angles: &Field, row: &[u8]) -> bool {
+        let (mut all_zero, mut finite) = (self.0 == InvalidRows::Zeros, true);
+        angles.for_each(row, |_, angle| {
+            all_zero &= angle.abs() <= TOLERANCE;
+            // As cached: an 8-byte angle may be too large for a 4-byte one.
+            finite &= (angle as f32).is_finite();
+        });
+        all_zero || !finite
+    }
+
+    /// [`is_failed`](Self::is_failed) for each row, from the largest magnitude of its angles. A magnitude that float32
+    /// rounds to more than the tolerance, or less, need not be so in float64, so such a row is looked at again.
+    pub fn for_each(self, angles: &Field, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
+        let near = TOLERANCE as f32;
+        let (below, above) = (near.next_down().to_bits(), near.next_up().to_bits());
+        rows.for_each_magnitude(angles, |i, magnitude| {
+            let failed = if (below..=above).contains(&magnitude) {
+                self.is_failed(angles, rows.row(i))
+            } else {
+                (magnitude < below && self.0 == InvalidRows::Zeros) || magnitude >= f32::INFINITY.to_bits()
+            };
+            f(i, failed);
+        });
+    }
 }
 
 /// Collects valid runs row by row.
@@ -66,9 +73,15 @@ impl RunsBuilder {
 mod tests {
     use super::*;
 
+    const ZEROS: Failure = Failure(InvalidRows::Zeros);
+
+    fn field(offset: usize, width: usize, double: bool) -> Field {
+        Field { offset, width, double, factor: None }
+    }
+
     fn failed(angles: &[f32]) -> bool {
         let row: Vec<u8> = angles.iter().flat_map(|a| a.to_le_bytes()).collect();
-        is_failed(&Field { offset: 0, width: angles.len(), double: false }, &row)
+        ZEROS.is_failed(&field(0, angles.len(), false), &row)
     }
 
     #[test]
@@ -88,16 +101,24 @@ mod tests {
         values.extend((0..600).map(|i| if i % 7 < 3 { 0.0 } else { i as f32 }));
         let row = |value: f32| [value.to_le_bytes(), (value / 2.0).to_le_bytes()].concat();
         let bytes: Vec<_> = values.iter().flat_map(|value| row(*value)).collect();
-        for field in [Field { offset: 0, width: 2, double: false }, Field { offset: 4, width: 1, double: false }] {
+        for (field, failure) in [
+            (field(0, 2, false), ZEROS),
+            (field(4, 1, false), ZEROS),
+            (field(0, 2, false), Failure(InvalidRows::None)),
+            (Field { factor: Some(0.5), ..field(0, 2, false) }, ZEROS),
+        ] {
             let rows = Rows::new(&bytes, 8);
             let mut seen = Vec::new();
-            for_each_failed(&field, rows, |i, failed| seen.push((i, failed)));
-            assert_eq!(seen, (0..values.len()).map(|i| (i, is_failed(&field, rows.row(i)))).collect::<Vec<_>>());
+            failure.for_each(&field, rows, |i, failed| seen.push((i, failed)));
+            assert_eq!(
+                seen,
+                (0..values.len()).map(|i| (i, failure.is_failed(&field, rows.row(i)))).collect::<Vec<_>>()
+            );
         }
         let doubles: Vec<_> =
             [1e-8f64, 1.000_000_01e-8, 0.999_999_99e-8, 1e300, 0.0, f64::NAN].map(f64::to_le_bytes).concat();
-        let (field, rows) = (Field { offset: 0, width: 1, double: true }, Rows::new(&doubles, 8));
-        for_each_failed(&field, rows, |i, failed| assert_eq!(failed, is_failed(&field, rows.row(i)), "{i}"));
+        let (field, rows) = (field(0, 1, true), Rows::new(&doubles, 8));
+        ZEROS.for_each(&field, rows, |i, failed| assert_eq!(failed, ZEROS.is_failed(&field, rows.row(i)), "{i}"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
 use super::library;
 use super::place::Place;
@@ -33,13 +34,11 @@ const MAX_LINE: u64 = 1 << 30;
 pub(super) const FRAME_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
-struct Request {
-    place: Place,
-    layout: TableLayout,
-    /// Length of the recording.
-    bytes: u64,
-    /// Send rows too, of a table that was described before.
-    rows: bool,
+enum Request {
+    /// The header of a recording of so many bytes.
+    Header { place: Place, layout: TableLayout, bytes: u64 },
+    /// The rows of a dataset that was described before.
+    Rows { place: Place, chunk_cache: usize, dataset: Dataset },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -114,18 +113,17 @@ impl Hdf5 {
         Ok(table)
     }
 
-    /// Calls `f` with blocks of rows, in order, in the table's own row layout in little-endian byte order.
+    /// Calls `f` with blocks of a dataset's rows, in order, in its own row layout in native byte order.
     pub(crate) fn visit(
         &self,
         place: &Place,
-        layout: &TableLayout,
-        table: &Table,
-        bytes: u64,
+        chunk_cache: usize,
+        dataset: &Dataset,
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
         match self {
-            Self::InProcess => library::visit(place, layout, table, f),
-            Self::Workers(workers) => workers.visit(place, layout, table, bytes, f),
+            Self::InProcess => library::visit(place, chunk_cache, dataset, f),
+            Self::Workers(workers) => workers.visit(place, chunk_cache, dataset, f),
         }
     }
 }
@@ -208,7 +206,7 @@ impl From<std::io::Error> for Broken {
 
 impl Workers {
     fn table(&self, place: &Place, layout: &TableLayout, bytes: u64) -> Result<Table, RecordingError> {
-        let request = Request { place: place.clone(), layout: layout.clone(), bytes, rows: false };
+        let request = Request::Header { place: place.clone(), layout: layout.clone(), bytes };
         self.ask(place, &request, |worker| match worker.answer()? {
             Answer::Table(table) => Ok(Ok(*table)),
             Answer::Failed(failure) => Ok(Err(failure.of(&place.label()))),
@@ -219,27 +217,28 @@ impl Workers {
     fn visit(
         &self,
         place: &Place,
-        layout: &TableLayout,
-        table: &Table,
-        bytes: u64,
+        chunk_cache: usize,
+        dataset: &Dataset,
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
-        let request = Request { place: place.clone(), layout: layout.clone(), bytes, rows: true };
+        // Which chunks there are is the parent's business.
+        let described = Dataset { storage: Storage::Library, ..dataset.clone() };
+        let request = Request::Rows { place: place.clone(), chunk_cache, dataset: described };
         self.ask(place, &request, |worker| {
             let (mut first, mut frame, mut result) = (0, Vec::new(), Ok(()));
             while worker.frame(&mut frame)? {
-                let rows = (frame.len() / table.row_bytes) as u64;
-                if frame.len() % table.row_bytes != 0 || first + rows > table.rows {
+                let rows = (frame.len() / dataset.row_bytes) as u64;
+                if frame.len() % dataset.row_bytes != 0 || first + rows > dataset.rows {
                     return Err(Broken::Nonsense(format!("{} bytes of rows after {first} rows", frame.len())));
                 }
                 // What is left is taken in, so that the child can be used again.
                 if result.is_ok() {
-                    result = f(first, Rows::new(&frame, table.row_bytes));
+                    result = f(first, Rows::new(&frame, dataset.row_bytes));
                 }
                 first += rows;
             }
             match worker.answer()? {
-                Answer::Rows if first == table.rows => Ok(result),
+                Answer::Rows if first == dataset.rows => Ok(result),
                 Answer::Rows => Ok(Err(RecordingError::Changed { path: place.label() })),
                 Answer::Failed(failure) => Ok(result.and(Err(failure.of(&place.label())))),
                 Answer::Table(_) => Err(Broken::Nonsense("a header that nobody asked for".into())),
@@ -303,7 +302,7 @@ impl Worker {
         let mut length = [0; 4];
         self.output.read_exact(&mut length)?;
         let length = u32::from_le_bytes(length) as usize;
-        if length > FRAME_BYTES.max(super::table::MAX_ROW_BYTES) {
+        if length > FRAME_BYTES.max(super::dataset::MAX_ROW_BYTES) {
             return Err(Broken::Nonsense(format!("a frame of {length} bytes")));
         }
         frame.resize(length, 0);
@@ -347,7 +346,10 @@ pub fn serve() -> std::io::Result<()> {
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
-        let answer = if request.rows { rows(&request, &mut output)? } else { header(&request) };
+        let answer = match &request {
+            Request::Header { place, layout, bytes } => header(place, layout, *bytes),
+            Request::Rows { place, chunk_cache, dataset } => rows(place, *chunk_cache, dataset, &mut output)?,
+        };
         let mut line = serde_json::to_vec(&answer)?;
         line.push(b'\n');
         output.write_all(&line)?;
@@ -356,23 +358,21 @@ pub fn serve() -> std::io::Result<()> {
     Ok(())
 }
 
-fn header(request: &Request) -> Answer {
-    match Table::open(&request.place, &request.layout, request.bytes) {
+fn header(place: &Place, layout: &TableLayout, bytes: u64) -> Answer {
+    match Table::open(place, layout, bytes) {
         Ok(table) => Answer::Table(Box::new(table)),
         Err(error) => Answer::Failed(error.into()),
     }
 }
 
-fn rows(request: &Request, output: &mut impl Write) -> std::io::Result<Answer> {
+fn rows(place: &Place, chunk_cache: usize, dataset: &Dataset, output: &mut impl Write) -> std::io::Result<Answer> {
     let mut broken = None;
-    let result = Table::open(&request.place, &request.layout, request.bytes).and_then(|table| {
-        library::visit(&request.place, &request.layout, &table, &mut |_, rows| {
-            let bytes = rows.bytes();
-            let sent = output.write_all(&(bytes.len() as u32).to_le_bytes()).and_then(|()| output.write_all(bytes));
-            sent.map_err(|error| {
-                broken = Some(error);
-                RecordingError::Changed { path: request.place.label() }
-            })
+    let result = library::visit(place, chunk_cache, dataset, &mut |_, rows| {
+        let bytes = rows.bytes();
+        let sent = output.write_all(&(bytes.len() as u32).to_le_bytes()).and_then(|()| output.write_all(bytes));
+        sent.map_err(|error| {
+            broken = Some(error);
+            RecordingError::Changed { path: place.label() }
         })
     });
     if let Some(error) = broken {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
-use crate::config::{Config, Loaded, Normalize};
+use crate::config::{Config, LayoutChoice, Loaded, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
 use crate::model::Model;
 use crate::step::{Affine, AngleUnits, EmgUnits, Problem};
@@ -22,15 +22,18 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
     for (name, value) in given.as_object().expect("a struct") {
         let key =
             if name == "sample_rate" { "model.original_sampling_rate".to_owned() } else { format!("data.{name}") };
-        let shorthand = name.starts_with("normalize_") && loaded.explicit.contains("data.normalize");
+        let shorthand = match name.as_str() {
+            "normalize_emg" | "normalize_angles" => loaded.explicit.contains("data.normalize"),
+            "layout" => ["data.hdf5_group", "data.table_name"].iter().any(|key| loaded.explicit.contains(*key)),
+            _ => false,
+        };
         if *value != has[name] && (loaded.explicit.contains(&key) || shorthand) {
             let message = format!("{key}: the configuration says {value}, the cache was built with {}", has[name]);
             return Err(TrainError::Usage(message));
         }
     }
     let data = &mut loaded.config.data;
-    data.hdf5_group.clone_from(&cached.hdf5_group);
-    data.table_name.clone_from(&cached.table_name);
+    data.layout = LayoutChoice::Described(cached.layout.clone());
     data.emg_channels = cached.emg_channels;
     data.joint_angles_channels = cached.joint_angles_channels;
     data.dtype = cached.dtype;

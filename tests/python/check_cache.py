@@ -72,9 +72,10 @@ class Mismatches:
             self.add(where, expected[first], found[first])
 
 
-def failed_rows(angles: np.ndarray) -> np.ndarray:
+def failed_rows(angles: np.ndarray, layout: dict) -> np.ndarray:
     """Rows without a usable pose: IK failed, or an angle is not finite."""
-    return np.isclose(angles, 0.0).all(axis=1) | ~np.isfinite(angles).all(axis=1)
+    zeros = np.isclose(angles, 0.0).all(axis=1) & (layout["invalid_rows"] == "zeros")
+    return zeros | ~np.isfinite(angles).all(axis=1)
 
 
 def true_runs(mask: np.ndarray) -> list[list[int]]:
@@ -109,9 +110,27 @@ def count_windows(runs: list[list[int]], window: int, stride: int) -> int:
 
 def read_recording(path: Path, settings: dict) -> tuple[np.ndarray, np.ndarray]:
     """EMG and joint angles as float64, which holds every field width exactly."""
+    layout = settings["layout"]
     with h5py.File(path, "r") as file:
-        table = file[settings["hdf5_group"]][settings["table_name"]][:]
-    return table["emg"].astype(np.float64), table["joint_angles"].astype(np.float64)
+        source = file[layout["table"]][:] if layout["table"] else file
+        emg = source[layout["emg"]][:].astype(np.float64)
+        angles = source[layout["joint_angles"]][:].astype(np.float64)
+    if not layout["table"]:
+        rate = layout["joint_angle_rate"] or settings["sample_rate"]
+        angles = at_rows(angles, len(emg), rate / settings["sample_rate"], layout)
+    return emg, angles * (np.pi / 180.0 if layout["angle_unit"] == "deg" else 1.0)
+
+
+def at_rows(samples: np.ndarray, rows: int, ratio: float, layout: dict) -> np.ndarray:
+    """Angles at each EMG row; NaN where a sample that is needed failed or is not there."""
+    position = np.arange(rows) * ratio
+    low = np.floor(position).astype(int)
+    share = position - low if layout["interpolation"] == "linear" else np.zeros(rows)
+    failed = failed_rows(samples, layout)
+    usable = np.where(failed[:, None], np.nan, samples)
+    padded = np.vstack([usable, np.full((max(low.max() + 2 - len(usable), 1), samples.shape[1]), np.nan)])
+    next_sample = padded[np.where(share > 0, low + 1, low)]
+    return padded[low] + (next_sample - padded[low]) * share[:, None]
 
 
 @cache
@@ -151,7 +170,7 @@ def check_recording(
 ) -> int:
     """Reports what differs and returns how many windows the recording has."""
     emg, angles = read_recording(dataset / recording["path"], settings)
-    failed = failed_rows(angles)
+    failed = failed_rows(angles, settings["layout"])
     runs = true_runs(~failed)
     mismatches.equal("rows", len(emg), recording["rows"])
     mismatches.equal("valid runs", runs, recording["valid_runs"])
