@@ -256,6 +256,28 @@ fn unusable_recordings_are_named_and_fail_or_are_skipped() {
 }
 
 #[test]
+fn info_shows_a_table_and_a_picture() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "6", "--seconds", "3", "--ik-failures", "0.2"]);
+    let (key, _) = bench.build(&[&SMALL[..], &["data"]].concat());
+    let said = bench.ok("emg-cache", &["info", &key, "--store", "st", "--plot", "picture.svg"]);
+    let total = said.lines().find(|line| line.starts_with("all ")).unwrap();
+    let fields: Vec<_> = total.split_whitespace().collect();
+    // 6 recordings of 5 users in 3 stages, 18 s.
+    assert_eq!(fields[1..6], ["6", "5", "3", "0.3", "min"], "{said}");
+    assert!(
+        said.contains("16 EMG channels, 20 joint angles at 2000 Hz") && said.contains("50 rows, stride 25"),
+        "{said}"
+    );
+    let counted = bench.python("check_picture.py", &["picture.svg"]);
+    let counts: Vec<usize> = counted.split_whitespace().map(|count| count.parse().unwrap()).collect();
+    // A line for each channel and joint; at least a bar for each channel and recording.
+    assert!(counts[0] >= 36 && counts[1] >= 16 + 12, "{counted}");
+    let message = bench.fails("emg-cache", 1, &["info", &key, "--store", "st", "--plot", "nowhere/picture.svg"]);
+    assert!(message.contains("nowhere/picture.svg: the picture cannot be written"), "{message}");
+}
+
+#[test]
 fn leakage_between_splits_is_refused() {
     let bench = Bench::new();
     synth(&bench, "data", &[]);

@@ -2,8 +2,10 @@
 
 mod build;
 mod fit;
+mod picture;
 mod units;
 
 pub use build::BuildProgress;
 pub use fit::FitReport;
+pub use picture::{PictureError, draw_cache};
 pub use units::{bytes, hours};

@@ -37,6 +37,9 @@ pub(crate) enum Command {
     Info {
         /// The cache's key, or its first 8 or more digits
         key: String,
+        /// Also draw EMG, angles, channel statistics and valid runs
+        #[arg(long, value_name = "FILE.svg")]
+        plot: Option<PathBuf>,
         #[command(flatten)]
         store: StoreArgs,
     },

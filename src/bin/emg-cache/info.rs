@@ -1,15 +1,19 @@
 //! `emg-cache info`: what a cache holds, for people and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Access, Cache, Key, Manifest, Moments, Split, Store};
+use emg_pipeline::cache::{Access, Cache, Key, Manifest, ManifestRecording, Moments, Split, Store};
 use emg_pipeline::report;
 use serde_json::{Value, json};
 
-pub(crate) fn info(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
+pub(crate) fn info(store: &Store, key: &str, plot: Option<&Path>, json: bool) -> Result<ExitCode> {
     let cache = Cache::open(store.root(), &store.resolve(key)?, &Access::default())?;
+    if let Some(path) = plot {
+        report::draw_cache(&cache, path)?;
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&full(&cache))?);
     } else {
@@ -103,28 +107,48 @@ fn print(cache: &Cache) {
     let bytes = manifest.segments.iter().map(|segment| segment.bytes).sum();
     println!("key         {}", cache.key());
     println!(
-        "segments    {} ({}), EMG by {}, angles by {}",
+        "segments    {} ({}), {}, EMG by {}, angles by {}",
         manifest.segments.len(),
         report::bytes(bytes),
+        settings.dtype,
         settings.normalize_emg,
         settings.normalize_angles
     );
-    println!("{:<12}{:>10}{:>8}{:>12}{:>10}{:>12}", "split", "recordings", "users", "length", "IK loss", "windows");
+    println!(
+        "rows        {} EMG channels, {} joint angles at {} Hz",
+        settings.emg_channels, settings.joint_angles_channels, settings.sample_rate
+    );
+    println!(
+        "windows     {} rows, stride {}; evaluation {} rows, stride {}",
+        settings.window_size, settings.stride, settings.eval_window, settings.eval_stride
+    );
+    println!(
+        "{:<12}{:>10}{:>8}{:>8}{:>12}{:>10}{:>12}",
+        "split", "recordings", "users", "stages", "length", "IK loss", "windows"
+    );
     for split in Split::ALL {
-        let members = || cache.recordings().filter(|recording| recording.listed.split == split);
-        let rows: u64 = members().map(|recording| recording.content.rows).sum();
-        let valid: u64 = members().flat_map(|r| &r.content.valid_runs).map(|(_, length)| length).sum();
-        let users: BTreeSet<_> = members().filter_map(|recording| recording.listed.user.as_deref()).collect();
-        println!(
-            "{split:<12}{:>10}{:>8}{:>12}{:>9.1}%{:>12}",
-            members().count(),
-            users.len(),
-            report::hours(rows, settings.sample_rate),
-            if rows == 0 { 0.0 } else { 100.0 * (rows - valid) as f64 / rows as f64 },
-            manifest.windows_of(split)
-        );
+        line(cache, split.name(), |of| of == split, manifest.windows_of(split));
     }
+    line(cache, "all", |_| true, manifest.windows.iter().sum());
     for warning in warnings(cache) {
         println!("warning: {warning}");
     }
+}
+
+/// A line of the table, over the recordings whose split is wanted.
+fn line(cache: &Cache, name: &str, wanted: impl Fn(Split) -> bool, windows: u64) {
+    let members = || cache.recordings().filter(|recording| wanted(recording.listed.split));
+    let rows: u64 = members().map(|recording| recording.content.rows).sum();
+    let valid: u64 = members().flat_map(|r| &r.content.valid_runs).map(|(_, length)| length).sum();
+    let distinct = |label: fn(&ManifestRecording) -> Option<&String>| {
+        members().filter_map(|recording| label(recording.listed)).collect::<BTreeSet<_>>().len()
+    };
+    println!(
+        "{name:<12}{:>10}{:>8}{:>8}{:>12}{:>9.1}%{windows:>12}",
+        members().count(),
+        distinct(|recording| recording.user.as_ref()),
+        distinct(|recording| recording.stage.as_ref()),
+        report::hours(rows, cache.manifest().settings.sample_rate),
+        if rows == 0 { 0.0 } else { 100.0 * (rows - valid) as f64 / rows as f64 },
+    );
 }

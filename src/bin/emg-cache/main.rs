@@ -59,7 +59,7 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Build { config, part: None, inputs } => build(&config, inputs),
         Command::Build { config, part: Some(part), inputs } => build_part(&config, part, inputs),
         Command::List(args) => list(&open(args.store)?, args.json),
-        Command::Info { key, store } => info::info(&open(store.store)?, &key, store.json),
+        Command::Info { key, plot, store } => info::info(&open(store.store)?, &key, plot.as_deref(), store.json),
         Command::Verify { key, store } => upkeep::verify(&open(store.store)?, key.as_deref(), store.json),
         Command::Repair { key, config, inputs } => upkeep::repair(&key, &config, inputs),
         Command::Explain { key, store } => upkeep::explain(&open(store.store)?, &key, store.json),
