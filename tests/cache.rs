@@ -223,7 +223,7 @@ fn unusable_recordings_are_named_and_fail_or_are_skipped() {
     std::fs::remove_file(bench.path("data/metadata.csv")).unwrap();
     std::fs::write(bench.path("data/text.hdf5"), "not HDF5").unwrap();
     bench.ok("emg-cache", &["synth", "short", "--recordings", "1", "--seconds", "0.02"]);
-    bench.ok("emg-cache", &["synth", "narrow", "--recordings", "1", "--channels", "8"]);
+    bench.ok("emg-cache", &["synth", "narrow", "--recordings", "1", "--channels", "8", "--joints", "5"]);
     bench.ok("emg-cache", &["synth", "slow", "--recordings", "1", "--rate", "1000"]);
     for folder in ["short", "narrow", "slow"] {
         let from = bench.path(folder).join("synth-00000_left.hdf5");

@@ -220,7 +220,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn key(&self, recordings: &[ManifestRecording]) -> Key {
-        Key::of(&KeyContent::new(&self.inputs.options.settings, recordings.iter()))
+        Key::of(&KeyContent::new(NORMALIZER, &self.inputs.options.settings, recordings.iter()))
     }
 
     /// Adds to `segments` what is missing there of the wanted contents: published segments first, then new ones.
@@ -267,7 +267,7 @@ impl<'a> Builder<'a> {
         for cache in self.store.cache_keys()? {
             // A damaged manifest or segment is no reason not to build what is not damaged.
             let Ok(manifest) = Manifest::read(self.store, &cache) else { continue };
-            if manifest.settings.segment() != self.inputs.segment_settings {
+            if manifest.normalizer != NORMALIZER || manifest.settings.segment() != self.inputs.segment_settings {
                 continue;
             }
             for segment in manifest.segments {

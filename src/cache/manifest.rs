@@ -104,18 +104,22 @@ pub(crate) struct KeyContent<'a> {
 type KeyRecording<'a> = (&'a str, &'a Key, Split, [Option<&'a str>; 5]);
 
 impl<'a> KeyContent<'a> {
-    pub(crate) fn new(settings: &'a CacheSettings, recordings: impl Iterator<Item = &'a ManifestRecording>) -> Self {
+    pub(crate) fn new(
+        normalizer: u32,
+        settings: &'a CacheSettings,
+        recordings: impl Iterator<Item = &'a ManifestRecording>,
+    ) -> Self {
         let recordings = recordings.map(|r| {
             let labels = [&r.user, &r.session, &r.stage, &r.side, &r.generalization];
             (r.name.as_str(), &r.blake3, r.split, labels.map(Option::as_deref))
         });
-        Self { kind: "cache", format: FORMAT, normalizer: NORMALIZER, settings, recordings: recordings.collect() }
+        Self { kind: "cache", format: FORMAT, normalizer, settings, recordings: recordings.collect() }
     }
 }
 
 impl Manifest {
     pub fn key(&self) -> Key {
-        Key::of(&KeyContent::new(&self.settings, self.recordings.iter()))
+        Key::of(&KeyContent::new(self.normalizer, &self.settings, self.recordings.iter()))
     }
 
     pub fn windows_of(&self, split: Split) -> u64 {
@@ -139,8 +143,8 @@ impl Manifest {
     }
 
     fn check(&self, key: &Key) -> Result<(), String> {
-        if self.format != FORMAT || self.normalizer != NORMALIZER {
-            return Err(format!("format {} and normalizer {} are not this version's", self.format, self.normalizer));
+        if self.format != FORMAT || self.normalizer > NORMALIZER {
+            return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
         }
         if self.key() != *key {
             return Err(format!("is the cache {}, not {key}", self.key()));

@@ -70,7 +70,7 @@ pub(crate) struct FileBlocks {
 impl SegmentIndex {
     pub fn key(&self) -> Key {
         let hashes: Vec<_> = self.recordings.iter().map(|recording| recording.blake3.clone()).collect();
-        self.settings.key(&hashes)
+        self.settings.key_by(self.normalizer, &hashes)
     }
 
     pub(crate) fn emg_shape(&self) -> ShardShape {
@@ -110,8 +110,8 @@ impl SegmentIndex {
 
     /// The digest tells chance damage; this tells a forged or foreign file.
     fn check(&self, key: &Key) -> Result<(), String> {
-        if self.format != FORMAT || self.normalizer != NORMALIZER {
-            return Err(format!("format {} and normalizer {} are not this version's", self.format, self.normalizer));
+        if self.format != FORMAT || self.normalizer > NORMALIZER {
+            return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
         }
         if self.key() != *key {
             return Err(format!("is the segment {}, not {key}", self.key()));

@@ -10,7 +10,7 @@ use crate::recording::TableLayout;
 /// Format of the store. Raised when files change their meaning.
 pub(crate) const FORMAT: u32 = 1;
 /// Revision of the code that turns recordings into rows. Raised by hand when the same recordings would give
-/// other bytes; a test pins the hash of a fixed input's segment to it.
+/// other bytes; a test pins the hash of a fixed input's segment to it. Caches of earlier revisions are read for ever.
 pub const NORMALIZER: u32 = 1;
 
 /// Settings of a cache: those of its segments, its windows and its normalization.
@@ -147,8 +147,13 @@ impl CacheSettings {
 }
 
 impl SegmentSettings {
-    /// Key of the segment that holds recordings of these contents in this order.
+    /// Key of the segment that this revision of the normalizer makes of recordings of these contents in this order.
     pub fn key(&self, recordings: &[Key]) -> Key {
+        self.key_by(NORMALIZER, recordings)
+    }
+
+    /// [`key`](Self::key) by any revision.
+    pub(crate) fn key_by(&self, normalizer: u32, recordings: &[Key]) -> Key {
         #[derive(Serialize)]
         struct Content<'a> {
             kind: &'static str,
@@ -157,7 +162,7 @@ impl SegmentSettings {
             settings: &'a SegmentSettings,
             recordings: &'a [Key],
         }
-        Key::of(&Content { kind: "segment", format: FORMAT, normalizer: NORMALIZER, settings: self, recordings })
+        Key::of(&Content { kind: "segment", format: FORMAT, normalizer, settings: self, recordings })
     }
 
     /// Bytes that `rows` rows take in a segment.

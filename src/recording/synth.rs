@@ -176,7 +176,8 @@ fn write_file(path: &Path, options: &SynthOptions, index: usize, rows: usize, by
     let identity = Identity::new(options, index);
     let file = hdf5::File::create(path)?;
     let group = file.create_group("emg2pose")?;
-    let builder = group.new_dataset_builder();
+    // Rows without padding, as emg2pose has them, whatever the number of columns.
+    let builder = group.new_dataset_builder().packed(true);
     let mut builder = builder.empty_as(row_type(options)).shape(rows);
     if let Some(chunk) = options.gzip_chunk {
         builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);
