@@ -11,6 +11,7 @@ use emg_pipeline::cache::{self, CacheSettings, Manifest, NoEvents, Store};
 use emg_pipeline::config::{self, Config};
 use emg_pipeline::dataset::{Random, build_options};
 use emg_pipeline::recording::{Hdf5, WORKER_ARGUMENT};
+use serde_json::{Value, json};
 
 const SETS: [&str; 4] = ["--set", "data.window_size=20", "--set", "data.stride=20"];
 
@@ -162,4 +163,94 @@ fn data_for_the_library_is_read_in_a_child() {
     let sets = ["--set", "data.split_ratio=[1,0,0]", "--set", "data.normalize_emg=recording"];
     let (key, _) = bench.build(&[&SETS[..], &sets, &["--store", "st", "data"]].concat());
     bench.check_cache(&key, "data");
+}
+
+/// The documented digest of a JSON file, so that what is forged is believed as far as its digest goes.
+fn seal(mut document: Value) -> Vec<u8> {
+    document.as_object_mut().unwrap().shift_remove("digest");
+    let mut bytes = serde_json::to_vec(&document).unwrap();
+    let digest = blake3::hash(&bytes).to_hex();
+    bytes.pop();
+    bytes.extend_from_slice(format!(",\"digest\":\"{digest}\"}}\n").as_bytes());
+    bytes
+}
+
+#[test]
+fn forged_manifests_and_indexes_are_refused_with_the_reason() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "0.5"]);
+    let (key, _) = bench.build(&[&SETS[..], &["--store", "st", "data"]].concat());
+    let manifest = bench.path("st/caches").join(format!("{key}.json"));
+    let segment = std::fs::read_dir(bench.path("st/segments")).unwrap().next().unwrap().unwrap().path();
+    let index = segment.join("segment.json");
+    let [original_manifest, original_index] = [&manifest, &index].map(|path| std::fs::read(path).unwrap());
+    let run = |expected: &str| {
+        for command in ["info", "verify"] {
+            let output = bench.run("emg-cache", &[command, &key, "--store", "st"]);
+            let said = [String::from_utf8_lossy(&output.stdout).into_owned(), stderr(&output)].concat();
+            assert_eq!(output.status.code(), Some(1), "{expected}: {said}");
+            assert!(said.contains(expected), "{command}: {expected} in {said}");
+        }
+    };
+    let big = u64::MAX;
+    let forged: [(&str, Value, &str); 12] = [
+        ("/segments/0/key", json!("../../../../etc"), "is not a cache key"),
+        ("/segments/0/bytes", json!("many"), "invalid type"),
+        ("/segments/0/bytes", json!(-1), "invalid value"),
+        ("/segments/0/more", json!(1), "unknown field"),
+        ("/recordings/0/segment", json!(7), "names a segment that does not exist"),
+        ("/recordings/0/blake3", json!("0".repeat(64)), "is the cache"),
+        ("/recordings/0/split", json!("evil"), "unknown variant"),
+        ("/settings/window_size", json!(0), "is the cache"),
+        ("/settings/emg_channels", json!(big), "is the cache"),
+        ("/windows", json!([big, 0, 0]), "windows, its recordings have"),
+        ("/train_emg/mean", json!([1.0]), "training statistics of another number of columns"),
+        ("/train_emg/n", json!(big), "training statistics are not those"),
+    ];
+    for (place, value, expected) in forged {
+        let mut document: Value = serde_json::from_slice(&original_manifest).unwrap();
+        set(&mut document, place, value);
+        std::fs::write(&manifest, seal(document)).unwrap();
+        run(expected);
+    }
+    std::fs::write(&manifest, &original_manifest).unwrap();
+
+    let forged: [(&str, Value, &str); 12] = [
+        ("/rows", json!(big), "rows"),
+        ("/recordings/1/first_row", json!(0), "starts at row 0"),
+        ("/recordings/1/first_row", json!(big), "starts at row"),
+        ("/recordings/0/rows", json!(big), "recording 1 starts at row"),
+        ("/recordings/0/valid_runs", json!([[0, big]]), "leaves its rows"),
+        ("/recordings/0/valid_runs", json!([[0, 10], [5, 10]]), "overlaps"),
+        ("/recordings/0/valid_runs", json!([[big, 1]]), "leaves its rows"),
+        ("/recordings/0/emg/m2", json!([]), "number of columns"),
+        ("/files/0/path", json!("../../../../../etc/passwd"), "expected the files"),
+        ("/files/0/bytes", json!(big), "expected the files"),
+        ("/files/0/blocks", json!([]), "0 blocks for"),
+        ("/normalizer", json!(99), "of a later version"),
+    ];
+    for (place, value, expected) in forged {
+        let mut document: Value = serde_json::from_slice(&original_index).unwrap();
+        set(&mut document, place, value);
+        std::fs::write(&index, seal(document)).unwrap();
+        run(expected);
+    }
+    // Bytes that are no document at all, and one that no memory holds.
+    for bytes in [&b""[..], b"{}", b"\xff\xff", &[b'['; 100_000]] {
+        std::fs::write(&index, bytes).unwrap();
+        run("segment.json");
+    }
+    std::fs::File::create(&index).unwrap().set_len(1 << 40).unwrap();
+    run("more than any document has");
+    std::fs::write(&index, &original_index).unwrap();
+    assert!(bench.ok("emg-cache", &["verify", "--store", "st"]).contains("no damage"));
+}
+
+fn set(document: &mut Value, place: &str, value: Value) {
+    let (parent, name) = place.rsplit_once('/').unwrap();
+    match document.pointer_mut(parent).unwrap() {
+        Value::Object(members) => drop(members.insert(name.to_owned(), value)),
+        Value::Array(items) => items[name.parse::<usize>().unwrap()] = value,
+        other => panic!("{other}"),
+    }
 }

@@ -7,14 +7,13 @@ use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::inputs::{Inputs, Usable};
 use super::keys::Key;
-use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Split};
+use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Split, Totals};
 use super::open::Cache;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
 use super::segment::{SegmentIndex, SegmentRecording};
 use super::settings::{CacheSettings, FORMAT, NORMALIZER};
 use super::sink::SegmentSink;
-use super::statistics::Moments;
 use super::store::{BuildFolder, Store};
 use super::writer::SegmentWriter;
 use crate::recording::{Hdf5, RecordingError};
@@ -380,19 +379,13 @@ impl<'a> Builder<'a> {
         for (i, (index, _)) in segments.values().enumerate() {
             place.extend(index.recordings.iter().map(|recording| (&recording.blake3, (i, recording))));
         }
-        let mut train_emg = Moments::new(settings.emg_channels);
-        let mut train_joint_angles = Moments::new(settings.joint_angles_channels);
-        let mut windows = [0; 3];
+        let mut contents = Vec::new();
         for recording in &mut recordings {
             let (segment, content) = place[&recording.blake3];
             recording.segment = segment;
-            windows[recording.split as usize] +=
-                settings.count_windows(recording.split, content.rows, &content.valid_runs);
-            if recording.split == Split::Train {
-                train_emg.merge(&content.emg);
-                train_joint_angles.merge(&content.joint_angles);
-            }
+            contents.push((recording.split, content));
         }
+        let Totals { train_emg, train_joint_angles, windows } = Totals::of(&settings, contents.into_iter());
         let segments = segments
             .iter()
             .map(|(key, (index, hash))| SegmentRef { key: key.clone(), blake3: hash.clone(), bytes: index.bytes() })

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::error::CacheError;
 use super::keys::Key;
 use super::sealed;
+use super::segment::SegmentRecording;
 use super::settings::{CacheSettings, FORMAT, NORMALIZER};
 use super::statistics::Moments;
 use super::store::Store;
@@ -117,6 +118,33 @@ impl<'a> KeyContent<'a> {
     }
 }
 
+/// What a manifest says of all its recordings together.
+pub(crate) struct Totals {
+    pub(crate) train_emg: Moments,
+    pub(crate) train_joint_angles: Moments,
+    pub(crate) windows: [u64; 3],
+}
+
+impl Totals {
+    /// Of recordings in recording order.
+    pub(crate) fn of<'a>(
+        settings: &CacheSettings,
+        recordings: impl Iterator<Item = (Split, &'a SegmentRecording)>,
+    ) -> Self {
+        let (train_emg, train_joint_angles) =
+            (Moments::new(settings.emg_channels), Moments::new(settings.joint_angles_channels));
+        let mut totals = Self { train_emg, train_joint_angles, windows: [0; 3] };
+        for (split, content) in recordings {
+            totals.windows[split as usize] += settings.count_windows(split, content.rows, &content.valid_runs);
+            if split == Split::Train {
+                totals.train_emg.merge(&content.emg);
+                totals.train_joint_angles.merge(&content.joint_angles);
+            }
+        }
+        totals
+    }
+}
+
 impl Manifest {
     pub fn key(&self) -> Key {
         Key::of(&KeyContent::new(self.normalizer, &self.settings, self.recordings.iter()))
@@ -136,7 +164,7 @@ impl Manifest {
     /// Missing, damaged, or not the manifest its name says.
     pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
         let path = store.manifest_path(key);
-        let bytes = std::fs::read(&path).map_err(CacheError::io(&path))?;
+        let bytes = sealed::read(&path)?;
         let manifest: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
         manifest.check(key).map_err(|message| CacheError::damaged(&path, message))?;
         Ok(manifest)

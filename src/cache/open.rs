@@ -1,10 +1,11 @@
 //! Opening a cache: the manifest and the segments it names, checked and mapped.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use super::error::CacheError;
 use super::keys::Key;
-use super::manifest::{Manifest, ManifestRecording};
+use super::manifest::{Manifest, ManifestRecording, Totals};
 use super::rows::Io;
 use super::segment::{Segment, SegmentIndex, SegmentRecording};
 use super::stage::Stage;
@@ -55,7 +56,7 @@ impl Cache {
             .zip(folders)
             .map(|(index, folder)| Segment::open(folder, index, access.io))
             .collect::<Result<Vec<_>, _>>()?;
-        let positions = positions(&store, &manifest, segments.iter().map(Segment::index))?;
+        let positions = positions(&store, key, &manifest, segments.iter().map(Segment::index))?;
         Ok(Self { key: key.clone(), manifest, segments, positions })
     }
 
@@ -69,7 +70,7 @@ impl Cache {
         for (index, segment) in indexes.iter().zip(&manifest.segments) {
             index.check_lengths(&store.segment_path(&segment.key))?;
         }
-        positions(store, &manifest, indexes.iter())?;
+        positions(store, key, &manifest, indexes.iter())?;
         Ok(manifest)
     }
 
@@ -117,18 +118,33 @@ fn indexes(store: &Store, manifest: &Manifest) -> Result<Vec<SegmentIndex>, Cach
         .collect()
 }
 
+/// Where each recording stands in its segment's index; also checks what the manifest says of them all.
 fn positions<'a>(
     store: &Store,
+    key: &Key,
     manifest: &Manifest,
     indexes: impl Iterator<Item = &'a SegmentIndex>,
 ) -> Result<Vec<usize>, CacheError> {
-    let places: Vec<std::collections::HashMap<_, _>> =
-        indexes.map(|index| index.recordings.iter().enumerate().map(|(i, r)| (&r.blake3, i)).collect()).collect();
+    let damaged = |message: String| CacheError::damaged(&store.manifest_path(key), message);
+    let indexes: Vec<_> = indexes.collect();
+    let places: Vec<HashMap<_, _>> = indexes
+        .iter()
+        .map(|index| index.recordings.iter().enumerate().map(|(i, r)| (&r.blake3, i)).collect())
+        .collect();
     let find = |recording: &ManifestRecording| {
         places[recording.segment].get(&recording.blake3).copied().ok_or_else(|| {
-            let message = format!("recording {} is not in the segment that the manifest names", recording.name);
-            CacheError::damaged(store.root(), message)
+            damaged(format!("recording {} is not in the segment that the manifest names", recording.name))
         })
     };
-    manifest.recordings.iter().map(find).collect()
+    let positions: Vec<_> = manifest.recordings.iter().map(find).collect::<Result<_, _>>()?;
+    let contents =
+        manifest.recordings.iter().zip(&positions).map(|(r, at)| (r.split, &indexes[r.segment].recordings[*at]));
+    let totals = Totals::of(&manifest.settings, contents);
+    if totals.windows != manifest.windows {
+        return Err(damaged(format!("says {:?} windows, its recordings have {:?}", manifest.windows, totals.windows)));
+    }
+    if (&totals.train_emg, &totals.train_joint_angles) != (&manifest.train_emg, &manifest.train_joint_angles) {
+        return Err(damaged("its training statistics are not those of its recordings".into()));
+    }
+    Ok(positions)
 }

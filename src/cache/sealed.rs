@@ -2,8 +2,14 @@
 //!
 //! The file is the document without its last `}`, then `,"digest":"<BLAKE3 of the whole document>"}` and a newline.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+use super::error::CacheError;
 
 const MIDDLE: &str = ",\"digest\":\"";
 const END: &str = "\"}\n";
@@ -18,6 +24,25 @@ pub(crate) fn seal(document: &impl Serialize) -> Vec<u8> {
     bytes.extend_from_slice(digest.as_bytes());
     bytes.extend_from_slice(END.as_bytes());
     bytes
+}
+
+/// Longest document that is read: 25,253 recordings of a minute take some 60 MB.
+const LONGEST: u64 = 2 << 30;
+
+/// Reads a file that is to be unsealed.
+///
+/// # Errors
+/// The file cannot be read, or is longer than any document of this project.
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CacheError> {
+    let io = CacheError::io;
+    let file = File::open(path).map_err(io(path))?;
+    let length = file.metadata().map_err(io(path))?.len();
+    if length > LONGEST {
+        return Err(CacheError::damaged(path, format!("{length} bytes are more than any document has")));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST).read_to_end(&mut bytes).map_err(io(path))?;
+    Ok(bytes)
 }
 
 /// Checks the digest and parses the document.

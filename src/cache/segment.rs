@@ -101,7 +101,7 @@ impl SegmentIndex {
     /// Unreadable, damaged, or not what the folder's name says.
     pub fn read(folder: &Path, key: &Key) -> Result<(Self, Key), CacheError> {
         let path = folder.join(INDEX_FILE);
-        let bytes = std::fs::read(&path).map_err(CacheError::io(&path))?;
+        let bytes = sealed::read(&path)?;
         let hash = Key::from(blake3::hash(&bytes));
         let index: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
         index.check(key).map_err(|message| CacheError::damaged(&path, message))?;

@@ -11,6 +11,7 @@ use serde::Serialize;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
+use super::open::Cache;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, SegmentIndex};
 use super::store::Store;
 
@@ -62,6 +63,12 @@ pub fn verify(
         };
         let recordings = expected.names.into_values().flatten().collect();
         damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
+    }
+    if damage.is_empty() {
+        // Every file is as it was written; whether they fit together is what opening a cache asks.
+        let unfit =
+            |key: &Key| Some(Damage::of_file(store.manifest_path(key), Cache::check(store, key).err()?.to_string()));
+        damage.extend(keys.iter().filter_map(unfit));
     }
     Ok(damage)
 }
