@@ -374,7 +374,7 @@ fn builders_at_once_agree() {
     bench.ok("emg-cache", &[&args[..], &["data/synth-00000_left.hdf5"]].concat());
     let start =
         || bench.command("emg-cache").args(args).arg("data").stdout(std::process::Stdio::piped()).spawn().unwrap();
-    let builders: Vec<_> = (0..4).map(|_| start()).collect();
+    let builders: Vec<_> = (0..8).map(|_| start()).collect();
     let keys: Vec<_> = builders
         .into_iter()
         .map(|builder| {

@@ -362,3 +362,42 @@ fn an_input_that_changes_shrinks_or_vanishes_while_it_is_read_fails_the_build() 
         std::fs::write(&last, &bytes).unwrap();
     }
 }
+
+/// Readers and `gc` beside builders: nobody sees a part of anything, and nothing that is needed goes.
+#[test]
+fn a_store_is_used_while_it_is_built() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "6", "--seconds", "4"]);
+    let first = ["build", "--set", "data.stride=25", "--store", "st", "data/synth-00000_left.hdf5"];
+    let split = ["--set", "data.split_ratio=[1,0,0]"];
+    let key = bench.ok("emg-cache", &[&first[..], &MANY, &split].concat()).trim().to_owned();
+    age_all(&bench.path("st"));
+    let builders: Vec<_> = (0..4)
+        .map(|i| {
+            let stride = format!("data.stride={}", 25 + i % 2);
+            let args = [&["build", "--set", &stride], &MANY[..], &["--store", "st", "data"]].concat();
+            bench.command("emg-cache").args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        })
+        .collect();
+    let mut rounds = 0;
+    let mut running = builders;
+    let mut keys = vec![key.clone()];
+    while !running.is_empty() {
+        for args in [&["list"][..], &["info", &key], &["verify", &key], &["gc"]] {
+            bench.ok("emg-cache", &[args, &["--store", "st"]].concat());
+        }
+        rounds += 1;
+        for mut builder in std::mem::take(&mut running) {
+            if builder.try_wait().unwrap().is_none() {
+                running.push(builder);
+                continue;
+            }
+            let output = builder.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", stderr(&output));
+            keys.push(String::from_utf8(output.stdout).unwrap().trim().to_owned());
+        }
+    }
+    println!("{rounds} rounds of list, info, verify and gc beside four builders");
+    assert!(bench.ok("emg-cache", &["verify", "--store", "st"]).contains("3 caches, no damage"));
+    bench.check_cache(keys.last().unwrap(), "data");
+}

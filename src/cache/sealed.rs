@@ -55,10 +55,10 @@ pub(crate) fn unseal<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, Strin
     let digest = tail
         .strip_prefix(MIDDLE.as_bytes())
         .and_then(|rest| rest.strip_suffix(END.as_bytes()))
-        .ok_or("does not end with its digest")?;
+        .ok_or("does not end with its digest; `emg-cache repair` makes it again from the recordings")?;
     bytes.push(b'}');
     if blake3::hash(&bytes).to_hex().as_bytes() != digest {
-        return Err("does not match its digest".into());
+        return Err("does not match its digest; `emg-cache repair` makes it again from the recordings".into());
     }
     serde_json::from_slice(&bytes).map_err(|error| format!("not as expected: {error}"))
 }
