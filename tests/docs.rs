@@ -19,11 +19,40 @@ fn every_configuration_key_is_documented() {
 }
 
 #[test]
+fn every_field_of_a_layout_is_documented() {
+    let text = read("docs/configuration.md");
+    let layout = serde_json::to_value(Config::default().data.resolved_layout().unwrap()).unwrap();
+    for field in layout.as_object().unwrap().keys().map(String::as_str).chain(["metadata"]) {
+        assert!(text.split("### Layouts").nth(1).unwrap().contains(&format!("| `{field}` |")), "{field}");
+    }
+}
+
+/// What `--help` lists, the documentation has.
+#[test]
+fn every_option_is_documented() {
+    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md"].map(read).join("\n");
+    for (program, commands) in [
+        (env!("CARGO_BIN_EXE_emg-cache"), &["build", "info", "verify", "repair", "explain", "gc"][..]),
+        (env!("CARGO_BIN_EXE_emg-train"), &["fit", "eval", "export", "doctor"]),
+    ] {
+        for command in commands {
+            let help = std::process::Command::new(program).args([command, "--help"]).output().unwrap();
+            let help = String::from_utf8(help.stdout).unwrap();
+            let options = help.split_whitespace().filter(|word| word.starts_with("--") && word.len() > 2);
+            for option in options.map(|word| word.trim_end_matches([',', '.', ':', ')'])).filter(|o| *o != "--help") {
+                let name = option.split('=').next().unwrap();
+                assert!(docs.contains(name), "{command} {name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn every_command_is_in_the_readme() {
     let readme = read("README.md");
-    for command in ["synth", "build", "list", "info", "verify"] {
+    for command in ["synth", "build", "list", "info", "verify", "repair", "explain", "pin", "unpin", "gc"] {
         assert!(
-            readme.contains(&format!("`emg-cache {command}")) || readme.contains(&format!("`{command} KEY`")),
+            [format!("`emg-cache {command}"), format!("`{command} KEY`")].iter().any(|text| readme.contains(text)),
             "{command}"
         );
     }
