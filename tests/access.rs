@@ -66,18 +66,7 @@ fn rows_are_the_same_however_they_are_reached() {
         assert_eq!(weights(&bench, "mapped"), weights(&bench, run), "{run}");
     }
 
-    // A copy that was cut short goes on: the blocks it has are not read again, so even a store that lost them will do.
     let local = bench.path("local").join(segment);
-    std::fs::rename(&local, local.with_extension("part")).unwrap();
-    File::options()
-        .write(true)
-        .open(local.with_extension("part").join("emg/c/0/0"))
-        .unwrap()
-        .write_all_at(b"xx", 9)
-        .unwrap();
-    assert!(fit(&bench, "again", &["--stage", "local"]).status.success());
-    assert_eq!(weights(&bench, "mapped"), weights(&bench, "again"));
-    assert_eq!(files(&local).len(), files(&bench.path("st/segments").join(segment)).len());
 
     // What does not match its hash is not staged, and what does not fit is refused or makes room.
     std::fs::remove_dir_all(&local).unwrap();
@@ -102,6 +91,32 @@ fn rows_are_the_same_however_they_are_reached() {
     let eval = |more: &[&str]| bench.ok("emg-train", &[&["eval", "mapped", "--json"], more].concat());
     assert_eq!(eval(&[]), eval(&["--io", "read"]));
     assert_eq!(eval(&[]), eval(&["--stage", "local", "--cache", &key]));
+}
+
+/// A copy that was cut short goes on where it was: of the blocks that it has, the store is not asked again.
+#[test]
+fn staging_goes_on_where_it_was() {
+    use emg_pipeline::cache::{Access, Cache, Io, Key, Stage};
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "46"]);
+    let (key, _) = bench.build(&["--store", "st", "data"]);
+    let shard = files(&bench.path("st")).into_iter().find(|(path, _)| path.ends_with("emg/c/0/0")).unwrap();
+    assert!(shard.1.len() > 1 << 24, "two blocks");
+    let access = || Access { io: Io::Mmap, stage: Some(Stage::new(bench.path("local"), 1 << 40, |_, _| ())) };
+    let open = || Cache::open(&bench.path("st"), &Key::parse(&key).unwrap(), &access());
+    drop(open().unwrap());
+    let staged = files(&bench.path("local")).into_iter().find(|(path, _)| path.ends_with("emg/c/0/0")).unwrap().0;
+    assert!(std::fs::read(&staged).unwrap() == shard.1);
+    // The copy lost its second block, the store its first.
+    File::options().write(true).open(&staged).unwrap().set_len(1 << 24).unwrap();
+    let folder = staged.ancestors().nth(4).unwrap();
+    std::fs::rename(folder, folder.with_extension("part")).unwrap();
+    File::options().write(true).open(&shard.0).unwrap().write_all_at(b"damage", 1000).unwrap();
+    drop(open().unwrap());
+    assert!(std::fs::read(&staged).unwrap() == shard.1);
+    let inside = Access { io: Io::Mmap, stage: Some(Stage::new(bench.path("st/segments"), 1 << 40, |_, _| ())) };
+    let refused = Cache::open(&bench.path("st"), &Key::parse(&key).unwrap(), &inside).unwrap_err();
+    assert!(refused.to_string().contains("the folder lies in the store"), "{refused}");
 }
 
 /// A mapping of a file that shrinks kills the process with SIGBUS; reading it does not.

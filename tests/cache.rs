@@ -53,7 +53,7 @@ fn declared_layouts_become_the_cache_that_numpy_computes() {
     let apart = "data.layout={emg: raw/emg, joint_angles: pose, time: raw/t, joint_angle_rate: 60, angle_unit: deg, \
                  metadata: {user: subject, filename: file, split: fold}}";
     let held =
-        "data.layout={emg: emg, joint_angles: angles, joint_angle_rate: 100, interpolation: hold, invalid_rows: none}";
+        "data.layout={emg: emg, joint_angles: angles, joint_angle_rate: 72, interpolation: hold, invalid_rows: none}";
     let same = "data.layout={emg: emg, joint_angles: angles, attributes: emg}";
     for (kind, layout, joints) in
         [("wrist", wrist, "2"), ("apart", apart, "5"), ("held", held, "3"), ("same", same, "4"), ("big", same, "4")]
@@ -76,7 +76,7 @@ fn declared_layouts_become_the_cache_that_numpy_computes() {
     let bench = Bench::new();
     bench.python("make_layouts.py", &["data", "held"]);
     for (layout, expected) in [
-        ("{emg: emg, joint_angles: angles}", "angles: expected 0.70 s at 2000 Hz, found 0.03 s"),
+        ("{emg: emg, joint_angles: angles}", "angles: expected 0.70 s at 2000 Hz, found 0.02 s"),
         ("{emg: emg, joint_angles: nowhere}", "dataset: expected `nowhere`, found angles, emg"),
         ("{emg: emg/x, joint_angles: angles}", "group: expected `emg`"),
         ("{table: emg, joint_angles: angles}", "dataset: expected one dimension, found shape [1401, 16]"),
@@ -129,7 +129,32 @@ fn recordings_in_a_tar_are_the_recordings() {
     let bytes = std::fs::read(bench.path("gnu.tar")).unwrap();
     std::fs::write(bench.path("cut.tar"), &bytes[..bytes.len() / 2]).unwrap();
     let message = bench.fails("emg-cache", 1, &["build", "--store", "st3", "cut.tar"]);
-    assert!(message.contains("cut.tar"), "{message}");
+    assert!(message.contains("cut.tar: ") && message.contains("archive"), "{message}");
+    // What was appended last under a name is what tar takes out.
+    std::fs::copy(bench.path("data2/synth-00000_left.hdf5"), bench.path("data/synth-00000_left.hdf5")).unwrap();
+    let mut tar = std::process::Command::new("tar");
+    let tar = tar.args(["-rf", "gnu.tar", "data/synth-00000_left.hdf5"]).current_dir(bench.path(""));
+    assert!(tar.status().unwrap().success());
+    let (grown, said) = bench.build(&[&SMALL[..], &["gnu.tar"]].concat());
+    assert_eq!(grown, bench.build(&[&SMALL[..], &["data"]].concat()).0, "{said}");
+    // Two archives with metadata of their own do not mix them up.
+    for (i, split) in ["train", "test"].iter().enumerate() {
+        let name = format!("synth-0000{}_left", i + 2);
+        std::fs::write(bench.path("metadata.csv"), format!("filename,split,user\n{name},{split},u{i}\n")).unwrap();
+        std::fs::copy(bench.path(&format!("data2/{name}.hdf5")), bench.path(&format!("{name}.hdf5")))
+            .or_else(|_| std::fs::copy(bench.path(&format!("data/{name}.hdf5")), bench.path(&format!("{name}.hdf5"))))
+            .unwrap();
+        let mut tar = std::process::Command::new("tar");
+        let tar = tar
+            .args(["-cf", &format!("flat{i}.tar"), &format!("{name}.hdf5"), "metadata.csv"])
+            .current_dir(bench.path(""));
+        assert!(tar.status().unwrap().success());
+    }
+    std::fs::remove_file(bench.path("metadata.csv")).unwrap();
+    let (flat, _) = bench.build(&[&SMALL[..], &["flat0.tar", "flat1.tar"]].concat());
+    let info = bench.json("emg-cache", &["info", &flat, "--store", "st", "--json"]);
+    let of = |i: usize, what: &str| info["recordings"][i][what].as_str().unwrap().to_owned();
+    assert_eq!([of(0, "split"), of(1, "split"), of(0, "user"), of(1, "user")], ["train", "test", "u0", "u1"]);
 }
 
 /// `EMG2POSE_TEST_FILE=path` runs it on a real recording.
@@ -211,6 +236,11 @@ fn two_builds_of_the_same_data_are_byte_identical_at_any_segment_size() {
 fn a_changed_recording_changes_the_key() {
     let bench = Bench::new();
     synth(&bench, "data", &[]);
+    // HDF5 writes times of day in whole seconds, if it is let.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    synth(&bench, "same", &[]);
+    let bytes = |folder: &str| files(&bench.path(folder)).into_iter().map(|(_, bytes)| bytes).collect::<Vec<_>>();
+    assert!(bytes("data") == bytes("same"));
     let (key, _) = bench.build(&[&SMALL[..], &["data"]].concat());
     synth(&bench, "data", &["--seed", "7"]);
     assert_ne!(bench.build(&[&SMALL[..], &["data"]].concat()).0, key);

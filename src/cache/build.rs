@@ -102,8 +102,9 @@ pub fn locate(store: &Store, options: &BuildOptions) -> Result<Option<Key>, Cach
         return Ok(None);
     }
     let (usable, _) = builder.inputs.usable()?;
-    let usable = builder.inputs.with_splits(usable)?;
-    Ok(Some(builder.key(&builder.inputs.in_cache(usable)?.0)))
+    let (accepted, _) = builder.inputs.in_cache(builder.inputs.with_splits(usable)?);
+    let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
+    Ok(Some(builder.key(&recordings)))
 }
 
 pub(super) struct Builder<'a> {
@@ -137,6 +138,7 @@ impl<'a> Builder<'a> {
         let names: HashSet<_> = self.inputs.list.iter().map(|input| &input.found.name).collect();
         let one_pass = unknown.len() == self.inputs.listed().count()
             && names.len() == self.inputs.list.len()
+            && unknown.iter().all(|i| self.inputs.needed_rows(*i).is_some())
             && self.store.segment_keys()?.is_empty();
         if one_pass {
             self.write_segments(&tmp, &unknown, self.inputs.options.segment_bytes, &mut segments)?;
@@ -169,9 +171,10 @@ impl<'a> Builder<'a> {
     pub(super) fn listed(&self) -> Result<Listed, CacheError> {
         let (usable, mut skipped) = self.inputs.usable()?;
         let usable = self.inputs.with_splits(usable)?;
-        let wanted = self.wanted(&usable);
-        let (recordings, left_out) = self.inputs.in_cache(usable)?;
+        let (accepted, left_out) = self.inputs.in_cache(usable);
         skipped.extend(left_out);
+        let wanted = self.wanted(&accepted);
+        let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
         if !skipped.is_empty() && !self.inputs.options.skip_bad {
             return Err(CacheError::BadRecordings { total: self.inputs.list.len(), bad: skipped });
         }
@@ -295,19 +298,25 @@ impl<'a> Builder<'a> {
         segments: &mut Segments,
     ) -> Result<(), CacheError> {
         let settings = self.inputs.segment_settings.clone();
+        // A recording without a window is in no cache, so it belongs in no segment.
+        let needed: Vec<_> = inputs.iter().map(|i| self.inputs.needed_rows(*i).unwrap_or(0)).collect();
+        let skip_failures = self.inputs.options.settings.skip_ik_failures;
         let mut sink = SegmentSink::new(self.store, tmp, &settings, limit);
-        self.prepare(inputs, &mut |prepared| sink.add(prepared, segments))?;
+        self.prepare(inputs, &mut |i, prepared| {
+            if prepared.measured.longest(skip_failures) < needed[i] { Ok(()) } else { sink.add(prepared, segments) }
+        })?;
         sink.publish(segments)?;
         self.segments_written += sink.published;
         self.inputs.save();
         Ok(())
     }
 
-    /// Reads `inputs` on all cores and gives each, in order, to `take`. What cannot be used is only remembered.
+    /// Reads `inputs` on all cores and gives each, in order and with its position, to `take`. What cannot be used is
+    /// only remembered.
     pub(super) fn prepare(
         &mut self,
         inputs: &[usize],
-        take: &mut dyn FnMut(&Prepared) -> Result<(), CacheError>,
+        take: &mut dyn FnMut(usize, &Prepared) -> Result<(), CacheError>,
     ) -> Result<(), CacheError> {
         self.inputs.announce("cache", inputs);
         let (mut learned, encoded) = (Vec::new(), EncodedPools::default());
@@ -325,14 +334,14 @@ impl<'a> Builder<'a> {
                         if expected.is_some_and(|key| *key != prepared.blake3) {
                             return Err(CacheError::from(RecordingError::Changed { path: input.found.place.label() }));
                         }
-                        take(&prepared)?;
+                        take(i, &prepared)?;
                         let Prepared { recording, blake3, measured, .. } = prepared;
                         Ok((recording, blake3, measured))
                     }
                     Err(error) if input.known.is_some() => return Err(error.into()),
                     Err(error) => Err(error),
                 };
-                this.events.advanced(input.stamp.bytes);
+                this.events.advanced(input.bytes());
                 learned.push((inputs[i], this.finding(inputs[i], &scanned)?));
                 Ok(())
             })?;
@@ -369,7 +378,7 @@ impl<'a> Builder<'a> {
         let folder = tmp.path.join(format!("segment-{:016x}", rand::random::<u64>()));
         let settings = self.inputs.segment_settings.clone();
         let mut writer = SegmentWriter::create(folder, &settings)?;
-        self.prepare(&inputs, &mut |prepared| writer.add(prepared, &settings))?;
+        self.prepare(&inputs, &mut |_, prepared| writer.add(prepared, &settings))?;
         writer.finish()
     }
 

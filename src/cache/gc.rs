@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
-use super::store::{Store, is_abandoned, sync_folder};
+use super::store::{Store, sync_folder};
 
 /// Nothing younger goes: a builder may be about to name it.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -27,7 +27,7 @@ pub struct Removal {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind {
-    Manifest,
+    Manifest(Key),
     Segment(Key),
     Unfinished,
 }
@@ -48,12 +48,9 @@ pub struct GcPlan {
 /// The store cannot be read.
 pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     let mut plan = GcPlan::default();
-    let tmp = store.root().join("tmp");
-    for entry in fs::read_dir(&tmp).into_iter().flatten().flatten().map(|entry| entry.path()) {
-        if is_abandoned(&entry) {
-            let why = "an unfinished build in which nothing changed for a day";
-            plan.removals.push(Removal { bytes: bytes_below(&entry), path: entry, why, kind: Kind::Unfinished });
-        }
+    for path in store.dead_builds() {
+        let why = "an unfinished build whose process ended, or in which nothing changed for a day";
+        plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Unfinished });
     }
     let pins: HashSet<_> = store.pins()?.into_iter().collect();
     let mut needed = HashSet::new();
@@ -62,7 +59,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
         let path = store.manifest_path(&key);
         if unpinned && !pins.contains(&key) && is_old(&path) {
             let why = "a cache without a pin";
-            plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest });
+            plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest(key) });
             continue;
         }
         match Manifest::read(store, &key) {
@@ -100,12 +97,14 @@ pub fn run_gc(store: &Store, plan: &GcPlan) -> Result<Vec<Removal>, CacheError> 
     let mut removed = Vec::new();
     for removal in &plan.removals {
         let gone = match &removal.kind {
-            Kind::Manifest => absent_is_fine(fs::remove_file(&removal.path), &removal.path)?,
+            // A pin may have been set since.
+            Kind::Manifest(key) if store.pins()?.contains(key) => false,
+            Kind::Manifest(_) => absent_is_fine(fs::remove_file(&removal.path), &removal.path)?,
             Kind::Unfinished => absent_is_fine(fs::remove_dir_all(&removal.path), &removal.path)?,
             Kind::Segment(key) => {
                 let aside = match &mut aside {
                     Some(aside) => aside,
-                    none => none.insert(store.begin()?),
+                    none => none.insert(store.folder()?),
                 };
                 remove_segment(store, key, &aside.path)?
             }
@@ -119,18 +118,34 @@ pub fn run_gc(store: &Store, plan: &GcPlan) -> Result<Vec<Removal>, CacheError> 
 
 fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheError> {
     let (path, aside) = (store.segment_path(key), aside.join(key.to_string()));
-    if !absent_is_fine(fs::rename(&path, &aside), &path)? {
+    if is_named(store, key)? || !absent_is_fine(fs::rename(&path, &aside), &path)? {
         return Ok(false);
     }
-    sync_folder(path.parent().expect("segments lie in a folder"))?;
-    let named = store.cache_keys()?.iter().any(|cache| {
-        Manifest::read(store, cache).map_or(true, |manifest| manifest.segments.iter().any(|s| s.key == *key))
-    });
-    if named && fs::rename(&aside, &path).is_ok() {
-        return Ok(false);
+    // Whatever goes wrong from here on, the segment goes back.
+    let named = sync_folder(path.parent().expect("segments lie in a folder")).and_then(|()| is_named(store, key));
+    if !matches!(named, Ok(false)) {
+        let back = fs::rename(&aside, &path);
+        // A builder that missed it may have built it again.
+        if back.is_err() && !path.join("segment.json").is_file() {
+            let message = format!("is needed, and could not be put back from {}", aside.display());
+            // The folder must outlive this process.
+            let kept = store.root().join("tmp").join(format!("kept-{key}"));
+            let _ = fs::rename(&aside, kept);
+            return Err(CacheError::damaged(&path, message));
+        }
+        return named.map(|_| false);
     }
     fs::remove_dir_all(&aside).map_err(CacheError::io(&aside))?;
     Ok(true)
+}
+
+/// Whether a manifest names the segment, or may: one that cannot be read.
+fn is_named(store: &Store, key: &Key) -> Result<bool, CacheError> {
+    let names = |cache: &Key| match Manifest::read(store, cache) {
+        Ok(manifest) => manifest.segments.iter().any(|segment| segment.key == *key),
+        Err(_) => store.manifest_path(cache).exists(),
+    };
+    Ok(store.cache_keys()?.iter().any(names))
 }
 
 /// Whether it was there.

@@ -23,6 +23,13 @@ pub(super) struct Input {
     pub(super) known: Option<(Key, Facts)>,
 }
 
+impl Input {
+    /// Bytes to read.
+    pub(super) fn bytes(&self) -> u64 {
+        self.found.place.bytes(self.stamp.bytes).unwrap_or(0)
+    }
+}
+
 /// A usable input on its way into the manifest.
 pub(super) struct Usable<'i> {
     input: &'i Input,
@@ -85,7 +92,7 @@ impl<'a> Inputs<'a> {
     }
 
     pub(super) fn announce(&self, purpose: &str, inputs: &[usize]) {
-        let bytes = inputs.iter().map(|i| self.list[*i].stamp.bytes).sum();
+        let bytes = inputs.iter().map(|i| self.list[*i].bytes()).sum();
         self.events.reading(purpose, inputs.len(), bytes);
     }
 
@@ -112,7 +119,7 @@ impl<'a> Inputs<'a> {
                 }
                 let facts = Facts::Usable {
                     rows: measured.rows,
-                    longest_run: measured.valid_runs.iter().map(|run| run.1).max().unwrap_or(0),
+                    longest_run: measured.longest(true),
                     attributes: recording.attributes().clone(),
                 };
                 (key.clone(), facts)
@@ -157,7 +164,7 @@ impl<'a> Inputs<'a> {
         let mut found = Vec::new();
         let produce = |i: usize| {
             let scanned = self.read(unknown[i]);
-            self.events.advanced(self.list[unknown[i]].stamp.bytes);
+            self.events.advanced(self.list[unknown[i]].bytes());
             // The rows are dropped here: only what was learned stays in memory.
             scanned.map(|(recording, key, measured)| (recording.without_rows(), key, measured))
         };
@@ -218,29 +225,36 @@ impl<'a> Inputs<'a> {
         Ok(usable)
     }
 
-    /// Recordings that give at least one window, and the reasons why others give none.
-    pub(super) fn in_cache(
-        &self,
-        usable: Vec<Usable<'_>>,
-    ) -> Result<(Vec<ManifestRecording>, Vec<String>), CacheError> {
+    /// Rows that an input must have in a row to give a window: `None` while its split is not known and decides.
+    pub(super) fn needed_rows(&self, input: usize) -> Option<u64> {
         let settings = &self.options.settings;
-        let (mut recordings, mut left_out) = (Vec::new(), Vec::new());
+        let rows = |split| settings.windows(split).size as u64;
+        let listed = self.list[input].metadata.as_ref().and_then(Option::as_ref);
+        match listed.and_then(|row| Split::parse(&row.split)) {
+            Some(split) => Some(rows(split)),
+            None => Some(rows(Split::Train)).filter(|needed| *needed == rows(Split::Val)),
+        }
+    }
+
+    /// Recordings that give at least one window, and the reasons why others give none.
+    pub(super) fn in_cache<'i>(&self, usable: Vec<Usable<'i>>) -> (Vec<Usable<'i>>, Vec<String>) {
+        let settings = &self.options.settings;
+        let (mut accepted, mut left_out) = (Vec::new(), Vec::new());
         for usable in usable {
             let window = settings.windows(usable.recording.split).size as u64;
             let longest = if settings.skip_ik_failures { usable.longest_run } else { usable.rows };
             if longest >= window {
-                recordings.push(usable.recording);
+                accepted.push(usable);
                 continue;
             }
-            let path = &usable.input.found.place;
-            let rows = usable.rows;
+            let (place, rows) = (&usable.input.found.place, usable.rows);
             left_out.push(if rows < window {
-                format!("{path}: too short: expected at least {window} rows for one window, found {rows}")
+                format!("{place}: too short: expected at least {window} rows for one window, found {rows}")
             } else {
-                format!("{path}: no window: expected a valid run of {window} rows, the longest has {longest}")
+                format!("{place}: no window: expected a valid run of {window} rows, the longest has {longest}")
             });
         }
-        Ok((recordings, left_out))
+        (accepted, left_out)
     }
 
     /// The inputs by the hash of their content, as far as it is known.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::SegmentSettings;
 use super::statistics::Moments;
-use crate::config::Statistics;
+use crate::config::{Dtype, Statistics};
 use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun};
 
 /// What one pass finds.
@@ -20,6 +20,13 @@ pub(crate) struct Measured {
     pub(crate) time_gaps: u64,
 }
 
+impl Measured {
+    /// The longest stretch that a window may lie in: a valid run, or all rows.
+    pub(crate) fn longest(&self, skip_failures: bool) -> u64 {
+        if skip_failures { self.valid_runs.iter().map(|run| run.1).max().unwrap_or(0) } else { self.rows }
+    }
+}
+
 /// Reads the whole recording; also returns the BLAKE3 of its bytes.
 ///
 /// # Errors
@@ -30,7 +37,10 @@ pub(crate) fn measure(
 ) -> Result<(blake3::Hash, Measured), RecordingError> {
     let mut measurer = Measurer::new(recording, settings);
     let hash = recording.visit_hashed(&mut |first, rows| measurer.block(first, rows))?;
-    let Measurer { runs, emg, mut joint_angles, time_gaps, .. } = measurer;
+    let Measurer { runs, emg, mut joint_angles, time_gaps, largest_emg, .. } = measurer;
+    if settings.dtype == Dtype::Float16 && !fits_float16(f32::from_bits(largest_emg), &emg, settings) {
+        return Err(RecordingError::TooLarge { path: recording.path().to_owned() });
+    }
     let valid_runs = runs.finish();
     if joint_angles.n == 0 && !valid_runs.is_empty() {
         joint_angles = all_valid(recording)?;
@@ -40,6 +50,15 @@ pub(crate) fn measure(
         return Err(RecordingError::Damaged { path: recording.path().to_owned(), message });
     }
     Ok((hash, Measured { rows: recording.rows(), valid_runs, emg, joint_angles, time_gaps }))
+}
+
+/// Whether EMG of at most this magnitude is sure to be finite as it is cached.
+fn fits_float16(largest: f32, emg: &Moments, settings: &SegmentSettings) -> bool {
+    let (largest, limit) = (f64::from(largest), f64::from(half::f16::MAX));
+    if !settings.emg_by_recording {
+        return largest <= limit;
+    }
+    emg.mean.iter().zip(emg.divisor()).all(|(mean, divisor)| (largest + mean.abs()) / divisor <= limit)
 }
 
 fn all_valid(recording: &Recording) -> Result<Moments, RecordingError> {
@@ -62,6 +81,8 @@ struct Measurer<'a> {
     runs: RunsBuilder,
     emg: Moments,
     joint_angles: Moments,
+    /// Bits of the largest EMG magnitude.
+    largest_emg: u32,
     time_gaps: u64,
     last_time: Option<f64>,
     emg_values: Vec<f64>,
@@ -78,6 +99,7 @@ impl<'a> Measurer<'a> {
             runs: RunsBuilder::default(),
             emg: Moments::new(channels),
             joint_angles: Moments::new(joints),
+            largest_emg: 0,
             time_gaps: 0,
             last_time: None,
             emg_values: vec![0.0; channels],
@@ -89,6 +111,7 @@ impl<'a> Measurer<'a> {
         let (emg, angles, time) = (self.recording.emg(), self.recording.angles(), self.recording.time());
         let mut infinite = None;
         rows.for_each_magnitude(&emg, |i, magnitude| {
+            self.largest_emg = self.largest_emg.max(magnitude);
             if magnitude >= f32::INFINITY.to_bits() {
                 infinite.get_or_insert(i);
             }

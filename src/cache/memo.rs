@@ -5,6 +5,8 @@
 //! (git's "racily clean" entries), so it is read again.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as Slot;
+use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -32,6 +34,19 @@ struct Entry {
     blake3: Key,
     /// By the key of the settings they hold under.
     facts: BTreeMap<Key, Facts>,
+}
+
+impl Entry {
+    /// Takes in what another process knows of the same file.
+    fn merge(&mut self, theirs: Self) {
+        if self.stamp == theirs.stamp && self.blake3 == theirs.blake3 {
+            for (settings, facts) in theirs.facts {
+                self.facts.entry(settings).or_insert(facts);
+            }
+        } else if theirs.stamp.changed_ns > self.stamp.changed_ns {
+            *self = theirs;
+        }
+    }
 }
 
 /// Entries by absolute path.
@@ -83,9 +98,16 @@ impl Memo {
     pub(crate) fn save(&mut self) {
         self.saved = Instant::now();
         let Some(file) = self.file.as_deref().filter(|_| self.changed) else { return };
-        // Another builder may have learned something meanwhile.
-        for (path, entry) in read(file).unwrap_or_default() {
-            self.entries.entry(path).or_insert(entry);
+        // Another builder may have learned something meanwhile. Without the lock, the memo is only poorer.
+        let lock = file.with_extension("lock");
+        let lock =
+            std::fs::create_dir_all(file.parent().expect("a file in a folder")).and_then(|()| File::create(lock));
+        let _held = lock.and_then(|lock| lock.lock().map(|()| lock));
+        for (path, theirs) in read(file).unwrap_or_default() {
+            match self.entries.entry(path) {
+                Slot::Vacant(slot) => drop(slot.insert(theirs)),
+                Slot::Occupied(mut slot) => slot.get_mut().merge(theirs),
+            }
         }
         let write = || -> std::io::Result<()> {
             let folder = file.parent().expect("a file in a folder");

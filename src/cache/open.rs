@@ -47,9 +47,10 @@ impl Cache {
         let store = Store::open(root)?;
         let manifest = Manifest::read(&store, key)?;
         let indexes = indexes(&store, &manifest)?;
-        let folders = match &access.stage {
-            Some(stage) => stage.bring(&store, &manifest, &indexes)?,
-            None => manifest.segments.iter().map(|segment| store.segment_path(&segment.key)).collect(),
+        let staged = access.stage.as_ref().map(|stage| stage.bring(&store, &manifest, &indexes)).transpose()?;
+        let (folders, _lock) = match staged {
+            Some((folders, lock)) => (folders, Some(lock)),
+            None => (manifest.segments.iter().map(|segment| store.segment_path(&segment.key)).collect(), None),
         };
         let segments = indexes
             .into_iter()

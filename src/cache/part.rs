@@ -11,6 +11,7 @@ use super::memo::Facts;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
 use super::store::Store;
+use crate::recording::RecordingError;
 
 /// What a part of a build did.
 #[derive(Debug)]
@@ -38,29 +39,29 @@ pub fn build_part(
     events: &dyn Events,
 ) -> Result<PartBuilt, CacheError> {
     let store = Store::create(root)?;
-    let tmp = store.begin()?;
     let mut builder = Builder::new(&store, options, events)?;
-    // Recordings of one name are ordered by their hash.
-    let mut names = HashSet::new();
-    let twice: HashSet<_> = builder
-        .inputs
-        .list
-        .iter()
-        .filter(|input| !names.insert(&input.found.name))
-        .map(|input| input.found.name.clone())
-        .collect();
-    let unknown = builder.inputs.unknown();
-    let doubtful: Vec<_> =
-        unknown.into_iter().filter(|i| twice.contains(&builder.inputs.list[*i].found.name)).collect();
-    builder.inputs.scan(&doubtful)?;
-    let planned = wanted(&builder.inputs)?;
-    let contents: Vec<_> = planned.iter().map(|(_, wanted)| wanted.clone()).collect();
+    let result = build_share(&mut builder, part, parts);
+    builder.inputs.save();
+    result
+}
+
+fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<PartBuilt, CacheError> {
+    let tmp = builder.store.begin()?;
     let published: Vec<_> = builder
         .published()?
         .iter()
         .map(|(key, (index, _))| (key.clone(), index.recordings.iter().map(|r| r.blake3.clone()).collect()))
         .collect();
-    let groups = plan(&contents, &published, options.segment_bytes).new;
+    // Recordings of one name are ordered by their hash; and which ones published segments hold, only hashes tell.
+    let mut names = HashSet::new();
+    let list = &builder.inputs.list;
+    let twice: HashSet<_> = list.iter().map(|input| &input.found.name).filter(|name| !names.insert(*name)).collect();
+    let doubtful = |i: &usize| !published.is_empty() || twice.contains(&list[*i].found.name);
+    let doubtful: Vec<_> = builder.inputs.unknown().into_iter().filter(doubtful).collect();
+    builder.inputs.scan(&doubtful)?;
+    let planned = wanted(&builder.inputs)?;
+    let contents: Vec<_> = planned.iter().map(|(_, wanted)| wanted.clone()).collect();
+    let groups = plan(&contents, &published, builder.inputs.options.segment_bytes).new;
     let count = groups.len();
     let share: Vec<_> = groups.into_iter().skip(part - 1).step_by(parts).collect();
     let mut segments = Segments::new();
@@ -71,7 +72,6 @@ pub fn build_part(
             builder.write_segments(&tmp, &inputs, u64::MAX, &mut segments)?;
         }
     }
-    builder.inputs.save();
     Ok(PartBuilt {
         planned: count,
         share: share.len(),
@@ -84,20 +84,35 @@ pub fn build_part(
 /// known.
 fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
     let listed: Vec<_> = inputs.listed().collect();
-    let mut rows = Vec::new();
+    let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let header = |i: usize| match &inputs.list[listed[i]].known {
-        Some((key, Facts::Usable { rows, .. })) => Some((key.clone(), *rows)),
-        Some((_, Facts::Bad(_))) => None,
+        Some((key, Facts::Usable { rows, .. })) => Ok((key.clone(), *rows)),
+        Some((_, Facts::Bad(reason))) => Err(Ok(reason.clone())),
         None => {
-            let input = &inputs.list[listed[i]];
-            Some((Key::of(&("unknown", &input.found.place)), inputs.rows(listed[i]).ok()?))
+            let path = inputs.list[listed[i]].found.place.memo_path();
+            let stand_in = Key::from(blake3::hash(path.as_os_str().as_encoded_bytes()));
+            match inputs.rows(listed[i]) {
+                Ok(rows) => Ok((stand_in, rows)),
+                // What passes must not move the other parts' segments.
+                Err(error @ (RecordingError::Io { .. } | RecordingError::Changed { .. })) => Err(Err(error)),
+                Err(error) => Err(Ok(error.to_string())),
+            }
         }
     };
     let threads = Inputs::threads();
     ordered(listed.len(), threads, 64 * threads, header, |i, found| {
-        rows.extend(found.map(|(key, rows)| (listed[i], key, rows)));
-        Ok::<_, CacheError>(())
+        match found {
+            // Too short for any window: in no cache, so in no segment.
+            Ok((_, rows)) if inputs.needed_rows(listed[i]).is_some_and(|needed| rows < needed) => {}
+            Ok((key, count)) => rows.push((listed[i], key, count)),
+            Err(Ok(reason)) => bad.push(reason),
+            Err(Err(error)) => return Err(CacheError::from(error)),
+        }
+        Ok(())
     })?;
+    if !bad.is_empty() && !inputs.options.skip_bad {
+        return Err(CacheError::BadRecordings { total: inputs.list.len(), bad });
+    }
     rows.sort_by_cached_key(|(i, key, _)| (inputs.list[*i].found.name.clone(), key.clone()));
     let mut seen = HashSet::new();
     rows.retain(|(_, key, _)| seen.insert(key.clone()));

@@ -47,8 +47,10 @@ pub(crate) fn plan(wanted: &[Wanted], published: &[(Key, Vec<Key>)], limit: u64)
     let mut covered = HashSet::new();
     let mut kept = Vec::new();
     for (key, recordings) in published {
-        let useful =
-            recordings.iter().all(|recording| positions.contains_key(recording) && !covered.contains(recording));
+        let places: Option<Vec<_>> = recordings.iter().map(|recording| positions.get(recording)).collect();
+        // In recording order, so that the segment can be made again from the manifest alone.
+        let ordered = places.is_some_and(|places| places.is_sorted());
+        let useful = ordered && recordings.iter().all(|recording| !covered.contains(recording));
         if useful && !recordings.is_empty() {
             covered.extend(recordings);
             kept.push(key.clone());
@@ -90,7 +92,7 @@ mod tests {
 
     #[test]
     fn segments_stay_if_all_their_recordings_are_wanted() {
-        let published = [published(&[1, 2]), published(&[2, 3]), published(&[4, 9])];
+        let published = [published(&[1, 2]), published(&[2, 3]), published(&[4, 9]), published(&[4, 3])];
         let plan = plan(&wanted(&[1, 2, 3, 4]), &published, 1000);
         assert_eq!(plan.kept, [published[0].0.clone()]);
         assert_eq!(plan.new, [vec![2, 3]]);

@@ -4,7 +4,7 @@
 //! block has its recorded hash: the single exception to never replacing a published file.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -40,9 +40,17 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     fn run(&mut self, key: &Key) -> Result<(), CacheError> {
-        let manifest = match Manifest::read(self.builder.store, key) {
+        let store = self.builder.store;
+        let manifest = match Manifest::read(store, key) {
+            // What cannot be read now may be good: only damage is made good.
+            Err(CacheError::Io { source, path }) if source.kind() != ErrorKind::NotFound => {
+                return Err(CacheError::Io { source, path });
+            }
+            Err(_) => {
+                self.manifest(key)?;
+                Manifest::read(store, key)?
+            }
             Ok(manifest) => manifest,
-            Err(_) => return self.manifest(key),
         };
         for (i, segment) in manifest.segments.iter().enumerate() {
             let folder = self.builder.store.segment_path(&segment.key);
@@ -201,7 +209,7 @@ impl Encoded<'_> {
             })?;
             let (settings, emg) = (builder.inputs.segment_settings.clone(), self.shard == EMG_FILE);
             let mut bytes = Vec::new();
-            builder.prepare(&[input], &mut |prepared: &Prepared| match &prepared.rows {
+            builder.prepare(&[input], &mut |_, prepared: &Prepared| match &prepared.rows {
                 Some((e, a)) => {
                     bytes.extend_from_slice(if emg { e } else { a });
                     Ok(())

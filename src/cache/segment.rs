@@ -117,7 +117,7 @@ impl SegmentIndex {
             return Err(format!("is the segment {}, not {key}", self.key()));
         }
         let (channels, joints) = (self.settings.emg_channels, self.settings.joint_angles_channels);
-        if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || self.rows > 1 << 48 {
+        if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || !(1..=1 << 48).contains(&self.rows) {
             return Err(format!("{} rows of {channels} channels and {joints} joint angles are impossible", self.rows));
         }
         let mut next = 0u64;
@@ -169,6 +169,9 @@ impl SegmentRecording {
         let columns = |moments: &Moments, n: usize| moments.mean.len() == n && moments.m2.len() == n;
         if !columns(&self.emg, channels) || !columns(&self.joint_angles, joints) {
             return Err("statistics of another number of columns".into());
+        }
+        if self.emg.n > self.rows || self.joint_angles.n > self.rows {
+            return Err(format!("statistics of {} and {} rows of {}", self.emg.n, self.joint_angles.n, self.rows));
         }
         let mut end = 0u64;
         for (start, length) in &self.valid_runs {

@@ -1,6 +1,8 @@
 //! Where prepared recordings end: segments, filled in order and published when full.
 
 use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
 
 use super::build::Segments;
 use super::encode::Prepared;
@@ -50,14 +52,30 @@ impl<'a> SegmentSink<'a> {
         let key = index.key();
         let target = self.store.segment_path(&key);
         self.store.publish_folder(&folder, &target)?;
-        self.published += 1;
-        // Whoever published it, it must be what we have.
-        let (_, published) = SegmentIndex::read(&target, &key)?;
-        if published != hash {
-            let message = "published by another builder with other content; is its emg-cache of the same version?";
-            return Err(CacheError::damaged(&target, message));
+        if folder.exists() {
+            self.compare(&folder, &target, &key, &hash)?;
         }
+        self.published += 1;
         segments.insert(key, (index, hash));
         Ok(())
+    }
+
+    /// Another builder published the segment first: it must be what we have. One that is damaged gives way to ours.
+    fn compare(&self, folder: &Path, target: &Path, key: &Key, hash: &Key) -> Result<(), CacheError> {
+        let whole = SegmentIndex::read(target, key)
+            .and_then(|(index, published)| index.check_lengths(target).map(|()| published));
+        match whole {
+            Ok(published) if published == *hash => Ok(()),
+            Ok(_) => {
+                let message = "published by another builder with other content; is its emg-cache of the same version?";
+                Err(CacheError::damaged(target, message))
+            }
+            Err(CacheError::Damaged { .. } | CacheError::Io { .. }) => {
+                let aside = self.tmp.path.join(format!("damaged-{:016x}", rand::random::<u64>()));
+                fs::rename(target, &aside).map_err(CacheError::io(target))?;
+                self.store.publish_folder(folder, target)
+            }
+            Err(error) => Err(error),
+        }
     }
 }

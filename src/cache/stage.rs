@@ -33,14 +33,20 @@ impl Stage {
         Self { folder, limit, announce }
     }
 
-    /// Brings a manifest's segments to the folder; gives where each lies.
+    /// Brings a manifest's segments to the folder; gives where each lies, and a lock that keeps others from evicting
+    /// them until they are open.
     pub(super) fn bring(
         &self,
         store: &Store,
         manifest: &Manifest,
         indexes: &[SegmentIndex],
-    ) -> Result<Vec<PathBuf>, CacheError> {
+    ) -> Result<(Vec<PathBuf>, File), CacheError> {
         fs::create_dir_all(&self.folder).map_err(CacheError::io(&self.folder))?;
+        let canonical = |path: &Path| path.canonicalize().map_err(CacheError::io(path));
+        if canonical(&self.folder)?.starts_with(canonical(store.root())?) {
+            let message = "the folder lies in the store".into();
+            return Err(CacheError::Stage { path: self.folder.clone(), message });
+        }
         let lock = self.folder.join("lock");
         let held = File::create(&lock).map_err(CacheError::io(&lock))?;
         held.lock().map_err(CacheError::io(&lock))?;
@@ -59,7 +65,7 @@ impl Stage {
             // Used now: only the order of eviction depends on it.
             let _ = File::open(here(key)).and_then(|folder| folder.set_modified(SystemTime::now()));
         }
-        Ok(keys.iter().map(here).collect())
+        Ok((keys.iter().map(here).collect(), held))
     }
 
     /// Removes what was used longest ago and is not `wanted`, until all that is wanted fits.

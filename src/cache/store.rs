@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::CacheError;
 use super::keys::Key;
+use super::segment::SegmentIndex;
 
 const FORMAT_BYTES: &[u8] = br#"{"format": 1}"#;
 
@@ -60,8 +61,14 @@ impl Store {
 
     /// Opens the store; a format.json that is damaged or missing beside caches is written anew, and added to `mended`.
     pub(super) fn open_or_mend(root: &Path, mended: &mut Vec<PathBuf>) -> Result<Self, CacheError> {
+        let store = Self { root: root.to_owned() };
+        let is_format_1 = || -> Result<bool, CacheError> {
+            // Segments say what format they are of; those of another cannot be read.
+            let segment = |key: &Key| SegmentIndex::read(&store.segment_path(key), key).is_ok();
+            Ok(store.segment_keys()?.iter().any(segment))
+        };
         match Self::open(root) {
-            Err(CacheError::NotAStore { .. }) if root.join("caches").is_dir() && root.join("segments").is_dir() => {
+            Err(CacheError::NotAStore { .. }) if is_format_1()? => {
                 let path = root.join("format.json");
                 replace_file(&path, FORMAT_BYTES)?;
                 mended.push(path);
@@ -185,16 +192,31 @@ impl Store {
     pub(crate) fn begin(&self) -> Result<BuildFolder, CacheError> {
         let tmp = self.root.join("tmp");
         fs::create_dir_all(&tmp).map_err(CacheError::io(&tmp))?;
-        let owner = owner();
-        for entry in fs::read_dir(&tmp).map_err(CacheError::io(&tmp))?.flatten() {
-            if is_dead(&entry.file_name().to_string_lossy(), &owner) || is_abandoned(&entry.path()) {
-                // Another builder may be clearing it too.
-                let _ = fs::remove_dir_all(entry.path());
-            }
+        for entry in self.dead_builds() {
+            // Another builder may be clearing it too.
+            let _ = fs::remove_dir_all(entry);
         }
-        let path = tmp.join(format!("{owner}-{}-{:016x}", std::process::id(), rand::random::<u64>()));
-        fs::create_dir(&path).map_err(CacheError::io(&path))?;
+        self.folder()
+    }
+
+    /// Makes a folder of this process's own under `tmp/`.
+    ///
+    /// # Errors
+    /// The folder cannot be made.
+    pub(super) fn folder(&self) -> Result<BuildFolder, CacheError> {
+        let tmp = self.root.join("tmp");
+        let path = tmp.join(format!("{}-{}-{:016x}", owner(), std::process::id(), rand::random::<u64>()));
+        fs::create_dir_all(&path).map_err(CacheError::io(&path))?;
         Ok(BuildFolder { path })
+    }
+
+    /// Folders of builds whose process ended, or in which nothing changed for a day.
+    pub(super) fn dead_builds(&self) -> Vec<PathBuf> {
+        let owner = owner();
+        let entries = fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten();
+        let dead =
+            |entry: &fs::DirEntry| is_dead(&entry.file_name().to_string_lossy(), &owner) || is_abandoned(&entry.path());
+        entries.filter(dead).map(|entry| entry.path()).collect()
     }
 
     /// Publishes the finished folder `from` as `to`. If another builder was first, theirs stays.
@@ -207,7 +229,7 @@ impl Store {
         let result = fs::rename(from, to);
         // On NFS a rename may report failure after success, so the target decides.
         if let Err(error) = result
-            && !to.join("segment.json").is_file()
+            && !to.is_dir()
         {
             return Err(CacheError::io(to)(error));
         }
@@ -259,7 +281,7 @@ fn is_dead(entry: &str, owner: &str) -> bool {
 }
 
 /// Whether nothing below `path` changed for a day: its builder's machine is gone.
-pub(super) fn is_abandoned(path: &Path) -> bool {
+fn is_abandoned(path: &Path) -> bool {
     const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
     let Ok(stat) = fs::symlink_metadata(path) else { return false };
     let old = stat.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > DAY);

@@ -43,6 +43,8 @@ pub fn verify(
         match Manifest::read(store, key) {
             Ok(manifest) => expect(&mut expected, manifest),
             Err(CacheError::Damaged { path, message }) => damage.push(Damage::of_file(path, message)),
+            // Removed since it was listed.
+            Err(_) if orphans && !store.manifest_path(key).exists() => {}
             Err(error) => damage.push(Damage::of_file(store.manifest_path(key), error.to_string())),
         }
     }
@@ -55,10 +57,15 @@ pub fn verify(
         let folder = store.segment_path(&key);
         let what = match SegmentIndex::read(&folder, &key) {
             Ok((index, hash)) if expected.blake3.as_ref().is_none_or(|blake3| hash == *blake3) => {
-                damage.extend(verify_segment(&folder, &index, &expected.names, advanced));
+                let found = verify_segment(&folder, &index, &expected.names, advanced);
+                if expected.blake3.is_some() || folder.exists() {
+                    damage.extend(found);
+                }
                 continue;
             }
             Ok(_) => "is not the one that the manifest names".to_owned(),
+            // Nothing names it, and it was removed since it was listed.
+            Err(_) if expected.blake3.is_none() && !folder.exists() => continue,
             Err(error) => error.to_string(),
         };
         let recordings = expected.names.into_values().flatten().collect();
@@ -66,8 +73,11 @@ pub fn verify(
     }
     if damage.is_empty() {
         // Every file is as it was written; whether they fit together is what opening a cache asks.
-        let unfit =
-            |key: &Key| Some(Damage::of_file(store.manifest_path(key), Cache::check(store, key).err()?.to_string()));
+        let unfit = |key: &Key| {
+            let error = Cache::check(store, key).err()?;
+            let there = !orphans || store.manifest_path(key).exists();
+            there.then(|| Damage::of_file(store.manifest_path(key), error.to_string()))
+        };
         damage.extend(keys.iter().filter_map(unfit));
     }
     Ok(damage)

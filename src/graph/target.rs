@@ -60,7 +60,7 @@ fn faster(graph: &Graph, node: &Node) -> Option<&'static str> {
         return None;
     }
     match node.operator.name {
-        "LayerNormalization" => Some("LayerNorm"),
+        "LayerNormalization" if node.inputs.iter().flatten().count() == 3 => Some("LayerNorm"),
         "Transpose" => {
             let Some(Attribute::Ints(order)) = node.attributes.get("perm") else { return None };
             let order: Vec<_> = order.iter().map(|axis| *axis as usize).collect();

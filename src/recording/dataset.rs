@@ -181,11 +181,10 @@ impl Dataset {
             // Chunks never written are filled in by the library.
             return Ok(Storage::Library);
         }
-        let outside = chunks.iter().find(|c| c.address.checked_add(c.size as u64).is_none_or(|end| end > file_bytes));
-        match outside {
-            Some(chunk) => Err(RecordingError::damaged(
+        match chunks.iter().find(|chunk| !is_plausible(chunk, chunk_rows * row_bytes, file_bytes)) {
+            Some(Chunk { first_row, address, size, .. }) => Err(RecordingError::damaged(
                 path,
-                format!("the chunk of row {} ends beyond the file's {file_bytes} bytes", chunk.first_row),
+                format!("the chunk of row {first_row}, {size} bytes at {address}, cannot be in {file_bytes} bytes"),
             )),
             None => Ok(Storage::Chunked { chunk_rows, filters, chunks }),
         }
@@ -202,13 +201,22 @@ impl Dataset {
                 bytes.is_some_and(|bytes| (1..=MAX_CHUNK_BYTES).contains(&bytes))
                     && chunks.len() as u64 == self.rows.div_ceil(*chunk_rows as u64)
                     && chunks.iter().enumerate().all(|(i, chunk)| {
-                        chunk.first_row == (i * chunk_rows) as u64 && ends(chunk.address, chunk.size as u64)
+                        chunk.first_row == (i * chunk_rows) as u64
+                            && is_plausible(chunk, chunk_rows * self.row_bytes, file_bytes)
                     })
             }
             Storage::Library => true,
         };
         (1..=MAX_ROW_BYTES).contains(&self.row_bytes) && self.rows > 0 && bytes.is_some() && stored
     }
+}
+
+/// Whether a stored chunk lies in the file and can be what it decodes to: filters neither grow data by much nor shrink
+/// it beyond what deflate can.
+fn is_plausible(chunk: &Chunk, chunk_bytes: usize, file_bytes: u64) -> bool {
+    let ends = chunk.address.checked_add(chunk.size as u64).is_some_and(|end| end <= file_bytes);
+    let grown = chunk.size <= chunk_bytes + chunk_bytes / 100 + 4096;
+    ends && grown && chunk_bytes as u64 / MAX_EXPANSION <= chunk.size as u64 + 64
 }
 
 /// A plain dataset [T] or [T, columns] of floats, as rows with one field.

@@ -59,7 +59,9 @@ fn describe(root: &Path, path: &Path) -> Found {
 
 fn describe_member(archive: &Path, member: Member) -> Found {
     let name = Path::new(&member.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let relative = member.name.trim_start_matches("./").to_owned();
+    // Never absolute or above, whatever the archive says: it goes into the manifest.
+    let parts = Path::new(&member.name).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
+    let relative = parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
     Found { name, relative, place: Place { path: archive.to_owned(), member: Some(member) } }
 }
 

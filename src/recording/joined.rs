@@ -19,8 +19,9 @@ pub(crate) struct Joined {
     pub(crate) angles: Dataset,
     pub(crate) angle_field: Field,
     pub(crate) time: Option<Dataset>,
-    /// Angle samples per EMG row.
-    pub(crate) ratio: f64,
+    /// Angle samples and EMG rows per second.
+    pub(crate) rate: f64,
+    pub(crate) sample_rate: f64,
     pub(crate) interpolation: Interpolation,
     pub(crate) failure: Failure,
 }
@@ -32,6 +33,11 @@ pub(crate) type ReadRows<'a> = dyn FnMut(&Dataset, u64, &mut [u8]) -> Result<(),
 const BLOCK_ROWS: u64 = 8192;
 
 impl Joined {
+    /// Where among the angle samples an EMG row lies. The product is exact, so that rows on a sample are seen to be.
+    fn position(&self, row: u64) -> f64 {
+        row as f64 * self.rate / self.sample_rate
+    }
+
     /// Bytes of a joined row: EMG, angles, time.
     pub(crate) fn row_bytes(&self) -> usize {
         self.emg.row_bytes + 8 * self.angle_field.width + self.time.as_ref().map_or(0, |time| time.row_bytes)
@@ -85,16 +91,16 @@ struct Samples {
 impl Samples {
     fn load(&mut self, joined: &Joined, read: &mut ReadRows<'_>, row: u64, rows: u64) -> Result<(), RecordingError> {
         let last = joined.angles.rows - 1;
-        self.first = ((row as f64 * joined.ratio) as u64).min(last);
+        self.first = (joined.position(row) as u64).min(last);
         // One more than the last that is needed, in case of rounding.
-        let end = ((((row + rows) as f64 * joined.ratio) as u64).saturating_add(2)).min(last) + 1;
+        let end = (joined.position(row + rows) as u64).saturating_add(2).min(last) + 1;
         self.bytes.resize((end - self.first) as usize * joined.angles.row_bytes, 0);
         read(&joined.angles, self.first, &mut self.bytes)
     }
 
     /// The angles of one row, as little-endian float64.
     fn at(&self, joined: &Joined, row: u64, out: &mut [[u8; 8]]) {
-        let position = row as f64 * joined.ratio;
+        let position = joined.position(row);
         let low = position as u64;
         let share = match joined.interpolation {
             Interpolation::Linear => position - low as f64,

@@ -1,5 +1,7 @@
 //! Reading rows through the HDF5 library, for storage that the fast path does not know.
 
+use std::ops::Range;
+
 use hdf5_sys::{h5d, h5s};
 
 use super::dataset::{Dataset, find, open_file};
@@ -8,11 +10,12 @@ use super::place::Place;
 use super::rows::Rows;
 use super::worker::FRAME_BYTES;
 
-/// Calls `f` with blocks of a dataset's rows, in order, in the dataset's own row layout in native byte order.
+/// Calls `f` with blocks of a dataset's rows [range), in order, in the dataset's own row layout in native byte order.
 pub(crate) fn visit(
     place: &Place,
     chunk_cache: usize,
     described: &Dataset,
+    range: Range<u64>,
     f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
 ) -> Result<(), RecordingError> {
     let path = &place.label();
@@ -22,18 +25,20 @@ pub(crate) fn visit(
     let memory_type = hdf5::Datatype::from_descriptor(&descriptor).map_err(hdf5_error)?;
     let shape = dataset.shape();
     let columns = shape.get(1).copied().unwrap_or(1);
-    let expected = shape.first() == Some(&(described.rows as usize)) && shape.len() <= 2;
+    let expected = shape.first() == Some(&(described.rows as usize)) && shape.len() <= 2 && range.end <= described.rows;
     if !expected || memory_type.size().checked_mul(columns) != Some(described.row_bytes) {
         return Err(RecordingError::Changed { path: path.clone() });
     }
     let block_rows = (FRAME_BYTES / described.row_bytes).max(1) as u64;
-    let mut buffer = vec![0u8; block_rows.min(described.rows) as usize * described.row_bytes];
-    let mut first = 0;
-    while first < described.rows {
-        let count = block_rows.min(described.rows - first);
+    let longest = block_rows.min(range.end.saturating_sub(range.start));
+    let mut buffer = vec![0u8; longest as usize * described.row_bytes];
+    let mut first = range.start;
+    while first < range.end {
+        let count = block_rows.min(range.end - first);
         let bytes = &mut buffer[..count as usize * described.row_bytes];
         read_block(&dataset, &memory_type, first, count, bytes)
-            .map_err(|message| RecordingError::damaged(path, message))?;
+            // Perhaps for want of a plugin or memory: not to be remembered of the file.
+            .map_err(|message| RecordingError::Hdf5 { path: path.clone(), message })?;
         f(first, Rows::new(bytes, described.row_bytes))?;
         first += count;
     }

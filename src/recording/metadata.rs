@@ -29,13 +29,15 @@ pub struct MetadataRow {
 pub struct Metadata {
     /// Names that columns have in the files, where they are others.
     columns: BTreeMap<String, String>,
-    folders: HashMap<PathBuf, Option<Rows>>,
+    /// By archive, if it is in one, and folder.
+    folders: HashMap<(Option<PathBuf>, PathBuf), Option<Rows>>,
+    archives: HashMap<PathBuf, Vec<Member>>,
 }
 
 impl Metadata {
     /// `columns`: our name of a column to the files' (`data.layout.metadata`).
     pub fn new(columns: BTreeMap<String, String>) -> Self {
-        Self { columns, folders: HashMap::new() }
+        Self { columns, ..Self::default() }
     }
 
     /// The row for the recording at `place`: `None` if no metadata.csv lies beside it, `Some(None)` if one does
@@ -45,34 +47,40 @@ impl Metadata {
     /// # Errors
     /// A metadata.csv that cannot be read or parsed.
     pub fn row(&mut self, place: &Place, name: &str) -> Result<Option<Option<MetadataRow>>, RecordingError> {
-        let label = place.label();
-        let folder = label.parent().unwrap_or(Path::new("")).to_owned();
+        let folder = match &place.member {
+            None => (None, place.path.parent()),
+            Some(member) => (Some(&place.path), Path::new(&member.name).parent()),
+        };
+        let folder = (folder.0.cloned(), folder.1.unwrap_or(Path::new("")).to_owned());
         if !self.folders.contains_key(&folder) {
-            let beside = place.path.parent().unwrap_or(Path::new("")).join("metadata.csv");
-            let rows = match &place.member {
-                None => read(&beside, &self.columns)?,
-                Some(member) => match read_member(&place.path, member, &self.columns)? {
-                    Some(rows) => Some(rows),
-                    None => read(&beside, &self.columns)?,
-                },
-            };
+            let rows = self.read(place)?;
             self.folders.insert(folder.clone(), rows);
         }
         Ok(self.folders[&folder].as_ref().map(|rows| rows.get(name).cloned()))
+    }
+
+    fn read(&mut self, place: &Place) -> Result<Option<Rows>, RecordingError> {
+        if let Some(member) = &place.member {
+            if !self.archives.contains_key(&place.path) {
+                self.archives.insert(place.path.clone(), members(&place.path)?);
+            }
+            let wanted = Path::new(&member.name).with_file_name("metadata.csv");
+            let found = self.archives[&place.path].iter().find(|member| Path::new(&member.name) == wanted);
+            if let Some(csv) = found {
+                return read_member(&place.path, csv, &self.columns).map(Some);
+            }
+        }
+        read(&place.path.parent().unwrap_or(Path::new("")).join("metadata.csv"), &self.columns)
     }
 }
 
 type Rows = HashMap<String, MetadataRow>;
 type Columns = BTreeMap<String, String>;
 
-/// The metadata.csv in the folder that `recording` has in its archive.
-fn read_member(archive: &Path, recording: &Member, columns: &Columns) -> Result<Option<Rows>, RecordingError> {
+/// A metadata.csv that is a member of an archive.
+fn read_member(archive: &Path, member: &Member, columns: &Columns) -> Result<Rows, RecordingError> {
     /// 25,253 recordings take 5 MB.
     const LARGEST: u64 = 1 << 30;
-    let wanted = Path::new(&recording.name).with_file_name("metadata.csv");
-    let Some(member) = members(archive)?.into_iter().find(|member| Path::new(&member.name) == wanted) else {
-        return Ok(None);
-    };
     let place = Place { path: archive.to_owned(), member: Some(member.clone()) };
     let io = |error| RecordingError::io(&place.label(), error);
     let file = std::fs::File::open(archive).map_err(io)?;
@@ -81,7 +89,7 @@ fn read_member(archive: &Path, recording: &Member, columns: &Columns) -> Result<
     }
     let mut text = vec![0; member.bytes as usize];
     file.read_exact_at(&mut text, member.offset).map_err(io)?;
-    parse(&place.label(), &text, columns).map(Some)
+    parse(&place.label(), &text, columns)
 }
 
 fn read(path: &Path, columns: &Columns) -> Result<Option<Rows>, RecordingError> {

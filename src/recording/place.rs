@@ -1,6 +1,8 @@
 //! Where a recording's bytes lie: a file, or a member of an uncompressed tar archive.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -82,23 +84,37 @@ impl Place {
     }
 }
 
-/// The regular files of a tar archive with their names, in the archive's order. Only headers are read.
+/// The regular files of a tar archive with their names, in the archive's order; of several with one name the last, as
+/// `tar` itself has it. Only headers are read.
 ///
 /// # Errors
-/// The archive cannot be read, or is none.
+/// The archive cannot be read, is none, or is cut short.
 pub(crate) fn members(archive: &Path) -> Result<Vec<Member>, RecordingError> {
     let io = |error| RecordingError::io(archive, error);
-    let mut reader = tar::Archive::new(std::fs::File::open(archive).map_err(io)?);
-    let mut members = Vec::new();
+    let file = std::fs::File::open(archive).map_err(io)?;
+    let mut reader = tar::Archive::new(&file);
+    let (mut members, mut end): (Vec<Member>, u64) = (Vec::new(), 0);
     for entry in reader.entries_with_seek().map_err(io)? {
         let entry = entry.map_err(io)?;
+        end = entry.raw_file_position().saturating_add(entry.size()).next_multiple_of(BLOCK);
         if entry.header().entry_type().is_file() {
             let name = entry.path().map_err(io)?.to_string_lossy().into_owned();
             members.push(Member { name, offset: entry.raw_file_position(), bytes: entry.size() });
         }
     }
+    // An archive ends with zeros; a copy that was cut short does not.
+    let mut block = [1; BLOCK as usize];
+    if file.read_exact_at(&mut block, end).is_err() || block != [0; BLOCK as usize] {
+        return Err(RecordingError::damaged(archive, "the archive has no end: was it copied whole?"));
+    }
+    let last: HashMap<_, _> = members.iter().enumerate().map(|(i, member)| (member.name.clone(), i)).collect();
+    let mut at = 0..;
+    members.retain(|member| at.next() == last.get(&member.name).copied());
     Ok(members)
 }
+
+/// Bytes of a block of a tar archive.
+const BLOCK: u64 = 512;
 
 #[cfg(test)]
 mod tests {
@@ -128,6 +144,24 @@ mod tests {
             .collect();
         let expected = [("a.hdf5", "first"), (long.as_str(), "second"), ("empty", "")];
         assert_eq!(contents, expected.map(|(name, content)| (name.to_owned(), content.to_owned())));
+        // Beyond 8 GiB, where the size no longer fits into its octal digits; a hole takes no room.
+        let far = folder.path().join("far.tar");
+        let mut header = tar::Header::new_gnu();
+        header.set_path("far.hdf5").unwrap();
+        header.set_size(9 << 30);
+        header.set_cksum();
+        let mut after = tar::Header::new_gnu();
+        after.set_path("after.hdf5").unwrap();
+        after.set_size(3);
+        after.set_cksum();
+        let file = std::fs::File::create(&far).unwrap();
+        file.write_all_at(header.as_bytes(), 0).unwrap();
+        file.write_all_at(after.as_bytes(), 512 + (9 << 30)).unwrap();
+        file.set_len(1024 + (9 << 30) + 512 + 1024).unwrap();
+        let found_far: Vec<_> = members(&far).unwrap().into_iter().map(|m| (m.name, m.offset, m.bytes)).collect();
+        assert_eq!(found_far, [("far.hdf5".into(), 512, 9 << 30), ("after.hdf5".into(), 1024 + (9 << 30), 3)]);
+        std::fs::write(&path, &bytes[..bytes.len() - 1024]).unwrap();
+        assert!(members(&path).unwrap_err().to_string().contains("no end"));
         std::fs::write(&path, &bytes[..700]).unwrap();
         let cut = Place { path: path.clone(), member: Some(found[1].clone()) };
         assert!(cut.bytes(700).unwrap_err().to_string().contains("b.hdf5: damaged: ends beyond its archive"));

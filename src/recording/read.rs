@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -26,8 +27,6 @@ use super::worker::Hdf5;
 pub const WHOLE_BYTES: u64 = 24 << 20;
 /// Decoded rows up to this size are kept between two passes.
 const DECODED_BYTES: u64 = 2 * WHOLE_BYTES;
-/// A dataset beside others that only the library decodes is decoded whole; more than this is refused.
-const LIBRARY_BYTES: u64 = 512 << 20;
 /// Bytes per read of longer recordings.
 const BLOCK_BYTES: usize = 8 << 20;
 
@@ -267,7 +266,7 @@ impl Recording {
             Source::One(Dataset { storage: Storage::Chunked { chunk_rows, filters, chunks }, .. }) => {
                 self.visit_chunks(*chunk_rows, filters, chunks, f)
             }
-            Source::One(dataset) => self.decode_by_library(dataset, f),
+            Source::One(dataset) => self.decode_by_library(dataset, 0..dataset.rows, f),
             Source::Joined(joined) => {
                 let mut ranges = Ranges { recording: self, decoded: HashMap::new() };
                 joined.visit(&mut |dataset, first, out| ranges.read(dataset, first, out), f)
@@ -275,8 +274,13 @@ impl Recording {
         }
     }
 
-    fn decode_by_library(&self, dataset: &Dataset, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
-        self.reader.hdf5.visit(&self.place, self.reader.layout.chunk_cache, dataset, f)
+    fn decode_by_library(
+        &self,
+        dataset: &Dataset,
+        range: Range<u64>,
+        f: &mut Visitor<'_>,
+    ) -> Result<(), RecordingError> {
+        self.reader.hdf5.visit(&self.place, self.reader.layout.chunk_cache, dataset, range, f)
     }
 
     /// The file's bytes [start, start + out.len()).
@@ -431,17 +435,15 @@ impl Ranges<'_> {
                     // The last chunk is stored whole.
                     bytes.truncate((dataset.rows - chunk.first_row).min(*chunk_rows as u64) as usize * row_bytes);
                 }
-                _ if dataset.rows * row_bytes as u64 > LIBRARY_BYTES => {
-                    let message = format!("{} is too large to be decoded by the HDF5 library", dataset.name);
-                    return Err(RecordingError::damaged(&recording.path, message));
-                }
                 _ => {
                     bytes.clear();
-                    recording.decode_by_library(dataset, &mut |_, rows| {
+                    // Rows are asked for in order, so what comes next is read with them.
+                    let end = dataset.rows.min(row + (BLOCK_BYTES / row_bytes).max(1) as u64);
+                    recording.decode_by_library(dataset, row..end, &mut |_, rows| {
                         bytes.extend_from_slice(rows.bytes());
                         Ok(())
                     })?;
-                    *start = 0;
+                    *start = row;
                 }
             }
         }

@@ -174,10 +174,11 @@ fn row_type(options: &SynthOptions) -> TypeDescriptor {
 
 fn write_file(path: &Path, options: &SynthOptions, index: usize, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
     let identity = Identity::new(options, index);
-    let file = hdf5::File::create(path)?;
-    let group = file.create_group("emg2pose")?;
+    // Without the time of day anywhere: the same seed gives the same bytes.
+    let file = hdf5::File::with_options().with_fcpl(|plist| plist.obj_track_times(false)).create(path)?;
+    let group = file.create_group_builder().obj_track_times(false).create("emg2pose")?;
     // Rows without padding, as emg2pose has them, whatever the number of columns.
-    let builder = group.new_dataset_builder().packed(true);
+    let builder = group.new_dataset_builder().packed(true).obj_track_times(false);
     let mut builder = builder.empty_as(row_type(options)).shape(rows);
     if let Some(chunk) = options.gzip_chunk {
         builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);

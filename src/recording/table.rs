@@ -90,6 +90,10 @@ impl Table {
             return Err(wrong("dataset", &expected, descriptor(path, &dataset)?.to_string()));
         };
         let row_bytes = compound.size;
+        // They are pointers in memory and something longer in the file, so rows would not be where they are looked for.
+        if let Some(field) = compound.fields.iter().find(|field| has_variable_length(&field.ty)) {
+            return Err(wrong("fields", "none of variable length", format!("{} ({})", field.name, field.ty)));
+        }
         let field = |name: &str| {
             let field = compound.fields.iter().find(|field| field.name == name);
             field.map(|field| float_field(path, field, row_bytes)).transpose()
@@ -142,7 +146,8 @@ impl Table {
             angles,
             angle_field,
             time: time.as_ref().map(|(dataset, _)| dataset.clone()),
-            ratio: rate / layout.sample_rate,
+            rate,
+            sample_rate: layout.sample_rate,
             interpolation: names.interpolation,
             failure,
         };
@@ -167,8 +172,7 @@ impl Table {
                     && joined.time.as_ref().is_none_or(|time| time.rows == self.rows)
                     && joined.angle_field.bytes() <= joined.angles.row_bytes
                     && (joined.emg.rows, joined.row_bytes()) == (self.rows, self.row_bytes)
-                    && joined.ratio.is_finite()
-                    && joined.ratio > 0.0
+                    && [joined.rate, joined.sample_rate].iter().all(|rate| rate.is_finite() && *rate > 0.0)
             }
         };
         let fields = [Some(&self.emg), Some(&self.angles), self.time.as_ref()];
@@ -176,6 +180,16 @@ impl Table {
             return Ok(());
         }
         Err(RecordingError::damaged(path, "its header describes rows that are not in it"))
+    }
+}
+
+fn has_variable_length(ty: &TypeDescriptor) -> bool {
+    match ty {
+        TypeDescriptor::VarLenArray(_) | TypeDescriptor::VarLenAscii | TypeDescriptor::VarLenUnicode => true,
+        TypeDescriptor::Reference(_) => true,
+        TypeDescriptor::FixedArray(element, _) => has_variable_length(element),
+        TypeDescriptor::Compound(compound) => compound.fields.iter().any(|field| has_variable_length(&field.ty)),
+        _ => false,
     }
 }
 

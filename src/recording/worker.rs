@@ -5,6 +5,7 @@
 //! JSON line. Children are kept and used again, so that a request costs microseconds.
 
 use std::io::{BufRead, BufReader, Read, Write};
+use std::ops::Range;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -28,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const LONG_PATIENCE: Duration = Duration::from_secs(600);
 /// Address space of a child: a chunk of 1 GiB, decoded, and the library's caches fit in.
 const MEMORY: u64 = 6 << 30;
+/// What a Rust program that panics exits with.
+const PANICKED: i32 = 101;
 /// Longest answer line; a chunk table of ten million chunks is shorter.
 const MAX_LINE: u64 = 1 << 30;
 /// Longest frame of rows.
@@ -35,10 +38,12 @@ pub(super) const FRAME_BYTES: usize = 8 << 20;
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
+    /// Whether the child is well.
+    Greeting,
     /// The header of a recording of so many bytes.
     Header { place: Place, layout: TableLayout, bytes: u64 },
-    /// The rows of a dataset that was described before.
-    Rows { place: Place, chunk_cache: usize, dataset: Dataset },
+    /// Rows of a dataset that was described before.
+    Rows { place: Place, chunk_cache: usize, dataset: Dataset, range: Range<u64> },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,17 +118,18 @@ impl Hdf5 {
         Ok(table)
     }
 
-    /// Calls `f` with blocks of a dataset's rows, in order, in its own row layout in native byte order.
+    /// Calls `f` with blocks of a dataset's rows [range), in order, in its own row layout in native byte order.
     pub(crate) fn visit(
         &self,
         place: &Place,
         chunk_cache: usize,
         dataset: &Dataset,
+        range: Range<u64>,
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
         match self {
-            Self::InProcess => library::visit(place, chunk_cache, dataset, f),
-            Self::Workers(workers) => workers.visit(place, chunk_cache, dataset, f),
+            Self::InProcess => library::visit(place, chunk_cache, dataset, range, f),
+            Self::Workers(workers) => workers.visit(place, chunk_cache, dataset, range, f),
         }
     }
 }
@@ -210,7 +216,7 @@ impl Workers {
         self.ask(place, &request, |worker| match worker.answer()? {
             Answer::Table(table) => Ok(Ok(*table)),
             Answer::Failed(failure) => Ok(Err(failure.of(&place.label()))),
-            Answer::Rows => Err(Broken::Nonsense("rows that nobody asked for".into())),
+            Answer::Rows => Err(Broken::Nonsense("an end of rows that nobody asked for".into())),
         })
     }
 
@@ -219,17 +225,18 @@ impl Workers {
         place: &Place,
         chunk_cache: usize,
         dataset: &Dataset,
+        range: Range<u64>,
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
         // Which chunks there are is the parent's business.
         let described = Dataset { storage: Storage::Library, ..dataset.clone() };
-        let request = Request::Rows { place: place.clone(), chunk_cache, dataset: described };
+        let request = Request::Rows { place: place.clone(), chunk_cache, dataset: described, range: range.clone() };
         self.ask(place, &request, |worker| {
-            let (mut first, mut frame, mut result) = (0, Vec::new(), Ok(()));
+            let (mut first, mut frame, mut result) = (range.start, Vec::new(), Ok(()));
             while worker.frame(&mut frame)? {
                 let rows = (frame.len() / dataset.row_bytes) as u64;
-                if frame.len() % dataset.row_bytes != 0 || first + rows > dataset.rows {
-                    return Err(Broken::Nonsense(format!("{} bytes of rows after {first} rows", frame.len())));
+                if frame.len() % dataset.row_bytes != 0 || first + rows > range.end {
+                    return Err(Broken::Nonsense(format!("{} bytes of rows after row {first}", frame.len())));
                 }
                 // What is left is taken in, so that the child can be used again.
                 if result.is_ok() {
@@ -238,7 +245,7 @@ impl Workers {
                 first += rows;
             }
             match worker.answer()? {
-                Answer::Rows if first == dataset.rows => Ok(result),
+                Answer::Rows if first == range.end => Ok(result),
                 Answer::Rows => Ok(Err(RecordingError::Changed { path: place.label() })),
                 Answer::Failed(failure) => Ok(result.and(Err(failure.of(&place.label())))),
                 Answer::Table(_) => Err(Broken::Nonsense("a header that nobody asked for".into())),
@@ -254,10 +261,18 @@ impl Workers {
         take: impl FnOnce(&mut Worker) -> Result<Result<T, RecordingError>, Broken>,
     ) -> Result<T, RecordingError> {
         let idle = self.idle.lock().expect("no thread panics while it holds the workers").pop();
-        let mut worker = idle.map_or_else(|| self.start(), Ok)?;
+        // A child that served before may be broken by what it served: it must answer a greeting first.
+        let mut worker = match idle.and_then(Worker::greeted) {
+            Some(worker) => worker,
+            None => self.start()?,
+        };
         match worker.send(request).and_then(|()| take(&mut worker)) {
             Ok(result) => {
-                self.idle.lock().expect("no thread panics while it holds the workers").push(worker);
+                // One that met a broken file is not asked for another.
+                let sound = !matches!(result, Err(RecordingError::Hdf5 { .. } | RecordingError::Damaged { .. }));
+                if sound {
+                    self.idle.lock().expect("no thread panics while it holds the workers").push(worker);
+                }
                 result
             }
             Err(broken) => Err(RecordingError::Crashed { path: place.label(), message: worker.end(&broken) }),
@@ -281,6 +296,12 @@ impl Workers {
 }
 
 impl Worker {
+    /// The worker, if it answers.
+    fn greeted(mut self) -> Option<Self> {
+        let answer = self.send(&Request::Greeting).and_then(|()| self.answer());
+        matches!(answer, Ok(Answer::Rows)).then_some(self)
+    }
+
     fn send(&mut self, request: &Request) -> Result<(), Broken> {
         let mut line = serde_json::to_vec(request).map_err(|error| Broken::Nonsense(error.to_string()))?;
         line.push(b'\n');
@@ -292,7 +313,8 @@ impl Worker {
         let mut line = Vec::new();
         (&mut self.output).take(MAX_LINE).read_until(b'\n', &mut line)?;
         if line.last() != Some(&b'\n') {
-            return Err(Broken::Dead);
+            let endless = line.len() as u64 == MAX_LINE;
+            return Err(if endless { Broken::Nonsense("a header of over 1 GiB".into()) } else { Broken::Dead });
         }
         serde_json::from_slice(&line).map_err(|error| Broken::Nonsense(error.to_string()))
     }
@@ -312,16 +334,24 @@ impl Worker {
 
     /// Ends the child and says what was wrong with it.
     fn end(mut self, broken: &Broken) -> String {
-        if !matches!(broken, Broken::Dead) {
-            let _ = self.child.kill();
+        // One that is dead may take a moment to be seen to be.
+        let mut status = None;
+        for _ in 0..200 {
+            status = self.child.try_wait().ok().flatten();
+            if status.is_some() || !matches!(broken, Broken::Dead) {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(10));
         }
-        let status = self.child.wait();
         match broken {
             Broken::Silent => "keeps the HDF5 library busy without end, or its storage does not answer".into(),
             Broken::Nonsense(what) => format!("was answered with {what}"),
-            Broken::Dead => match status.ok().and_then(|status| status.signal()) {
-                Some(signal) => format!("makes the HDF5 library crash (signal {signal})"),
-                None => "ends the process that reads it".into(),
+            Broken::Dead => match status {
+                Some(status) if status.signal().is_some() => {
+                    format!("makes the HDF5 library crash (signal {})", status.signal().unwrap_or_default())
+                }
+                Some(status) if status.code() == Some(PANICKED) => "makes emg-cache's own reader panic".into(),
+                _ => "ends the process that reads it".into(),
             },
         }
     }
@@ -343,12 +373,16 @@ pub fn serve() -> std::io::Result<()> {
     super::table::quiet();
     // Where it cannot be set, files are still read apart.
     let _ = setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) });
+    end_with_parent();
     let mut output = std::io::stdout().lock();
     for line in std::io::stdin().lock().lines() {
         let request: Request = serde_json::from_str(&line?)?;
         let answer = match &request {
+            Request::Greeting => Answer::Rows,
             Request::Header { place, layout, bytes } => header(place, layout, *bytes),
-            Request::Rows { place, chunk_cache, dataset } => rows(place, *chunk_cache, dataset, &mut output)?,
+            Request::Rows { place, chunk_cache, dataset, range } => {
+                rows(place, *chunk_cache, dataset, range.clone(), &mut output)?
+            }
         };
         let mut line = serde_json::to_vec(&answer)?;
         line.push(b'\n');
@@ -358,6 +392,17 @@ pub fn serve() -> std::io::Result<()> {
     Ok(())
 }
 
+/// Ends this process when its parent is gone, whatever the library is doing: nobody else would.
+fn end_with_parent() {
+    let parent = rustix::process::getppid();
+    std::thread::spawn(move || {
+        while rustix::process::getppid() == parent {
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        std::process::exit(1);
+    });
+}
+
 fn header(place: &Place, layout: &TableLayout, bytes: u64) -> Answer {
     match Table::open(place, layout, bytes) {
         Ok(table) => Answer::Table(Box::new(table)),
@@ -365,9 +410,15 @@ fn header(place: &Place, layout: &TableLayout, bytes: u64) -> Answer {
     }
 }
 
-fn rows(place: &Place, chunk_cache: usize, dataset: &Dataset, output: &mut impl Write) -> std::io::Result<Answer> {
+fn rows(
+    place: &Place,
+    chunk_cache: usize,
+    dataset: &Dataset,
+    range: Range<u64>,
+    output: &mut impl Write,
+) -> std::io::Result<Answer> {
     let mut broken = None;
-    let result = library::visit(place, chunk_cache, dataset, &mut |_, rows| {
+    let result = library::visit(place, chunk_cache, dataset, range, &mut |_, rows| {
         let bytes = rows.bytes();
         let sent = output.write_all(&(bytes.len() as u32).to_le_bytes()).and_then(|()| output.write_all(bytes));
         sent.map_err(|error| {

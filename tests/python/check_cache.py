@@ -117,15 +117,14 @@ def read_recording(path: Path, settings: dict) -> tuple[np.ndarray, np.ndarray]:
         angles = source[layout["joint_angles"]][:].astype(np.float64)
     if not layout["table"]:
         rate = layout["joint_angle_rate"] or settings["sample_rate"]
-        angles = at_rows(angles, len(emg), rate / settings["sample_rate"], layout)
+        angles = at_rows(angles, len(emg), int(rate), int(settings["sample_rate"]), layout)
     return emg, angles * (np.pi / 180.0 if layout["angle_unit"] == "deg" else 1.0)
 
 
-def at_rows(samples: np.ndarray, rows: int, ratio: float, layout: dict) -> np.ndarray:
+def at_rows(samples: np.ndarray, rows: int, rate: int, row_rate: int, layout: dict) -> np.ndarray:
     """Angles at each EMG row; NaN where a sample that is needed failed or is not there."""
-    position = np.arange(rows) * ratio
-    low = np.floor(position).astype(int)
-    share = position - low if layout["interpolation"] == "linear" else np.zeros(rows)
+    low, rest = np.divmod(np.arange(rows) * rate, row_rate)
+    share = rest / row_rate if layout["interpolation"] == "linear" else np.zeros(rows)
     failed = failed_rows(samples, layout)
     usable = np.where(failed[:, None], np.nan, samples)
     padded = np.vstack([usable, np.full((max(low.max() + 2 - len(usable), 1), samples.shape[1]), np.nan)])

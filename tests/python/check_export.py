@@ -46,7 +46,7 @@ def main() -> int:
     absolute, rows = 0.0, 0
     for recording, first, size in windows(info, report["split"]):
         with h5py.File(Path(dataset) / recording["path"]) as file:
-            table = file[settings["hdf5_group"]][settings["table_name"]][first : first + size]
+            table = file[settings["layout"]["table"]][first : first + size]
         angles = table["joint_angles"].astype(np.float64)[context:]
         feed = {"emg": table["emg"].astype(np.float32)[None]}
         if settings["normalize_emg"] == "recording":

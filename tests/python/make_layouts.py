@@ -4,7 +4,7 @@
     make_layouts.py OUTDIR KIND
 
 KIND is wrist (generic-neuromotor-interface's table at the root), apart (datasets in groups, angles in degrees at 60 Hz,
-compressed, with failed samples, a metadata.csv with other column names), held (angles at 100 Hz, none failed), same
+compressed, with failed samples, a metadata.csv with other column names), held (angles at 72 Hz, none failed), same
 (one rate, big-endian EMG that only the HDF5 library decodes), or big (the same, too long to be read whole).
 """
 
@@ -43,7 +43,7 @@ def apart(file: h5py.File, random: np.random.Generator) -> None:
 def held(file: h5py.File, random: np.random.Generator) -> None:
     rows = 1401
     # Three samples short: the last rows have no angles.
-    angles = random.normal(size=(rows * 100 // RATE - 3, 3))
+    angles = random.normal(size=(rows * 72 // RATE - 3, 3))
     angles[5:9] = 0
     file.create_dataset("emg", data=random.normal(size=(rows, 16)).astype("<f4"))
     # Chunks that cut rows.

@@ -116,18 +116,14 @@ impl Operator for Fused {
         (0..self.inputs).map(|_| OperatorInput::required(TensorElementType::Float32))
     }
 
-    /// All but the first may be left out where nothing needs them.
+    /// Each may be left out where nothing needs it.
     fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        let output = |i| match i {
-            0 => OperatorOutput::required(TensorElementType::Float32),
-            _ => OperatorOutput::optional(TensorElementType::Float32),
-        };
-        (0..self.outputs).map(output)
+        (0..self.outputs).map(|_| OperatorOutput::optional(TensorElementType::Float32))
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let (epsilon, order) = (context.get("epsilon"), context.get("perm"));
-        let settings = Settings::new(epsilon.unwrap_or_default(), order.unwrap_or_default(), |name| context.get(name));
+        let settings = Settings::new(epsilon.unwrap_or(1e-5), order.unwrap_or_default(), |name| context.get(name));
         let (name, shapes, compute, inputs) = (self.name, self.shapes, self.compute, self.inputs);
         Ok(Box::new(move |context: &ComputeContext| {
             run(context, inputs, &settings, shapes, compute)
