@@ -83,6 +83,8 @@ fn the_bytes_are_as_documented() {
 fn new_stores_are_of_the_documented_format() {
     let bench = Bench::new();
     bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "5"]);
+    std::fs::remove_file(bench.path("data/metadata.csv")).unwrap();
+    std::fs::rename(bench.path("data/synth-00000_left.hdf5"), bench.path("data/Müller \"1\".hdf5")).unwrap();
     bench.build(&["--store", "st", "data"]);
     bench.build(&["--store", "st", "--set", "data.dtype=float16", "--set", "data.normalize=true", "data"]);
     assert_eq!(bench.python("check_format.py", &["st"]).trim(), "ok: 2 caches, 2 segments");

@@ -23,7 +23,7 @@ def unsealed(path: Path) -> dict:
 
 
 def key_of(content: dict) -> str:
-    return blake3(json.dumps(content, separators=(",", ":")).encode()).hexdigest()
+    return blake3(json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()).hexdigest()
 
 
 def crc32c(data: bytes) -> int:

@@ -82,7 +82,7 @@ pub(crate) enum Command {
         #[arg(long)]
         store: Option<PathBuf>,
     },
-    /// Remove segments that no cache names and builds that ended long ago; nothing younger than 24 hours
+    /// Remove segments that no cache names, none younger than 24 hours, and what dead builds left
     Gc {
         /// Only show what would be removed
         #[arg(long)]
