@@ -26,9 +26,10 @@ pub struct PartBuilt {
 
 /// Builds share `part` (from 1) of `parts` of the segments that [`build`](super::build()) would write now.
 ///
-/// Of recordings that this machine's memo does not know, only headers are read to plan, so recordings with equal
-/// content under two names, and files that turn out unusable only when their rows are read, make a later plain build
-/// write the segments they fall into again.
+/// Where the store has no caches yet, only headers are read of recordings that this machine's memo does not know; so
+/// recordings with equal content under two names, and files that turn out unusable only when their rows are read, make
+/// a later plain build write the segments they fall into again. Where it has some, only hashes tell what their segments
+/// hold, and every recording that the memo does not know is hashed.
 ///
 /// # Errors
 /// As `build`; a part beyond the parts.
