@@ -11,6 +11,7 @@ mod library;
 mod metadata;
 mod place;
 mod pool;
+mod ranges;
 mod read;
 mod rows;
 mod synth;

@@ -2,7 +2,6 @@
 //!
 //! Data is read with `pread`, never mapped: an input that shrinks under a mapping would kill the process.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -18,6 +17,7 @@ use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
 use super::place::Place;
 use super::pool::{Buffer, Pool};
+use super::ranges::Ranges;
 use super::rows::{Field, Rows};
 use super::table::{Source, Table, TableLayout};
 use super::validity::Failure;
@@ -30,7 +30,7 @@ const DECODED_BYTES: u64 = 2 * WHOLE_BYTES;
 /// Bytes that stay near a core while several passes go over them.
 const NEAR_BYTES: usize = 256 << 10;
 /// Bytes per read of longer recordings.
-const BLOCK_BYTES: usize = 8 << 20;
+pub(super) const BLOCK_BYTES: usize = 8 << 20;
 
 /// What `stat` says of a file: enough to tell that it is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,13 +283,13 @@ impl Recording {
             }
             Source::One(dataset) => self.decode_by_library(dataset, 0..dataset.rows, f),
             Source::Joined(joined) => {
-                let mut ranges = Ranges { recording: self, decoded: HashMap::new() };
+                let mut ranges = Ranges::new(self);
                 joined.visit(&mut |dataset, first, out| ranges.read(dataset, first, out), f)
             }
         }
     }
 
-    fn decode_by_library(
+    pub(super) fn decode_by_library(
         &self,
         dataset: &Dataset,
         range: Range<u64>,
@@ -299,7 +299,7 @@ impl Recording {
     }
 
     /// The file's bytes [start, start + out.len()).
-    fn read_bytes(&self, start: u64, out: &mut [u8]) -> Result<(), RecordingError> {
+    pub(super) fn read_bytes(&self, start: u64, out: &mut [u8]) -> Result<(), RecordingError> {
         match &self.bytes {
             Bytes::Whole(bytes) => out.copy_from_slice(&bytes[start as usize..start as usize + out.len()]),
             Bytes::File(file) => {
@@ -362,7 +362,7 @@ impl Recording {
         Ok(())
     }
 
-    fn decode_chunk(
+    pub(super) fn decode_chunk(
         &self,
         decoder: &mut chunks::Decoder<'_>,
         chunk: &Chunk,
@@ -405,64 +405,6 @@ impl Recording {
             }
         }
         Ok(())
-    }
-}
-
-/// Reads ranges of rows from datasets that are read side by side.
-struct Ranges<'a> {
-    recording: &'a Recording,
-    /// By dataset: the first row of what was decoded last, and its bytes.
-    decoded: HashMap<String, (u64, Vec<u8>)>,
-}
-
-impl Ranges<'_> {
-    fn read(&mut self, dataset: &Dataset, first: u64, out: &mut [u8]) -> Result<(), RecordingError> {
-        let row_bytes = dataset.row_bytes as u64;
-        if let Storage::Contiguous { address } = &dataset.storage {
-            return self.recording.read_bytes(address + first * row_bytes, out);
-        }
-        let (mut row, mut out) = (first, out);
-        while !out.is_empty() {
-            let (start, bytes) = self.decoded(dataset, row)?;
-            let at = ((row - start) * row_bytes) as usize;
-            let now = out.len().min(bytes.len() - at);
-            let (copied, rest) = out.split_at_mut(now);
-            copied.copy_from_slice(&bytes[at..at + now]);
-            row += now as u64 / row_bytes;
-            out = rest;
-        }
-        Ok(())
-    }
-
-    /// Decoded rows that include `row`, and the first of them.
-    fn decoded(&mut self, dataset: &Dataset, row: u64) -> Result<(u64, &[u8]), RecordingError> {
-        let row_bytes = dataset.row_bytes;
-        let (start, bytes) = self.decoded.entry(dataset.name.clone()).or_default();
-        if !(*start..*start + (bytes.len() / row_bytes) as u64).contains(&row) {
-            let recording = self.recording;
-            match &dataset.storage {
-                Storage::Chunked { chunk_rows, filters, chunks } => {
-                    let chunk = &chunks[(row / *chunk_rows as u64) as usize];
-                    bytes.resize(chunk_rows * row_bytes, 0);
-                    let mut decoder = chunks::Decoder::new(filters, bytes.len());
-                    recording.decode_chunk(&mut decoder, chunk, bytes)?;
-                    *start = chunk.first_row;
-                    // The last chunk is stored whole.
-                    bytes.truncate((dataset.rows - chunk.first_row).min(*chunk_rows as u64) as usize * row_bytes);
-                }
-                _ => {
-                    bytes.clear();
-                    // Rows are asked for in order, so what comes next is read with them.
-                    let end = dataset.rows.min(row + (BLOCK_BYTES / row_bytes).max(1) as u64);
-                    recording.decode_by_library(dataset, row..end, &mut |_, rows| {
-                        bytes.extend_from_slice(rows.bytes());
-                        Ok(())
-                    })?;
-                    *start = row;
-                }
-            }
-        }
-        Ok((*start, bytes))
     }
 }
 
