@@ -199,7 +199,7 @@ fn a_second_build_reads_nothing_and_an_added_recording_is_all_that_is_written() 
     std::fs::copy(bench.path("more/metadata.csv"), bench.path("data/metadata.csv")).unwrap();
     let (grown, third) = bench.build(&[&SMALL[..], &["data"]].concat());
     assert_ne!(key, grown);
-    assert!(third.contains("1 segments written"), "{third}");
+    assert!(third.contains("1 recordings read, 1 segments written"), "{third}");
     bench.check_cache(&grown, "data");
 
     // Another store that never had the smaller cache: other segments, the same key.

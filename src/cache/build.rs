@@ -160,7 +160,7 @@ impl<'a> Builder<'a> {
         Ok(Built {
             key,
             reused: reused && self.segments_written == 0,
-            recordings_read: self.inputs.read,
+            recordings_read: self.inputs.recordings_read(),
             segments_written: self.segments_written,
             skipped,
             warnings: manifest.warnings(),

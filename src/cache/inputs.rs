@@ -1,6 +1,6 @@
 //! The inputs of a build: finding them, remembering what is known of them, reading those that are not known.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
 use super::build::{BuildOptions, Candidate, Events};
@@ -53,8 +53,8 @@ pub(super) struct Inputs<'a> {
     facts_key: Key,
     reader: Reader,
     pub(super) list: Vec<Input>,
-    /// Recordings whose data was read.
-    pub(super) read: usize,
+    /// Inputs whose data was read, once or twice.
+    read: BTreeSet<usize>,
 }
 
 impl<'a> Inputs<'a> {
@@ -74,7 +74,7 @@ impl<'a> Inputs<'a> {
             inputs.push(Input { found, stamp, metadata: row, known });
         }
         let reader = Reader::new(options.settings.table_layout(options.chunk_cache), options.hdf5.clone());
-        let (read, memo) = (0, Mutex::new(memo));
+        let (read, memo) = (BTreeSet::new(), Mutex::new(memo));
         Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read })
     }
 
@@ -141,6 +141,11 @@ impl<'a> Inputs<'a> {
         Ok(known)
     }
 
+    /// How many recordings' data was read.
+    pub(super) fn recordings_read(&self) -> usize {
+        self.read.len()
+    }
+
     fn memo(&self) -> std::sync::MutexGuard<'_, Memo> {
         self.memo.lock().expect("no thread panics while it holds the memo")
     }
@@ -152,8 +157,8 @@ impl<'a> Inputs<'a> {
 
     /// Takes in what passes found.
     pub(super) fn learn(&mut self, found: Vec<(usize, (Key, Facts))>) {
-        self.read += found.len();
         for (index, known) in found {
+            self.read.insert(index);
             self.list[index].known = Some(known);
         }
     }

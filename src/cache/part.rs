@@ -77,7 +77,7 @@ fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<P
         planned: count,
         share: share.len(),
         segments_written: builder.segments_written,
-        recordings_read: builder.inputs.read,
+        recordings_read: builder.inputs.recordings_read(),
     })
 }
 
