@@ -101,8 +101,7 @@ pub fn locate(store: &Store, options: &BuildOptions) -> Result<Option<Key>, Cach
     if !builder.inputs.unknown().is_empty() {
         return Ok(None);
     }
-    let (usable, _) = builder.inputs.usable()?;
-    let (accepted, _) = builder.inputs.in_cache(builder.inputs.with_splits(usable)?);
+    let (accepted, _) = builder.inputs.accepted()?;
     let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
     Ok(Some(builder.key(&recordings)))
 }
@@ -115,6 +114,12 @@ pub(super) struct Builder<'a> {
 
 /// Segments by key, with the BLAKE3 of each segment.json.
 pub(super) type Segments = BTreeMap<Key, (SegmentIndex, Key)>;
+
+/// What each segment holds, sorted by key.
+pub(super) fn contents_of(segments: &Segments) -> Vec<(Key, Vec<Key>)> {
+    let contents = |index: &SegmentIndex| index.recordings.iter().map(|recording| recording.blake3.clone()).collect();
+    segments.iter().map(|(key, (index, _))| (key.clone(), contents(index))).collect()
+}
 
 /// What a build's recordings come to.
 pub(super) struct Listed {
@@ -155,8 +160,13 @@ impl<'a> Builder<'a> {
             debug_assert_eq!(manifest.key(), key);
             self.store.publish_file(&tmp, &manifest.to_bytes(), &path)?;
         }
-        self.restore_removed(&tmp, &key)?;
-        let manifest = Cache::check(self.store, &key)?;
+        let manifest = match Cache::check(self.store, &key) {
+            Ok(manifest) => manifest,
+            Err(_) => {
+                self.restore_removed(&tmp, &key)?;
+                Cache::check(self.store, &key)?
+            }
+        };
         Ok(Built {
             key,
             reused: reused && self.segments_written == 0,
@@ -169,10 +179,7 @@ impl<'a> Builder<'a> {
 
     /// The recordings of the cache, with their splits, once all inputs are known.
     pub(super) fn listed(&self) -> Result<Listed, CacheError> {
-        let (usable, mut skipped) = self.inputs.usable()?;
-        let usable = self.inputs.with_splits(usable)?;
-        let (accepted, left_out) = self.inputs.in_cache(usable);
-        skipped.extend(left_out);
+        let (accepted, skipped) = self.inputs.accepted()?;
         let wanted = self.wanted(&accepted);
         let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
         if !skipped.is_empty() && !self.inputs.options.skip_bad {
@@ -194,8 +201,7 @@ impl<'a> Builder<'a> {
         for (i, segment) in manifest.segments.iter().enumerate() {
             let target = self.store.segment_path(&segment.key);
             if !target.exists() {
-                let unknown = self.inputs.unknown();
-                self.inputs.scan(&unknown)?;
+                self.inputs.know_all()?;
                 let (_, hash, folder) = self.rebuild(tmp, &manifest, i)?;
                 if hash != segment.blake3 {
                     let message = "is missing, and the recordings give another one now";
@@ -236,10 +242,7 @@ impl<'a> Builder<'a> {
             segments.values().flat_map(|(index, _)| &index.recordings).map(|r| r.blake3.clone()).collect();
         let missing: Vec<_> = wanted.iter().filter(|(_, wanted)| !written.contains(&wanted.blake3)).collect();
         let published = self.published()?;
-        let listed: Vec<_> = published
-            .iter()
-            .map(|(key, (index, _))| (key.clone(), index.recordings.iter().map(|r| r.blake3.clone()).collect()))
-            .collect();
+        let listed = contents_of(&published);
         let contents: Vec<_> = missing.iter().map(|(_, wanted)| wanted.clone()).collect();
         let plan = plan(&contents, &listed, self.inputs.options.segment_bytes);
         for key in plan.kept {
@@ -375,7 +378,7 @@ impl<'a> Builder<'a> {
         let by_hash = self.inputs.by_hash();
         let inputs = contents.iter().map(|content| by_hash.get(content).copied()).collect::<Option<Vec<_>>>();
         let inputs = inputs.ok_or_else(|| damaged("cannot be rebuilt: a recording is not among the inputs"))?;
-        let folder = tmp.path.join(format!("segment-{:016x}", rand::random::<u64>()));
+        let folder = tmp.fresh("segment");
         let settings = self.inputs.segment_settings.clone();
         let mut writer = SegmentWriter::create(folder, &settings)?;
         self.prepare(&inputs, &mut |_, prepared| writer.add(prepared, &settings))?;

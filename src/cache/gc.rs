@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
-use super::store::{Store, sync_folder};
+use super::store::{Store, bytes_below, sync_folder};
 
 /// Nothing younger goes: a builder may be about to name it.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -42,7 +42,8 @@ pub struct GcPlan {
 }
 
 /// Plans to remove segments that no manifest names, builds in progress that ended long ago and, with `unpinned`,
-/// manifests without a pin. Nothing younger than 24 hours by its modification time is removed.
+/// manifests without a pin. Nothing younger than 24 hours by its modification time is removed, but for builds of this
+/// machine whose process has ended.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -160,14 +161,4 @@ fn absent_is_fine(result: std::io::Result<()>, path: &Path) -> Result<bool, Cach
 fn is_old(path: &Path) -> bool {
     let modified = fs::symlink_metadata(path).and_then(|stat| stat.modified());
     modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > GRACE))
-}
-
-fn bytes_below(path: &Path) -> u64 {
-    match fs::symlink_metadata(path) {
-        Ok(stat) if stat.is_dir() => {
-            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
-        }
-        Ok(stat) => stat.len(),
-        Err(_) => 0,
-    }
 }

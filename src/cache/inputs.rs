@@ -163,6 +163,12 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// Reads all inputs that are not known yet, only to know them.
+    pub(super) fn know_all(&mut self) -> Result<(), CacheError> {
+        let unknown = self.unknown();
+        self.scan(&unknown)
+    }
+
     /// Reads inputs only to know them.
     pub(super) fn scan(&mut self, unknown: &[usize]) -> Result<(), CacheError> {
         self.announce("hash", unknown);
@@ -182,8 +188,16 @@ impl<'a> Inputs<'a> {
         Ok(())
     }
 
+    /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are left out.
+    pub(super) fn accepted(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
+        let (usable, mut skipped) = self.usable()?;
+        let (accepted, left_out) = self.in_cache(self.with_splits(usable)?);
+        skipped.extend(left_out);
+        Ok((accepted, skipped))
+    }
+
     /// Inputs that can be read, in recording order, and the reasons why others cannot.
-    pub(super) fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
+    fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
         let (mut usable, mut skipped) = (Vec::new(), Vec::new());
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
@@ -214,7 +228,7 @@ impl<'a> Inputs<'a> {
         Ok((usable, skipped))
     }
 
-    pub(super) fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {
+    fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {
         let open: Vec<_> = (0..usable.len()).filter(|i| !usable[*i].split_known).collect();
         let candidates: Vec<_> = open
             .iter()
@@ -242,7 +256,7 @@ impl<'a> Inputs<'a> {
     }
 
     /// Recordings that give at least one window, and the reasons why others give none.
-    pub(super) fn in_cache<'i>(&self, usable: Vec<Usable<'i>>) -> (Vec<Usable<'i>>, Vec<String>) {
+    fn in_cache<'i>(&self, usable: Vec<Usable<'i>>) -> (Vec<Usable<'i>>, Vec<String>) {
         let settings = &self.options.settings;
         let (mut accepted, mut left_out) = (Vec::new(), Vec::new());
         for usable in usable {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::build::{BuildOptions, Builder, Events, Segments};
+use super::build::{BuildOptions, Builder, Events, Segments, contents_of};
 use super::error::CacheError;
 use super::inputs::Inputs;
 use super::keys::Key;
@@ -48,11 +48,7 @@ pub fn build_part(
 
 fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<PartBuilt, CacheError> {
     let tmp = builder.store.begin()?;
-    let published: Vec<_> = builder
-        .published()?
-        .iter()
-        .map(|(key, (index, _))| (key.clone(), index.recordings.iter().map(|r| r.blake3.clone()).collect()))
-        .collect();
+    let published = contents_of(&builder.published()?);
     // Recordings of one name are ordered by their hash; and which ones published segments hold, only hashes tell.
     let mut names = HashSet::new();
     let list = &builder.inputs.list;

@@ -62,14 +62,9 @@ impl Repair<'_> {
         Ok(())
     }
 
-    fn know_all(&mut self) -> Result<(), CacheError> {
-        let unknown = self.builder.inputs.unknown();
-        self.builder.inputs.scan(&unknown)
-    }
-
     /// Plans the manifest anew.
     fn manifest(&mut self, key: &Key) -> Result<(), CacheError> {
-        self.know_all()?;
+        self.builder.inputs.know_all()?;
         let Listed { recordings, wanted, .. } = self.builder.listed()?;
         let path = self.builder.store.manifest_path(key);
         let found = self.builder.key(&recordings);
@@ -85,7 +80,7 @@ impl Repair<'_> {
 
     /// Makes a segment whose index is damaged again, and puts every damaged file of it in place.
     fn whole_segment(&mut self, manifest: &Manifest, i: usize) -> Result<(), CacheError> {
-        self.know_all()?;
+        self.builder.inputs.know_all()?;
         let segment = &manifest.segments[i];
         let target = self.builder.store.segment_path(&segment.key);
         let (index, hash, folder) = self.builder.rebuild(&self.tmp, manifest, i)?;
@@ -124,8 +119,8 @@ impl Repair<'_> {
     }
 
     fn shard(&mut self, path: &Path, file: &FileBlocks, index: &SegmentIndex, bad: &[u64]) -> Result<(), CacheError> {
-        self.know_all()?;
-        let part = self.tmp.path.join(format!("shard-{:016x}", rand::random::<u64>()));
+        self.builder.inputs.know_all()?;
+        let part = self.tmp.fresh("shard");
         let out = File::create_new(&part).map_err(CacheError::io(&part))?;
         let old = File::open(path).ok();
         let mut encoded = Encoded { index, shard: &file.path, last: None };
@@ -150,7 +145,7 @@ impl Repair<'_> {
 
     /// Writes a file under `tmp/` and puts it in place.
     fn put(&mut self, path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), CacheError> {
-        let part = self.tmp.path.join(format!("file-{:016x}", rand::random::<u64>()));
+        let part = self.tmp.fresh("file");
         let mut file = File::create_new(&part).map_err(CacheError::io(&part))?;
         write(&mut file).and_then(|()| file.sync_all()).map_err(CacheError::io(&part))?;
         self.move_to(&part, path)

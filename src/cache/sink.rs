@@ -39,7 +39,7 @@ impl<'a> SegmentSink<'a> {
             self.publish(segments)?;
         }
         if self.writer.is_none() {
-            let folder = self.tmp.path.join(format!("segment-{:016x}", rand::random::<u64>()));
+            let folder = self.tmp.fresh("segment");
             self.writer = Some(SegmentWriter::create(folder, self.settings)?);
         }
         self.writer.as_mut().expect("made above").add(prepared, self.settings)
@@ -71,7 +71,7 @@ impl<'a> SegmentSink<'a> {
                 Err(CacheError::damaged(target, message))
             }
             Err(CacheError::Damaged { .. } | CacheError::Io { .. }) => {
-                let aside = self.tmp.path.join(format!("damaged-{:016x}", rand::random::<u64>()));
+                let aside = self.tmp.fresh("damaged");
                 fs::rename(target, &aside).map_err(CacheError::io(target))?;
                 self.store.publish_folder(folder, target)
             }

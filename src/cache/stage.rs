@@ -16,7 +16,7 @@ use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
 use super::segment::{BLOCK_BYTES, FileBlocks, INDEX_FILE, SegmentIndex};
-use super::store::{Store, sync_folder};
+use super::store::{Store, bytes_below, sync_folder};
 
 /// Where to copy segments to.
 #[derive(Debug, Clone)]
@@ -83,7 +83,7 @@ impl Stage {
             let Ok(key) = key else { continue };
             if !wanted.contains(&key) {
                 let used = entry.metadata().and_then(|stat| stat.modified()).unwrap_or(SystemTime::UNIX_EPOCH);
-                others.push((used, folder_bytes(&entry.path()), entry.path()));
+                others.push((used, bytes_below(&entry.path()), entry.path()));
             }
         }
         others.sort();
@@ -97,16 +97,6 @@ impl Stage {
         }
         Ok(())
     }
-}
-
-fn folder_bytes(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let bytes = |entry: fs::DirEntry| match entry.metadata() {
-        Ok(stat) if stat.is_dir() => folder_bytes(&entry.path()),
-        Ok(stat) => stat.len(),
-        Err(_) => 0,
-    };
-    entries.map(bytes).sum()
 }
 
 fn copy_segment(from: &Path, to: &Path, index: &SegmentIndex) -> Result<(), CacheError> {

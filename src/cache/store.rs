@@ -243,7 +243,7 @@ impl Store {
     pub(crate) fn publish_file(&self, tmp: &BuildFolder, bytes: &[u8], to: &Path) -> Result<(), CacheError> {
         let parent = to.parent().expect("published things lie in a folder");
         fs::create_dir_all(parent).map_err(CacheError::io(parent))?;
-        let part = tmp.path.join(format!("file-{:016x}", rand::random::<u64>()));
+        let part = tmp.fresh("file");
         write_synced(&part, bytes)?;
         if let Err(error) = fs::hard_link(&part, to)
             && !to.is_file()
@@ -259,6 +259,13 @@ impl Store {
 #[derive(Debug)]
 pub(crate) struct BuildFolder {
     pub(crate) path: PathBuf,
+}
+
+impl BuildFolder {
+    /// A path in the folder that nothing has yet.
+    pub(crate) fn fresh(&self, what: &str) -> PathBuf {
+        self.path.join(format!("{what}-{:016x}", rand::random::<u64>()))
+    }
 }
 
 impl Drop for BuildFolder {
@@ -307,6 +314,17 @@ pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CacheError> 
     }
     result?;
     sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+}
+
+/// Bytes of the files at or below `path`, as far as they can be looked at.
+pub(super) fn bytes_below(path: &Path) -> u64 {
+    match fs::symlink_metadata(path) {
+        Ok(stat) if stat.is_dir() => {
+            fs::read_dir(path).into_iter().flatten().flatten().map(|entry| bytes_below(&entry.path())).sum()
+        }
+        Ok(stat) => stat.len(),
+        Err(_) => 0,
+    }
 }
 
 pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
