@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::{Manifest, ManifestRecording};
+use super::settings::CacheSettings;
 use super::store::Store;
 
 /// How a cache differs from the one most like it.
@@ -49,8 +50,7 @@ fn differences(here: &Manifest, there: &Manifest) -> Vec<Difference> {
     let mut found = Vec::new();
     for (name, value) in a.as_object().expect("a struct") {
         if *value != b[name] {
-            let what =
-                if name == "sample_rate" { "model.original_sampling_rate".into() } else { format!("data.{name}") };
+            let what = CacheSettings::config_key(name);
             found.push(Difference { what, here: value.clone(), there: b[name].clone() });
         }
     }

@@ -102,6 +102,11 @@ impl CacheSettings {
         }
     }
 
+    /// The configuration key that a setting comes from.
+    pub fn config_key(setting: &str) -> String {
+        if setting == "sample_rate" { "model.original_sampling_rate".into() } else { format!("data.{setting}") }
+    }
+
     pub fn segment(&self) -> SegmentSettings {
         SegmentSettings {
             layout: self.layout.clone(),

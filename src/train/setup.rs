@@ -20,8 +20,7 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
     let as_json = |settings: &CacheSettings| serde_json::to_value(settings).expect("settings serialize");
     let (given, has) = (as_json(&given), as_json(cached));
     for (name, value) in given.as_object().expect("a struct") {
-        let key =
-            if name == "sample_rate" { "model.original_sampling_rate".to_owned() } else { format!("data.{name}") };
+        let key = CacheSettings::config_key(name);
         let shorthand = match name.as_str() {
             "normalize_emg" | "normalize_angles" => loaded.explicit.contains("data.normalize"),
             "layout" => ["data.hdf5_group", "data.table_name"].iter().any(|key| loaded.explicit.contains(*key)),
