@@ -9,7 +9,8 @@ use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
 use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
-    AngleUnits, EmgUnits, Problem, evaluation_step, gradient_graph, hyperparameters, results, training_step,
+    AngleUnits, EmgUnits, Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results,
+    training_step,
 };
 
 struct Golden {
@@ -56,6 +57,7 @@ fn golden(case: &str) -> Golden {
         angles: AngleUnits::Radians,
         loss: serde_json::from_value::<LossType>(loss["loss_type"].clone()).unwrap(),
         mae_weight: loss["mae_weight"].as_f64().unwrap(),
+        joint_weights: None,
     };
     Golden { problem, tensors, parameters }
 }
@@ -124,7 +126,7 @@ fn twenty_steps_follow_pytorchs_loss_curve() {
             stepper.set_state(0, &golden.parameters).unwrap();
             let batch = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice());
             for (i, expected) in golden.tensors[&format!("losses.{optimizer}")].values.iter().enumerate() {
-                let hyper = hyperparameters(1e-3, i as u64 + 1);
+                let hyper = hyperparameters(Hyperparameters::new(1e-3, i as u64 + 1));
                 let floats = batch.into_iter().chain([hyper.as_slice()]).collect();
                 let inputs = Inputs { floats, integers: Vec::new() };
                 let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).unwrap();

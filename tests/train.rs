@@ -233,9 +233,11 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     for (more, expected) in [
         (with(&["--set", "model.tds_stages=[{in_conv_kernel: 300}]"]), "left context"),
         (with(&["--set", "training.monitor_metric=val_los"]), "expected one of val_loss"),
-        (with(&["--set", "training.precision=bf16"]), "not supported yet"),
-        (with(&["--set", "model.type=neuropose"]), "use tds_lstm or tds_mlp"),
-        (with(&["--set", "training.gradient_accumulation_steps=2"]), "not supported yet"),
+        (with(&["--set", "training.data_residency=device"]), "not supported yet"),
+        (with(&["--set", "model.type=tracking_vemg2pose"]), "1790 rows of left context"),
+        (with(&["--set", "model.type=neuropose"]), "pools 320 rows"),
+        (with(&["--set", "training.no_decay=[nothing*]"]), "`nothing*` matches no parameter"),
+        (with(&["--set", "training.joint_weights=[1]"]), "one for each joint angle"),
     ] {
         let message = bench.fails("emg-train", 2, &fit("run", &more));
         assert!(message.contains(expected), "{more:?}: {message}");

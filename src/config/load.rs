@@ -9,11 +9,16 @@ use super::layout::FIELDS;
 use super::schema::Config;
 
 /// Built-in presets by name, compiled from `configs/`.
-pub const PRESETS: [(&str, &str); 4] = [
+pub const PRESETS: [(&str, &str); 9] = [
     ("default", include_str!("../../configs/default.yaml")),
     ("low_memory", include_str!("../../configs/low_memory.yaml")),
     ("high_performance", include_str!("../../configs/high_performance.yaml")),
     ("quick_demo", include_str!("../../configs/quick_demo.yaml")),
+    ("tracking_vemg2pose", include_str!("../../configs/tracking_vemg2pose.yaml")),
+    ("regression_vemg2pose", include_str!("../../configs/regression_vemg2pose.yaml")),
+    ("tracking_emg2pose", include_str!("../../configs/tracking_emg2pose.yaml")),
+    ("regression_emg2pose", include_str!("../../configs/regression_emg2pose.yaml")),
+    ("neuropose", include_str!("../../configs/neuropose.yaml")),
 ];
 
 /// Keys of the reference system that have no meaning here.
@@ -218,17 +223,18 @@ mod tests {
     }
 
     #[test]
-    fn every_preset_but_low_memory_loads() {
+    fn every_preset_loads_and_the_published_ones_do_not_normalize() {
         for (name, _) in PRESETS {
-            let loaded = load(Some(name), &[]);
-            if name == "low_memory" {
-                let message = loaded.unwrap_err().to_string();
-                assert!(message.contains("gradient_accumulation_steps"), "{message}");
-            } else {
-                let config = loaded.unwrap().config;
-                assert_eq!(config.data.emg_normalization(), Normalize::Recording, "{name}");
-                assert_eq!(config.data.angle_normalization(), Normalize::Train, "{name}");
-            }
+            let config = load(Some(name), &[]).unwrap().config;
+            let published = config.model.kind.map(|kind| kind.to_string());
+            let expected = match published.as_deref() {
+                Some(kind) => {
+                    assert_eq!(kind, name);
+                    (Normalize::None, Normalize::None)
+                }
+                None => (Normalize::Recording, Normalize::Train),
+            };
+            assert_eq!((config.data.emg_normalization(), config.data.angle_normalization()), expected, "{name}");
         }
     }
 

@@ -136,14 +136,15 @@ impl DataConfig {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ModelConfig {
-    /// Architecture: tds_lstm or tds_mlp; unset, `decoder_type` decides.
+    /// Architecture: tds_lstm, tds_mlp, lstm, tracking_vemg2pose, regression_vemg2pose, tracking_emg2pose,
+    /// regression_emg2pose or neuropose (the last five have fixed sizes); unset, `decoder_type` decides.
     #[serde(rename = "type")]
     pub kind: Option<ModelType>,
     /// EMG channels the model takes.
     pub input_size: usize,
     /// Joint angles the model gives.
     pub output_size: usize,
-    /// Dropout probability in the decoder.
+    /// Dropout probability: in the decoder, between LSTM layers, or behind neuropose's convolutions.
     pub dropout: f64,
     /// Stages of the time-depth-separable encoder.
     pub tds_stages: Vec<TdsStage>,
@@ -163,11 +164,11 @@ pub struct ModelConfig {
     pub predict_velocity: bool,
     /// Pose before the first step: zero (in the model's own angles) or the recording's.
     pub initial_pose: InitialPose,
-    /// Units of the plain `lstm` (not supported yet).
+    /// Units per layer of the plain `lstm`.
     pub hidden_size: usize,
-    /// Layers of the plain `lstm` (not supported yet).
+    /// Layers of the plain `lstm`.
     pub num_layers: usize,
-    /// Whether the plain `lstm` reads both ways (not supported yet).
+    /// Whether the plain `lstm` reads both ways.
     pub bidirectional: bool,
     /// Accepted for compatibility, ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -262,7 +263,8 @@ pub struct TrainingConfig {
     pub weight_decay: f64,
     /// adamw, adam, or sgd (momentum 0.9).
     pub optimizer: Optimizer,
-    /// Learning rate after the warm-up: cosine (to 0), step, plateau (halved after 5 epochs without improvement) or none.
+    /// Learning rate after the warm-up: cosine (to 0), step, plateau (halved after 5 epochs without improvement),
+    /// onecycle (PyTorch's, with its own warm-up) or none.
     pub scheduler: Schedule,
     /// Epochs between decays of `scheduler: step`.
     pub step_size: usize,
@@ -276,7 +278,7 @@ pub struct TrainingConfig {
     pub mae_weight: f64,
     /// Largest norm of the whole gradient; 0 switches clipping off.
     pub gradient_clip_norm: f64,
-    /// Batches whose gradients make one step (only 1 is supported yet).
+    /// Batches whose gradients make one step, as one large batch would.
     pub gradient_accumulation_steps: usize,
     /// Stop when `monitor_metric` no longer improves.
     pub early_stopping: bool,
@@ -302,23 +304,24 @@ pub struct TrainingConfig {
     pub compute_metrics_online: bool,
     /// Seed of weights, order, jitter, rotation and dropout.
     pub seed: u64,
-    /// tf32 or fp32 (the CPU computes in fp32 either way); bf16 and fp16 are not supported yet.
+    /// tf32, fp32, bf16 or fp16. The last two compute products in half precision, with float32 weights, and fp16
+    /// scales the loss; the CPU computes tf32 as fp32 and only rounds for the halves, so they are slower there.
     pub precision: Precision,
     /// Where rows live during training: auto or host; device is not supported yet.
     pub data_residency: Residency,
     /// Batches between releases of unused device memory (no effect yet).
     pub empty_cache_every: usize,
-    /// Decay of the moving average of weights (only 0, none, is supported yet).
+    /// Decay of a moving average of the weights, which is then evaluated and exported, e.g. 0.999 (0: none).
     pub ema: f64,
-    /// Largest gradient element (not supported yet).
+    /// Largest gradient element; larger ones are cut to it before `gradient_clip_norm` counts.
     pub clip_value: Option<f64>,
-    /// Globs of parameter names without weight decay (not supported yet).
+    /// Parameters without weight decay: names with `*` and `?`, e.g. ["*.bias", "*norm*"].
     pub no_decay: Vec<String>,
-    /// Weight of each joint in the loss (not supported yet).
+    /// Weight of each joint in the loss (default: all 1).
     pub joint_weights: Option<Vec<f64>>,
-    /// What a loss that is not finite does: stop, naming the recordings; skip is not supported yet.
+    /// What a loss or gradient that is not finite does: stop, or skip the batch; both name the recordings.
     pub on_nan: OnNan,
-    /// How often the learning rate changes: epoch; step is not supported yet.
+    /// How often the learning rate changes: every epoch or every step.
     pub schedule_per: SchedulePer,
 }
 
@@ -486,7 +489,7 @@ words!(
 );
 words!(
     /// Learning rate schedules.
-    Schedule { Cosine = "cosine", Step = "step", Plateau = "plateau", None = "none" }
+    Schedule { Cosine = "cosine", Step = "step", Plateau = "plateau", OneCycle = "onecycle", None = "none" }
 );
 words!(
     /// Losses.

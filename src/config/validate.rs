@@ -4,8 +4,7 @@ use std::fmt::Display;
 
 use super::load::ConfigError;
 use super::schema::{
-    Config, DataConfig, LoggingConfig, ModelConfig, ModelType, OnNan, Precision, Residency, SchedulePer, Shuffle,
-    TrainingConfig,
+    Config, DataConfig, LoggingConfig, ModelConfig, Residency, Schedule, SchedulePer, Shuffle, TrainingConfig,
 };
 
 type Checked = Result<(), ConfigError>;
@@ -35,7 +34,9 @@ impl Config {
         let (channels, joints) = (self.data.emg_channels, self.data.joint_angles_channels);
         let same = "the same number as in data";
         require(self.model.input_size == channels, "model.input_size", same, self.model.input_size)?;
-        require(self.model.output_size == joints, "model.output_size", same, self.model.output_size)
+        require(self.model.output_size == joints, "model.output_size", same, self.model.output_size)?;
+        let weights = self.training.joint_weights.as_ref().map_or(joints, Vec::len);
+        require(weights == joints, "training.joint_weights", "one for each joint angle", weights)
     }
 }
 
@@ -92,8 +93,10 @@ impl ModelConfig {
             let valid = parts.iter().all(|part| (1..=100_000).contains(part)) && stage.num_blocks <= 1000;
             require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
         }
-        let known = matches!(self.architecture(), ModelType::TdsLstm | ModelType::TdsMlp);
-        not_yet(known, "model.type", self.architecture(), "tds_lstm or tds_mlp")
+        for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {
+            require(found >= 1, key, AT_LEAST_ONE, found)?;
+        }
+        Ok(())
     }
 }
 
@@ -123,18 +126,19 @@ impl TrainingConfig {
         for (key, found) in [("training.learning_rate", self.learning_rate), ("training.gamma", self.gamma)] {
             require(found.is_finite() && found > 0.0, key, "a number above 0", found)?;
         }
-        let steps = self.gradient_accumulation_steps;
-        not_yet(steps == 1, "training.gradient_accumulation_steps", steps, "1")?;
-        let precise = matches!(self.precision, Precision::Tf32 | Precision::Fp32);
-        not_yet(precise, "training.precision", self.precision, "tf32 or fp32")?;
         let resident = self.data_residency != Residency::Device;
         not_yet(resident, "training.data_residency", self.data_residency, "auto or host")?;
-        not_yet(self.ema == 0.0, "training.ema", self.ema, "0")?;
-        not_yet(self.clip_value.is_none(), "training.clip_value", "a value", "gradient_clip_norm")?;
-        not_yet(self.no_decay.is_empty(), "training.no_decay", "a list", "[]")?;
-        not_yet(self.joint_weights.is_none(), "training.joint_weights", "a list", "no weights")?;
-        not_yet(self.on_nan == OnNan::Stop, "training.on_nan", self.on_nan, "stop")?;
-        not_yet(self.schedule_per == SchedulePer::Epoch, "training.schedule_per", self.schedule_per, "epoch")
+        require((0.0..1.0).contains(&self.ema), "training.ema", "0 (off) to below 1", self.ema)?;
+        let cut = self.clip_value.unwrap_or(1.0);
+        require(cut.is_finite() && cut > 0.0, "training.clip_value", "a number above 0", cut)?;
+        if let Some(weights) = &self.joint_weights {
+            let valid = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
+            let some = weights.iter().any(|weight| *weight > 0.0);
+            let found = format!("{weights:?}");
+            require(valid && some, "training.joint_weights", "numbers of at least 0, some above", found)?;
+        }
+        let plateau = self.scheduler == Schedule::Plateau && self.schedule_per == SchedulePer::Step;
+        require(!plateau, "training.schedule_per", "epoch with scheduler: plateau", self.schedule_per)
     }
 }
 

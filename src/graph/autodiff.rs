@@ -89,7 +89,10 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
                 let wanted = |value: Value| needed[value.0 as usize];
                 gradient(graph, &node, &reached, &wanted, &mut adjoints)?;
             }
-            None => missing.push(node.operator.name),
+            None => missing.push(match &node.origin {
+                Some(origin) => format!("{} (node {origin})", node.operator.name),
+                None => node.operator.name.to_owned(),
+            }),
         }
     }
     if !missing.is_empty() {
@@ -103,7 +106,7 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
             let gradient = finished.get(value).copied().or_else(|| adjoints.take(graph, *value));
             gradient.unwrap_or_else(|| {
                 let shape = graph.shape(*value).to_vec();
-                let zero = graph.scalar(0.0);
+                let zero = graph.scalar_like(*value, 0.0);
                 graph.expand(zero, &shape)
             })
         })

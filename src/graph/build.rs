@@ -1,12 +1,13 @@
 //! Shorthands for building graphs. They panic where shapes do not fit, which is a mistake in the caller.
 
 use super::core::{Attribute, Attributes, Graph, Value};
+use super::tensor::{Constant, DType};
 
 /// CUDA graph capture allows at most this many inputs of a Concat and outputs of a Split.
 const WIDEST: usize = 32;
 
 pub(super) fn attributes<const N: usize>(entries: [(&'static str, Attribute); N]) -> Attributes {
-    entries.into_iter().collect()
+    entries.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
 
 pub(super) fn ints(values: impl IntoIterator<Item = usize>) -> Attribute {
@@ -26,7 +27,21 @@ macro_rules! binary {
 }
 
 impl Graph {
-    unary!(abs = "Abs", neg = "Neg", relu = "Relu", sigmoid = "Sigmoid", sign = "Sign", sqrt = "Sqrt", tanh = "Tanh",);
+    unary!(
+        abs = "Abs",
+        cos = "Cos",
+        erf = "Erf",
+        exp = "Exp",
+        log = "Log",
+        neg = "Neg",
+        relu = "Relu",
+        sigmoid = "Sigmoid",
+        sign = "Sign",
+        sin = "Sin",
+        softplus = "Softplus",
+        sqrt = "Sqrt",
+        tanh = "Tanh",
+    );
     binary!(
         add = "Add",
         sub = "Sub",
@@ -37,6 +52,9 @@ impl Graph {
         matmul = "MatMul",
         greater = "Greater",
         less = "Less",
+        equal = "Equal",
+        and = "And",
+        pow = "Pow",
         modulo = "Mod",
     );
 
@@ -46,8 +64,7 @@ impl Graph {
     }
 
     pub fn to_f32(&mut self, x: Value) -> Value {
-        const FLOAT: i64 = 1;
-        self.apply1("Cast", &[x], attributes([("to", Attribute::Int(FLOAT))]))
+        self.cast(x, DType::F32)
     }
 
     pub fn leaky_relu(&mut self, x: Value, slope: f32) -> Value {
@@ -148,6 +165,10 @@ impl Graph {
         self.reduce("ReduceMean", x, axes, keep)
     }
 
+    pub fn reduce_max(&mut self, x: Value, axes: &[usize], keep: bool) -> Value {
+        self.reduce("ReduceMax", x, axes, keep)
+    }
+
     fn reduce(&mut self, name: &str, x: Value, axes: &[usize], keep: bool) -> Value {
         if axes.is_empty() {
             return x;
@@ -160,10 +181,19 @@ impl Graph {
     /// The sum over the rows of a matrix [rows, n]: a product with ones, which reads rows as they lie.
     pub fn sum_rows(&mut self, x: Value) -> Value {
         let [rows, n] = self.shape(x)[..] else { panic!("{} is no matrix", self.ty(x)) };
-        let one = self.f32([1, 1], vec![1.0]);
+        let one = Constant::filled(self.dtype(x), [1, 1], 1.0);
+        let one = self.constant(one);
         let ones = self.expand(one, &[1, rows]);
         let sum = self.matmul(ones, x);
         self.reshape(sum, &[n])
+    }
+
+    /// Sums of x [batch, channels, ..] over all axes but the channels; each example's own first, which keeps sums
+    /// short and their rounding small.
+    pub(super) fn channel_sums(&mut self, x: Value) -> Value {
+        let spatial: Vec<_> = (2..self.shape(x).len()).collect();
+        let own = self.reduce_sum(x, &spatial, false);
+        self.reduce_sum(own, &[0], false)
     }
 
     /// The sum of all elements, as a scalar.
@@ -193,6 +223,42 @@ impl Graph {
         self.apply1("Pad", &[x, pads], Attributes::new())
     }
 
+    /// Max pooling of windows side by side, without padding; what is left at the ends is dropped.
+    pub fn max_pool(&mut self, x: Value, window: &[usize]) -> Value {
+        let attributes =
+            attributes([("kernel_shape", ints(window.iter().copied())), ("strides", ints(window.iter().copied()))]);
+        self.apply1("MaxPool", &[x], attributes)
+    }
+
+    /// Every element `count` times along `axis`.
+    pub fn repeat(&mut self, x: Value, axis: usize, count: usize) -> Value {
+        let mut shape = self.shape(x).to_vec();
+        let mut apart = shape.clone();
+        apart.insert(axis + 1, 1);
+        let apart = self.reshape(x, &apart);
+        let mut wide = shape.clone();
+        wide.insert(axis + 1, count);
+        let wide = self.expand(apart, &wide);
+        shape[axis] *= count;
+        self.reshape(wide, &shape)
+    }
+
+    /// Puts `step` - 1 zeros between neighbours along an axis.
+    pub(super) fn spread(&mut self, x: Value, along: usize, step: usize) -> Value {
+        if step == 1 {
+            return x;
+        }
+        let shape = self.shape(x).to_vec();
+        let mut apart = shape.clone();
+        apart.insert(along + 1, 1);
+        let apart = self.reshape(x, &apart);
+        let padded = self.pad(apart, along + 1, 0, step - 1);
+        let mut joined = shape.clone();
+        joined[along] *= step;
+        let joined = self.reshape(padded, &joined);
+        self.slice(joined, along, 0, (shape[along] - 1) * step + 1)
+    }
+
     /// Frames of `length` rows of x [n, rows, width], each `advance` after the last: [n count, length width].
     pub(super) fn frames(&mut self, x: Value, advance: usize, length: usize, count: usize) -> Value {
         let int = |value: usize| Attribute::Int(value as i64);
@@ -208,9 +274,53 @@ impl Graph {
         self.apply1("Conv", &inputs, attributes)
     }
 
+    /// keep x old + (1 - keep) x new.
+    pub fn moving_average(&mut self, old: Value, new: Value, keep: f32) -> Value {
+        let (kept, taken) = (self.scalar_like(old, keep), self.scalar_like(new, 1.0 - keep));
+        let (old, new) = (self.mul(old, kept), self.mul(new, taken));
+        self.add(old, new)
+    }
+
+    /// Zeros of the type of `like`.
+    pub fn zeros(&mut self, like: Value, shape: &[usize]) -> Value {
+        let zero = self.scalar_like(like, 0.0);
+        self.expand(zero, shape)
+    }
+
     /// Layer normalization over the last axis (epsilon 1e-5).
     pub fn layer_norm(&mut self, x: Value, scale: Value, bias: Value) -> Value {
         let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(1e-5))]);
         self.apply("LayerNormalization", &[x, scale, bias], attributes)[0]
+    }
+
+    /// Batch normalization of x [batch, channels, ..] by the batch's own statistics (Ioffe and Szegedy 2015). Also
+    /// gives their mean and their variance with the divisor n - 1, both [channels], for running statistics.
+    pub fn batch_norm(&mut self, x: Value, scale: Value, bias: Value, epsilon: f32) -> (Value, Value, Value) {
+        let attributes = attributes([("epsilon", Attribute::Float(epsilon))]);
+        let outputs = self.apply("BatchNorm", &[x, scale, bias], attributes);
+        let count = self.ty(x).elements() / self.shape(x)[1];
+        let unbiased = self.scalar_like(x, count as f32 / (count.max(2) - 1) as f32);
+        (outputs[0], outputs[1], self.mul(outputs[2], unbiased))
+    }
+
+    /// Batch normalization by given statistics [channels].
+    pub fn fixed_norm(&mut self, x: Value, affine: [Value; 2], statistics: [Value; 2], epsilon: f32) -> Value {
+        let rank = self.shape(x).len();
+        let [mean, variance] = statistics;
+        let epsilon = self.scalar_like(variance, epsilon);
+        let raised = self.add(variance, epsilon);
+        let deviation = self.sqrt(raised);
+        let slope = self.div(affine[0], deviation);
+        let shift = self.mul(mean, slope);
+        let offset = self.sub(affine[1], shift);
+        let (slope, offset) = (self.per_channel(slope, rank), self.per_channel(offset, rank));
+        let scaled = self.mul(x, slope);
+        self.add(scaled, offset)
+    }
+
+    /// [channels] as [channels, 1, ..], to broadcast against [batch, channels, ..] of that rank.
+    pub(super) fn per_channel(&mut self, x: Value, rank: usize) -> Value {
+        let shape: Vec<_> = self.shape(x).iter().copied().chain(std::iter::repeat_n(1, rank - 2)).collect();
+        self.reshape(x, &shape)
     }
 }

@@ -1,8 +1,11 @@
 //! The graph itself: values, nodes, inputs, outputs, constants.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use super::operators::{self, Operator};
+use super::precision::Autocast;
 use super::tensor::{Constant, DType, TensorType};
 
 /// Stands for a batch size that is not known yet. A prime beyond any fixed dimension, so a dimension depends on
@@ -20,10 +23,13 @@ pub enum Attribute {
     Int(i64),
     Ints(Vec<i64>),
     Float(f32),
+    Floats(Vec<f32>),
+    Text(String),
+    Texts(Vec<String>),
 }
 
 /// Attributes by name.
-pub(super) type Attributes = BTreeMap<&'static str, Attribute>;
+pub(super) type Attributes = BTreeMap<Cow<'static, str>, Attribute>;
 
 /// An operator applied to values.
 #[derive(Debug, Clone)]
@@ -33,6 +39,8 @@ pub struct Node {
     pub inputs: Vec<Option<Value>>,
     pub outputs: Vec<Value>,
     pub attributes: Attributes,
+    /// The node of a user's model that this one comes from.
+    pub origin: Option<Arc<str>>,
 }
 
 impl Node {
@@ -60,12 +68,25 @@ impl Node {
         }
     }
 
+    /// Text attribute, or its default.
+    pub fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        match self.attributes.get(name) {
+            Some(Attribute::Text(value)) => value,
+            _ => default,
+        }
+    }
+
+    /// Input `i`, if it is given.
+    pub fn optional(&self, i: usize) -> Option<Value> {
+        self.inputs.get(i).copied().flatten()
+    }
+
     /// Input `i`, which the operator requires.
     ///
     /// # Panics
     /// It is not given.
     pub fn input(&self, i: usize) -> Value {
-        self.inputs.get(i).copied().flatten().unwrap_or_else(|| panic!("{} lacks input {i}", self.operator.name))
+        self.optional(i).unwrap_or_else(|| panic!("{} lacks input {i}", self.operator.name))
     }
 }
 
@@ -86,6 +107,10 @@ pub struct Graph {
     pub(super) names: HashMap<Value, String>,
     /// Nodes already made, so that an equal one is not made again (all operators are pure).
     made: HashMap<String, Vec<Value>>,
+    /// What nodes made from now on come from.
+    origin: Option<Arc<str>>,
+    /// Set while operators are applied in a lower precision.
+    pub(super) autocast: Option<Autocast>,
 }
 
 impl Graph {
@@ -115,8 +140,8 @@ impl Graph {
     fn copy(&mut self, value: Value) -> Value {
         let copy = self.value(self.ty(value).clone(), None);
         let operator = operators::find("Identity").expect("in the table");
-        let attributes = Attributes::new();
-        self.nodes.push(Node { operator, inputs: vec![Some(value)], outputs: vec![copy], attributes });
+        let (attributes, origin) = (Attributes::new(), self.origin.clone());
+        self.nodes.push(Node { operator, inputs: vec![Some(value)], outputs: vec![copy], attributes, origin });
         copy
     }
 
@@ -139,10 +164,42 @@ impl Graph {
         self.inputs.retain(|(other, _)| other != name);
     }
 
-    /// Takes all nodes out, to be put back one by one, with others or other inputs.
-    pub(super) fn take_nodes(&mut self) -> Vec<Node> {
+    /// Names the node of a user's model that nodes made from now on come from.
+    pub(super) fn set_origin(&mut self, origin: Option<Arc<str>>) {
+        self.origin = origin;
+    }
+
+    /// Makes every node anew, in order: `replace` gets each node with its inputs already replaced, and where earlier
+    /// values went, and gives the values that take its outputs' place, or `None` to keep it. Gives where each old
+    /// value went.
+    pub(super) fn rewrite(
+        &mut self,
+        mut replace: impl FnMut(&mut Self, &Node, &HashMap<Value, Value>) -> Option<Vec<Value>>,
+    ) -> HashMap<Value, Value> {
         self.made.retain(|_, values| self.values[values[0].0 as usize].constant.is_some());
-        std::mem::take(&mut self.nodes)
+        let mut moved: HashMap<Value, Value> = HashMap::new();
+        for mut node in std::mem::take(&mut self.nodes) {
+            for input in node.inputs.iter_mut().flatten() {
+                *input = moved.get(input).copied().unwrap_or(*input);
+            }
+            self.origin.clone_from(&node.origin);
+            let values = replace(self, &node, &moved).unwrap_or_else(|| self.again(&node));
+            moved.extend(node.outputs.iter().copied().zip(values));
+        }
+        self.origin = None;
+        for (_, output) in &mut self.outputs {
+            *output = moved.get(output).copied().unwrap_or(*output);
+        }
+        moved
+    }
+
+    /// A node like this one, with outputs of its own.
+    fn again(&mut self, node: &Node) -> Vec<Value> {
+        if node.operator.name == "Identity" {
+            return vec![self.copy(node.input(0))];
+        }
+        self.try_apply(node.operator.name, node.inputs.clone(), node.attributes.clone())
+            .unwrap_or_else(|message| panic!("{message}"))
     }
 
     /// The node that `value` is an output of.
@@ -207,6 +264,12 @@ impl Graph {
         self.values[value.0 as usize].constant.as_ref()
     }
 
+    /// A scalar of the type of `like`.
+    pub fn scalar_like(&mut self, like: Value, value: f32) -> Value {
+        let constant = Constant::filled(self.dtype(like), Vec::new(), f64::from(value));
+        self.constant(constant)
+    }
+
     /// The int64 constant that `value` is.
     pub fn as_i64s(&self, value: Value) -> Option<&[i64]> {
         match self.as_constant(value) {
@@ -226,11 +289,12 @@ impl Graph {
         attributes: Attributes,
     ) -> Result<Vec<Value>, String> {
         let operator = operators::find(name).ok_or_else(|| format!("operator {name} is not known"))?;
+        let inputs = self.cast_inputs(operator, inputs);
         let key = format!("{name} {inputs:?} {attributes:?}");
         if let Some(made) = self.made.get(&key) {
             return Ok(made.clone());
         }
-        let mut node = Node { operator, inputs, outputs: Vec::new(), attributes };
+        let mut node = Node { operator, inputs, outputs: Vec::new(), attributes, origin: self.origin.clone() };
         let types = (operator.infer)(self, &node).map_err(|message| {
             let given: Vec<_> = node.inputs.iter().map(|i| i.map(|i| self.ty(i).to_string())).collect();
             format!("{name} of {given:?} with {:?}: {message}", node.attributes)

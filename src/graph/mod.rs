@@ -8,9 +8,11 @@ mod build;
 mod core;
 mod onnx;
 mod operators;
+mod precision;
 #[expect(unreachable_pub, clippy::doc_overindented_list_items, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod prune;
+mod recurrent;
 mod target;
 mod tensor;
 
@@ -18,7 +20,8 @@ pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
 pub use autodiff::gradients;
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub(crate) use operators::as_batch_transpose;
-pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};
+pub use operators::{FUSED_DOMAIN, Operator, differentiable, find as find_operator};
+pub use precision::Autocast;
 pub use prune::prune;
 pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

@@ -153,6 +153,8 @@ fn tensor(name: &str, constant: &Constant) -> TensorProto {
 fn data_type(dtype: DType) -> DataType {
     match dtype {
         DType::F32 => DataType::Float,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
         DType::I64 => DataType::Int64,
         DType::Bool => DataType::Bool,
     }
@@ -172,6 +174,18 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Float(value) => {
             proto.f = Some(*value);
             AttributeType::Float
+        }
+        Attribute::Floats(values) => {
+            proto.floats = values.clone();
+            AttributeType::Floats
+        }
+        Attribute::Text(text) => {
+            proto.s = Some(text.as_bytes().to_vec());
+            AttributeType::String
+        }
+        Attribute::Texts(texts) => {
+            proto.strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
+            AttributeType::Strings
         }
     };
     proto.r#type = Some(kind as i32);

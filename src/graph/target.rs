@@ -1,9 +1,8 @@
 //! From the operators that differentiation uses to those that a provider has.
 
-use std::collections::HashMap;
-
-use super::core::{Attribute, Graph, Node, Value};
+use super::core::{Attribute, Graph, Node};
 use super::operators::{self, as_batch_transpose};
+use super::precision::widen;
 use super::tensor::DType;
 
 /// Which operators a graph may use.
@@ -11,7 +10,7 @@ use super::tensor::DType;
 pub enum Kernels {
     /// ONNX's own only: what every provider, and every other program, runs.
     Standard,
-    /// Also this project's fused operators, which the CPU has kernels of.
+    /// Also this project's fused operators, which the CPU has kernels of; and no half precision, which it has not.
     Fused,
 }
 
@@ -19,27 +18,14 @@ pub enum Kernels {
 /// standard operators that have a faster kernel are exchanged.
 pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
     match kernels {
-        Kernels::Standard => expand(graph),
-        Kernels::Fused => exchange(graph),
-    }
-}
-
-fn expand(graph: &mut Graph) {
-    let mut replaced: HashMap<Value, Value> = HashMap::new();
-    for mut node in graph.take_nodes() {
-        for input in node.inputs.iter_mut().flatten() {
-            *input = replaced.get(input).copied().unwrap_or(*input);
+        Kernels::Standard => {
+            operators::expand_cells(graph);
+            graph.rewrite(|graph, node, _| node.operator.expand.map(|expand| expand(graph, node)));
         }
-        match node.operator.expand {
-            None => graph.nodes.push(node),
-            Some(expand) => {
-                let values = expand(graph, &node);
-                replaced.extend(node.outputs.iter().copied().zip(values));
-            }
+        Kernels::Fused => {
+            widen(graph);
+            exchange(graph);
         }
-    }
-    for (_, output) in &mut graph.outputs {
-        *output = replaced.get(output).copied().unwrap_or(*output);
     }
 }
 

@@ -1,13 +1,18 @@
 //! Architectures, as builders of forward graphs.
 
+mod architecture;
 mod decoder;
 mod dropout;
 mod encoder;
+mod lstm;
+mod network;
+mod neuropose;
 mod parameter;
 mod resample;
 mod tds;
 
+pub use architecture::Model;
 pub use dropout::Dropout;
-pub use parameter::{Init, Parameter, Weights, initialize, total_elements};
+pub use network::Pass;
+pub use parameter::{Init, Parameter, Weights, initialize, matching, total_elements};
 pub use resample::{align_corners, half_pixel};
-pub use tds::Model;

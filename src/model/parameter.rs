@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use wildmatch::WildMatch;
 
 use crate::graph::{Graph, Value};
 
@@ -35,6 +36,20 @@ pub fn total_elements(parameters: &[Parameter]) -> usize {
     parameters.iter().map(Parameter::elements).sum()
 }
 
+/// Which parameters' names match any of `patterns`, where `*` stands for anything and `?` for one character.
+///
+/// # Errors
+/// A pattern that matches none.
+pub fn matching(parameters: &[Parameter], patterns: &[String]) -> Result<Vec<bool>, String> {
+    let patterns: Vec<_> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
+    let unused = patterns.iter().find(|pattern| !parameters.iter().any(|p| pattern.matches(&p.name)));
+    if let Some(pattern) = unused {
+        let some: Vec<_> = parameters.iter().take(4).map(|parameter| parameter.name.as_str()).collect();
+        return Err(format!("`{pattern}` matches no parameter; their names are {}, ..", some.join(", ")));
+    }
+    Ok(parameters.iter().map(|p| patterns.iter().any(|pattern| pattern.matches(&p.name))).collect())
+}
+
 /// Initial values of all parameters end to end; a pure function of the seed.
 pub fn initialize(parameters: &[Parameter], seed: u64) -> Vec<f32> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
@@ -50,7 +65,7 @@ pub fn initialize(parameters: &[Parameter], seed: u64) -> Vec<f32> {
 }
 
 /// The parameters as values of a graph.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Weights(HashMap<String, Value>);
 
 impl Weights {
@@ -75,6 +90,25 @@ impl Weights {
             weights.insert(parameter.name.clone(), value);
         }
         Self(weights)
+    }
+
+    /// The weights of other names, too.
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
+    /// Input weights, recurrent weights and bias (the sum of PyTorch's two) of an LSTM layer, with PyTorch's gates
+    /// input, forget, candidate, output in the order input, forget, output, candidate: the three sigmoids become one.
+    pub(super) fn lstm(&self, graph: &mut Graph, name: &str, layer: &str) -> [Value; 3] {
+        let [input, recurrent, bias_ih, bias_hh] =
+            ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|own| self.get(&format!("{name}.{own}_{layer}")));
+        let bias = graph.add(bias_ih, bias_hh);
+        [input, recurrent, bias].map(|x| {
+            let hidden = graph.shape(x)[0] / 4;
+            let gates = graph.split(x, 0, &[hidden; 4]);
+            graph.concat(&[gates[0], gates[1], gates[3], gates[2]], 0)
+        })
     }
 
     /// The parameter of that name.
@@ -102,17 +136,24 @@ impl ParameterList {
         self.push(format!("{name}.bias"), &shape[..1], Init::Uniform(bound));
     }
 
+    /// Scale and offset of a normalization over features or channels.
     pub(super) fn layer_norm(&mut self, name: &str, features: usize) {
         self.push(format!("{name}.weight"), &[features], Init::Constant(1.0));
         self.push(format!("{name}.bias"), &[features], Init::Constant(0.0));
     }
 
-    /// One layer of an LSTM, with PyTorch's two biases.
-    pub(super) fn lstm(&mut self, name: &str, layer: usize, inputs: usize, hidden: usize) {
+    /// The running statistics of a batch normalization.
+    pub(super) fn statistics(&mut self, name: &str, channels: usize) {
+        self.push(format!("{name}.running_mean"), &[channels], Init::Constant(0.0));
+        self.push(format!("{name}.running_var"), &[channels], Init::Constant(1.0));
+    }
+
+    /// One layer of an LSTM, e.g. `l0` or `l1_reverse`, with PyTorch's two biases.
+    pub(super) fn lstm(&mut self, name: &str, layer: &str, inputs: usize, hidden: usize) {
         let init = Init::Uniform(1.0 / (hidden as f64).sqrt());
-        self.push(format!("{name}.weight_ih_l{layer}"), &[4 * hidden, inputs], init);
-        self.push(format!("{name}.weight_hh_l{layer}"), &[4 * hidden, hidden], init);
-        self.push(format!("{name}.bias_ih_l{layer}"), &[4 * hidden], init);
-        self.push(format!("{name}.bias_hh_l{layer}"), &[4 * hidden], init);
+        self.push(format!("{name}.weight_ih_{layer}"), &[4 * hidden, inputs], init);
+        self.push(format!("{name}.weight_hh_{layer}"), &[4 * hidden, hidden], init);
+        self.push(format!("{name}.bias_ih_{layer}"), &[4 * hidden], init);
+        self.push(format!("{name}.bias_hh_{layer}"), &[4 * hidden], init);
     }
 }

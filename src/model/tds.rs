@@ -1,98 +1,117 @@
-//! tds_lstm and tds_mlp: the TDS encoder with a recurrent or a feed-forward decoder.
+//! The TDS encoder with a recurrent or a feed-forward decoder: tds_lstm and tds_mlp, and the networks that
+//! Meta published with emg2pose (Salter and others 2024), which are the same thing with other sizes.
 
-use super::dropout::Dropout;
-use super::parameter::{Parameter, ParameterList, Weights};
-use super::{decoder, encoder, resample};
-use crate::config::{InitialPose, ModelConfig, ModelType};
+use super::decoder::{Decoder, Rollout};
+use super::encoder::Encoder;
+use super::network::{Network, Pass, check_matrix, steps};
+use super::parameter::{Parameter, ParameterList};
+use super::resample;
+use crate::config::{InitialPose, ModelConfig, ModelType, TdsStage};
 use crate::graph::{Graph, Value};
 
-/// An architecture with its sizes.
-#[derive(Debug, Clone)]
-pub struct Model {
-    config: ModelConfig,
+#[derive(Debug)]
+pub(super) struct Tds {
+    encoder: Encoder,
+    decoder: Decoder,
+    true_initial_pose: bool,
+    rollout_freq: f64,
+    sampling_rate: f64,
 }
 
-impl Model {
-    pub fn new(config: &ModelConfig) -> Self {
-        Self { config: config.clone() }
+impl Tds {
+    /// tds_lstm or tds_mlp as configured.
+    pub(super) fn configured(config: &ModelConfig) -> Self {
+        let encoder = Encoder { channels: config.input_size, stages: config.tds_stages.clone(), projection: None };
+        let decoder = Decoder {
+            features: encoder.features(),
+            joints: config.output_size,
+            hidden: config.decoder_hidden_size,
+            layers: config.decoder_num_layers,
+            recurrent: config.architecture() == ModelType::TdsLstm,
+            conditioned: config.decoder_state_condition,
+            scale: 1.0,
+            rollout: if config.predict_velocity { Rollout::Velocity } else { Rollout::Pose },
+        };
+        Self {
+            encoder,
+            decoder,
+            true_initial_pose: config.initial_pose == InitialPose::True,
+            rollout_freq: config.rollout_freq,
+            sampling_rate: config.original_sampling_rate,
+        }
     }
 
-    pub fn config(&self) -> &ModelConfig {
-        &self.config
+    /// A network of emg2pose. Of the configuration only the data's own sizes count: channels, joints and rate.
+    pub(super) fn published(kind: ModelType, config: &ModelConfig) -> Self {
+        const ROLLOUT_FREQ: f64 = 50.0;
+        const POSITION_STEPS: usize = 12;
+        let stage = |in_conv_kernel, in_conv_stride, num_blocks, kernel_width| TdsStage {
+            in_conv_kernel,
+            in_conv_stride,
+            num_blocks,
+            channels: 16,
+            feature_width: 16,
+            kernel_width,
+        };
+        let stages = vec![stage(11, 5, 0, 1), stage(5, 2, 0, 1), stage(17, 4, 2, 9), stage(9, 2, 2, 5)];
+        let encoder = Encoder { channels: config.input_size, stages, projection: Some(64) };
+        let tracking = matches!(kind, ModelType::TrackingVemg2pose | ModelType::TrackingEmg2pose);
+        let (recurrent, rollout) = match kind {
+            ModelType::TrackingVemg2pose => (true, Rollout::Velocity),
+            ModelType::RegressionVemg2pose => (true, Rollout::PoseThenVelocity(POSITION_STEPS)),
+            _ => (false, Rollout::Pose),
+        };
+        let decoder = Decoder {
+            features: encoder.features(),
+            joints: config.output_size,
+            hidden: 512,
+            layers: 2,
+            recurrent,
+            conditioned: true,
+            scale: 0.01,
+            rollout,
+        };
+        let sampling_rate = config.original_sampling_rate;
+        Self { encoder, decoder, true_initial_pose: tracking, rollout_freq: ROLLOUT_FREQ, sampling_rate }
     }
 
-    /// Rows at a window's start that have no prediction.
-    pub fn left_context(&self) -> usize {
-        encoder::left_context(&self.config.tds_stages)
+    /// Decoder steps in a window of `rows` rows: its seconds behind the context times the rollout frequency.
+    fn steps(&self, rows: usize) -> usize {
+        steps(rows - self.left_context(), self.rollout_freq, self.sampling_rate)
+    }
+}
+
+impl Network for Tds {
+    fn left_context(&self) -> usize {
+        self.encoder.left_context()
     }
 
-    /// Whether the pose before the first step is the recording's.
-    pub fn takes_initial_pose(&self) -> bool {
-        self.config.initial_pose == InitialPose::True
+    fn takes_initial_pose(&self) -> bool {
+        self.true_initial_pose
     }
 
-    /// Fails where a window of `rows` rows is too short for the model.
-    ///
-    /// # Errors
-    /// How long it must be.
-    pub fn check_window(&self, rows: usize) -> Result<(), String> {
+    fn check_window(&self, rows: usize) -> Result<(), String> {
         let context = self.left_context();
-        if rows > context && encoder::output_rows(&self.config.tds_stages, rows).is_some() {
-            // Interpolation is a product with a matrix of steps x rows.
-            const LARGEST_MATRIX: usize = 1 << 26;
-            if rows < LARGEST_MATRIX && self.steps(rows) * rows <= LARGEST_MATRIX {
-                return Ok(());
-            }
-            let steps = self.steps(rows);
+        if rows <= context || self.encoder.output_rows(rows).is_none() {
             return Err(format!(
-                "a window of {rows} rows, {steps} decoder steps, is too long: rows x steps must stay below {LARGEST_MATRIX}"
+                "a window of {rows} rows is too short: the encoder needs {context} rows of left context, so more than {context}"
             ));
         }
-        Err(format!(
-            "a window of {rows} rows is too short: model.tds_stages need {context} rows of left context, so more than {context}"
-        ))
+        check_matrix(rows, self.steps(rows))
     }
 
-    /// Decoder steps in a window of `rows` rows: its seconds behind the context times the rollout frequency,
-    /// rounded half to even.
-    pub fn steps(&self, rows: usize) -> usize {
-        let targets = (rows - self.left_context()) as f64;
-        let steps = (targets * self.config.rollout_freq / self.config.original_sampling_rate).round_ties_even();
-        (steps as usize).max(1)
-    }
-
-    /// The parameters in the order of the flat vector.
-    pub fn parameters(&self) -> Vec<Parameter> {
-        let (config, mut list) = (&self.config, ParameterList::default());
-        encoder::parameters(&mut list, &config.tds_stages, config.input_size);
-        let features = encoder::features(&config.tds_stages);
-        if self.is_recurrent() {
-            decoder::lstm_parameters(&mut list, config, features);
-        } else {
-            decoder::mlp_parameters(&mut list, config, features);
-        }
+    fn parameters(&self) -> Vec<Parameter> {
+        let mut list = ParameterList::default();
+        self.encoder.parameters(&mut list);
+        self.decoder.parameters(&mut list);
         list.0
     }
 
-    fn is_recurrent(&self) -> bool {
-        self.config.architecture() == ModelType::TdsLstm
-    }
-
-    /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
-    /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
-    pub fn forward(
-        &self,
-        graph: &mut Graph,
-        weights: &Weights,
-        emg: Value,
-        initial_pose: Option<Value>,
-        dropout: Option<&mut Dropout>,
-    ) -> Value {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, initial_pose: Option<Value>) -> Value {
         let rows = graph.shape(emg)[1];
-        let features = encoder::forward(graph, weights, &self.config.tds_stages, emg);
+        let features = self.encoder.forward(graph, pass, emg);
         let features = resample::align_corners(graph, features, self.steps(rows));
-        let recurrent = self.is_recurrent();
-        let poses = decoder::roll_out(graph, weights, &self.config, features, initial_pose, dropout, recurrent);
+        let poses = self.decoder.roll_out(graph, pass, features, initial_pose);
         resample::half_pixel(graph, poses, rows - self.left_context())
     }
 }
@@ -102,11 +121,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn default_stages_have_172_rows_of_context_and_the_designs_steps() {
-        let model = Model::new(&ModelConfig::default());
-        assert_eq!(model.left_context(), 172);
-        assert_eq!((model.steps(500), model.steps(2000)), (8, 46));
-        assert!(model.check_window(172).unwrap_err().contains("172"));
-        assert!(model.check_window(500).is_ok());
+    fn windows_have_the_designs_number_of_steps() {
+        let tds = Tds::configured(&ModelConfig::default());
+        assert_eq!((tds.steps(500), tds.steps(2000)), (8, 46));
+        let published = Tds::published(ModelType::TrackingVemg2pose, &ModelConfig::default());
+        assert_eq!(published.steps(11_790), 250);
     }
 }

@@ -3,20 +3,28 @@
 use super::StepGraph;
 use super::loss::outcome;
 use super::problem::{Problem, to_radians};
+use super::state::{BUFFERS, PARAMETERS};
 use crate::graph::{Graph, Kernels, ModelInfo, TensorType, prune, select_kernels, to_onnx};
-use crate::model::{Weights, total_elements};
+use crate::model::{Pass, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
 /// Builds the evaluation step; with `predictions`, its last result is the predicted angles in radians.
 pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -> StepGraph {
     let mut graph = Graph::new();
-    let parameters = problem.model.parameters();
-    let elements = total_elements(&parameters);
-    let flat = graph.input("parameters", TensorType::f32([elements]));
-    let (weights, _) = Weights::split(&mut graph, flat, &parameters);
+    let mut state = Vec::new();
+    let mut weights = Weights::default();
+    for (name, list) in [(PARAMETERS, problem.model.parameters()), (BUFFERS, problem.model.buffers())] {
+        let elements = total_elements(&list);
+        if elements > 0 {
+            let flat = graph.input(name, TensorType::f32([elements]));
+            weights = weights.and(Weights::split(&mut graph, flat, &list).0);
+            state.push((name.to_owned(), None, elements));
+        }
+    }
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
-    let prediction = problem.model.forward(&mut graph, &weights, batch.emg, initial_pose, None);
+    let mut pass = Pass::evaluation(weights);
+    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let mut results = outcome.outputs(&mut graph);
     if predictions {
@@ -26,11 +34,6 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
-    let spec = StepperSpec {
-        state: vec![("parameters".to_owned(), None, elements)],
-        inputs: problem.inputs(),
-        integers: Vec::new(),
-        results,
-    };
+    let spec = StepperSpec { state, inputs: problem.inputs(), integers: Vec::new(), results };
     StepGraph { onnx: to_onnx(&graph, &[], &ModelInfo::default()), spec, nodes: graph.nodes().len() }
 }

@@ -1,8 +1,10 @@
 //! The exported model: EMG in original units in, angles in radians out, any batch.
 
 use super::problem::{Affine, AngleUnits};
-use crate::graph::{Constant, DYNAMIC_BATCH, Graph, InputDefault, ModelInfo, TensorType, prune, to_onnx};
-use crate::model::{Model, Weights};
+use crate::graph::{
+    Constant, DYNAMIC_BATCH, Graph, InputDefault, Kernels, ModelInfo, TensorType, prune, select_kernels, to_onnx,
+};
+use crate::model::{Model, Pass, Weights};
 
 /// How the exported model normalizes its EMG.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,6 +22,8 @@ pub struct Exported<'a> {
     pub model: &'a Model,
     /// All parameters end to end.
     pub parameters: &'a [f32],
+    /// All buffers end to end.
+    pub buffers: &'a [f32],
     /// Rows per window.
     pub rows: usize,
     pub emg: ExportedEmg,
@@ -67,10 +71,13 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
         let pose = graph.input("initial_pose", TensorType::f32([DYNAMIC_BATCH, joints]));
         super::problem::to_units(&mut graph, pose, units)
     });
-    let weights = Weights::constants(&mut graph, exported.parameters, &model.parameters());
-    let prediction = model.forward(&mut graph, &weights, emg, initial_pose, None);
+    let parameters = Weights::constants(&mut graph, exported.parameters, &model.parameters());
+    let buffers = Weights::constants(&mut graph, exported.buffers, &model.buffers());
+    let mut pass = Pass::evaluation(parameters.and(buffers));
+    let prediction = model.forward(&mut graph, &mut pass, emg, initial_pose);
     let radians = super::problem::to_radians(&mut graph, prediction, units);
     graph.output("joint_angles", radians);
+    select_kernels(&mut graph, Kernels::Standard);
     prune(&mut graph);
     Ok(to_onnx(&graph, &defaults, &ModelInfo { metadata: exported.metadata.clone() }))
 }

@@ -10,11 +10,14 @@ pub(super) struct Outcome {
     pub(super) valid_rows: Value,
     pub(super) absolute: Value,
     pub(super) squared: Value,
+    /// The loss as a sum over [`Problem::joint_weights`] x valid elements instead of their mean.
+    pub(super) total: Value,
 }
 
 /// Compares a prediction in the model's units with the batch's targets.
 ///
-/// The loss is sum(mask x e) / max(sum(mask), 1) over rows x joints; mse+mae = mse + mae_weight x mae.
+/// The loss is sum(mask x weight x e) / max(sum(mask x weight), 1) over rows x joints; mse+mae = mse + mae_weight x
+/// mae.
 pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues, prediction: Value) -> Outcome {
     let shape = problem.shape;
     let target = to_units(graph, batch.joint_angles, batch.units);
@@ -26,24 +29,31 @@ pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues,
     let (absolute, squared) = (graph.reduce_sum(magnitude, &[1], false), graph.reduce_sum(square, &[1], false));
     let valid_rows = graph.sum_all(batch.mask);
 
-    let one = graph.scalar(1.0);
-    let rows = graph.max(valid_rows, one);
-    let joints = graph.scalar(shape.joints as f32);
-    let elements = graph.mul(rows, joints);
-    let mut mean = |sums: Value| {
-        let sum = graph.sum_all(sums);
-        graph.div(sum, elements)
+    let weighted = |graph: &mut Graph, sums: Value| {
+        let weighted = match &problem.joint_weights {
+            Some(weights) => {
+                let weights = graph.f32([weights.len()], weights.clone());
+                graph.mul(sums, weights)
+            }
+            None => sums,
+        };
+        graph.sum_all(weighted)
     };
-    let loss = match problem.loss {
-        LossType::Mse => mean(squared),
-        LossType::Mae => mean(absolute),
+    let total = match problem.loss {
+        LossType::Mse => weighted(graph, squared),
+        LossType::Mae => weighted(graph, absolute),
         LossType::MseMae => {
-            let (mse, mae) = (mean(squared), mean(absolute));
-            let weight = graph.scalar(problem.mae_weight as f32);
-            let weighted = graph.mul(mae, weight);
-            graph.add(mse, weighted)
+            let (mse, mae) = (weighted(graph, squared), weighted(graph, absolute));
+            let share = graph.scalar(problem.mae_weight as f32);
+            let mae = graph.mul(mae, share);
+            graph.add(mse, mae)
         }
     };
+    let one = graph.scalar(1.0);
+    let rows = graph.max(valid_rows, one);
+    let per_row = graph.scalar(problem.weight_per_row());
+    let elements = graph.mul(rows, per_row);
+    let loss = graph.div(total, elements);
     // Sums per window, then in radians, then over the batch: statistics may differ from window to window.
     let radians = batch.units.map(|(_, divisor)| {
         let last = graph.shape(divisor).to_vec();
@@ -56,7 +66,7 @@ pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues,
         squared = graph.mul(squared, variance);
     }
     let (absolute, squared) = (graph.reduce_sum(absolute, &[0], false), graph.reduce_sum(squared, &[0], false));
-    Outcome { loss, valid_rows, absolute, squared }
+    Outcome { loss, valid_rows, absolute, squared, total }
 }
 
 impl Outcome {

@@ -5,12 +5,14 @@ mod export;
 mod loss;
 mod optimizer;
 mod problem;
+mod state;
 mod training;
 
 pub use evaluation::evaluation_step;
 pub use export::{Exported, ExportedEmg, export};
-pub use optimizer::{OptimizerState, hyperparameters};
+pub use optimizer::{Hyperparameters, hyperparameters};
 pub use problem::{Affine, AngleUnits, EmgUnits, Problem};
+pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};
 pub use training::{gradient_graph, training_step};
 
 use crate::runtime::StepperSpec;
@@ -35,4 +37,6 @@ pub mod results {
     pub const SQUARED: usize = 3;
     /// Angles [batch, target rows, joints] in radians; evaluation steps that were asked for them only.
     pub const PREDICTION: usize = 4;
+    /// 1 if loss and gradient were finite, else 0 and nothing was changed; training steps that skip such batches only.
+    pub const FINITE: usize = 4;
 }

@@ -3,6 +3,7 @@
 
 use crate::config::{Optimizer, TrainingConfig};
 use crate::graph::{Graph, TensorType, Value};
+use crate::model::{Parameter, matching};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -11,96 +12,145 @@ const MOMENTUM: f32 = 0.9;
 
 /// Name of the input with a step's [`hyperparameters`].
 pub(super) const HYPER: &str = "hyperparameters";
-pub(super) const HYPER_ELEMENTS: usize = 3;
+pub(super) const HYPER_ELEMENTS: usize = 5;
 
-/// Names of an optimizer's state vectors beside the parameters.
-pub struct OptimizerState;
+/// What changes from step to step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Hyperparameters {
+    pub learning_rate: f64,
+    /// Optimizer steps, this one included.
+    pub step: u64,
+    /// Whether the parameters change, or this batch's gradient only adds to that of the next.
+    pub apply: bool,
+    /// Factor on the loss while gradients are computed, a power of 2 (`precision: fp16`).
+    pub loss_scale: f32,
+}
 
-impl OptimizerState {
-    pub fn names(optimizer: Optimizer) -> &'static [&'static str] {
-        match optimizer {
-            Optimizer::Adamw | Optimizer::Adam => &["moment1", "moment2"],
-            Optimizer::Sgd => &["momentum"],
-        }
+impl Hyperparameters {
+    /// A step of its own, without loss scale.
+    pub fn new(learning_rate: f64, step: u64) -> Self {
+        Self { learning_rate, step, apply: true, loss_scale: 1.0 }
     }
 }
 
-/// What changes from step to step: learning rate and Adam's two bias corrections. `step` counts from 1.
-pub fn hyperparameters(learning_rate: f64, step: u64) -> [f32; HYPER_ELEMENTS] {
-    let correction = |beta: f64| 1.0 - beta.powf(step as f64);
-    [learning_rate as f32, correction(BETA1) as f32, correction(BETA2).sqrt() as f32]
+/// The step graph's input: learning rate, Adam's two bias corrections, whether to apply, loss scale.
+pub fn hyperparameters(hyper: Hyperparameters) -> [f32; HYPER_ELEMENTS] {
+    let correction = |beta: f64| 1.0 - beta.powf(hyper.step as f64);
+    let (first, second) = (correction(BETA1) as f32, correction(BETA2).sqrt() as f32);
+    [hyper.learning_rate as f32, first, second, f32::from(u8::from(hyper.apply)), hyper.loss_scale]
 }
 
-/// Scales `gradient` so that its norm is at most `limit`.
-pub(super) fn clip(graph: &mut Graph, gradient: Value, limit: f64) -> Value {
-    let square = graph.mul(gradient, gradient);
-    let sum = graph.sum_all(square);
-    let norm = graph.sqrt(sum);
-    let (tiny, limit, one) = (graph.scalar(1e-6), graph.scalar(limit as f32), graph.scalar(1.0));
-    let norm = graph.add(norm, tiny);
-    let scale = graph.div(limit, norm);
-    let scale = graph.min(scale, one);
-    graph.mul(gradient, scale)
+/// The [`hyperparameters`] as values [1].
+pub(super) struct HyperValues {
+    rate: Value,
+    corrections: [Value; 2],
+    pub(super) apply: Value,
+    pub(super) loss_scale: Value,
 }
 
-/// Appends the update. Takes and gives the state vectors: parameters, then those of [`OptimizerState`].
-pub(super) fn update(graph: &mut Graph, config: &TrainingConfig, state: &[Value], gradient: Value) -> Vec<Value> {
-    let hyper = graph.input(HYPER, TensorType::f32([HYPER_ELEMENTS]));
-    let hyper = graph.split(hyper, 0, &[1; HYPER_ELEMENTS]);
-    let rate = hyper[0];
+impl HyperValues {
+    pub(super) fn new(graph: &mut Graph) -> Self {
+        let input = graph.input(HYPER, TensorType::f32([HYPER_ELEMENTS]));
+        let parts = graph.split(input, 0, &[1; HYPER_ELEMENTS]);
+        Self { rate: parts[0], corrections: [parts[1], parts[2]], apply: parts[3], loss_scale: parts[4] }
+    }
+}
+
+/// Cuts each element to at most `value`, then scales the whole so that its norm is at most `norm`; 0 is no limit.
+pub(super) fn clip(graph: &mut Graph, gradient: Value, value: f64, norm: f64) -> Value {
+    let mut gradient = gradient;
+    if value > 0.0 {
+        let (most, least) = (graph.scalar(value as f32), graph.scalar(-value as f32));
+        let below = graph.min(gradient, most);
+        gradient = graph.max(below, least);
+    }
+    if norm > 0.0 {
+        let square = graph.mul(gradient, gradient);
+        let sum = graph.sum_all(square);
+        let length = graph.sqrt(sum);
+        let (tiny, limit, one) = (graph.scalar(1e-6), graph.scalar(norm as f32), graph.scalar(1.0));
+        let length = graph.add(length, tiny);
+        let scale = graph.div(limit, length);
+        let scale = graph.min(scale, one);
+        gradient = graph.mul(gradient, scale);
+    }
+    gradient
+}
+
+/// Appends the update. Takes and gives parameters and what the optimizer keeps of them.
+pub(super) fn update(
+    graph: &mut Graph,
+    config: &TrainingConfig,
+    list: &[Parameter],
+    hyper: &HyperValues,
+    state: &[Value],
+    gradient: Value,
+) -> Result<Vec<Value>, String> {
     let parameters = state[0];
-    match config.optimizer {
-        Optimizer::Adamw => {
-            let parameters = match config.weight_decay {
-                0.0 => parameters,
-                weight_decay => {
-                    let decay = graph.scalar(weight_decay as f32);
-                    let share = graph.mul(rate, decay);
-                    let shrunk = graph.mul(parameters, share);
-                    graph.sub(parameters, shrunk)
-                }
-            };
-            adam(graph, parameters, &state[1..], gradient, &hyper)
+    let decay = decay(graph, config, list)?;
+    Ok(match (config.optimizer, decay) {
+        (Optimizer::Adamw, Some(decay)) => {
+            let share = graph.mul(hyper.rate, decay);
+            let shrunk = graph.mul(parameters, share);
+            let parameters = graph.sub(parameters, shrunk);
+            adam(graph, parameters, &state[1..], gradient, hyper)
         }
-        Optimizer::Adam => {
-            let gradient = l2(graph, config, parameters, gradient);
-            adam(graph, parameters, &state[1..], gradient, &hyper)
+        (Optimizer::Adamw | Optimizer::Adam, decay) => {
+            let gradient = l2(graph, decay, parameters, gradient);
+            adam(graph, parameters, &state[1..], gradient, hyper)
         }
-        Optimizer::Sgd => {
-            let gradient = l2(graph, config, parameters, gradient);
+        (Optimizer::Sgd, decay) => {
+            let gradient = l2(graph, decay, parameters, gradient);
             let momentum = graph.scalar(MOMENTUM);
             let kept = graph.mul(state[1], momentum);
             let velocity = graph.add(kept, gradient);
-            let change = graph.mul(velocity, rate);
+            let change = graph.mul(velocity, hyper.rate);
             vec![graph.sub(parameters, change), velocity]
         }
-    }
+    })
 }
 
-fn l2(graph: &mut Graph, config: &TrainingConfig, parameters: Value, gradient: Value) -> Value {
-    if config.weight_decay == 0.0 {
-        return gradient;
+/// Weight decay: a scalar, or one number per element where some parameters have none.
+fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Option<Value>, String> {
+    let free = matching(list, &config.no_decay).map_err(|message| format!("training.no_decay: {message}"))?;
+    if config.weight_decay == 0.0 || free.iter().all(|free| *free) {
+        return Ok(None);
     }
-    let decay = graph.scalar(config.weight_decay as f32);
+    if !free.contains(&true) {
+        return Ok(Some(graph.scalar(config.weight_decay as f32)));
+    }
+    let parts: Vec<_> = list
+        .iter()
+        .zip(free)
+        .map(|(parameter, free)| {
+            let value = graph.scalar(if free { 0.0 } else { config.weight_decay as f32 });
+            graph.expand(value, &[parameter.elements()])
+        })
+        .collect();
+    Ok(Some(graph.concat(&parts, 0)))
+}
+
+fn l2(graph: &mut Graph, decay: Option<Value>, parameters: Value, gradient: Value) -> Value {
+    let Some(decay) = decay else { return gradient };
     let pull = graph.mul(parameters, decay);
     graph.add(gradient, pull)
 }
 
-fn adam(graph: &mut Graph, parameters: Value, moments: &[Value], gradient: Value, hyper: &[Value]) -> Vec<Value> {
+fn adam(graph: &mut Graph, parameters: Value, moments: &[Value], gradient: Value, hyper: &HyperValues) -> Vec<Value> {
     let square = graph.mul(gradient, gradient);
     let first = moving_average(graph, moments[0], gradient, BETA1);
     let second = moving_average(graph, moments[1], square, BETA2);
     let deviation = graph.sqrt(second);
-    let deviation = graph.div(deviation, hyper[2]);
+    let deviation = graph.div(deviation, hyper.corrections[1]);
     let epsilon = graph.scalar(EPSILON);
     let deviation = graph.add(deviation, epsilon);
-    let rate = graph.div(hyper[0], hyper[1]);
+    let rate = graph.div(hyper.rate, hyper.corrections[0]);
     let direction = graph.div(first, deviation);
     let change = graph.mul(direction, rate);
     vec![graph.sub(parameters, change), first, second]
 }
 
-/// beta x old + (1 - beta) x new.
+/// beta x old + (1 - beta) x new; 1 - beta is rounded once, from float64.
 fn moving_average(graph: &mut Graph, old: Value, new: Value, beta: f64) -> Value {
     let (keep, take) = (graph.scalar(beta as f32), graph.scalar((1.0 - beta) as f32));
     let (old, new) = (graph.mul(old, keep), graph.mul(new, take));

@@ -52,6 +52,8 @@ pub struct Problem {
     pub angles: AngleUnits,
     pub loss: LossType,
     pub mae_weight: f64,
+    /// Weight of each joint in the loss; `None`: all 1.
+    pub joint_weights: Option<Vec<f32>>,
 }
 
 /// A batch as values of a graph.
@@ -64,6 +66,16 @@ pub(super) struct BatchValues {
 }
 
 impl Problem {
+    /// Rows of a whole batch.
+    pub(super) fn rows(&self) -> f32 {
+        (self.shape.batch * self.shape.target_rows()) as f32
+    }
+
+    /// Weights of one row's joints together.
+    pub(super) fn weight_per_row(&self) -> f32 {
+        self.joint_weights.as_ref().map_or(self.shape.joints as f32, |weights| weights.iter().sum())
+    }
+
     /// Names and shapes of the batch's inputs, in the order of [`crate::dataset::Batch`]'s fields.
     pub(super) fn inputs(&self) -> Vec<(String, Vec<usize>)> {
         let BatchShape { batch, rows, channels, joints, .. } = self.shape;

@@ -1,66 +1,219 @@
 //! The training step: forward, loss, backward, clipping and optimizer in one graph.
 
 use super::StepGraph;
-use super::loss::outcome;
-use super::optimizer::{self, HYPER, HYPER_ELEMENTS, OptimizerState};
+use super::loss::{Outcome, outcome};
+use super::optimizer::{self, HYPER, HYPER_ELEMENTS, HyperValues};
 use super::problem::Problem;
-use crate::config::TrainingConfig;
-use crate::graph::{Graph, Kernels, ModelInfo, TensorType, gradients, prune, select_kernels, to_onnx};
-use crate::model::{Dropout, Weights, total_elements};
+use super::state::{BUFFERS, EMA, GRADIENT, PARAMETERS, ROWS, moments, skips, state_vectors};
+use crate::config::{Precision, TrainingConfig};
+use crate::graph::{Autocast, Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
+use crate::model::{Dropout, Parameter, Pass, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
 const RANDOM: &str = "random";
-const PARAMETERS: &str = "parameters";
 
-/// Builds the training step. Its state vectors are the parameters and [`OptimizerState`]'s; its float inputs the
-/// batch and the [hyperparameters](super::hyperparameters); with dropout, its integer input is two random numbers
-/// below [`Dropout::MODULUS`]; its results are those of [`super::results`].
+/// Builds the training step. Its state vectors are those of [`state_vectors`]; its float inputs the batch and the
+/// [hyperparameters](super::hyperparameters); with dropout, its integer input is two random numbers below
+/// [`Dropout::MODULUS`]; its results are those of [`super::results`].
+///
+/// With accumulation a step adds the gradient of the loss *sum* over its batch to what is there; the one that
+/// applies divides by all valid rows once, then clips: the same as one large batch. Without a valid row, or where
+/// numbers are not finite and the configuration skips such batches, nothing changes.
 ///
 /// # Errors
-/// The model has operators without gradient.
+/// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
 pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, String> {
-    let mut graph = Graph::new();
-    let parameters = problem.model.parameters();
-    let elements = total_elements(&parameters);
-    let names: Vec<_> = [PARAMETERS].iter().chain(OptimizerState::names(config.optimizer)).copied().collect();
-    let state: Vec<_> = names.iter().map(|name| graph.input(name, TensorType::f32([elements]))).collect();
-    let (weights, ordered) = Weights::split(&mut graph, state[0], &parameters);
+    let mut step = Step::new(problem, config);
+    let gradient = step.gradient()?;
+    let next = step.next_state(gradient)?;
+    step.finish(next, kernels)
+}
 
-    let batch = problem.batch(&mut graph);
-    let probability = problem.model.config().dropout;
-    let mut dropout = (probability > 0.0).then(|| Dropout::new(&mut graph, RANDOM, probability));
-    let initial_pose = batch.initial_pose(&mut graph, &problem.model);
-    let prediction = problem.model.forward(&mut graph, &weights, batch.emg, initial_pose, dropout.as_mut());
-    let outcome = outcome(&mut graph, problem, &batch, prediction);
+/// A training step under construction.
+struct Step<'a> {
+    problem: &'a Problem,
+    config: &'a TrainingConfig,
+    graph: Graph,
+    parameters: Vec<Parameter>,
+    /// Name, elements and value of each state vector.
+    state: Vec<(&'static str, usize, Value)>,
+    hyper: HyperValues,
+    pass: Pass,
+    outcome: Outcome,
+    /// The parameters, in order.
+    ordered: Vec<Value>,
+}
 
-    let gradients = gradients(&mut graph, outcome.loss, &ordered)?;
-    let flat: Vec<_> = gradients.into_iter().zip(&parameters).map(|(g, p)| graph.reshape(g, &[p.elements()])).collect();
-    let mut gradient = graph.concat(&flat, 0);
-    if config.gradient_clip_norm > 0.0 {
-        gradient = optimizer::clip(&mut graph, gradient, config.gradient_clip_norm);
-    }
-    let next = optimizer::update(&mut graph, config, &state, gradient);
-
-    let mut spec = StepperSpec { inputs: problem.inputs(), ..Default::default() };
-    for (name, value) in names.iter().zip(next) {
-        let next = format!("{name}_next");
-        graph.output(&next, value);
-        spec.state.push(((*name).to_owned(), Some(next), elements));
-    }
-    spec.inputs.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
-    spec.results = outcome.outputs(&mut graph);
-    select_kernels(&mut graph, kernels);
-    prune(&mut graph);
-    // A model may have dropout configured and no place for it, such as a decoder of one LSTM layer.
-    if dropout.is_some() {
-        if graph.uses_input(RANDOM) {
-            spec.integers.push((RANDOM.to_owned(), vec![Dropout::SEEDS]));
-        } else {
-            graph.remove_input(RANDOM);
+impl<'a> Step<'a> {
+    /// The forward pass and its loss.
+    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Self {
+        let mut graph = Graph::new();
+        let vectors = state_vectors(&problem.model, config);
+        let state: Vec<_> =
+            vectors.iter().map(|v| (v.name, v.elements, graph.input(v.name, TensorType::f32([v.elements])))).collect();
+        let parameters = problem.model.parameters();
+        let (mut weights, ordered) = Weights::split(&mut graph, state[0].2, &parameters);
+        if let Some((.., buffers)) = state.iter().find(|(name, ..)| *name == BUFFERS) {
+            weights = weights.and(Weights::split(&mut graph, *buffers, &problem.model.buffers()).0);
         }
+        let hyper = HyperValues::new(&mut graph);
+        let batch = problem.batch(&mut graph);
+        let probability = problem.model.config().dropout;
+        let dropout = (probability > 0.0).then(|| Dropout::new(&mut graph, RANDOM, probability));
+        let initial_pose = batch.initial_pose(&mut graph, &problem.model);
+        let mut pass = Pass::training(weights, dropout);
+        graph.set_autocast(match config.precision {
+            Precision::Bf16 => Some(Autocast::Bf16),
+            Precision::Fp16 => Some(Autocast::Fp16),
+            Precision::Tf32 | Precision::Fp32 => None,
+        });
+        let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
+        graph.set_autocast(None);
+        let prediction = graph.to_f32(prediction);
+        let outcome = outcome(&mut graph, problem, &batch, prediction);
+        Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered }
     }
-    let onnx = to_onnx(&graph, &[], &ModelInfo::default());
-    Ok(StepGraph { onnx, spec, nodes: graph.nodes().len() })
+
+    fn vector(&self, name: &str) -> Option<Value> {
+        self.state.iter().find(|(other, ..)| *other == name).map(|(.., value)| *value)
+    }
+
+    /// The gradient as one flat vector: of the mean loss, or, accumulated, of its sum over a constant number of
+    /// elements, which keeps it in the range of half precision.
+    fn gradient(&mut self) -> Result<Value, String> {
+        let graph = &mut self.graph;
+        let mut loss = self.outcome.loss;
+        if self.config.gradient_accumulation_steps > 1 {
+            let elements = graph.scalar(self.problem.rows() * self.problem.weight_per_row());
+            loss = graph.div(self.outcome.total, elements);
+        }
+        let scaled = self.config.precision == Precision::Fp16;
+        if scaled {
+            let product = graph.mul(loss, self.hyper.loss_scale);
+            loss = graph.reshape(product, &[]);
+        }
+        let gradient = flat_gradient(graph, loss, &self.ordered, &self.parameters)?;
+        Ok(if scaled { graph.div(gradient, self.hyper.loss_scale) } else { gradient })
+    }
+
+    /// The state vectors after the step, in order.
+    fn next_state(&mut self, gradient: Value) -> Result<Vec<Value>, String> {
+        let mut gradient = gradient;
+        let (mut sums, mut accepted) = (None, None);
+        if let (Some(before), Some(rows)) = (self.vector(GRADIENT), self.vector(ROWS)) {
+            let graph = &mut self.graph;
+            let sum = graph.add(before, gradient);
+            let valid = graph.reshape(self.outcome.valid_rows, &[1]);
+            let rows = graph.add(rows, valid);
+            sums = Some([sum, rows]);
+            let (one, all) = (graph.scalar(1.0), graph.scalar(self.problem.rows()));
+            let counted = graph.max(rows, one);
+            let factor = graph.div(all, counted);
+            gradient = graph.mul(sum, factor);
+            let half = graph.scalar(0.5);
+            accepted = Some(graph.greater(self.hyper.apply, half));
+        }
+        let mut finite = None;
+        if skips(self.config) {
+            let is_finite = is_finite(&mut self.graph, gradient);
+            finite = Some(is_finite);
+            accepted = Some(match accepted {
+                Some(applied) => self.graph.and(applied, is_finite),
+                None => is_finite,
+            });
+        }
+        let (value, norm) = (self.config.clip_value.unwrap_or(0.0), self.config.gradient_clip_norm);
+        let gradient = optimizer::clip(&mut self.graph, gradient, value, norm);
+        let own = &self.state[..=moments(self.config.optimizer).len()];
+        let own: Vec<_> = own.iter().map(|(.., value)| *value).collect();
+        let (graph, config) = (&mut self.graph, self.config);
+        let updated = optimizer::update(graph, config, &self.parameters, &self.hyper, &own, gradient)?;
+
+        if let Some(is_finite) = finite {
+            let finite = graph.to_f32(is_finite);
+            graph.output("finite", finite);
+        }
+        let mut updated = updated.into_iter();
+        let parameters = updated.clone().next().expect("parameters come first");
+        let state = self.state.clone();
+        let mut next = Vec::with_capacity(state.len());
+        for (name, _, old) in state {
+            let (new, condition) = match name {
+                BUFFERS => (self.next_buffers(), finite),
+                EMA => (self.graph.moving_average(old, parameters, self.config.ema as f32), accepted),
+                GRADIENT | ROWS => {
+                    let sum = sums.expect("accumulated")[usize::from(name == ROWS)];
+                    let (zero, half) = (self.graph.scalar(0.0), self.graph.scalar(0.5));
+                    let done = self.graph.greater(self.hyper.apply, half);
+                    (self.graph.select(done, zero, sum), None)
+                }
+                _ => (updated.next().expect("one for each of the optimizer's"), accepted),
+            };
+            next.push(match condition {
+                Some(condition) => self.graph.select(condition, new, old),
+                None => new,
+            });
+        }
+        Ok(next)
+    }
+
+    fn next_buffers(&mut self) -> Value {
+        let parts: Vec<_> = self
+            .problem
+            .model
+            .buffers()
+            .iter()
+            .map(|buffer| {
+                let value = self.pass.updated(&buffer.name);
+                self.graph.reshape(value, &[buffer.elements()])
+            })
+            .collect();
+        self.graph.concat(&parts, 0)
+    }
+
+    fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
+        let skipping = skips(self.config);
+        let Self { problem, mut graph, state, pass, outcome, .. } = self;
+        let mut spec = StepperSpec { inputs: problem.inputs(), ..Default::default() };
+        for ((name, elements, _), value) in state.into_iter().zip(next) {
+            let next = format!("{name}_next");
+            graph.output(&next, value);
+            spec.state.push((name.to_owned(), Some(next), elements));
+        }
+        spec.inputs.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
+        spec.results = outcome.outputs(&mut graph);
+        if skipping {
+            spec.results.push(("finite".to_owned(), vec![1]));
+        }
+        select_kernels(&mut graph, kernels);
+        prune(&mut graph);
+        // A model may have dropout configured and no place for it, such as a decoder of one LSTM layer.
+        if pass.dropout.is_some() {
+            if graph.uses_input(RANDOM) {
+                spec.integers.push((RANDOM.to_owned(), vec![Dropout::SEEDS]));
+            } else {
+                graph.remove_input(RANDOM);
+            }
+        }
+        let onnx = to_onnx(&graph, &[], &ModelInfo::default());
+        Ok(StepGraph { onnx, spec, nodes: graph.nodes().len() })
+    }
+}
+
+/// Whether no element is infinite or undefined, as a condition [1].
+fn is_finite(graph: &mut Graph, x: Value) -> Value {
+    let (zero, one) = (graph.scalar(0.0), graph.scalar(1.0));
+    // Zero times infinity is undefined, and nothing undefined is less than one.
+    let zeros = graph.mul(x, zero);
+    let sum = graph.sum_all(zeros);
+    let sum = graph.reshape(sum, &[1]);
+    graph.less(sum, one)
+}
+
+fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Parameter]) -> Result<Value, String> {
+    let gradients = gradients(graph, loss, wrt)?;
+    let flat: Vec<_> = gradients.into_iter().zip(list).map(|(g, p)| graph.reshape(g, &[p.elements()])).collect();
+    Ok(graph.concat(&flat, 0))
 }
 
 /// A graph that gives loss and gradients instead of updating: for tests against other implementations.
@@ -69,12 +222,17 @@ pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernel
 /// As [`training_step`].
 pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, String> {
     let mut graph = Graph::new();
-    let parameters = problem.model.parameters();
+    let (parameters, buffers) = (problem.model.parameters(), problem.model.buffers());
     let flat = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));
-    let (weights, ordered) = Weights::split(&mut graph, flat, &parameters);
+    let (mut weights, ordered) = Weights::split(&mut graph, flat, &parameters);
+    if !buffers.is_empty() {
+        let flat = graph.input(BUFFERS, TensorType::f32([total_elements(&buffers)]));
+        weights = weights.and(Weights::split(&mut graph, flat, &buffers).0);
+    }
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
-    let prediction = problem.model.forward(&mut graph, &weights, batch.emg, initial_pose, None);
+    let mut pass = Pass::training(weights, None);
+    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let gradients = gradients(&mut graph, outcome.loss, &ordered)?;
     graph.output("loss", outcome.loss);
@@ -84,5 +242,8 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
+    if !graph.uses_input(BUFFERS) {
+        graph.remove_input(BUFFERS);
+    }
     Ok(to_onnx(&graph, &[], &ModelInfo::default()))
 }

@@ -7,10 +7,11 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
-use super::schedule::Watch;
+use super::schedule::{LossScale, Watch};
 use super::setup::Normalization;
 use crate::cache::{Key, replace_file};
 use crate::config::Config;
+use crate::step::{BUFFERS, EMA, PARAMETERS};
 
 /// Where training stands between two steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,6 +24,10 @@ pub struct Progress {
     pub step: u64,
     /// Sums over the steps done of the unfinished epoch.
     pub partial: Partial,
+    /// Batches, and valid rows in them, whose gradients wait to be applied.
+    pub pending: Pending,
+    /// Factor on the loss (`precision: fp16`).
+    pub loss_scale: LossScale,
     pub early_stopping: Watch,
     pub plateau: Watch,
     pub reductions: u32,
@@ -39,7 +44,17 @@ pub struct Partial {
     /// Of |error| and error^2 over rows and joints, radians.
     pub absolute: f64,
     pub squared: f64,
+    /// Batches without a valid row.
     pub skipped_batches: u64,
+    /// Optimizer steps whose gradient was not finite.
+    pub skipped_steps: u64,
+}
+
+/// Gradients on their way to an optimizer step.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pending {
+    pub batches: usize,
+    pub rows: usize,
 }
 
 /// A checkpoint in memory.
@@ -62,13 +77,22 @@ struct Header {
     config: Config,
 }
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const HEADER: &str = "emg";
 
 impl Checkpoint {
-    /// The parameters end to end.
-    pub fn parameters(&self) -> &[f32] {
-        &self.state[0].1
+    /// The parameters to evaluate and export, end to end: their moving average where there is one.
+    pub fn weights(&self) -> &[f32] {
+        self.vector(EMA).unwrap_or(&self.state[0].1)
+    }
+
+    /// The buffers end to end; empty for a model without.
+    pub fn buffers(&self) -> &[f32] {
+        self.vector(BUFFERS).unwrap_or_default()
+    }
+
+    fn vector(&self, name: &str) -> Option<&[f32]> {
+        self.state.iter().find(|(other, _)| other == name).map(|(_, values)| values.as_slice())
     }
 
     /// Writes the file, replacing an older one only once the new one is safe on disk.
@@ -119,8 +143,8 @@ impl Checkpoint {
                 (name, values)
             })
             .collect();
-        state.sort_by_key(|(name, _): &(String, Vec<f32>)| (name != "parameters", name.clone()));
-        if state.first().is_none_or(|(name, _)| name != "parameters") {
+        state.sort_by_key(|(name, _): &(String, Vec<f32>)| (name != PARAMETERS, name.clone()));
+        if state.first().is_none_or(|(name, _)| name != PARAMETERS) {
             return Err(damaged("it holds no parameters".into()));
         }
         let Header { config, cache, normalization, progress, .. } = header;

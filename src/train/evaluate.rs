@@ -75,7 +75,7 @@ pub fn evaluate(
     let (normalization, shape) = (&checkpoint.normalization, gather.shape);
     let graph = evaluation_step(&normalization.problem(config, &model, shape), true, provider.kernels());
     let mut evaluator = Evaluator::new(library, provider, graph)?;
-    evaluator.set_parameters(checkpoint.parameters())?;
+    evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
 
     let rate = cache.manifest().settings.sample_rate;
     let collector = || {

@@ -17,6 +17,9 @@ pub struct EpochRecord {
     pub val_rmse_deg: Option<f64>,
     /// Batches without a single valid row, which changed nothing.
     pub skipped_batches: u64,
+    /// Optimizer steps whose gradient was not finite, which changed nothing (`precision: fp16`, `on_nan: skip`).
+    #[serde(default)]
+    pub skipped_steps: u64,
     pub windows: u64,
     pub train_seconds: f64,
     pub val_seconds: f64,

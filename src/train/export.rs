@@ -43,7 +43,8 @@ pub fn export_run(checkpoint: &Checkpoint, manifest: &Manifest, length: Option<u
     let train_emg = || Affine::new(&normalization.train_emg);
     let exported = Exported {
         model: &model,
-        parameters: checkpoint.parameters(),
+        parameters: checkpoint.weights(),
+        buffers: checkpoint.buffers(),
         rows,
         emg: match normalization.emg {
             Normalize::None => ExportedEmg::None,

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::checkpoint::{Checkpoint, Partial, Progress};
+use super::checkpoint::{Checkpoint, Partial, Pending, Progress};
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
 use super::export::export_run;
-use super::learner::{Evaluator, Learner};
+use super::learner::Learner;
+use super::passes::{TrainingBatches, Validation};
 use super::run::{RunFolder, checkpoint_folder};
-use super::schedule::{Watch, learning_rate};
+use super::schedule::{LossScale, Watch, learning_rate};
 use super::setup::{Normalization, gather};
 use crate::cache::{Cache, Split, replace_file};
-use crate::config::{Config, Mode, Normalize, Schedule, Shuffle};
-use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
-use crate::model::{Model, initialize, total_elements};
-use crate::runtime::{self, Library, Provider};
-use crate::step::{evaluation_step, training_step};
+use crate::config::{Config, Mode, Normalize, OnNan, Precision, Schedule};
+use crate::dataset::{Batch, Gather};
+use crate::model::{Model, total_elements};
+use crate::runtime::{self, Provider};
+use crate::step::{BUFFERS, EMA, Hyperparameters, PARAMETERS, training_step};
 
 /// What to train, and where.
 pub struct FitOptions<'a> {
@@ -88,10 +89,10 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         num_epochs: config.training.num_epochs,
         nodes: graph.nodes,
     });
-    let mut learner = Learner::new(&library, provider, graph, &config.training)?;
+    let mut learner = Learner::new(&library, provider, graph, &model, &config.training)?;
     match &restored {
         Some(state) => learner.restore(state)?,
-        None => learner.set_parameters(&initialize(&model.parameters(), config.training.seed))?,
+        None => learner.initialize(&model)?,
     }
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
     let run = RunFolder::open(&run, &config, resume)?;
@@ -174,89 +175,13 @@ impl Progress {
             batch: 0,
             step: 0,
             partial: Partial::default(),
+            pending: Pending::default(),
+            loss_scale: LossScale::new(),
             early_stopping: Watch::new(),
             plateau: Watch::new(),
             reductions: 0,
             monitor: Watch::new(),
         }
-    }
-}
-
-/// Training batches from where training stands on.
-struct TrainingBatches {
-    gather: Arc<Gather>,
-    pass: Pass,
-    workers: usize,
-    prefetch: usize,
-    persistent: bool,
-    per_epoch: u64,
-    loader: Loader,
-}
-
-impl TrainingBatches {
-    fn new(gather: Arc<Gather>, config: &Config, position: &Progress) -> Self {
-        let (data, training) = (&config.data, &config.training);
-        let augment = Augment { jitter: data.jitter, rotation: data.rotation, seed: training.seed };
-        let shuffle = data.shuffle != Shuffle::Off;
-        let pass = Pass::Training { shuffle, augment, first_epoch: position.epoch as u64, first_batch: position.batch };
-        let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
-        let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
-        let per_epoch = loader.batches_per_epoch();
-        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader }
-    }
-
-    fn next_batch(&mut self) -> Result<Batch, TrainError> {
-        Ok(self.loader.next_batch()?.expect("training batches do not end"))
-    }
-
-    /// Without persistent workers every epoch starts its own.
-    fn start_epoch(&mut self, epoch: usize) {
-        if !self.persistent
-            && let Pass::Training { first_epoch, first_batch, .. } = &mut self.pass
-        {
-            (*first_epoch, *first_batch) = (epoch as u64, 0);
-            self.loader = Loader::start(Arc::clone(&self.gather), self.pass, self.workers, self.prefetch);
-        }
-    }
-}
-
-/// The validation pass after every epoch.
-struct Validation {
-    gather: Arc<Gather>,
-    evaluator: Option<Evaluator>,
-    workers: usize,
-    prefetch: usize,
-}
-
-impl Validation {
-    fn new(
-        library: &Library,
-        provider: Provider,
-        normalization: &Normalization,
-        config: &Config,
-        model: &Model,
-        gather: Arc<Gather>,
-    ) -> Result<Self, TrainError> {
-        let problem = normalization.problem(config, model, gather.shape);
-        let graph = || evaluation_step(&problem, false, provider.kernels());
-        let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
-        let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
-        Ok(Self { gather, evaluator, workers, prefetch })
-    }
-
-    fn run(&mut self, parameters: &[f32], interrupted: &AtomicBool) -> Result<Option<Partial>, TrainError> {
-        let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
-        evaluator.set_parameters(parameters)?;
-        let mut sums = Partial::default();
-        let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
-        while let Some(batch) = loader.next_batch()? {
-            if interrupted.load(Ordering::Relaxed) {
-                return Err(TrainError::Interrupted);
-            }
-            sums.add(&evaluator.step(&batch, &mut Vec::new())?);
-            loader.recycle(batch);
-        }
-        Ok(Some(sums))
     }
 }
 
@@ -294,7 +219,6 @@ impl Fit<'_> {
     /// Trains what is left of the current epoch and validates.
     fn epoch(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<EpochRecord, TrainError> {
         let epoch = self.position.epoch;
-        let rate = learning_rate(&self.config.training, epoch, self.position.reductions);
         let (start, mut windows) = (Instant::now(), 0);
         let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
         while self.position.batch < steps {
@@ -303,9 +227,9 @@ impl Fit<'_> {
                 Some(batch) => batch,
                 None => batches.next_batch()?,
             };
-            let loss = self.step(&batch, rate)?;
+            let loss = self.step(&batch, steps)?;
             windows += batch.recordings.len() as u64;
-            batches.loader.recycle(batch);
+            batches.recycle(batch);
             let step = self.position.batch;
             if step.is_multiple_of(log_every) || step == steps {
                 let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
@@ -313,8 +237,10 @@ impl Fit<'_> {
             }
         }
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
-        let parameters = self.learner.parameters()?;
-        let val = match self.validation.run(&parameters, &self.interrupted) {
+        let averaged =
+            self.learner.vector(EMA)?.map_or_else(|| self.learner.vector(PARAMETERS), |ema| Ok(Some(ema)))?;
+        let (parameters, buffers) = (averaged.unwrap_or_default(), self.learner.vector(BUFFERS)?.unwrap_or_default());
+        let val = match self.validation.run(&parameters, &buffers, &self.interrupted) {
             Err(TrainError::Interrupted) => return self.check_interrupt().map(|()| unreachable!("just interrupted")),
             result => result?,
         };
@@ -324,39 +250,93 @@ impl Fit<'_> {
         val.as_ref().map_or(Ok(()), |val| check_sums("validation", val, epoch))?;
         Ok(EpochRecord {
             epoch: epoch + 1,
-            learning_rate: rate,
+            learning_rate: self.rate(steps),
             train_loss: sums.mean_loss(),
             train_mae_deg: sums.mae_deg(joints),
             val_loss: val.as_ref().map(Partial::mean_loss),
             val_mae_deg: val.as_ref().map(|val| val.mae_deg(joints)),
             val_rmse_deg: val.as_ref().map(|val| val.rmse_deg(joints)),
             skipped_batches: sums.skipped_batches,
+            skipped_steps: sums.skipped_steps,
             windows,
             train_seconds,
             val_seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    /// One step; a batch without a valid row changes nothing. Returns the loss.
-    fn step(&mut self, batch: &Batch, rate: f64) -> Result<f64, TrainError> {
+    /// The learning rate of the step that the current batch belongs to.
+    fn rate(&self, batches_per_epoch: u64) -> f64 {
+        let training = &self.config.training;
+        let accumulate = training.gradient_accumulation_steps as u64;
+        let step = self.position.batch.saturating_sub(1) / accumulate;
+        let per_epoch = batches_per_epoch.div_ceil(accumulate);
+        learning_rate(training, self.position.epoch, step, per_epoch, self.position.reductions)
+    }
+
+    /// One batch, with an optimizer step where it completes one. A batch without a valid row changes nothing.
+    /// Returns the loss.
+    fn step(&mut self, batch: &Batch, batches_per_epoch: u64) -> Result<f64, TrainError> {
         self.position.batch += 1;
-        if batch.valid_rows() == 0 {
-            self.position.partial.skipped_batches += 1;
-            return Ok(0.0);
+        let valid = batch.valid_rows();
+        let pending = &mut self.position.pending;
+        (pending.batches, pending.rows) = (pending.batches + 1, pending.rows + valid);
+        let complete = pending.batches >= self.config.training.gradient_accumulation_steps
+            || self.position.batch == batches_per_epoch;
+        let apply = complete && pending.rows > 0;
+        if complete {
+            *pending = Pending::default();
         }
-        self.position.step += 1;
-        let outcome = self.learner.step(batch, rate, self.position.step)?;
-        if !outcome.loss.is_finite() {
-            let mut recordings: Vec<_> =
-                batch.recordings.iter().map(|i| self.cache.recording(*i).listed.name.clone()).collect();
-            recordings.sort();
-            recordings.dedup();
-            recordings.truncate(8);
-            let (epoch, step) = (self.position.epoch + 1, self.position.batch);
+        if valid == 0 {
+            self.position.partial.skipped_batches += 1;
+            if !apply {
+                return Ok(0.0);
+            }
+        }
+        let hyper = Hyperparameters {
+            learning_rate: self.rate(batches_per_epoch),
+            step: self.position.step + 1,
+            apply,
+            loss_scale: self.position.loss_scale.scale,
+        };
+        let draw = self.position.epoch as u64 * batches_per_epoch + self.position.batch;
+        let outcome = self.learner.step(batch, hyper, draw)?;
+        if !outcome.finite {
+            self.not_finite(batch, apply)?;
+        } else if apply {
+            self.position.step += 1;
+            self.position.loss_scale.update(true);
+        }
+        if outcome.loss.is_finite() {
+            self.position.partial.add(&outcome);
+        }
+        Ok(outcome.loss)
+    }
+
+    /// A loss or gradient that is infinite or undefined: float16's range was left, or something is wrong with the
+    /// windows.
+    fn not_finite(&mut self, batch: &Batch, apply: bool) -> Result<(), TrainError> {
+        let training = &self.config.training;
+        let half = training.precision == Precision::Fp16;
+        let scaled_out = half && self.position.loss_scale.scale < LossScale::SMALLEST;
+        let mut recordings: Vec<_> =
+            batch.recordings.iter().map(|i| self.cache.recording(*i).listed.name.clone()).collect();
+        recordings.sort();
+        recordings.dedup();
+        recordings.truncate(8);
+        let (epoch, step) = (self.position.epoch + 1, self.position.batch);
+        if training.on_nan == OnNan::Stop && (!half || scaled_out) {
             return Err(TrainError::NotFinite { epoch, step, recordings });
         }
-        self.position.partial.add(&outcome);
-        Ok(outcome.loss)
+        if apply {
+            self.position.partial.skipped_steps += 1;
+            self.position.loss_scale.update(false);
+        }
+        if training.on_nan == OnNan::Skip && !half {
+            let recordings = recordings.join(", ");
+            let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are of {recordings}");
+            self.listener.event(&Event::Warning(message));
+        }
+        Ok(())
     }
 
     fn end_epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {

@@ -4,9 +4,11 @@ use super::checkpoint::Partial;
 use super::error::TrainError;
 use crate::config::TrainingConfig;
 use crate::dataset::{Batch, Random};
-use crate::model::Dropout;
+use crate::model::{Dropout, Model};
 use crate::runtime::{Inputs, Library, Provider, Stepper};
-use crate::step::{OptimizerState, StepGraph, hyperparameters, results};
+use crate::step::{
+    BUFFERS, Hyperparameters, PARAMETERS, StateVector, StepGraph, hyperparameters, results, state_vectors,
+};
 
 /// What a batch gave.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -16,13 +18,17 @@ pub(super) struct Outcome {
     /// Over rows and joints, radians.
     pub(super) absolute: f64,
     pub(super) squared: f64,
+    /// Whether loss and gradient were finite, so that they counted.
+    pub(super) finite: bool,
 }
 
 impl Outcome {
     fn read(outputs: &[&[f32]]) -> Self {
         let sum = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum();
+        let loss = f64::from(outputs[results::LOSS][0]);
         Self {
-            loss: f64::from(outputs[results::LOSS][0]),
+            loss,
+            finite: loss.is_finite(),
             rows: f64::from(outputs[results::VALID_ROWS][0]),
             absolute: sum(outputs[results::ABSOLUTE]),
             squared: sum(outputs[results::SQUARED]),
@@ -63,57 +69,75 @@ fn floats(batch: &Batch) -> Vec<&[f32]> {
 /// The training step.
 pub(super) struct Learner {
     stepper: Stepper,
-    names: Vec<&'static str>,
+    vectors: Vec<StateVector>,
     seed: u64,
     dropout: bool,
 }
+
+/// State vectors by name.
+pub(super) type State = Vec<(String, Vec<f32>)>;
 
 impl Learner {
     pub(super) fn new(
         library: &Library,
         provider: Provider,
         graph: StepGraph,
+        model: &Model,
         config: &TrainingConfig,
     ) -> Result<Self, TrainError> {
         let dropout = !graph.spec.integers.is_empty();
-        let names = ["parameters"].iter().chain(OptimizerState::names(config.optimizer)).copied().collect();
+        let vectors = state_vectors(model, config);
         let stepper = Stepper::new(library, provider, &graph.onnx, graph.spec)?;
-        Ok(Self { stepper, names, seed: config.seed, dropout })
+        Ok(Self { stepper, vectors, seed: config.seed, dropout })
     }
 
-    /// One optimizer step; `step` counts from 1.
-    pub(super) fn step(&mut self, batch: &Batch, learning_rate: f64, step: u64) -> Result<Outcome, TrainError> {
+    /// One batch; `draw` numbers the batches of the whole training, for dropout.
+    pub(super) fn step(&mut self, batch: &Batch, hyper: Hyperparameters, draw: u64) -> Result<Outcome, TrainError> {
         const DROPOUT_STREAM: u64 = 0x6472_6f70;
-        let hyper = hyperparameters(learning_rate, step);
-        let mut random = Random::new(&[self.seed, DROPOUT_STREAM, step]);
+        let hyper = hyperparameters(hyper);
+        let mut random = Random::new(&[self.seed, DROPOUT_STREAM, draw]);
         let seeds: [i64; Dropout::SEEDS] = std::array::from_fn(|_| random.up_to(Dropout::MODULUS - 1) as i64);
         let mut inputs = Inputs { floats: floats(batch), integers: Vec::new() };
         inputs.floats.push(&hyper);
         if self.dropout {
             inputs.integers.push(&seeds);
         }
-        Ok(self.stepper.step(&inputs, Outcome::read)?)
+        Ok(self.stepper.step(&inputs, |outputs| {
+            let mut outcome = Outcome::read(outputs);
+            outcome.finite &= outputs.get(results::FINITE).is_none_or(|finite| finite[0] == 1.0);
+            outcome
+        })?)
     }
 
-    pub(super) fn set_parameters(&mut self, values: &[f32]) -> Result<(), TrainError> {
-        Ok(self.stepper.set_state(0, values)?)
-    }
-
-    pub(super) fn parameters(&self) -> Result<Vec<f32>, TrainError> {
-        Ok(self.stepper.state(0)?)
+    /// Sets every state vector to where training starts.
+    pub(super) fn initialize(&mut self, model: &Model) -> Result<(), TrainError> {
+        for (i, vector) in self.vectors.iter().enumerate() {
+            self.stepper.set_state(i, &vector.initial(model, self.seed))?;
+        }
+        Ok(())
     }
 
     /// State vectors by name.
-    pub(super) fn state(&self) -> Result<Vec<(String, Vec<f32>)>, TrainError> {
-        let vector = |(i, name): (usize, &&str)| Ok(((*name).to_owned(), self.stepper.state(i)?));
-        self.names.iter().enumerate().map(vector).collect()
+    pub(super) fn state(&self) -> Result<State, TrainError> {
+        let vector = |(i, vector): (usize, &StateVector)| Ok((vector.name.to_owned(), self.stepper.state(i)?));
+        self.vectors.iter().enumerate().map(vector).collect()
+    }
+
+    /// One state vector, if there is one of that name.
+    pub(super) fn vector(&self, name: &str) -> Result<Option<Vec<f32>>, TrainError> {
+        let i = self.vectors.iter().position(|vector| vector.name == name);
+        Ok(i.map(|i| self.stepper.state(i)).transpose()?)
     }
 
     /// Sets every state vector from a checkpoint's.
     pub(super) fn restore(&mut self, state: &[(String, Vec<f32>)]) -> Result<(), TrainError> {
-        for (i, name) in self.names.iter().enumerate() {
+        for (i, StateVector { name, elements }) in self.vectors.iter().enumerate() {
             let values = state.iter().find(|(other, _)| other == name).map(|(_, values)| values);
             let values = values.ok_or_else(|| TrainError::Usage(format!("the checkpoint holds no {name}")))?;
+            if values.len() != *elements {
+                let message = format!("the checkpoint's {name} has {} elements, expected {elements}", values.len());
+                return Err(TrainError::Usage(message));
+            }
             self.stepper.set_state(i, values)?;
         }
         Ok(())
@@ -123,15 +147,22 @@ impl Learner {
 /// The evaluation step.
 pub(super) struct Evaluator {
     stepper: Stepper,
+    vectors: Vec<String>,
 }
 
 impl Evaluator {
     pub(super) fn new(library: &Library, provider: Provider, graph: StepGraph) -> Result<Self, TrainError> {
-        Ok(Self { stepper: Stepper::new(library, provider, &graph.onnx, graph.spec)? })
+        let vectors = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
+        Ok(Self { stepper: Stepper::new(library, provider, &graph.onnx, graph.spec)?, vectors })
     }
 
-    pub(super) fn set_parameters(&mut self, values: &[f32]) -> Result<(), TrainError> {
-        Ok(self.stepper.set_state(0, values)?)
+    pub(super) fn set_weights(&mut self, parameters: &[f32], buffers: &[f32]) -> Result<(), TrainError> {
+        for (i, name) in self.vectors.iter().enumerate() {
+            let values = if name == BUFFERS { buffers } else { parameters };
+            debug_assert!(name == BUFFERS || name == PARAMETERS);
+            self.stepper.set_state(i, values)?;
+        }
+        Ok(())
     }
 
     /// The batch's sums, and its predictions to `predictions` where the graph gives them.

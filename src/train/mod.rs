@@ -7,6 +7,7 @@ mod events;
 mod export;
 mod fit;
 mod learner;
+mod passes;
 mod run;
 mod schedule;
 mod setup;

@@ -158,6 +158,11 @@ impl Normalization {
             angles: self.angle_units(),
             loss: config.training.loss_type,
             mae_weight: config.training.mae_weight,
+            joint_weights: config
+                .training
+                .joint_weights
+                .as_ref()
+                .map(|weights| weights.iter().map(|weight| *weight as f32).collect()),
         }
     }
 }

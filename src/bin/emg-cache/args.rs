@@ -107,7 +107,8 @@ pub(crate) struct StoreArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ConfigArgs {
-    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo
+    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
+    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose
     #[arg(long)]
     pub(crate) config: Option<String>,
     /// Override a key, e.g. --set data.window_size=1000

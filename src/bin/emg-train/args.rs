@@ -64,7 +64,8 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct FitArgs {
-    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo (with --resume: the run's)
+    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
+    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose (with --resume: the run's)
     #[arg(long)]
     pub(crate) config: Option<String>,
     /// Override a key, e.g. --set training.num_epochs=20

@@ -1,66 +1,56 @@
-//! Convolutions over one or two spatial axes, without dilation or groups; differentiable without padding.
+//! Convolutions over one or more spatial axes, and their transposes.
 
 use super::super::autodiff::Adjoints;
 use super::super::build::{attributes, ints};
-use super::super::core::{Graph, Node, Value};
+use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
+use super::geometry::Geometry;
 use super::{Operator, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Conv", conv, Some(conv_gradient)),
-    op("ConvTranspose", conv_transpose, None),
+    op("ConvTranspose", conv_transpose, Some(conv_transpose_gradient)),
     fused("Frames", frames, Some(expand_frames)),
 ];
 
-/// Attributes that only their default is supported of.
-fn check_plain(node: &Node, spatial: usize) -> Result<(), String> {
-    let ones = vec![1; spatial];
-    if node.ints("dilations", &ones) != ones || node.int("group", 1) != 1 {
-        return Err("dilations and groups are not supported".into());
-    }
-    Ok(())
-}
-
-/// Zeros around each spatial axis, both sides together.
-fn padding(node: &Node, spatial: usize) -> Vec<usize> {
-    let pads = node.ints("pads", &vec![0; 2 * spatial]);
-    (0..spatial).map(|i| (pads[i] + pads[spatial + i]) as usize).collect()
-}
-
-fn strides(node: &Node, spatial: usize) -> Vec<usize> {
-    node.ints("strides", &vec![1; spatial]).into_iter().map(|stride| stride as usize).collect()
+fn groups(node: &Node) -> Result<usize, String> {
+    usize::try_from(node.int("group", 1))
+        .ok()
+        .filter(|groups| *groups > 0)
+        .ok_or_else(|| "group must be positive".into())
 }
 
 fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (x, weight) = (ty(graph, node, 0)?.shape, ty(graph, node, 1)?.shape);
-    if x.len() != weight.len() || !(3..=4).contains(&x.len()) || x[1] != weight[1] {
-        return Err("expected x [batch, in, spatial..] and weight [out, in, kernel..] of one or two axes".into());
+    let (x, weight, groups) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, groups(node)?);
+    if x.rank() != weight.len() || x.rank() < 3 || x.shape[1] != weight[1] * groups || weight[0] % groups != 0 {
+        return Err("expected x [batch, in, spatial..] and weight [out, in / group, kernel..]".into());
     }
-    check_plain(node, x.len() - 2)?;
-    let mut shape = vec![x[0], weight[0]];
-    let padding = padding(node, x.len() - 2);
-    for (i, stride) in strides(node, x.len() - 2).into_iter().enumerate() {
-        let slack = (x[i + 2] + padding[i]).checked_sub(weight[i + 2]).ok_or("the kernel is longer than its input")?;
-        shape.push(slack / stride + 1);
-    }
-    Ok(vec![TensorType::f32(shape)])
+    let output = Geometry::new(node, &weight[2..])?.output(&x.shape[2..])?;
+    let shape: Vec<_> = [x.shape[0], weight[0]].into_iter().chain(output).collect();
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn output_padding(node: &Node, spatial: usize) -> Vec<usize> {
+    node.ints("output_padding", &vec![0; spatial]).into_iter().map(|size| size.clamp(0, 1 << 24) as usize).collect()
 }
 
 fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (x, weight) = (ty(graph, node, 0)?.shape, ty(graph, node, 1)?.shape);
-    if x.len() != weight.len() || x.len() < 3 || x[1] != weight[0] {
-        return Err("expected x [batch, in, spatial..] and weight [in, out, kernel..]".into());
+    let (x, weight, groups) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, groups(node)?);
+    if x.rank() != weight.len() || x.rank() < 3 || x.shape[1] != weight[0] || weight[0] % groups != 0 {
+        return Err("expected x [batch, in, spatial..] and weight [in, out / group, kernel..]".into());
     }
-    check_plain(node, x.len() - 2)?;
-    if padding(node, x.len() - 2).iter().any(|zeros| *zeros != 0) {
-        return Err("pads are not supported".into());
+    if node.attributes.contains_key("output_shape") {
+        return Err("output_shape is not supported: give pads and output_padding".into());
     }
-    let extra = node.ints("output_padding", &vec![0; x.len() - 2]);
-    let mut shape = vec![x[0], weight[1]];
-    for (i, stride) in strides(node, x.len() - 2).into_iter().enumerate() {
-        shape.push((x[i + 2] - 1) * stride + weight[i + 2] + extra[i] as usize);
+    let geometry = Geometry::new(node, &weight[2..])?;
+    let output = geometry.transposed_output(&x.shape[2..])?;
+    let extra = output_padding(node, output.len());
+    if extra.len() != output.len() {
+        return Err("output_padding must have a number for each spatial axis".into());
     }
-    Ok(vec![TensorType::f32(shape)])
+    let output = output.into_iter().zip(extra).map(|(size, extra)| size + extra);
+    let shape: Vec<_> = [x.shape[0], weight[1] * groups].into_iter().chain(output).collect();
+    Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
 /// Frames of x [n, rows, width]: frame i of `count` is rows [i advance, i advance + length), with zeros beyond the
@@ -104,63 +94,144 @@ fn conv_gradient(
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-    let (in_shape, out_shape) = (graph.shape(x).to_vec(), graph.shape(dy).to_vec());
-    let kernel = graph.shape(weight)[2..].to_vec();
-    let strides = strides(node, kernel.len());
-    if padding(node, kernel.len()).iter().any(|zeros| *zeros != 0) {
-        return Err("Conv: no gradient with pads".into());
-    }
-    if kernel[..kernel.len() - 1].iter().any(|taps| *taps != 1) {
-        return Err("Conv: gradients are known for kernels along the last axis only".into());
-    }
+    let geometry = Geometry::new(node, &graph.shape(weight)[2..])?;
+    let groups = groups(node)?;
     if wanted(x) {
-        let dx = if strides.iter().all(|stride| *stride == 1) {
-            input_gradient(graph, weight, dy, &kernel)
+        let mirrors = groups == 1 && geometry.is_plain() && geometry.strides.iter().all(|stride| *stride == 1);
+        let last = geometry.kernel.len() - 1;
+        let short = geometry.pads[..last].iter().all(|pads| *pads == (0, 0))
+            && geometry.pads[last].0.max(geometry.pads[last].1) < geometry.kernel[last];
+        let dx = if mirrors && short {
+            mirrored(graph, weight, dy, &geometry)
         } else {
-            // Input that no window reached, because the stride left a rest.
-            let rest = (0..kernel.len()).map(|i| in_shape[i + 2] - ((out_shape[i + 2] - 1) * strides[i] + kernel[i]));
-            let attributes = attributes([
-                ("kernel_shape", ints(kernel.iter().copied())),
-                ("strides", ints(strides.iter().copied())),
-                ("output_padding", ints(rest)),
-            ]);
-            graph.apply1("ConvTranspose", &[dy, weight], attributes)
+            transposed(graph, x, weight, dy, &geometry, groups)
         };
         adjoints.add(x, dx);
     }
     if wanted(weight) {
-        let gradient = weight_gradient(graph, x, dy, &kernel, &strides);
+        let gradient = weight_gradient(graph, x, dy, &geometry, groups);
         adjoints.add(weight, gradient);
     }
-    if let Some(bias) = node.inputs.get(2).copied().flatten().filter(|bias| wanted(*bias)) {
-        let axes: Vec<_> = (0..out_shape.len()).filter(|i| *i != 1).collect();
-        let gradient = graph.reduce_sum(dy, &axes, false);
+    bias_gradient(graph, node, dy, wanted, adjoints);
+    Ok(())
+}
+
+fn bias_gradient(graph: &mut Graph, node: &Node, dy: Value, wanted: &dyn Fn(Value) -> bool, adjoints: &mut Adjoints) {
+    if let Some(bias) = node.optional(2).filter(|bias| wanted(*bias)) {
+        let gradient = graph.channel_sums(dy);
         adjoints.add(bias, gradient);
     }
+}
+
+/// The transpose of a convolution is a convolution with the same weight, and the other way round.
+fn conv_transpose_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: &dyn Fn(Value) -> bool,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
+    let geometry = Geometry::new(node, &graph.shape(weight)[2..])?;
+    let groups = groups(node)?;
+    if wanted(x) {
+        let mut attributes = geometry.attributes();
+        attributes.insert("group".into(), Attribute::Int(groups as i64));
+        let dx = graph.apply1("Conv", &[dy, weight], attributes);
+        adjoints.add(x, dx);
+    }
+    if wanted(weight) {
+        let gradient = weight_gradient(graph, dy, x, &geometry, groups);
+        adjoints.add(weight, gradient);
+    }
+    bias_gradient(graph, node, dy, wanted, adjoints);
     Ok(())
+}
+
+/// dx of a convolution by ConvTranspose.
+fn transposed(graph: &mut Graph, x: Value, weight: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
+    let reached = geometry.transposed_output(&graph.shape(dy)[2..]).expect("checked by inference");
+    // Input that no window reached, because the stride left a rest.
+    let rest: Vec<_> = graph.shape(x)[2..].iter().zip(reached).map(|(size, reached)| size - reached).collect();
+    let mut attributes = geometry.attributes();
+    attributes.insert("output_padding".into(), ints(rest));
+    attributes.insert("group".into(), Attribute::Int(groups as i64));
+    graph.apply1("ConvTranspose", &[dy, weight], attributes)
 }
 
 /// dx of a convolution with stride 1: dy with zeros at both ends, convolved with the weight back to front. On the
 /// CPU this takes half the time of ConvTranspose, which adds up its overlapping columns on one thread.
-fn input_gradient(graph: &mut Graph, weight: Value, dy: Value, kernel: &[usize]) -> Value {
+fn mirrored(graph: &mut Graph, weight: Value, dy: Value, geometry: &Geometry) -> Value {
+    let kernel = &geometry.kernel;
     let shape = graph.shape(weight).to_vec();
     let (out_channels, in_channels, spatial) = (shape[0], shape[1], kernel.len());
     let taps = kernel[spatial - 1];
     let mirror = (0..taps * taps).map(|i| f32::from(u8::from(i / taps + i % taps + 1 == taps))).collect();
     let mirror = graph.f32([taps, taps], mirror);
+    let mirror = graph.cast(mirror, graph.dtype(weight));
     let by_tap = graph.reshape(weight, &[out_channels, in_channels, taps]);
     let turned = graph.transpose(by_tap, &[1, 0, 2]);
     let mirrored = graph.matmul(turned, mirror);
     let shape: Vec<_> = [in_channels, out_channels].into_iter().chain(kernel.iter().copied()).collect();
     let mirrored = graph.reshape(mirrored, &shape);
     let mut pads = vec![0; 2 * spatial];
-    (pads[spatial - 1], pads[2 * spatial - 1]) = (taps - 1, taps - 1);
+    let (before, after) = geometry.pads[spatial - 1];
+    (pads[spatial - 1], pads[2 * spatial - 1]) = (taps - 1 - before, taps - 1 - after);
     let attributes = attributes([("kernel_shape", ints(kernel.iter().copied())), ("pads", ints(pads))]);
     graph.apply1("Conv", &[dy, mirrored], attributes)
 }
 
 /// Convolutions with fewer output channels make matrices too narrow for a product to run at full speed.
 const FEW_CHANNELS: usize = 32;
+
+/// dW of a convolution of x with the gradient dy of its output.
+fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
+    let x = geometry.pad(graph, x, 2, 0.0);
+    if groups > 1 {
+        grouped_weight_gradient(graph, x, dy, &geometry.unpadded(), groups)
+    } else if geometry.is_plain() {
+        blocked_weight_gradient(graph, x, dy, &geometry.kernel, &geometry.strides)
+    } else {
+        dense_weight_gradient(graph, x, dy, &geometry.unpadded())
+    }
+}
+
+/// For each group, one product of [out, batch x positions] and [batch x positions, in x taps].
+fn grouped_weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
+    let (batch, inputs, outputs) = (graph.shape(dy)[0], graph.shape(x)[1] / groups, graph.shape(dy)[1] / groups);
+    let spatial = graph.shape(dy)[2..].to_vec();
+    let (positions, taps) = (spatial.iter().product::<usize>(), geometry.taps());
+    let slices = geometry.slices(graph, x, 2, &spatial);
+    let slices: Vec<_> =
+        slices.into_iter().map(|slice| graph.reshape(slice, &[batch, groups, inputs, 1, positions])).collect();
+    let under = graph.concat(&slices, 3);
+    let under = graph.transpose(under, &[1, 0, 4, 2, 3]);
+    let under = graph.reshape(under, &[groups, batch * positions, inputs * taps]);
+    let dy = graph.reshape(dy, &[batch, groups, outputs, positions]);
+    let dy = graph.transpose(dy, &[1, 2, 0, 3]);
+    let dy = graph.reshape(dy, &[groups, outputs, batch * positions]);
+    let gradient = graph.matmul(dy, under);
+    let shape: Vec<_> = [groups * outputs, inputs].into_iter().chain(geometry.kernel.iter().copied()).collect();
+    graph.reshape(gradient, &shape)
+}
+
+/// One product of [batch x positions, out] transposed and [batch x positions, taps x in], channels last.
+fn dense_weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry) -> Value {
+    let (inputs, outputs) = (graph.shape(x)[1], graph.shape(dy)[1]);
+    let spatial = graph.shape(dy)[2..].to_vec();
+    let rows = graph.shape(dy)[0] * spatial.iter().product::<usize>();
+    let last: Vec<_> = std::iter::once(0).chain(2..spatial.len() + 2).chain([1]).collect();
+    let (x, dy) = (graph.transpose(x, &last), graph.transpose(dy, &last));
+    let slices = geometry.slices(graph, x, 1, &spatial);
+    let under = graph.concat(&slices, spatial.len() + 1);
+    let under = graph.reshape(under, &[rows, geometry.taps() * inputs]);
+    let dy = graph.reshape(dy, &[rows, outputs]);
+    let gradient = graph.gemm(dy, under, None, true, false);
+    let gradient = graph.reshape(gradient, &[outputs, geometry.taps(), inputs]);
+    let gradient = graph.transpose(gradient, &[0, 2, 1]);
+    let shape: Vec<_> = [outputs, inputs].into_iter().chain(geometry.kernel.iter().copied()).collect();
+    graph.reshape(gradient, &shape)
+}
 
 /// dW[o, i, k] = sum over batch and time of dy[t, o] x[stride t + k, i], as one matrix product over blocks of time.
 ///
@@ -169,11 +240,10 @@ const FEW_CHANNELS: usize = 32;
 /// dW[o, i, k] is the sum of its diagonals m - l = k. L = 1 is im2col. A larger L does (L + K - 1) / K times the
 /// work, but copies each input 1 + (K - 1) / L times instead of K times, and where there are few channels its
 /// products are large enough to run at full speed. A stride is first folded into the channels.
-fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usize], strides: &[usize]) -> Value {
+fn blocked_weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usize], strides: &[usize]) -> Value {
     let (in_channels, out_channels) = (graph.shape(x)[1], graph.shape(dy)[1]);
     let along = kernel.len() + 1;
     let (taps, stride) = (kernel[along - 2], strides[along - 2]);
-    assert!(kernel[..along - 2].iter().all(|k| *k == 1), "kernels extend along the last axis only");
     let channels_last: Vec<_> = std::iter::once(0).chain(2..=along).chain([1]).collect();
     let (x, dy) = (graph.transpose(x, &channels_last), graph.transpose(dy, &channels_last));
     let others = graph.shape(dy)[..along - 1].iter().product::<usize>();

@@ -14,7 +14,7 @@ fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
         Ok(if node.int(transposed, 0) != 0 { [shape[1], shape[0]] } else { shape })
     };
     if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 {
-        return Err("alpha and beta other than 1 are not supported".into());
+        return Err("alpha and beta must be written as products".into());
     }
     let ([m, k], [l, n]) = (matrix(0, "transA")?, matrix(1, "transB")?);
     if k != l {
@@ -25,7 +25,7 @@ fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     {
         return Err(format!("{c} does not broadcast to [{m}, {n}]"));
     }
-    Ok(vec![TensorType::f32([m, n])])
+    Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, [m, n])])
 }
 
 fn gemm_gradient(
@@ -69,9 +69,9 @@ fn gemm_gradient(
 }
 
 fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (a, b) = (ty(graph, node, 0)?.shape, ty(graph, node, 1)?.shape);
+    let (TensorType { dtype, shape: a }, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape);
     if a.len() < 2 || b.len() < 2 {
-        return Err("vectors are not supported".into());
+        return Err("a vector must be written as a matrix".into());
     }
     let (batch_a, matrix_a) = a.split_at(a.len() - 2);
     let (batch_b, matrix_b) = b.split_at(b.len() - 2);
@@ -80,7 +80,7 @@ fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     }
     let mut shape = broadcast(batch_a, batch_b)?;
     shape.extend([matrix_a[0], matrix_b[1]]);
-    Ok(vec![TensorType::f32(shape)])
+    Ok(vec![TensorType::new(dtype, shape)])
 }
 
 fn swap_last(graph: &mut Graph, x: Value) -> Value {

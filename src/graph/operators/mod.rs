@@ -1,13 +1,20 @@
 //! The operators this project knows: one family to a file, with shape inference, gradient and tests side by side.
 //! Sources: the ONNX operator specification (opset 18 forms) for shapes; PyTorch for what gradients must equal.
 
+mod cell;
 mod conv;
 mod elementwise;
+mod geometry;
+mod index;
 mod matmul;
 mod norm;
+mod pool;
 mod reduce;
 mod shape;
+mod softmax;
 
+pub(super) use cell::expand_cells;
+pub(super) use geometry::resolve_auto_pad;
 pub(crate) use shape::as_batch_transpose;
 
 use super::autodiff::Adjoints;
@@ -50,8 +57,23 @@ const fn fused(name: &'static str, infer: Infer, expand: Option<Expand>) -> Oper
 }
 
 /// All operators, by family.
-static TABLE: &[&[Operator]] =
-    &[elementwise::OPERATORS, matmul::OPERATORS, conv::OPERATORS, norm::OPERATORS, reduce::OPERATORS, shape::OPERATORS];
+static TABLE: &[&[Operator]] = &[
+    elementwise::OPERATORS,
+    matmul::OPERATORS,
+    conv::OPERATORS,
+    norm::OPERATORS,
+    reduce::OPERATORS,
+    shape::OPERATORS,
+    cell::OPERATORS,
+    index::OPERATORS,
+    pool::OPERATORS,
+    softmax::OPERATORS,
+];
+
+/// Names of all operators with a gradient of their own.
+pub fn differentiable() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().copied().flatten().filter(|operator| operator.gradient.is_some()).map(|operator| operator.name)
+}
 
 /// The operator of that name.
 pub fn find(name: &str) -> Option<&'static Operator> {

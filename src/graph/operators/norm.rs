@@ -1,12 +1,20 @@
-//! Layer normalization over the last axis.
+//! Layer normalization over the last axis, and batch normalization over all but the channels.
 
 use super::super::autodiff::Adjoints;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, fused, op, ty};
+use super::{FUSED_DOMAIN, Operator, axis, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("LayerNormalization", layer_norm, Some(layer_norm_gradient)),
+    Operator {
+        name: "BatchNorm",
+        domain: FUSED_DOMAIN,
+        infer: batch_norm,
+        gradient: Some(batch_norm_gradient),
+        expand: Some(expand_batch_norm),
+    },
+    fused("BatchNormGradient", gradient_types, Some(expand_batch_norm_gradient)),
     fused("LayerNorm", layer_norm, None),
     fused("LayerNormGradient", gradient_types, Some(expand_gradient)),
 ];
@@ -100,4 +108,81 @@ fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let difference = graph.sub(across, along);
     let dx = graph.add(difference, offset);
     vec![graph.reshape(dx, &shape), dscale, dbias]
+}
+
+/// Inputs: x [batch, channels, ..], scale and bias [channels]. Outputs: y, mean and variance (divisor n) [channels].
+fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, scale, bias) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
+    let channels = x.shape.get(1).copied().ok_or_else(|| format!("{x} has no channels"))?;
+    if scale.shape != [channels] || bias.shape != [channels] {
+        return Err(format!("scale and bias must have {channels} elements"));
+    }
+    Ok(vec![x, scale.clone(), scale])
+}
+
+fn batch_norm_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: &dyn Fn(Value) -> bool,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    if grads[1].is_some() || grads[2].is_some() {
+        return Err("BatchNormalization: no gradient through its statistics".into());
+    }
+    let dy = grads[0].expect("the first output was reached");
+    let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
+    let gradients = graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
+    for (i, gradient) in gradients.into_iter().enumerate() {
+        if wanted(node.input(i)) {
+            adjoints.add(node.input(i), gradient);
+        }
+    }
+    Ok(())
+}
+
+/// (x - mean) / deviation, and the deviation to broadcast against x.
+fn normalized(graph: &mut Graph, x: Value, mean: Value, variance: Value, node: &Node) -> (Value, Value) {
+    let rank = graph.shape(x).len();
+    let epsilon = graph.scalar_like(variance, node.float("epsilon", 1e-5));
+    let raised = graph.add(variance, epsilon);
+    let deviation = graph.sqrt(raised);
+    let (mean, deviation) = (graph.per_channel(mean, rank), graph.per_channel(deviation, rank));
+    let centred = graph.sub(x, mean);
+    (graph.div(centred, deviation), deviation)
+}
+
+fn expand_batch_norm(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let [x, scale, bias] = std::array::from_fn(|i| node.input(i));
+    let shape = graph.shape(x).to_vec();
+    let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);
+    let sums = graph.channel_sums(x);
+    let mean = graph.div(sums, count);
+    let broadcast = graph.per_channel(mean, shape.len());
+    let centred = graph.sub(x, broadcast);
+    let square = graph.mul(centred, centred);
+    let sums = graph.channel_sums(square);
+    let variance = graph.div(sums, count);
+    let (normal, _) = normalized(graph, x, mean, variance, node);
+    let (scale, bias) = (graph.per_channel(scale, shape.len()), graph.per_channel(bias, shape.len()));
+    let scaled = graph.mul(normal, scale);
+    vec![graph.add(scaled, bias), mean, variance]
+}
+
+/// With n elements a channel: dbias = sum(dy), dscale = sum(dy xhat), dx = scale / std (dy - dbias / n - xhat dscale / n).
+fn expand_batch_norm_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let [dy, x, scale, mean, variance] = std::array::from_fn(|i| node.input(i));
+    let shape = graph.shape(x).to_vec();
+    let (normal, deviation) = normalized(graph, x, mean, variance, node);
+    let product = graph.mul(dy, normal);
+    let (dbias, dscale) = (graph.channel_sums(dy), graph.channel_sums(product));
+    let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);
+    let (level, slope) = (graph.div(dbias, count), graph.div(dscale, count));
+    let (level, slope) = (graph.per_channel(level, shape.len()), graph.per_channel(slope, shape.len()));
+    let along = graph.mul(normal, slope);
+    let rest = graph.sub(dy, level);
+    let rest = graph.sub(rest, along);
+    let scale = graph.per_channel(scale, shape.len());
+    let factor = graph.div(scale, deviation);
+    vec![graph.mul(rest, factor), dscale, dbias]
 }

@@ -1,12 +1,16 @@
-//! Sums and means over axes.
+//! Sums, means and extremes over axes.
 
 use super::super::autodiff::Adjoints;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::{Operator, axis, constant_ints, op, ty};
 
-pub(super) static OPERATORS: &[Operator] =
-    &[op("ReduceSum", reduce, Some(sum_gradient)), op("ReduceMean", reduce, Some(mean_gradient))];
+pub(super) static OPERATORS: &[Operator] = &[
+    op("ReduceMax", reduce, Some(extreme_gradient)),
+    op("ReduceMean", reduce, Some(mean_gradient)),
+    op("ReduceMin", reduce, Some(extreme_gradient)),
+    op("ReduceSum", reduce, Some(sum_gradient)),
+];
 
 fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, String> {
     let rank = ty(graph, node, 0)?.rank();
@@ -25,12 +29,11 @@ fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
-/// dy with the reduced axes back as 1, so that it broadcasts against x; and how many elements each sum had.
-fn restore(graph: &mut Graph, node: &Node, dy: Value) -> Result<(Value, usize), String> {
+/// `y`, of the node's output, with the reduced axes back as 1, so that it broadcasts against x.
+fn restore(graph: &mut Graph, node: &Node, y: Value) -> Result<Value, String> {
     let (axes, shape) = (axes(graph, node)?, graph.shape(node.input(0)).to_vec());
-    let count = axes.iter().map(|i| shape[*i]).product();
     let kept: Vec<_> = shape.iter().enumerate().map(|(i, dim)| if axes.contains(&i) { 1 } else { *dim }).collect();
-    Ok((graph.reshape(dy, &kept), count))
+    Ok(graph.reshape(y, &kept))
 }
 
 fn sum_gradient(
@@ -40,7 +43,7 @@ fn sum_gradient(
     _: &dyn Fn(Value) -> bool,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
-    let (restored, _) = restore(graph, node, grads[0].expect("the only output was reached"))?;
+    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
     let shape = graph.shape(node.input(0)).to_vec();
     let gradient = graph.expand(restored, &shape);
     adjoints.add(node.input(0), gradient);
@@ -54,11 +57,32 @@ fn mean_gradient(
     _: &dyn Fn(Value) -> bool,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
-    let (restored, count) = restore(graph, node, grads[0].expect("the only output was reached"))?;
-    let count = graph.scalar(count as f32);
-    let share = graph.div(restored, count);
+    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
     let shape = graph.shape(node.input(0)).to_vec();
+    let count = shape.iter().product::<usize>() / graph.ty(node.outputs[0]).elements().max(1);
+    let count = graph.scalar_like(restored, count as f32);
+    let share = graph.div(restored, count);
     let gradient = graph.expand(share, &shape);
     adjoints.add(node.input(0), gradient);
+    Ok(())
+}
+
+/// Elements that are equally extreme share the gradient, as in PyTorch's `amax` and `amin`.
+fn extreme_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: &dyn Fn(Value) -> bool,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let (x, axes) = (node.input(0), axes(graph, node)?);
+    let extreme = restore(graph, node, node.outputs[0])?;
+    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
+    let hit = graph.equal(x, extreme);
+    let hit = graph.cast(hit, graph.dtype(x));
+    let count = graph.reduce_sum(hit, &axes, true);
+    let share = graph.div(restored, count);
+    let gradient = graph.mul(hit, share);
+    adjoints.add(x, gradient);
     Ok(())
 }

@@ -161,8 +161,8 @@ fn split_gradient(
 }
 
 fn zeros_like(graph: &mut Graph, value: Value) -> Value {
-    let (zero, shape) = (graph.scalar(0.0), graph.shape(value).to_vec());
-    graph.expand(zero, &shape)
+    let shape = graph.shape(value).to_vec();
+    graph.zeros(value, &shape)
 }
 
 /// (start, end, step) for each axis.
@@ -200,26 +200,13 @@ fn slice_gradient(
     let mut gradient = grads[0].expect("the only output was reached");
     for (along, (start, _, step)) in ranges(graph, node)?.into_iter().enumerate() {
         if step > 1 {
-            gradient = spread(graph, gradient, along, step);
+            gradient = graph.spread(gradient, along, step);
         }
         let after = shape[along] - start - graph.shape(gradient)[along];
         gradient = graph.pad(gradient, along, start, after);
     }
     adjoints.add(node.input(0), gradient);
     Ok(())
-}
-
-/// Puts step - 1 zeros between neighbours along an axis.
-fn spread(graph: &mut Graph, x: Value, along: usize, step: usize) -> Value {
-    let shape = graph.shape(x).to_vec();
-    let mut apart = shape.clone();
-    apart.insert(along + 1, 1);
-    let apart = graph.reshape(x, &apart);
-    let padded = graph.pad(apart, along + 1, 0, step - 1);
-    let mut joined = shape.clone();
-    joined[along] *= step;
-    let joined = graph.reshape(padded, &joined);
-    graph.slice(joined, along, 0, (shape[along] - 1) * step + 1)
 }
 
 fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, String> {

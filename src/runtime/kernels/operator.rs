@@ -8,7 +8,7 @@ use ort::operator::{
 };
 use ort::value::{Shape, TensorElementType, ValueType};
 
-use super::{elementwise, frames, layer_norm, transpose};
+use super::{batch_norm, elementwise, frames, layer_norm, lstm, transpose};
 use crate::graph::FUSED_DOMAIN;
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
@@ -98,6 +98,28 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
             outputs: 1,
             shapes: transpose::shapes,
             compute: transpose::batch_transpose,
+        },
+        Fused {
+            name: "BatchNorm",
+            inputs: 3,
+            outputs: 3,
+            shapes: batch_norm::forward_shapes,
+            compute: batch_norm::forward,
+        },
+        Fused {
+            name: "BatchNormGradient",
+            inputs: 5,
+            outputs: 3,
+            shapes: batch_norm::gradient_shapes,
+            compute: batch_norm::gradient,
+        },
+        Fused { name: "LstmCell", inputs: 2, outputs: 5, shapes: lstm::shapes, compute: lstm::forward },
+        Fused {
+            name: "LstmCellGradient",
+            inputs: 6,
+            outputs: 2,
+            shapes: lstm::gradient_shapes,
+            compute: lstm::gradient,
         },
         Fused { name: "Frames", inputs: 1, outputs: 1, shapes: frames::shapes, compute: frames::frames },
     ];

@@ -1,0 +1,150 @@
+//! The cell of a long short-term memory (Hochreiter and Schmidhuber 1997) at one time step, without its products:
+//! those belong to the layer, whose weights' gradients are pooled over time.
+
+use std::collections::HashMap;
+
+use super::super::autodiff::Adjoints;
+use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::tensor::TensorType;
+use super::{FUSED_DOMAIN, Operator, fused, ty};
+
+pub(super) static OPERATORS: &[Operator] = &[
+    Operator {
+        name: "LstmCell",
+        domain: FUSED_DOMAIN,
+        infer: cell,
+        gradient: Some(cell_gradient),
+        expand: Some(expand_cell),
+    },
+    fused("LstmCellGradient", gradient_types, None),
+];
+
+/// Inputs: the gates [batch, 4 hidden] before their activations, in the order input, forget, output, candidate; the
+/// cell state before [batch, hidden]. Outputs: hidden state, cell state, the three sigmoids [batch, 3 hidden], the
+/// candidate's tanh, and the tanh of the cell state.
+fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (gates, before) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
+    let [batch, hidden] = before.shape[..] else { return Err(format!("{before} is not [batch, hidden]")) };
+    if gates != TensorType::new(before.dtype, [batch, 4 * hidden]) {
+        return Err(format!("gates {gates} do not fit the state {before}"));
+    }
+    let sigmoids = TensorType::new(before.dtype, [batch, 3 * hidden]);
+    Ok(vec![before.clone(), before.clone(), sigmoids, before.clone(), before])
+}
+
+/// Inputs: dh, dc, then sigmoids, candidate, tanh of the cell state, and the cell state before. Outputs: gradients of
+/// the gates and of the cell state before.
+fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let state = ty(graph, node, 0)?;
+    let [batch, hidden] = state.shape[..] else { return Err(format!("{state} is not [batch, hidden]")) };
+    Ok(vec![TensorType::new(state.dtype, [batch, 4 * hidden]), state])
+}
+
+fn cell_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    wanted: &dyn Fn(Value) -> bool,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let zeros = |graph: &mut Graph| {
+        let shape = graph.shape(node.outputs[0]).to_vec();
+        graph.zeros(node.outputs[0], &shape)
+    };
+    let [dh, dc] = [grads[0], grads[1]].map(|gradient| gradient.unwrap_or_else(|| zeros(graph)));
+    let [_, _, sigmoids, candidate, squashed] = node.outputs[..] else { unreachable!("a cell has five outputs") };
+    let inputs = [dh, dc, sigmoids, candidate, squashed, node.input(1)];
+    let gradients = graph.apply("LstmCellGradient", &inputs, Attributes::new());
+    for (i, gradient) in gradients.into_iter().enumerate() {
+        if wanted(node.input(i)) {
+            adjoints.add(node.input(i), gradient);
+        }
+    }
+    Ok(())
+}
+
+fn expand_cell(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (gates, before) = (node.input(0), node.input(1));
+    let hidden = graph.shape(before)[1];
+    let parts = graph.split(gates, 1, &[3 * hidden, hidden]);
+    let (sigmoids, candidate) = (graph.sigmoid(parts[0]), graph.tanh(parts[1]));
+    let [input, forget, output] = gates_of(graph, sigmoids);
+    let (new, kept) = (graph.mul(input, candidate), graph.mul(forget, before));
+    let cell = graph.add(kept, new);
+    let squashed = graph.tanh(cell);
+    vec![graph.mul(output, squashed), cell, sigmoids, candidate, squashed]
+}
+
+fn gates_of(graph: &mut Graph, sigmoids: Value) -> [Value; 3] {
+    let hidden = graph.shape(sigmoids)[1] / 3;
+    graph.split(sigmoids, 1, &[hidden; 3]).try_into().expect("three gates")
+}
+
+/// What a cell's gradient needs of its forward pass.
+#[derive(Clone, Copy)]
+struct Slopes {
+    /// d hidden / d cell.
+    cell: Value,
+    /// d cell / d gates, but d hidden / d output gate [batch, 4 hidden].
+    gates: Value,
+}
+
+/// Writes cells and their gradients as standard operators. What gradients need of the forward pass is computed for
+/// all cells of one size at once, which are many steps and layers: some kernels instead of a dozen for each cell.
+pub(in super::super) fn expand_cells(graph: &mut Graph) {
+    let is_gradient = |node: &&Node| node.operator.name == "LstmCellGradient";
+    let mut alike: HashMap<TensorType, Vec<[Value; 4]>> = HashMap::new();
+    for node in graph.nodes().iter().filter(is_gradient) {
+        let forward = [2, 3, 4, 5].map(|i| node.input(i));
+        alike.entry(graph.ty(node.outputs[1]).clone()).or_default().push(forward);
+    }
+    let mut slopes: HashMap<Value, Slopes> = HashMap::new();
+    graph.rewrite(|graph, node, moved| {
+        match node.operator.name {
+            "LstmCell" => return Some(expand_cell(graph, node)),
+            "LstmCellGradient" => {}
+            _ => return None,
+        }
+        // The first gradient comes after the whole forward pass.
+        if let Some(cells) = alike.remove(graph.ty(node.outputs[1])) {
+            let now = |value: Value| moved.get(&value).copied().unwrap_or(value);
+            let cells: Vec<_> = cells.into_iter().map(|cell| cell.map(now)).collect();
+            let found = all_slopes(graph, &cells);
+            slopes.extend(cells.iter().map(|cell| cell[0]).zip(found));
+        }
+        let (dh, dc, sigmoids) = (node.input(0), node.input(1), node.input(2));
+        let Slopes { cell, gates } = slopes[&sigmoids];
+        let through = graph.mul(dh, cell);
+        let dcell = graph.add(dc, through);
+        let drivers = graph.concat(&[dcell, dcell, dh, dcell], 1);
+        let dgates = graph.mul(drivers, gates);
+        let [_, forget, _] = gates_of(graph, sigmoids);
+        Some(vec![dgates, graph.mul(dcell, forget)])
+    });
+}
+
+fn all_slopes(graph: &mut Graph, cells: &[[Value; 4]]) -> Vec<Slopes> {
+    let [batch, hidden] = graph.shape(cells[0][1])[..] else { unreachable!("checked by inference") };
+    let column = |i: usize| cells.iter().map(|cell| cell[i]).collect::<Vec<_>>();
+    let [sigmoids, candidate, squashed, before] = [0, 1, 2, 3].map(|i| graph.concat(&column(i), 0));
+    let one = graph.scalar_like(sigmoids, 1.0);
+    let complement = |graph: &mut Graph, x: Value| graph.sub(one, x);
+    let one_less_square = |graph: &mut Graph, x: Value| {
+        let square = graph.mul(x, x);
+        graph.sub(one, square)
+    };
+    let [input, _, output] = gates_of(graph, sigmoids);
+    let rest = complement(graph, sigmoids);
+    let sigmoid_slope = graph.mul(sigmoids, rest);
+    let factors = graph.concat(&[candidate, before, squashed], 1);
+    let of_sigmoids = graph.mul(sigmoid_slope, factors);
+    let tanh_slope = one_less_square(graph, candidate);
+    let of_candidate = graph.mul(input, tanh_slope);
+    let gates = graph.concat(&[of_sigmoids, of_candidate], 1);
+    let tanh_slope = one_less_square(graph, squashed);
+    let cell = graph.mul(output, tanh_slope);
+    debug_assert_eq!(graph.shape(gates)[1], 4 * hidden);
+    let sizes = vec![batch; cells.len()];
+    let (gates, cell) = (graph.split(gates, 0, &sizes), graph.split(cell, 0, &sizes));
+    gates.into_iter().zip(cell).map(|(gates, cell)| Slopes { cell, gates }).collect()
+}

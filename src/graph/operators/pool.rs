@@ -1,0 +1,105 @@
+//! Max pooling.
+
+use super::super::autodiff::Adjoints;
+use super::super::core::{Graph, Node, Value};
+use super::super::tensor::TensorType;
+use super::geometry::Geometry;
+use super::{Operator, op, ty};
+
+pub(super) static OPERATORS: &[Operator] = &[op("MaxPool", max_pool, Some(max_pool_gradient))];
+
+fn geometry(node: &Node) -> Result<Geometry, String> {
+    let kernel = node.ints("kernel_shape", &[]);
+    let kernel: Option<Vec<_>> = kernel.into_iter().map(|size| usize::try_from(size).ok()).collect();
+    let kernel = kernel.filter(|kernel| !kernel.is_empty()).ok_or("kernel_shape must be positive numbers")?;
+    Geometry::new(node, &kernel)
+}
+
+fn max_pool(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, geometry) = (ty(graph, node, 0)?, geometry(node)?);
+    if x.rank() != geometry.kernel.len() + 2 {
+        return Err(format!("{x} is not [batch, channels, spatial..]"));
+    }
+    let output = geometry.output(&x.shape[2..])?;
+    Ok(vec![TensorType::new(x.dtype, [&x.shape[..2], &output].concat())])
+}
+
+/// Each window's gradient goes to its first greatest element, as in PyTorch.
+fn max_pool_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: &dyn Fn(Value) -> bool,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let (x, y, dy) = (node.input(0), node.outputs[0], grads[0].expect("the only output was reached"));
+    let geometry = geometry(node)?;
+    let (shape, output) = (graph.shape(x).to_vec(), graph.shape(y)[2..].to_vec());
+    let padded = geometry.pad(graph, x, 2, f32::MIN);
+    let windows = geometry.unpadded();
+
+    // [.., taps]: where each window's elements equal its greatest, and of those the first.
+    let slices = windows.slices(graph, padded, 2, &output);
+    let column = [graph.shape(y), &[1]].concat();
+    let slices: Vec<_> = slices.into_iter().map(|slice| graph.reshape(slice, &column)).collect();
+    let elements = graph.concat(&slices, column.len() - 1);
+    let (greatest, dy) = (graph.reshape(y, &column), graph.reshape(dy, &column));
+    let hit = graph.equal(elements, greatest);
+    let hit = graph.cast(hit, graph.dtype(x));
+    let first = first_of_each_row(graph, hit, windows.taps());
+    let parts = graph.mul(first, dy);
+
+    let padded = graph.shape(padded).to_vec();
+    let dx = overlap_add(graph, &windows, parts, &padded);
+    let dx = crop(graph, &geometry, dx, &shape);
+    adjoints.add(x, dx);
+    Ok(())
+}
+
+/// Of the ones along the last axis, of length `taps`, only the first.
+fn first_of_each_row(graph: &mut Graph, hit: Value, taps: usize) -> Value {
+    let earlier: Vec<_> = (0..taps * taps).map(|i| f32::from(u8::from(i / taps < i % taps))).collect();
+    let earlier = graph.f32([taps, taps], earlier);
+    let earlier = graph.cast(earlier, graph.dtype(hit));
+    let before = graph.matmul(hit, earlier);
+    let zero = graph.scalar_like(before, 0.0);
+    let some_before = graph.greater(before, zero);
+    graph.select(some_before, zero, hit)
+}
+
+/// Puts `parts` [batch, channels, windows.., taps] where the taps lie, summing where windows overlap.
+fn overlap_add(graph: &mut Graph, windows: &Geometry, parts: Value, padded: &[usize]) -> Value {
+    let output = graph.shape(parts)[2..padded.len()].to_vec();
+    let axes = output.len();
+    if windows.strides == windows.kernel && windows.dilations.iter().all(|d| *d == 1) {
+        // Windows side by side: taps only have to be woven in.
+        let split = [&padded[..2], &output, &windows.kernel].concat();
+        let parts = graph.reshape(parts, &split);
+        let woven: Vec<_> = [0, 1].into_iter().chain((0..axes).flat_map(|i| [2 + i, 2 + axes + i])).collect();
+        let parts = graph.transpose(parts, &woven);
+        let covered: Vec<_> = output.iter().zip(&windows.kernel).map(|(n, k)| n * k).collect();
+        let joined = graph.reshape(parts, &[&padded[..2], &covered].concat());
+        return (0..axes).fold(joined, |x, i| graph.pad(x, 2 + i, 0, padded[2 + i] - covered[i]));
+    }
+    let taps = graph.split(parts, axes + 2, &vec![1; windows.taps()]);
+    let placed = taps.into_iter().zip(windows.positions()).map(|(part, tap)| {
+        let part = graph.reshape(part, &[&padded[..2], &output].concat());
+        tap.iter().enumerate().fold(part, |x, (i, tap)| {
+            let x = graph.spread(x, 2 + i, windows.strides[i]);
+            let start = tap * windows.dilations[i];
+            let after = padded[2 + i] - start - graph.shape(x)[2 + i];
+            graph.pad(x, 2 + i, start, after)
+        })
+    });
+    let placed: Vec<_> = placed.collect();
+    placed.into_iter().reduce(|sum, part| graph.add(sum, part)).expect("a kernel has taps")
+}
+
+/// Takes the pads off again.
+fn crop(graph: &mut Graph, geometry: &Geometry, x: Value, shape: &[usize]) -> Value {
+    geometry
+        .pads
+        .iter()
+        .enumerate()
+        .fold(x, |x, (i, (before, _))| graph.slice(x, 2 + i, *before, before + shape[2 + i]))
+}

@@ -1,0 +1,112 @@
+//! Mixed precision, as PyTorch's autocast decides it: while operators are applied under an [`Autocast`], products
+//! take their inputs in the lower precision, cheap operators follow their inputs, and the rest (sums, norms,
+//! exponentials) computes in float32. Gradients then run in the precision of what they belong to.
+
+use super::build::attributes;
+use super::core::{Attribute, Graph, Node, Value};
+use super::operators::Operator;
+use super::tensor::DType;
+
+/// The lower precision of products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Autocast {
+    Bf16,
+    Fp16,
+}
+
+/// What precision an operator computes in.
+enum Class {
+    /// The lower one.
+    Low,
+    /// That of its inputs; float32 where they differ.
+    Follow,
+    /// float32.
+    Full,
+}
+
+impl Autocast {
+    fn dtype(self) -> DType {
+        match self {
+            Self::Bf16 => DType::BF16,
+            Self::Fp16 => DType::F16,
+        }
+    }
+
+    /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22, and none of Pad or Max.
+    fn class(self, operator: &str) -> Class {
+        match operator {
+            "Gemm" | "MatMul" => Class::Low,
+            "Conv" | "ConvTranspose" if self == Self::Fp16 => Class::Low,
+            "Add" | "Concat" | "Expand" | "Identity" | "LeakyRelu" | "Mul" | "Relu" | "Reshape" | "Slice" | "Split"
+            | "Sub" | "Transpose" => Class::Follow,
+            _ => Class::Full,
+        }
+    }
+}
+
+/// ONNX's number of an element type.
+pub(super) fn type_number(dtype: DType) -> i64 {
+    match dtype {
+        DType::F32 => 1,
+        DType::I64 => 7,
+        DType::Bool => 9,
+        DType::F16 => 10,
+        DType::BF16 => 16,
+    }
+}
+
+impl Graph {
+    /// Applies what follows under `autocast`, or in the types as given.
+    pub fn set_autocast(&mut self, autocast: Option<Autocast>) {
+        self.autocast = autocast;
+    }
+
+    /// `x` in another element type.
+    pub fn cast(&mut self, x: Value, to: DType) -> Value {
+        if self.dtype(x) == to {
+            return x;
+        }
+        self.apply1("Cast", &[x], attributes([("to", Attribute::Int(type_number(to)))]))
+    }
+
+    /// The inputs in the precision in which the operator is to compute.
+    pub(super) fn cast_inputs(&mut self, operator: &Operator, inputs: Vec<Option<Value>>) -> Vec<Option<Value>> {
+        let Some(autocast) = self.autocast.filter(|_| operator.name != "Cast") else { return inputs };
+        let floats: Vec<_> = inputs.iter().flatten().map(|x| self.dtype(*x)).filter(|ty| ty.is_float()).collect();
+        let to = match autocast.class(operator.name) {
+            Class::Low => autocast.dtype(),
+            // A scalar of the graph's own takes the type of what it is combined with.
+            Class::Follow if self.is_low_but_for_scalars(&inputs) => autocast.dtype(),
+            Class::Follow | Class::Full => DType::F32,
+        };
+        if floats.iter().all(|ty| *ty == to) {
+            return inputs;
+        }
+        let cast = |graph: &mut Self, x: Value| if graph.dtype(x).is_float() { graph.cast(x, to) } else { x };
+        inputs.into_iter().map(|x| x.map(|x| cast(self, x))).collect()
+    }
+
+    fn is_low_but_for_scalars(&self, inputs: &[Option<Value>]) -> bool {
+        let wide = |x: &Value| self.dtype(*x) == DType::F32 && self.ty(*x).elements() > 1;
+        let low = |x: &Value| matches!(self.dtype(*x), DType::F16 | DType::BF16);
+        inputs.iter().flatten().any(low) && !inputs.iter().flatten().any(wide)
+    }
+}
+
+/// Makes operators of half precision compute in float32 on rounded values: what a provider without such kernels
+/// does to find the same numbers, up to the order of sums.
+pub(super) fn widen(graph: &mut Graph) {
+    let is_half = |graph: &Graph, x: Value| matches!(graph.dtype(x), DType::F16 | DType::BF16);
+    graph.rewrite(|graph, node: &Node, _| {
+        let half = node.outputs.iter().map(|y| is_half(graph, *y).then(|| graph.dtype(*y))).collect::<Vec<_>>();
+        let reads_half = node.inputs.iter().flatten().any(|x| is_half(graph, *x));
+        if node.operator.name == "Cast" || (!reads_half && half.iter().all(Option::is_none)) {
+            return None;
+        }
+        let widened = |graph: &mut Graph, x: Value| if is_half(graph, x) { graph.cast(x, DType::F32) } else { x };
+        let inputs = node.inputs.iter().map(|x| x.map(|x| widened(graph, x))).collect();
+        let outputs = graph.try_apply(node.operator.name, inputs, node.attributes.clone());
+        let outputs = outputs.unwrap_or_else(|message| panic!("{message}"));
+        Some(outputs.into_iter().zip(half).map(|(y, ty)| ty.map_or(y, |ty| graph.cast(y, ty))).collect())
+    });
+}

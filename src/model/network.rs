@@ -1,0 +1,124 @@
+//! What every architecture offers, and what a forward pass has at hand.
+
+use super::dropout::Dropout;
+use super::parameter::{Parameter, Weights};
+use crate::graph::{Graph, Value};
+
+/// One forward pass in a graph.
+#[derive(Debug)]
+pub struct Pass {
+    /// Parameters and buffers.
+    pub weights: Weights,
+    /// Off in evaluation, and where the model's dropout is 0.
+    pub dropout: Option<Dropout>,
+    /// Whether statistics are the batch's own, and the running ones follow them.
+    pub training: bool,
+    /// New values of the buffers, by name.
+    updates: Vec<(String, Value)>,
+}
+
+impl Pass {
+    pub fn training(weights: Weights, dropout: Option<Dropout>) -> Self {
+        Self { weights, dropout, training: true, updates: Vec::new() }
+    }
+
+    pub fn evaluation(weights: Weights) -> Self {
+        Self { weights, dropout: None, training: false, updates: Vec::new() }
+    }
+
+    /// The new value of a buffer; what it was where nothing changed it.
+    pub fn updated(&self, buffer: &str) -> Value {
+        let update = self.updates.iter().rev().find(|(name, _)| name == buffer);
+        update.map_or_else(|| self.weights.get(buffer), |(_, value)| *value)
+    }
+
+    /// Weight and bias of a layer.
+    pub(super) fn affine(&self, name: &str) -> (Value, Value) {
+        (self.weights.get(&format!("{name}.weight")), self.weights.get(&format!("{name}.bias")))
+    }
+
+    pub(super) fn linear(&self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        let (weight, bias) = self.affine(name);
+        graph.linear(x, weight, Some(bias))
+    }
+
+    pub(super) fn layer_norm(&self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        let (scale, bias) = self.affine(name);
+        graph.layer_norm(x, scale, bias)
+    }
+
+    /// Batch normalization of x [batch, channels, ..] with PyTorch's epsilon and momentum.
+    pub(super) fn batch_norm(&mut self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        const MOMENTUM: f32 = 0.1;
+        const EPSILON: f32 = 1e-5;
+        let (scale, bias) = self.affine(name);
+        let statistics = ["running_mean", "running_var"].map(|own| format!("{name}.{own}"));
+        let running = statistics.each_ref().map(|own| self.weights.get(own));
+        if !self.training {
+            return graph.fixed_norm(x, [scale, bias], running, EPSILON);
+        }
+        let (y, mean, variance) = graph.batch_norm(x, scale, bias, EPSILON);
+        for ((own, running), now) in statistics.into_iter().zip(running).zip([mean, variance]) {
+            let next = graph.moving_average(running, now, 1.0 - MOMENTUM);
+            self.updates.push((own, next));
+        }
+        y
+    }
+
+    /// Notes a buffer's new value.
+    pub(super) fn update(&mut self, buffer: &str, value: Value) {
+        self.updates.push((buffer.to_owned(), value));
+    }
+
+    /// x with a share of its elements dropped, where this pass drops any.
+    pub(super) fn drop(&mut self, graph: &mut Graph, x: Value) -> Value {
+        let Some(dropout) = &mut self.dropout else { return x };
+        let shape = graph.shape(x).to_vec();
+        let (rows, columns) = (shape[0], shape[1..].iter().product());
+        let mask = dropout.masks(graph, 1, rows, columns)[0];
+        let mask = graph.reshape(mask, &shape);
+        graph.mul(x, mask)
+    }
+}
+
+/// An architecture with its sizes.
+pub(super) trait Network: std::fmt::Debug + Send + Sync {
+    /// Rows at a window's start that have no prediction.
+    fn left_context(&self) -> usize;
+
+    /// Whether the pose before the first step is the recording's.
+    fn takes_initial_pose(&self) -> bool {
+        false
+    }
+
+    /// Fails where a window of `rows` rows does not suit the model.
+    fn check_window(&self, rows: usize) -> Result<(), String>;
+
+    /// The parameters in the order of the flat vector.
+    fn parameters(&self) -> Vec<Parameter>;
+
+    /// What training changes beside the parameters, such as running statistics.
+    fn buffers(&self) -> Vec<Parameter> {
+        Vec::new()
+    }
+
+    /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
+    /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, initial_pose: Option<Value>) -> Value;
+}
+
+/// Interpolation is a product with a matrix of as many elements; a larger one is refused.
+pub(super) const LARGEST_MATRIX: usize = 1 << 26;
+
+/// Steps at `rate` per second in `rows` rows, rounded half to even, at least one.
+pub(super) fn steps(rows: usize, rate: f64, sampling_rate: f64) -> usize {
+    ((rows as f64 * rate / sampling_rate).round_ties_even() as usize).max(1)
+}
+
+/// Fails where interpolating between so many rows and steps needs too large a matrix.
+pub(super) fn check_matrix(rows: usize, steps: usize) -> Result<(), String> {
+    if rows < LARGEST_MATRIX && steps.saturating_mul(rows) <= LARGEST_MATRIX {
+        return Ok(());
+    }
+    Err(format!("a window of {rows} rows, {steps} steps, is too long: rows x steps must stay below {LARGEST_MATRIX}"))
+}

@@ -1,0 +1,103 @@
+//! Passes over a split: endless training batches, and the validation after every epoch.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::checkpoint::{Partial, Progress};
+use super::error::TrainError;
+use super::learner::Evaluator;
+use super::setup::Normalization;
+use crate::config::{Config, Shuffle};
+use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
+use crate::model::Model;
+use crate::runtime::{Library, Provider};
+use crate::step::evaluation_step;
+
+/// Training batches from where training stands on.
+pub(super) struct TrainingBatches {
+    gather: Arc<Gather>,
+    pass: Pass,
+    workers: usize,
+    prefetch: usize,
+    persistent: bool,
+    pub(super) per_epoch: u64,
+    loader: Loader,
+}
+
+impl TrainingBatches {
+    pub(super) fn new(gather: Arc<Gather>, config: &Config, position: &Progress) -> Self {
+        let (data, training) = (&config.data, &config.training);
+        let augment = Augment { jitter: data.jitter, rotation: data.rotation, seed: training.seed };
+        let shuffle = data.shuffle != Shuffle::Off;
+        let pass = Pass::Training { shuffle, augment, first_epoch: position.epoch as u64, first_batch: position.batch };
+        let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
+        let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
+        let per_epoch = loader.batches_per_epoch();
+        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader }
+    }
+
+    pub(super) fn next_batch(&mut self) -> Result<Batch, TrainError> {
+        Ok(self.loader.next_batch()?.expect("training batches do not end"))
+    }
+
+    /// Gives a batch back, to be filled again.
+    pub(super) fn recycle(&mut self, batch: Batch) {
+        self.loader.recycle(batch);
+    }
+
+    /// Without persistent workers every epoch starts its own.
+    pub(super) fn start_epoch(&mut self, epoch: usize) {
+        if !self.persistent
+            && let Pass::Training { first_epoch, first_batch, .. } = &mut self.pass
+        {
+            (*first_epoch, *first_batch) = (epoch as u64, 0);
+            self.loader = Loader::start(Arc::clone(&self.gather), self.pass, self.workers, self.prefetch);
+        }
+    }
+}
+
+/// The validation pass after every epoch.
+pub(super) struct Validation {
+    gather: Arc<Gather>,
+    evaluator: Option<Evaluator>,
+    workers: usize,
+    prefetch: usize,
+}
+
+impl Validation {
+    pub(super) fn new(
+        library: &Library,
+        provider: Provider,
+        normalization: &Normalization,
+        config: &Config,
+        model: &Model,
+        gather: Arc<Gather>,
+    ) -> Result<Self, TrainError> {
+        let problem = normalization.problem(config, model, gather.shape);
+        let graph = || evaluation_step(&problem, false, provider.kernels());
+        let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
+        let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
+        Ok(Self { gather, evaluator, workers, prefetch })
+    }
+
+    /// The sums over the split with these weights; `None` for a split without windows.
+    pub(super) fn run(
+        &mut self,
+        parameters: &[f32],
+        buffers: &[f32],
+        interrupted: &AtomicBool,
+    ) -> Result<Option<Partial>, TrainError> {
+        let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
+        evaluator.set_weights(parameters, buffers)?;
+        let mut sums = Partial::default();
+        let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
+        while let Some(batch) = loader.next_batch()? {
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(TrainError::Interrupted);
+            }
+            sums.add(&evaluator.step(&batch, &mut Vec::new())?);
+            loader.recycle(batch);
+        }
+        Ok(Some(sums))
+    }
+}

@@ -1,0 +1,208 @@
+//! emg2pose's published networks, NeuroPose and the plain LSTM at full size against PyTorch:
+//! tests/golden/make_published.py wrote the files.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use emg_pipeline::config::{LossType, ModelConfig, Optimizer, TrainingConfig};
+use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::graph::Kernels;
+use emg_pipeline::model::{Model, initialize, total_elements};
+use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
+use emg_pipeline::step::{
+    AngleUnits, BUFFERS, EmgUnits, Hyperparameters, Problem, gradient_graph, hyperparameters, results, training_step,
+};
+
+const CASES: [&str; 7] = [
+    "tracking_vemg2pose",
+    "regression_vemg2pose",
+    "tracking_emg2pose",
+    "regression_emg2pose",
+    "neuropose",
+    "lstm",
+    "lstm_forward",
+];
+
+/// The script's `noise`: SplitMix64 of number x 2^32 + element, as 24 bits in [-0.5, 0.5).
+fn noise(number: u64, elements: usize) -> impl Iterator<Item = f32> {
+    (0..elements as u64).map(move |i| {
+        let mut z = ((number << 32) + i).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (z >> 40) as f32 / 16_777_216.0 - 0.5
+    })
+}
+
+struct Case {
+    problem: Problem,
+    parameters: Vec<f32>,
+    buffers: Vec<f32>,
+    emg: Tensor,
+    target: Tensor,
+    mask: Tensor,
+    clip: f64,
+    golden: HashMap<String, Vec<f32>>,
+}
+
+fn case(name: &str) -> Case {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/published/{name}.safetensors"));
+    let bytes = std::fs::read(path).unwrap();
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).unwrap();
+    let metadata = header.metadata().clone().unwrap();
+    let number = |key: &str| metadata[key].parse::<f64>().unwrap();
+    let config: ModelConfig = serde_json::from_str(&metadata["config"]).unwrap();
+    let order: Vec<String> = serde_json::from_str(&metadata["order"]).unwrap();
+    let file = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    let floats = |data: &[u8]| data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
+    let golden = file.tensors().into_iter().map(|(name, view)| (name, floats(view.data()))).collect();
+
+    let model = Model::new(&config);
+    assert_eq!(model.left_context(), number("context") as usize, "{name}");
+    let list = model.parameters();
+    assert_eq!(list.len(), order.len(), "{name}");
+    let draw = |parameter: &emg_pipeline::model::Parameter| {
+        let number = order.iter().position(|other| *other == parameter.name);
+        let number = number.unwrap_or_else(|| panic!("{name}: PyTorch has no {}", parameter.name)) as u64;
+        let is_scale = parameter.name.contains("norm") && parameter.name.ends_with("weight");
+        let (factor, shift) = if parameter.shape.len() > 1 {
+            let inputs: usize = parameter.shape[1..].iter().product();
+            ((2.0 / (inputs as f64).sqrt()) as f32, 0.0)
+        } else {
+            (0.2, f32::from(u8::from(is_scale)))
+        };
+        noise(number, parameter.elements()).map(move |value| value * factor + shift)
+    };
+    let parameters = list.iter().flat_map(draw).collect();
+    let (batch, rows, joints) = (number("batch") as usize, number("window") as usize, config.output_size);
+    let context = model.left_context();
+    let shape = BatchShape { batch, rows, channels: config.input_size, joints, context };
+    let targets = shape.target_rows();
+    let tensor = |number: u64, shape: &[usize], f: &dyn Fn(f32) -> f32| {
+        Tensor::new(shape, noise(number, shape.iter().product()).map(f).collect())
+    };
+    Case {
+        parameters,
+        buffers: initialize(&model.buffers(), 0),
+        emg: tensor(1000, &[batch, rows, shape.channels], &|x| x * 2.0),
+        target: tensor(1001, &[batch, targets, joints], &|x| x),
+        mask: tensor(1002, &[batch, targets], &|x| f32::from(u8::from(x > -0.4))),
+        clip: number("clip"),
+        golden,
+        problem: Problem {
+            model,
+            shape,
+            emg: EmgUnits::AsCached,
+            angles: AngleUnits::Radians,
+            loss: LossType::Mae,
+            mae_weight: 0.5,
+            joint_weights: None,
+        },
+    }
+}
+
+/// max|g - r| <= 1e-4 max(max|r| of the tensor, 1e-3 max|r| over all tensors), or three times what PyTorch's own
+/// float32 gradient is off by, where that is more: biases before a batch normalization have the gradient zero.
+fn check_gradients(name: &str, kernels: Kernels) {
+    let library = runtime::load(None).unwrap();
+    let case = case(name);
+    let onnx = gradient_graph(&case.problem, kernels).unwrap();
+    let mut session = Session::new(&library, Provider::Cpu, &onnx).unwrap();
+    let parameters = Tensor::new([case.parameters.len()], case.parameters.clone());
+    let inputs =
+        [("parameters", &parameters), ("emg", &case.emg), ("joint_angles", &case.target), ("mask", &case.mask)];
+    let outputs = session.run(&inputs).unwrap();
+    let loss = case.golden["losses"][0];
+    assert!((outputs[0].values[0] - loss).abs() <= 1e-4 * loss, "{name}: {}, PyTorch {loss}", outputs[0].values[0]);
+    let list = case.problem.model.parameters();
+    let overall = list.iter().map(|p| case.golden[&format!("most.{}", p.name)][0]).fold(0.0, f32::max);
+    let mut worst = (0.0, String::new());
+    for (parameter, found) in list.iter().zip(&outputs[2..]) {
+        let expected = &case.golden[&format!("grad.{}", parameter.name)];
+        let most = case.golden[&format!("most.{}", parameter.name)][0];
+        let scale = most.max(1e-3 * overall);
+        let (count, elements) = (expected.len(), found.values.len());
+        let samples = (0..count).map(|i| found.values[i * elements / count]);
+        let off = samples.zip(expected).fold(0.0f32, |worst, (a, b)| worst.max((a - b).abs()));
+        let greatest = found.values.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        let off = off.max((greatest - most).abs());
+        let allowed = (1e-4 * scale).max(3.0 * case.golden[&format!("float32.{}", parameter.name)][0]);
+        assert!(off <= allowed, "{name}: gradient of {} is off by {off}, scale {scale}", parameter.name);
+        if off / scale > worst.0 {
+            worst = (off / scale, parameter.name.clone());
+        }
+    }
+    println!("{name} {kernels:?}: worst gradient error {:.1e} ({})", worst.0, worst.1);
+}
+
+#[test]
+fn loss_and_gradients_match_pytorch() {
+    for name in CASES {
+        check_gradients(name, Kernels::Fused);
+    }
+}
+
+#[test]
+fn loss_and_gradients_by_standard_operators_match_pytorch() {
+    for name in ["tracking_vemg2pose", "tracking_emg2pose", "neuropose", "lstm"] {
+        check_gradients(name, Kernels::Standard);
+    }
+}
+
+#[test]
+fn twenty_steps_of_adam_follow_pytorchs_loss_curve() {
+    let library = runtime::load(None).unwrap();
+    for name in CASES {
+        let case = case(name);
+        let config = TrainingConfig {
+            optimizer: Optimizer::Adam,
+            weight_decay: 0.0,
+            gradient_clip_norm: case.clip,
+            ..Default::default()
+        };
+        let graph = training_step(&case.problem, &config, Kernels::Fused).unwrap();
+        let vectors: Vec<_> = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
+        stepper.set_state(0, &case.parameters).unwrap();
+        if let Some(buffers) = vectors.iter().position(|name| name == BUFFERS) {
+            stepper.set_state(buffers, &case.buffers).unwrap();
+        }
+        let mut worst = 0.0f32;
+        for (i, expected) in case.golden["losses"].iter().enumerate() {
+            let hyper = hyperparameters(Hyperparameters::new(1e-3, i as u64 + 1));
+            let floats = vec![&case.emg.values[..], &case.target.values, &case.mask.values, &hyper];
+            let inputs = Inputs { floats, integers: Vec::new() };
+            let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).unwrap();
+            worst = worst.max((loss - expected).abs() / expected);
+            assert!(worst <= 1e-3, "{name}: step {i}: {loss}, PyTorch {expected}");
+        }
+        println!("{name}: worst loss error {worst:.1e} in {} steps", case.golden["losses"].len());
+    }
+}
+
+/// Session creation grows with the square of the number of nodes.
+#[test]
+fn the_250_step_decoder_stays_below_15_000_nodes() {
+    let config = ModelConfig {
+        kind: Some(emg_pipeline::config::ModelType::TrackingVemg2pose),
+        dropout: 0.0,
+        ..Default::default()
+    };
+    let model = Model::new(&config);
+    assert!(total_elements(&model.parameters()) > 5_000_000);
+    let shape = BatchShape { batch: 8, rows: 11_790, channels: 16, joints: 20, context: 1790 };
+    let problem = Problem {
+        model,
+        shape,
+        emg: EmgUnits::AsCached,
+        angles: AngleUnits::Radians,
+        loss: LossType::Mae,
+        mae_weight: 0.5,
+        joint_weights: None,
+    };
+    for kernels in [Kernels::Standard, Kernels::Fused] {
+        let nodes = training_step(&problem, &TrainingConfig::default(), kernels).unwrap().nodes;
+        println!("{kernels:?}: {nodes} nodes");
+        assert!(nodes <= 15_000, "{kernels:?}: {nodes}");
+    }
+}
