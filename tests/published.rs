@@ -1,9 +1,12 @@
-//! emg2pose's published networks, NeuroPose and the plain LSTM at full size against PyTorch:
+//! emg2pose's published networks, NeuroPose, the plain LSTM and tds_lstm at full size against PyTorch:
 //! tests/golden/make_published.py wrote the files.
+
+mod common;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 
+use common::noise;
 use emg_pipeline::config::{LossType, ModelConfig, Optimizer, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::Kernels;
@@ -13,26 +16,16 @@ use emg_pipeline::step::{
     AngleUnits, BUFFERS, EmgUnits, Hyperparameters, Problem, gradient_graph, hyperparameters, results, training_step,
 };
 
-const CASES: [&str; 7] = [
+const CASES: [&str; 8] = [
     "tracking_vemg2pose",
     "regression_vemg2pose",
     "tracking_emg2pose",
     "regression_emg2pose",
     "neuropose",
+    "tds_lstm",
     "lstm",
     "lstm_forward",
 ];
-
-/// The script's `noise`: SplitMix64 of number x 2^32 + element, as 24 bits in [-0.5, 0.5).
-fn noise(number: u64, elements: usize) -> impl Iterator<Item = f32> {
-    (0..elements as u64).map(move |i| {
-        let mut z = ((number << 32) + i).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^= z >> 31;
-        (z >> 40) as f32 / 16_777_216.0 - 0.5
-    })
-}
 
 struct Case {
     problem: Problem,
@@ -144,7 +137,7 @@ fn loss_and_gradients_match_pytorch() {
 
 #[test]
 fn loss_and_gradients_by_standard_operators_match_pytorch() {
-    for name in ["tracking_vemg2pose", "tracking_emg2pose", "neuropose", "lstm"] {
+    for name in ["tracking_vemg2pose", "tracking_emg2pose", "neuropose", "tds_lstm", "lstm"] {
         check_gradients(name, Kernels::Standard);
     }
 }

@@ -8,7 +8,7 @@ mod validate;
 pub use layout::{Layout, LayoutChoice, METADATA_COLUMNS};
 pub use load::{ConfigError, Loaded, PRESETS, load};
 pub use schema::{
-    AngleUnit, Config, DataConfig, DecoderType, Device, Dtype, InitialPose, Interpolation, InvalidRows, LoggingConfig,
-    LossType, Mode, ModelConfig, ModelType, Normalize, OnBad, OnNan, Optimizer, Precision, Residency, Schedule,
-    SchedulePer, Shuffle, SplitBy, Statistics, TdsStage, TrainingConfig,
+    AngleUnit, AxisLayout, Config, DataConfig, DecoderType, Device, Dtype, InitialPose, Interpolation, InvalidRows,
+    LoggingConfig, LossType, Mode, ModelConfig, ModelType, Normalize, OnBad, OnNan, Optimizer, Precision, Residency,
+    Schedule, SchedulePer, Shuffle, SplitBy, Statistics, TdsStage, TrainingConfig,
 };

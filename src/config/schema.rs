@@ -170,6 +170,16 @@ pub struct ModelConfig {
     pub num_layers: usize,
     /// Whether the plain `lstm` reads both ways.
     pub bidirectional: bool,
+    /// Your own ONNX model, of `type: onnx`; `fit --model FILE` sets both.
+    pub onnx: Option<PathBuf>,
+    /// Initializers of your own model that are not trained: names with `*` and `?`; `fit --freeze` adds to them.
+    pub freeze: Vec<String>,
+    /// Rows at the start of each window for which your own model gives no angles.
+    pub left_context: usize,
+    /// EMG as your own model takes it: channels_first [batch, channels, rows], channels_last, or auto (by its sizes).
+    pub emg_layout: AxisLayout,
+    /// Angles as your own model gives them: channels_first [batch, joints, rows], channels_last, or auto.
+    pub angles_layout: AxisLayout,
     /// Accepted for compatibility, ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_features: Option<serde_json::Value>,
@@ -208,6 +218,11 @@ impl Default for ModelConfig {
             hidden_size: 128,
             num_layers: 2,
             bidirectional: true,
+            onnx: None,
+            freeze: Vec::new(),
+            left_context: 0,
+            emg_layout: AxisLayout::Auto,
+            angles_layout: AxisLayout::Auto,
             encoder_features: None,
             decoder_hidden: None,
             decoder_layers: None,
@@ -477,7 +492,13 @@ words!(
         TrackingEmg2pose = "tracking_emg2pose",
         RegressionEmg2pose = "regression_emg2pose",
         Neuropose = "neuropose",
+        /// A user's own model.
+        Onnx = "onnx",
     }
+);
+words!(
+    /// Which axis of a user's model has channels or joints.
+    AxisLayout { Auto = "auto", ChannelsFirst = "channels_first", ChannelsLast = "channels_last" }
 );
 words!(
     /// Decoder of the TDS models.

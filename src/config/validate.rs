@@ -4,7 +4,8 @@ use std::fmt::Display;
 
 use super::load::ConfigError;
 use super::schema::{
-    Config, DataConfig, LoggingConfig, ModelConfig, Residency, Schedule, SchedulePer, Shuffle, TrainingConfig,
+    Config, DataConfig, LoggingConfig, ModelConfig, ModelType, Residency, Schedule, SchedulePer, Shuffle,
+    TrainingConfig,
 };
 
 type Checked = Result<(), ConfigError>;
@@ -93,6 +94,10 @@ impl ModelConfig {
             let valid = parts.iter().all(|part| (1..=100_000).contains(part)) && stage.num_blocks <= 1000;
             require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
         }
+        let own = self.architecture() == ModelType::Onnx;
+        require(own == self.onnx.is_some(), "model.onnx", "a file, with model.type: onnx", self.architecture())?;
+        let longest = LONGEST_WINDOW;
+        require(self.left_context < longest, "model.left_context", "less than a window", self.left_context)?;
         for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {
             require(found >= 1, key, AT_LEAST_ONE, found)?;
         }

@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::fold;
 use super::operators::{self, Operator};
 use super::precision::Autocast;
 use super::tensor::{Constant, DType, TensorType};
@@ -26,10 +28,70 @@ pub enum Attribute {
     Floats(Vec<f32>),
     Text(String),
     Texts(Vec<String>),
+    Tensor(Constant),
 }
 
 /// Attributes by name.
-pub(super) type Attributes = BTreeMap<Cow<'static, str>, Attribute>;
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attributes(BTreeMap<Cow<'static, str>, Attribute>);
+
+impl Deref for Attributes {
+    type Target = BTreeMap<Cow<'static, str>, Attribute>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl DerefMut for Attributes {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.0
+    }
+}
+
+impl FromIterator<(Cow<'static, str>, Attribute)> for Attributes {
+    fn from_iter<I: IntoIterator<Item = (Cow<'static, str>, Attribute)>>(entries: I) -> Self {
+        Self(entries.into_iter().collect())
+    }
+}
+
+impl Attributes {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Integer attribute, or its default.
+    pub fn int(&self, name: &str, default: i64) -> i64 {
+        match self.get(name) {
+            Some(Attribute::Int(value)) => *value,
+            _ => default,
+        }
+    }
+
+    /// Integer list attribute, or its default.
+    pub fn ints(&self, name: &str, default: &[i64]) -> Vec<i64> {
+        match self.get(name) {
+            Some(Attribute::Ints(values)) => values.clone(),
+            _ => default.to_vec(),
+        }
+    }
+
+    /// Float attribute, or its default.
+    pub fn float(&self, name: &str, default: f32) -> f32 {
+        match self.get(name) {
+            Some(Attribute::Float(value)) => *value,
+            _ => default,
+        }
+    }
+
+    /// Text attribute, or its default.
+    pub fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
+        match self.get(name) {
+            Some(Attribute::Text(value)) => value,
+            _ => default,
+        }
+    }
+}
 
 /// An operator applied to values.
 #[derive(Debug, Clone)]
@@ -46,34 +108,22 @@ pub struct Node {
 impl Node {
     /// Integer attribute, or its default.
     pub fn int(&self, name: &str, default: i64) -> i64 {
-        match self.attributes.get(name) {
-            Some(Attribute::Int(value)) => *value,
-            _ => default,
-        }
+        self.attributes.int(name, default)
     }
 
     /// Integer list attribute, or its default.
     pub fn ints(&self, name: &str, default: &[i64]) -> Vec<i64> {
-        match self.attributes.get(name) {
-            Some(Attribute::Ints(values)) => values.clone(),
-            _ => default.to_vec(),
-        }
+        self.attributes.ints(name, default)
     }
 
     /// Float attribute, or its default.
     pub fn float(&self, name: &str, default: f32) -> f32 {
-        match self.attributes.get(name) {
-            Some(Attribute::Float(value)) => *value,
-            _ => default,
-        }
+        self.attributes.float(name, default)
     }
 
     /// Text attribute, or its default.
     pub fn text<'a>(&'a self, name: &str, default: &'a str) -> &'a str {
-        match self.attributes.get(name) {
-            Some(Attribute::Text(value)) => value,
-            _ => default,
-        }
+        self.attributes.text(name, default)
     }
 
     /// Input `i`, if it is given.
@@ -299,11 +349,26 @@ impl Graph {
             let given: Vec<_> = node.inputs.iter().map(|i| i.map(|i| self.ty(i).to_string())).collect();
             format!("{name} of {given:?} with {:?}: {message}", node.attributes)
         })?;
+        if let Some(ty) = types.iter().find(|ty| ty.is_too_large()) {
+            return Err(format!("{name} gives {ty}, which is too large"));
+        }
+        if let Some(folded) = self.fold(&node, &types) {
+            let outputs: Vec<_> = folded.into_iter().map(|constant| self.constant(constant)).collect();
+            self.made.insert(key, outputs.clone());
+            return Ok(outputs);
+        }
         node.outputs = types.into_iter().map(|ty| self.value(ty, None)).collect();
         let outputs = node.outputs.clone();
         self.nodes.push(node);
         self.made.insert(key, outputs.clone());
         Ok(outputs)
+    }
+
+    /// What the node gives, if that is known now. A constant with a name stays one that readers of a file can find.
+    fn fold(&self, node: &Node, types: &[TensorType]) -> Option<Vec<Constant>> {
+        let constant = |value: &Value| self.as_constant(*value).filter(|_| !self.names.contains_key(value));
+        let inputs = node.inputs.iter().map(|value| value.as_ref().and_then(constant)).collect::<Option<Vec<_>>>()?;
+        fold::fold(node, &inputs, types)
     }
 
     /// Applies an operator whose inputs this project's own code chose.

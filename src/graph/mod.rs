@@ -6,6 +6,8 @@
 mod autodiff;
 mod build;
 mod core;
+mod fold;
+mod import;
 mod onnx;
 mod operators;
 mod precision;
@@ -18,6 +20,7 @@ mod tensor;
 
 pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
 pub use autodiff::gradients;
+pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub(crate) use operators::as_batch_transpose;
 pub use operators::{FUSED_DOMAIN, Operator, differentiable, find as find_operator};

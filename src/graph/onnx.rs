@@ -139,7 +139,7 @@ fn dynamic(constant: &Constant) -> Constant {
     }
 }
 
-fn tensor(name: &str, constant: &Constant) -> TensorProto {
+pub(super) fn tensor(name: &str, constant: &Constant) -> TensorProto {
     let ty = constant.tensor_type();
     TensorProto {
         name: Some(name.into()),
@@ -186,6 +186,10 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
         Attribute::Texts(texts) => {
             proto.strings = texts.iter().map(|text| text.as_bytes().to_vec()).collect();
             AttributeType::Strings
+        }
+        Attribute::Tensor(constant) => {
+            proto.t = Some(tensor("", constant));
+            AttributeType::Tensor
         }
     };
     proto.r#type = Some(kind as i32);

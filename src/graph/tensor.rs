@@ -43,6 +43,12 @@ impl TensorType {
     pub fn elements(&self) -> usize {
         self.shape.iter().product()
     }
+
+    /// Whether no machine could hold it, even with a batch that is not known yet.
+    pub fn is_too_large(&self) -> bool {
+        let elements = self.shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
+        elements.is_none_or(|elements| elements > 1 << 60)
+    }
 }
 
 impl fmt::Display for TensorType {

@@ -1,32 +1,84 @@
 //! From a configuration to its architecture.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::imported::Imported;
 use super::lstm::PlainLstm;
 use super::network::{Network, Pass};
 use super::neuropose::Neuropose;
 use super::parameter::Parameter;
 use super::tds::Tds;
 use crate::config::{ModelConfig, ModelType};
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, OnnxModel, Value};
 
 /// An architecture with its sizes.
 #[derive(Debug, Clone)]
 pub struct Model {
     config: ModelConfig,
     network: Arc<dyn Network>,
+    imported: Option<Arc<Imported>>,
+}
+
+/// What exporting a user's model takes beside its weights.
+pub(crate) struct ImportedParts<'a> {
+    pub(crate) onnx: &'a OnnxModel,
+    pub(crate) weights: HashMap<String, Vec<f32>>,
+    pub(crate) channels_second: [bool; 2],
+    pub(crate) output_rank: usize,
 }
 
 impl Model {
     /// The architecture that the configuration names.
+    ///
+    /// # Panics
+    /// It names a user's own model, which [`imported`](Self::imported) makes.
     pub fn new(config: &ModelConfig) -> Self {
         let network: Arc<dyn Network> = match config.architecture() {
+            ModelType::Onnx => panic!("a user's model comes with its file"),
             ModelType::TdsLstm | ModelType::TdsMlp => Arc::new(Tds::configured(config)),
             ModelType::Lstm => Arc::new(PlainLstm::new(config)),
             ModelType::Neuropose => Arc::new(Neuropose::new(config)),
             published => Arc::new(Tds::published(published, config)),
         };
-        Self { config: config.clone(), network }
+        Self { config: config.clone(), network, imported: None }
+    }
+
+    /// A user's own model.
+    ///
+    /// # Errors
+    /// Its input does not look like EMG, or it has nothing to train.
+    pub fn imported(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
+        let imported = Arc::new(Imported::new(config, onnx)?);
+        Ok(Self { config: config.clone(), network: Arc::clone(&imported) as _, imported: Some(imported) })
+    }
+
+    /// The file of a user's own model.
+    pub fn onnx(&self) -> Option<&OnnxModel> {
+        self.imported.as_ref().map(|imported| &imported.onnx)
+    }
+
+    /// A user's own model with these weights, for windows of `rows` rows.
+    pub(crate) fn imported_parts(
+        &self,
+        parameters: &[f32],
+        buffers: &[f32],
+        rows: usize,
+    ) -> Option<Result<ImportedParts<'_>, String>> {
+        let imported = self.imported.as_ref()?;
+        Some(imported.output_shape(rows).and_then(|shape| {
+            Ok(ImportedParts {
+                onnx: &imported.onnx,
+                weights: imported.weights(parameters, buffers),
+                channels_second: [imported.channels_second, imported.joints_second(&shape)?],
+                output_rank: shape.len(),
+            })
+        }))
+    }
+
+    /// Whether training drops elements at random.
+    pub fn drops(&self) -> bool {
+        self.network.drops().unwrap_or(self.config.dropout > 0.0)
     }
 
     pub fn config(&self) -> &ModelConfig {
@@ -63,7 +115,16 @@ impl Model {
 
     /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
     /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
-    pub fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, initial_pose: Option<Value>) -> Value {
+    ///
+    /// # Errors
+    /// A user's model does not fit these sizes, or has operators that are not known.
+    pub fn forward(
+        &self,
+        graph: &mut Graph,
+        pass: &mut Pass,
+        emg: Value,
+        initial_pose: Option<Value>,
+    ) -> Result<Value, String> {
         self.network.forward(graph, pass, emg, initial_pose)
     }
 }

@@ -32,8 +32,25 @@ impl Dropout {
         Self { probability, seeds, sites: 0 }
     }
 
+    /// The share that is dropped.
+    pub fn probability(&self) -> f64 {
+        self.probability
+    }
+
     /// `count` independent masks of `rows` x `columns`, already scaled by 1 / (1 - probability).
     pub fn masks(&mut self, graph: &mut Graph, count: usize, rows: usize, columns: usize) -> Vec<Value> {
+        self.masks_of(graph, self.probability, count, rows, columns)
+    }
+
+    /// [`masks`](Self::masks) that drop another share.
+    pub fn masks_of(
+        &mut self,
+        graph: &mut Graph,
+        probability: f64,
+        count: usize,
+        rows: usize,
+        columns: usize,
+    ) -> Vec<Value> {
         let elements = rows * columns;
         let spread = self.spread(graph, count + 2 * elements);
         let parts = graph.split(spread, 0, &[count, elements, elements]);
@@ -41,10 +58,10 @@ impl Dropout {
         let product = graph.mul(r, parts[1]);
         let sum = graph.add(product, parts[2]);
         let uniform = modulo_p(graph, sum);
-        let threshold = int(graph, (self.probability * P as f64) as i64);
+        let threshold = int(graph, (probability * P as f64) as i64);
         let kept = graph.greater(uniform, threshold);
         let kept = graph.to_f32(kept);
-        let scale = graph.scalar((1.0 / (1.0 - self.probability)) as f32);
+        let scale = graph.scalar((1.0 / (1.0 - probability)) as f32);
         let scaled = graph.mul(kept, scale);
         let scaled = graph.reshape(scaled, &[count * rows, columns]);
         graph.split(scaled, 0, &vec![rows; count])

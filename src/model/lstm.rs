@@ -69,7 +69,7 @@ impl Network for PlainLstm {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Value {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
         let [batch, rows, _] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let steps = self.steps(rows);
         let x = resample::align_corners(graph, emg, steps);
@@ -94,6 +94,6 @@ impl Network for PlainLstm {
         }
         let y = pass.linear(graph, "linear", x);
         let y = graph.transpose(y, &[1, 0, 2]);
-        resample::half_pixel(graph, y, rows)
+        Ok(resample::half_pixel(graph, y, rows))
     }
 }

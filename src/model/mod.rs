@@ -4,6 +4,7 @@ mod architecture;
 mod decoder;
 mod dropout;
 mod encoder;
+mod imported;
 mod lstm;
 mod network;
 mod neuropose;
@@ -11,6 +12,7 @@ mod parameter;
 mod resample;
 mod tds;
 
+pub(crate) use architecture::ImportedParts;
 pub use architecture::Model;
 pub use dropout::Dropout;
 pub use network::Pass;

@@ -72,10 +72,16 @@ impl Pass {
 
     /// x with a share of its elements dropped, where this pass drops any.
     pub(super) fn drop(&mut self, graph: &mut Graph, x: Value) -> Value {
+        let share = self.dropout.as_ref().map(Dropout::probability);
+        share.map_or(x, |share| self.drop_share(graph, x, share))
+    }
+
+    /// x with a share of its elements dropped, where this pass drops any.
+    pub(super) fn drop_share(&mut self, graph: &mut Graph, x: Value, share: f64) -> Value {
         let Some(dropout) = &mut self.dropout else { return x };
         let shape = graph.shape(x).to_vec();
         let (rows, columns) = (shape[0], shape[1..].iter().product());
-        let mask = dropout.masks(graph, 1, rows, columns)[0];
+        let mask = dropout.masks_of(graph, share, 1, rows, columns)[0];
         let mask = graph.reshape(mask, &shape);
         graph.mul(x, mask)
     }
@@ -91,6 +97,11 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
         false
     }
 
+    /// Whether it drops elements in training; `None`: where `model.dropout` says so.
+    fn drops(&self) -> Option<bool> {
+        None
+    }
+
     /// Fails where a window of `rows` rows does not suit the model.
     fn check_window(&self, rows: usize) -> Result<(), String>;
 
@@ -104,7 +115,16 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
 
     /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
     /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, initial_pose: Option<Value>) -> Value;
+    ///
+    /// # Errors
+    /// A user's model does not fit these sizes, or has operators that are not known.
+    fn forward(
+        &self,
+        graph: &mut Graph,
+        pass: &mut Pass,
+        emg: Value,
+        initial_pose: Option<Value>,
+    ) -> Result<Value, String>;
 }
 
 /// Interpolation is a product with a matrix of as many elements; a larger one is refused.

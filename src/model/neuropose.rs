@@ -99,7 +99,7 @@ impl Network for Neuropose {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Value {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
         let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let mut x = graph.reshape(emg, &[batch, 1, rows, channels]);
         for (i, (_, pool)) in ENCODER.iter().enumerate() {
@@ -120,6 +120,6 @@ impl Network for Neuropose {
         let x = graph.transpose(x, &[0, 2, 1, 3]);
         let x = graph.reshape(x, &[batch, time, width]);
         let y = pass.linear(graph, "linear", x);
-        resample::half_pixel(graph, y, rows)
+        Ok(resample::half_pixel(graph, y, rows))
     }
 }

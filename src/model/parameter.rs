@@ -1,6 +1,7 @@
 //! Parameters: names, shapes, initial values, and their places in one flat vector.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -8,12 +9,14 @@ use wildmatch::WildMatch;
 
 use crate::graph::{Graph, Value};
 
-/// How a parameter starts; PyTorch's defaults.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// How a parameter starts; PyTorch's defaults for this project's own models.
+#[derive(Debug, Clone, PartialEq)]
 pub enum Init {
     /// Uniform in [-bound, bound].
     Uniform(f64),
     Constant(f32),
+    /// As a user's model has it.
+    Given(Arc<[f32]>),
 }
 
 /// One tensor of weights.
@@ -56,9 +59,10 @@ pub fn initialize(parameters: &[Parameter], seed: u64) -> Vec<f32> {
     let mut values = Vec::with_capacity(total_elements(parameters));
     for parameter in parameters {
         let n = parameter.elements();
-        match parameter.init {
-            Init::Constant(value) => values.extend(std::iter::repeat_n(value, n)),
-            Init::Uniform(bound) => values.extend((0..n).map(|_| rng.random_range(-bound..=bound) as f32)),
+        match &parameter.init {
+            Init::Given(given) => values.extend_from_slice(given),
+            Init::Constant(value) => values.extend(std::iter::repeat_n(*value, n)),
+            &Init::Uniform(bound) => values.extend((0..n).map(|_| rng.random_range(-bound..=bound) as f32)),
         }
     }
     values
@@ -151,9 +155,15 @@ impl ParameterList {
     /// One layer of an LSTM, e.g. `l0` or `l1_reverse`, with PyTorch's two biases.
     pub(super) fn lstm(&mut self, name: &str, layer: &str, inputs: usize, hidden: usize) {
         let init = Init::Uniform(1.0 / (hidden as f64).sqrt());
-        self.push(format!("{name}.weight_ih_{layer}"), &[4 * hidden, inputs], init);
-        self.push(format!("{name}.weight_hh_{layer}"), &[4 * hidden, hidden], init);
-        self.push(format!("{name}.bias_ih_{layer}"), &[4 * hidden], init);
-        self.push(format!("{name}.bias_hh_{layer}"), &[4 * hidden], init);
+        let width = 4 * hidden;
+        let shapes: [(&str, &[usize]); 4] = [
+            ("weight_ih", &[width, inputs]),
+            ("weight_hh", &[width, hidden]),
+            ("bias_ih", &[width]),
+            ("bias_hh", &[width]),
+        ];
+        for (own, shape) in shapes {
+            self.push(format!("{name}.{own}_{layer}"), shape, init.clone());
+        }
     }
 }

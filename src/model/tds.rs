@@ -107,12 +107,18 @@ impl Network for Tds {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, initial_pose: Option<Value>) -> Value {
+    fn forward(
+        &self,
+        graph: &mut Graph,
+        pass: &mut Pass,
+        emg: Value,
+        initial_pose: Option<Value>,
+    ) -> Result<Value, String> {
         let rows = graph.shape(emg)[1];
         let features = self.encoder.forward(graph, pass, emg);
         let features = resample::align_corners(graph, features, self.steps(rows));
         let poses = self.decoder.roll_out(graph, pass, features, initial_pose);
-        resample::half_pixel(graph, poses, rows - self.left_context())
+        Ok(resample::half_pixel(graph, poses, rows - self.left_context()))
     }
 }
 

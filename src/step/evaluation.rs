@@ -9,7 +9,10 @@ use crate::model::{Pass, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
 /// Builds the evaluation step; with `predictions`, its last result is the predicted angles in radians.
-pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -> StepGraph {
+///
+/// # Errors
+/// A user's model does not fit the problem's sizes.
+pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -> Result<StepGraph, String> {
     let mut graph = Graph::new();
     let mut state = Vec::new();
     let mut weights = Weights::default();
@@ -24,7 +27,7 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
     let mut pass = Pass::evaluation(weights);
-    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
+    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let mut results = outcome.outputs(&mut graph);
     if predictions {
@@ -35,5 +38,5 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
     let spec = StepperSpec { state, inputs: problem.inputs(), integers: Vec::new(), results };
-    StepGraph { onnx: to_onnx(&graph, &[], &ModelInfo::default()), spec, nodes: graph.nodes().len() }
+    Ok(StepGraph { onnx: to_onnx(&graph, &[], &ModelInfo::default()), spec, nodes: graph.nodes().len() })
 }

@@ -2,9 +2,10 @@
 
 use super::problem::{Affine, AngleUnits};
 use crate::graph::{
-    Constant, DYNAMIC_BATCH, Graph, InputDefault, Kernels, ModelInfo, TensorType, prune, select_kernels, to_onnx,
+    Constant, DYNAMIC_BATCH, ExportedUnits, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, prune,
+    select_kernels, to_onnx,
 };
-use crate::model::{Model, Pass, Weights};
+use crate::model::{ImportedParts, Model, Pass, Weights};
 
 /// How the exported model normalizes its EMG.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,6 +39,9 @@ pub struct Exported<'a> {
 /// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known.
 pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
     let model = exported.model;
+    if let Some(parts) = model.imported_parts(exported.parameters, exported.buffers, exported.rows) {
+        return retrained(exported, &parts?);
+    }
     let (channels, joints) = (model.config().input_size, model.config().output_size);
     let mut graph = Graph::new();
     let emg = graph.input("emg", TensorType::f32([DYNAMIC_BATCH, exported.rows, channels]));
@@ -61,11 +65,7 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
         AngleUnits::Train(affine) => {
             Some((graph.f32([joints], affine.mean.clone()), graph.f32([joints], affine.divisor.clone())))
         }
-        AngleUnits::Recording => {
-            return Err("angles were normalized by recording (data.normalize_angles), and the statistics of a new \
-                        recording's angles are not known: train with normalize_angles: train to export"
-                .into());
-        }
+        AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
     };
     let initial_pose = model.takes_initial_pose().then(|| {
         let pose = graph.input("initial_pose", TensorType::f32([DYNAMIC_BATCH, joints]));
@@ -74,10 +74,35 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
     let parameters = Weights::constants(&mut graph, exported.parameters, &model.parameters());
     let buffers = Weights::constants(&mut graph, exported.buffers, &model.buffers());
     let mut pass = Pass::evaluation(parameters.and(buffers));
-    let prediction = model.forward(&mut graph, &mut pass, emg, initial_pose);
+    let prediction = model.forward(&mut graph, &mut pass, emg, initial_pose)?;
     let radians = super::problem::to_radians(&mut graph, prediction, units);
     graph.output("joint_angles", radians);
     select_kernels(&mut graph, Kernels::Standard);
     prune(&mut graph);
     Ok(to_onnx(&graph, &defaults, &ModelInfo { metadata: exported.metadata.clone() }))
+}
+
+const UNKNOWN_ANGLES: &str = "angles were normalized by recording (data.normalize_angles), and the statistics of a \
+                              new recording's angles are not known: train with normalize_angles: train to export";
+
+/// A user's own model: the file it came from, with the new weights and the units around it.
+fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u8>, String> {
+    let pair = |affine: &Affine| (affine.mean.clone(), affine.divisor.clone());
+    let (emg, emg_inputs) = match &exported.emg {
+        ExportedEmg::None => (None, false),
+        ExportedEmg::Train(affine) => (Some(pair(affine)), false),
+        ExportedEmg::Recording(affine) => (Some(pair(affine)), true),
+    };
+    let angles = match &exported.angles {
+        AngleUnits::Radians => None,
+        AngleUnits::Train(affine) => Some(pair(affine)),
+        AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
+    };
+    Ok(parts.onnx.retrained(&Retrained {
+        weights: &parts.weights,
+        units: &ExportedUnits { emg, emg_inputs, angles },
+        channels_second: parts.channels_second,
+        output_rank: parts.output_rank,
+        metadata: &exported.metadata,
+    }))
 }

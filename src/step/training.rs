@@ -23,7 +23,7 @@ const RANDOM: &str = "random";
 /// # Errors
 /// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
 pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, String> {
-    let mut step = Step::new(problem, config);
+    let mut step = Step::new(problem, config)?;
     let gradient = step.gradient()?;
     let next = step.next_state(gradient)?;
     step.finish(next, kernels)
@@ -46,7 +46,7 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// The forward pass and its loss.
-    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Self {
+    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Result<Self, String> {
         let mut graph = Graph::new();
         let vectors = state_vectors(&problem.model, config);
         let state: Vec<_> =
@@ -59,7 +59,7 @@ impl<'a> Step<'a> {
         let hyper = HyperValues::new(&mut graph);
         let batch = problem.batch(&mut graph);
         let probability = problem.model.config().dropout;
-        let dropout = (probability > 0.0).then(|| Dropout::new(&mut graph, RANDOM, probability));
+        let dropout = problem.model.drops().then(|| Dropout::new(&mut graph, RANDOM, probability));
         let initial_pose = batch.initial_pose(&mut graph, &problem.model);
         let mut pass = Pass::training(weights, dropout);
         graph.set_autocast(match config.precision {
@@ -67,11 +67,11 @@ impl<'a> Step<'a> {
             Precision::Fp16 => Some(Autocast::Fp16),
             Precision::Tf32 | Precision::Fp32 => None,
         });
-        let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
+        let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
         graph.set_autocast(None);
         let prediction = graph.to_f32(prediction);
         let outcome = outcome(&mut graph, problem, &batch, prediction);
-        Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered }
+        Ok(Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered })
     }
 
     fn vector(&self, name: &str) -> Option<Value> {
@@ -232,7 +232,7 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
     let mut pass = Pass::training(weights, None);
-    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose);
+    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let gradients = gradients(&mut graph, outcome.loss, &ordered)?;
     graph.output("loss", outcome.loss);

@@ -62,18 +62,19 @@ pub fn evaluate(
     library: &Library,
     provider: Provider,
     cache: &Arc<Cache>,
+    model: &Model,
     checkpoint: &Checkpoint,
     split: Split,
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Evaluation, TrainError> {
     let config = &checkpoint.config;
-    let model = Model::new(&config.model);
-    let gather = Arc::new(gather(cache, config, &model, split)?);
+    let gather = Arc::new(gather(cache, config, model, split)?);
     if gather.index.is_empty() {
         return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
     }
     let (normalization, shape) = (&checkpoint.normalization, gather.shape);
-    let graph = evaluation_step(&normalization.problem(config, &model, shape), true, provider.kernels());
+    let problem = normalization.problem(config, model, shape);
+    let graph = evaluation_step(&problem, true, provider.kernels()).map_err(TrainError::Usage)?;
     let mut evaluator = Evaluator::new(library, provider, graph)?;
     evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
 

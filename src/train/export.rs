@@ -35,14 +35,18 @@ const HAND: [&str; 20] = [
 ///
 /// # Errors
 /// Angles normalized by recording, or a length too short for the model.
-pub fn export_run(checkpoint: &Checkpoint, manifest: &Manifest, length: Option<usize>) -> Result<Vec<u8>, TrainError> {
-    let model = Model::new(&checkpoint.config.model);
+pub fn export_run(
+    model: &Model,
+    checkpoint: &Checkpoint,
+    manifest: &Manifest,
+    length: Option<usize>,
+) -> Result<Vec<u8>, TrainError> {
     let rows = length.unwrap_or(manifest.settings.windows(Split::Test).rows());
     model.check_window(rows).map_err(TrainError::Usage)?;
     let normalization = &checkpoint.normalization;
     let train_emg = || Affine::new(&normalization.train_emg);
     let exported = Exported {
-        model: &model,
+        model,
         parameters: checkpoint.weights(),
         buffers: checkpoint.buffers(),
         rows,
@@ -52,7 +56,7 @@ pub fn export_run(checkpoint: &Checkpoint, manifest: &Manifest, length: Option<u
             Normalize::Recording => ExportedEmg::Recording(train_emg()),
         },
         angles: normalization.angle_units(),
-        metadata: metadata(checkpoint, manifest, &model, rows),
+        metadata: metadata(checkpoint, manifest, model, rows),
     };
     export(&exported).map_err(TrainError::Usage)
 }

@@ -13,7 +13,7 @@ use super::learner::Learner;
 use super::passes::{TrainingBatches, Validation};
 use super::run::{RunFolder, checkpoint_folder};
 use super::schedule::{LossScale, Watch, learning_rate};
-use super::setup::{Normalization, gather};
+use super::setup::{IMPORTED, Normalization, gather};
 use crate::cache::{Cache, Split, replace_file};
 use crate::config::{Config, Mode, Normalize, OnNan, Precision, Schedule};
 use crate::dataset::{Batch, Gather};
@@ -25,6 +25,7 @@ use crate::step::{BUFFERS, EMA, Hyperparameters, PARAMETERS, training_step};
 pub struct FitOptions<'a> {
     pub config: Config,
     pub cache: Arc<Cache>,
+    pub model: Model,
     /// Folder of the run; made once everything that can be wrong beforehand is not.
     pub run: PathBuf,
     /// Go on from the run's last checkpoint.
@@ -55,8 +56,7 @@ pub struct FitSummary {
 /// # Errors
 /// [`TrainError`]; [`TrainError::Interrupted`] after saving where training stood.
 pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
-    let FitOptions { config, cache, run, resume, ort_lib, interrupted, started, listener } = options;
-    let model = Model::new(&config.model);
+    let FitOptions { config, cache, model, run, resume, ort_lib, interrupted, started, listener } = options;
     let train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
@@ -96,8 +96,11 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     }
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
     let run = RunFolder::open(&run, &config, resume)?;
+    if let Some(onnx) = model.onnx() {
+        replace_file(&run.root().join(IMPORTED), &onnx.bytes())?;
+    }
     run.truncate_metrics(position.epoch)?;
-    let mut fit = Fit { config, cache, run, learner, validation, position, interrupted, listener };
+    let mut fit = Fit { model, config, cache, run, learner, validation, position, interrupted, listener };
     if !resume {
         // A run that dies in its first epoch can be resumed, too.
         fit.save("last")?;
@@ -186,6 +189,7 @@ impl Progress {
 }
 
 struct Fit<'a> {
+    model: Model,
     config: Config,
     cache: Arc<Cache>,
     run: RunFolder,
@@ -401,7 +405,7 @@ impl Fit<'_> {
         let exportable = manifest.settings.normalize_angles != Normalize::Recording;
         if exportable {
             let from = if self.config.training.restore_best_weights && best.exists() { &best } else { &last };
-            replace_file(&model, &export_run(&Checkpoint::load(from)?, manifest, None)?)?;
+            replace_file(&model, &export_run(&self.model, &Checkpoint::load(from)?, manifest, None)?)?;
         }
         Ok(FitSummary {
             epochs: self.position.epoch,

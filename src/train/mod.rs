@@ -19,4 +19,4 @@ pub use events::{EpochRecord, Event, Listener};
 pub use export::export_run;
 pub use fit::{FitOptions, FitSummary, fit};
 pub use run::{RunFolder, checkpoint_folder};
-pub use setup::{Normalization, apply_manifest, check_resume};
+pub use setup::{IMPORTED, Normalization, apply_manifest, check_resume, load_model};

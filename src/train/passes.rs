@@ -74,8 +74,12 @@ impl Validation {
         gather: Arc<Gather>,
     ) -> Result<Self, TrainError> {
         let problem = normalization.problem(config, model, gather.shape);
-        let graph = || evaluation_step(&problem, false, provider.kernels());
-        let evaluator = if gather.index.is_empty() { None } else { Some(Evaluator::new(library, provider, graph())?) };
+        let evaluator = if gather.index.is_empty() {
+            None
+        } else {
+            let graph = evaluation_step(&problem, false, provider.kernels()).map_err(TrainError::Usage)?;
+            Some(Evaluator::new(library, provider, graph)?)
+        };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
         Ok(Self { gather, evaluator, workers, prefetch })
     }

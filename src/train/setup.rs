@@ -1,5 +1,6 @@
 //! From configuration and cache to what is learned.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,7 @@ use super::error::TrainError;
 use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
 use crate::config::{Config, LayoutChoice, Loaded, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
+use crate::graph::OnnxModel;
 use crate::model::Model;
 use crate::step::{Affine, AngleUnits, EmgUnits, Problem};
 
@@ -58,6 +60,22 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
         *own = has;
     }
     loaded.config.validate().map_err(|error| TrainError::Usage(error.to_string()))
+}
+
+/// Where a run keeps a user's own model.
+pub const IMPORTED: &str = "imported.onnx";
+
+/// The model of a run: its architecture, or the user's own that lies in its folder.
+///
+/// # Errors
+/// The user's model cannot be read.
+pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
+    match &config.model.onnx {
+        None => Ok(Model::new(&config.model)),
+        Some(path) => OnnxModel::load(&run.join(path))
+            .and_then(|onnx| Model::imported(&config.model, onnx))
+            .map_err(TrainError::Usage),
+    }
 }
 
 /// Keys that a resumed run may change.

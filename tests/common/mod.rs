@@ -110,3 +110,14 @@ pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     found.sort();
     found
 }
+
+/// tests/golden/make_published.py's `noise`: SplitMix64 of number x 2^32 + element, as 24 bits in [-0.5, 0.5).
+pub(crate) fn noise(number: u64, elements: usize) -> impl Iterator<Item = f32> {
+    (0..elements as u64).map(move |i| {
+        let mut z = ((number << 32) + i).wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^= z >> 31;
+        (z >> 40) as f32 / 16_777_216.0 - 0.5
+    })
+}

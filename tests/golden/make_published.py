@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden values for emg2pose's published networks, NeuroPose and the plain LSTM, at full size.
+"""Golden values for emg2pose's published networks, NeuroPose, the plain LSTM and tds_lstm, at full size.
 
     make_published.py OUTDIR
 
@@ -25,7 +25,10 @@ from pathlib import Path
 
 import numpy
 import torch
-from make_golden import LstmDecoder, MlpDecoder, TdsStage, masked_loss, rollout_steps, save, tds_stage
+from make_golden import (
+    LstmDecoder, MlpDecoder, TdsModel, TdsStage, left_context, masked_loss, model_config, rollout_steps, save,
+    tds_stage,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -138,10 +141,20 @@ class PlainLstm(nn.Module):
         return F.interpolate(y, rows, mode="linear", align_corners=False).transpose(1, 2)
 
 
+class Tds(TdsModel):
+    """tds_lstm with its default sizes."""
+
+    CONTEXT = left_context(model_config())
+
+    def __init__(self):
+        super().__init__(model_config())
+
+
 TDS_KINDS = ["tracking_vemg2pose", "regression_vemg2pose", "tracking_emg2pose", "regression_emg2pose"]
 # Name: network, keys of the model section beside `type` and `dropout`, batch, window.
 CASES = {kind: (lambda kind=kind: Published(kind), {}, 2, 2590) for kind in TDS_KINDS} | {
     "neuropose": (Neuropose, {}, 4, 1600),
+    "tds_lstm": (Tds, {}, 2, 500),
     "lstm": (lambda: PlainLstm(64, 2, True), {"hidden_size": 64}, 3, 1200),
     "lstm_forward": (lambda: PlainLstm(48, 3, False), {"hidden_size": 48, "num_layers": 3, "bidirectional": False}, 3, 800),
 }

@@ -56,6 +56,13 @@ pub(crate) enum Command {
         /// Path of libonnxruntime
         #[arg(long)]
         ort_lib: Option<PathBuf>,
+        /// Also build the training step of a model, a preset's or a configuration file's or your own (.onnx), and
+        /// show its size and how long it takes to load
+        #[arg(long, value_name = "MODEL")]
+        model: Option<String>,
+        /// Override a key of the model's configuration
+        #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "model")]
+        set: Vec<String>,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -82,6 +89,12 @@ pub(crate) struct FitArgs {
     /// Folder of the run (default: runs/1, runs/2, ..)
     #[arg(long)]
     pub(crate) run: Option<PathBuf>,
+    /// Train your own ONNX model (opset 13 to 22) instead of one of the configuration's types
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "resume")]
+    pub(crate) model: Option<PathBuf>,
+    /// Initializers of --model that are not trained, e.g. --freeze 'encoder.*'
+    #[arg(long, value_name = "GLOB", requires = "model")]
+    pub(crate) freeze: Vec<String>,
     /// Go on with the run in --run
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,

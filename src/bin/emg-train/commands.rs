@@ -8,18 +8,20 @@ use std::time::Instant;
 
 use anyhow::Result;
 use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
-use emg_pipeline::config::{self, Config, Device, Loaded};
+use emg_pipeline::config::{self, Config, Loaded, ModelType};
 use emg_pipeline::dataset::build_options;
+use emg_pipeline::graph::OnnxModel;
+use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    Checkpoint, Evaluation, FitOptions, RunFolder, TrainError, apply_manifest, check_resume, checkpoint_folder,
-    evaluate, export_run,
+    Checkpoint, Evaluation, FitOptions, IMPORTED, RunFolder, TrainError, apply_manifest, check_resume,
+    checkpoint_folder, evaluate, export_run, load_model,
 };
-use serde_json::json;
 
 use crate::args::{AccessArgs, Command, FitArgs, IoArg, RunArgs};
+use crate::doctor;
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     match command {
@@ -32,7 +34,9 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let library = runtime::load(ort_lib.as_deref())?;
             let training = &checkpoint.config.training;
             let provider = Provider::choose(&library, training.device, training.precision)?;
-            let result = evaluate(&library, provider, &Arc::new(cache), &checkpoint, split.into(), &mut |_| ())?;
+            let model = load_model(&checkpoint.config, &run.run)?;
+            let cache = Arc::new(cache);
+            let result = evaluate(&library, provider, &cache, &model, &checkpoint, split.into(), &mut |_| ())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&result)?);
             } else {
@@ -42,13 +46,17 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
         }
         Command::Export { run, out, length } => {
             let (checkpoint, cache) = open_run(&run, None, &Access::default())?;
-            let bytes = export_run(&checkpoint, cache.manifest(), length)?;
+            let model = load_model(&checkpoint.config, &run.run)?;
+            let bytes = export_run(&model, &checkpoint, cache.manifest(), length)?;
             let out = out.unwrap_or_else(|| run.run.join("model.onnx"));
             std::fs::write(&out, bytes).map_err(|source| TrainError::Io { path: out.clone(), source })?;
             println!("{}", out.display());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor { ort_lib, json } => doctor(ort_lib.as_deref(), json),
+        Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
+        Command::Doctor { ort_lib, model: Some(model), set, json } => {
+            doctor::model(ort_lib.as_deref(), &model, &set, json, started)
+        }
     }
 }
 
@@ -66,6 +74,10 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     if args.resume {
         check_resume(&run_config(&run)?, &config)?;
     }
+    let model = match &args.model {
+        Some(path) => own_model(&mut config, path, &args.freeze)?,
+        None => load_model(&config, &run)?,
+    };
     config.data.store = Some(std::path::absolute(&root)?);
 
     let interrupted = Arc::new(AtomicBool::new(false));
@@ -78,6 +90,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     let summary = emg_pipeline::train::fit(FitOptions {
         config,
         cache,
+        model,
         run: run.clone(),
         resume: args.resume,
         ort_lib: args.ort_lib,
@@ -233,34 +246,13 @@ fn print_evaluation(evaluation: &Evaluation) {
     );
 }
 
-fn doctor(option: Option<&Path>, json: bool) -> Result<ExitCode> {
-    let library = match runtime::load(option) {
-        Ok(library) => library,
-        Err(error) if json => {
-            println!("{}", json!({ "library": null, "missing": [error.to_string()] }));
-            return Ok(ExitCode::FAILURE);
-        }
-        Err(error) => return Err(error.into()),
-    };
-    let providers = runtime::providers(&library);
-    let mut missing = Vec::new();
-    if let Err(error) = Provider::choose(&library, Device::Cuda, config::Precision::Fp32) {
-        missing.push(format!("for CUDA: {error}"));
-    }
-    if json {
-        let library = json!({ "path": library.path, "found_by": library.source, "version": library.version });
-        println!(
-            "{}",
-            serde_json::to_string_pretty(&json!({ "library": library, "providers": providers, "missing": missing }))?
-        );
-        return Ok(ExitCode::SUCCESS);
-    }
-    println!("library    {}", library.path.display());
-    println!("found by   {}", library.source);
-    println!("version    {}", library.version);
-    println!("providers  {}", providers.join(", "));
-    for line in missing {
-        println!("missing    {line}");
-    }
-    Ok(ExitCode::SUCCESS)
+/// A user's own model, which the run will keep a copy of.
+pub(crate) fn own_model(config: &mut Config, path: &Path, freeze: &[String]) -> Result<Model> {
+    config.model.kind = Some(ModelType::Onnx);
+    config.model.onnx = Some(IMPORTED.into());
+    config.model.freeze.extend_from_slice(freeze);
+    config.validate()?;
+    let onnx = OnnxModel::load(path).map_err(TrainError::Usage)?;
+    let model = Model::imported(&config.model, onnx);
+    Ok(model.map_err(|message| TrainError::Usage(format!("{}: {message}", path.display())))?)
 }

@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod doctor;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -6,7 +6,7 @@ use super::super::tensor::Constant;
 
 /// How a kernel slides over the spatial axes of x [batch, channels, spatial..]; one entry per spatial axis.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Geometry {
+pub(in super::super) struct Geometry {
     pub(super) kernel: Vec<usize>,
     pub(super) strides: Vec<usize>,
     pub(super) dilations: Vec<usize>,
@@ -16,8 +16,8 @@ pub(super) struct Geometry {
     ceil: bool,
 }
 
-fn sizes(node: &Node, name: &str, default: usize, axes: usize) -> Result<Vec<usize>, String> {
-    let values = node.ints(name, &vec![default as i64; axes]);
+fn sizes(attributes: &Attributes, name: &str, default: usize, axes: usize) -> Result<Vec<usize>, String> {
+    let values = attributes.ints(name, &vec![default as i64; axes]);
     let sizes: Result<Vec<_>, _> = values.iter().map(|value| usize::try_from(*value)).collect();
     // A size beyond this could only overflow.
     sizes
@@ -29,20 +29,25 @@ fn sizes(node: &Node, name: &str, default: usize, axes: usize) -> Result<Vec<usi
 impl Geometry {
     /// Of a node whose kernel has this shape.
     pub(super) fn new(node: &Node, kernel: &[usize]) -> Result<Self, String> {
+        Self::of(&node.attributes, kernel)
+    }
+
+    /// Of attributes and a kernel of this shape.
+    pub(in super::super) fn of(given: &Attributes, kernel: &[usize]) -> Result<Self, String> {
         let axes = kernel.len();
-        let (strides, dilations) = (sizes(node, "strides", 1, axes)?, sizes(node, "dilations", 1, axes)?);
-        let pads = node.ints("pads", &vec![0; 2 * axes]);
+        let (strides, dilations) = (sizes(given, "strides", 1, axes)?, sizes(given, "dilations", 1, axes)?);
+        let pads = given.ints("pads", &vec![0; 2 * axes]);
         let pads = pads.iter().map(|pad| usize::try_from(*pad).ok().filter(|pad| *pad <= 1 << 24));
         let pads = pads.collect::<Option<Vec<_>>>().filter(|pads| pads.len() == 2 * axes);
         let pads = pads.ok_or("pads must be two numbers of at least 0 for each spatial axis")?;
         if strides.contains(&0) || dilations.contains(&0) || kernel.contains(&0) {
             return Err("kernel, strides and dilations must be at least 1".into());
         }
-        if !matches!(node.text("auto_pad", "NOTSET"), "NOTSET" | "VALID") {
+        if !matches!(given.text("auto_pad", "NOTSET"), "NOTSET" | "VALID") {
             return Err("auto_pad must be resolved to pads".into());
         }
         let pads = (0..axes).map(|i| (pads[i], pads[axes + i])).collect();
-        Ok(Self { kernel: kernel.to_vec(), strides, dilations, pads, ceil: node.int("ceil_mode", 0) != 0 })
+        Ok(Self { kernel: kernel.to_vec(), strides, dilations, pads, ceil: given.int("ceil_mode", 0) != 0 })
     }
 
     /// Rows that a kernel spans along axis `i`.
@@ -51,7 +56,7 @@ impl Geometry {
     }
 
     /// Spatial sizes of the output.
-    pub(super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+    pub(in super::super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
         (0..self.kernel.len())
             .map(|i| {
                 let (before, after) = self.pads[i];
@@ -87,10 +92,6 @@ impl Geometry {
         self.dilations.iter().chain(steps).all(|size| *size == 1)
     }
 
-    pub(super) fn has_pads(&self) -> bool {
-        self.pads.iter().any(|pads| *pads != (0, 0))
-    }
-
     /// As node attributes.
     pub(super) fn attributes(&self) -> Attributes {
         let (before, after): (Vec<_>, Vec<_>) = self.pads.iter().copied().unzip();
@@ -103,12 +104,12 @@ impl Geometry {
     }
 
     /// The same windows without padding.
-    pub(super) fn unpadded(&self) -> Self {
+    pub(in super::super) fn unpadded(&self) -> Self {
         Self { pads: vec![(0, 0); self.kernel.len()], ceil: false, ..self.clone() }
     }
 
     /// x with its pads filled with `value` (and beyond them what the last windows reach), spatial axes from `first`.
-    pub(super) fn pad(&self, graph: &mut Graph, x: Value, first: usize, value: f32) -> Value {
+    pub(in super::super) fn pad(&self, graph: &mut Graph, x: Value, first: usize, value: f32) -> Value {
         let shape = graph.shape(x).to_vec();
         let rank = shape.len();
         let mut pads = vec![0; 2 * rank];
@@ -129,7 +130,7 @@ impl Geometry {
 
     /// For each tap of the kernel, in row-major order, what every window has under it: x, padded, spatial axes from
     /// `first`, becomes one value with spatial sizes `output` per tap.
-    pub(super) fn slices(&self, graph: &mut Graph, x: Value, first: usize, output: &[usize]) -> Vec<Value> {
+    pub(in super::super) fn slices(&self, graph: &mut Graph, x: Value, first: usize, output: &[usize]) -> Vec<Value> {
         self.positions()
             .into_iter()
             .map(|tap| {
@@ -140,6 +141,20 @@ impl Geometry {
                 })
             })
             .collect()
+    }
+
+    /// How many elements of an input of these spatial sizes lie under each window; with `padding`, its pads count.
+    pub(in super::super) fn counts(&self, input: &[usize], output: &[usize], padding: bool) -> Vec<f32> {
+        let along = |i: usize, window: usize| {
+            let (before, after) = self.pads[i];
+            let start = window * self.strides[i];
+            let taps = (0..self.kernel[i]).map(|tap| start + tap * self.dilations[i]);
+            let (low, high) = if padding { (0, before + input[i] + after) } else { (before, before + input[i]) };
+            taps.filter(|at| (low..high).contains(at)).count()
+        };
+        let axes = (0..input.len()).map(|i| (0..output[i]).map(|window| along(i, window)).collect::<Vec<_>>());
+        let products = axes.fold(vec![1], |all, own| all.iter().flat_map(|a| own.iter().map(move |b| a * b)).collect());
+        products.into_iter().map(|count| count as f32).collect()
     }
 
     /// The taps, each as its index along every axis.

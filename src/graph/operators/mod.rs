@@ -14,7 +14,8 @@ mod shape;
 mod softmax;
 
 pub(super) use cell::expand_cells;
-pub(super) use geometry::resolve_auto_pad;
+pub(super) use geometry::{Geometry, resolve_auto_pad};
+pub(super) use shape::Ranges;
 pub(crate) use shape::as_batch_transpose;
 
 use super::autodiff::Adjoints;
@@ -92,7 +93,7 @@ fn constant_ints(graph: &Graph, node: &Node, i: usize) -> Result<Vec<i64>, Strin
 }
 
 /// A possibly negative axis as an index.
-fn axis(axis: i64, rank: usize) -> Result<usize, String> {
+pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
     let index = if axis < 0 { axis + rank as i64 } else { axis };
     usize::try_from(index).ok().filter(|i| *i < rank).ok_or_else(|| format!("axis {axis} of {rank} dimensions"))
 }

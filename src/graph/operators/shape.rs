@@ -165,27 +165,44 @@ fn zeros_like(graph: &mut Graph, value: Value) -> Value {
     graph.zeros(value, &shape)
 }
 
-/// (start, end, step) for each axis.
-fn ranges(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize, usize)>, String> {
-    let shape = ty(graph, node, 0)?.shape;
-    let (starts, ends) = (constant_ints(graph, node, 1)?, constant_ints(graph, node, 2)?);
-    let axes = constant_ints(graph, node, 3).unwrap_or_else(|_| (0..starts.len() as i64).collect());
-    let steps = constant_ints(graph, node, 4).unwrap_or_else(|_| vec![1; starts.len()]);
-    let mut ranges: Vec<_> = shape.iter().map(|dim| (0, *dim, 1)).collect();
-    for (((start, end), along), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
-        let along = axis(along, shape.len())?;
-        let clip =
-            |at: i64| (if at < 0 { at + shape[along] as i64 } else { at }).clamp(0, shape[along] as i64) as usize;
-        let step = usize::try_from(step).ok().filter(|step| *step > 0).ok_or("backward slices are not supported")?;
-        ranges[along] = (clip(start), clip(end).max(clip(start)), step);
+/// What a slice takes: (start, end, step) for each axis.
+pub(in super::super) struct Ranges(Vec<(usize, usize, usize)>);
+
+impl Ranges {
+    /// From starts and ends, and perhaps axes and steps, for a tensor of `shape`.
+    pub(in super::super) fn new(shape: &[usize], lists: &[Vec<i64>]) -> Result<Self, String> {
+        let [starts, ends, rest @ ..] = lists else { return Err("starts and ends are missing".into()) };
+        let axes = rest.first().cloned().unwrap_or_else(|| (0..starts.len() as i64).collect());
+        let steps = rest.get(1).cloned().unwrap_or_else(|| vec![1; starts.len()]);
+        let mut ranges: Vec<_> = shape.iter().map(|dim| (0, *dim, 1)).collect();
+        for (((start, end), along), step) in starts.iter().zip(ends).zip(axes).zip(steps) {
+            let along = axis(along, shape.len())?;
+            let size = shape[along] as i64;
+            let clip = |at: i64| (if at < 0 { at.saturating_add(size) } else { at }).clamp(0, size) as usize;
+            let step =
+                usize::try_from(step).ok().filter(|step| *step > 0).ok_or("backward slices are not supported")?;
+            ranges[along] = (clip(*start), clip(*end).max(clip(*start)), step);
+        }
+        Ok(Self(ranges))
     }
-    Ok(ranges)
+
+    fn of(graph: &Graph, node: &Node) -> Result<Self, String> {
+        let given = (1..node.inputs.len()).map(|i| constant_ints(graph, node, i));
+        Self::new(&ty(graph, node, 0)?.shape, &given.collect::<Result<Vec<_>, _>>()?)
+    }
+
+    fn shape(&self) -> Vec<usize> {
+        self.0.iter().map(|(start, end, step)| (end - start).div_ceil(*step)).collect()
+    }
+
+    /// Where element `index` of the slice comes from.
+    pub(in super::super) fn source(&self, index: &[usize]) -> Vec<usize> {
+        self.0.iter().zip(index).map(|((start, _, step), at)| start + at * step).collect()
+    }
 }
 
 fn slice(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let shape: Vec<_> =
-        ranges(graph, node)?.into_iter().map(|(start, end, step)| (end - start).div_ceil(step)).collect();
-    Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, shape)])
+    Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, Ranges::of(graph, node)?.shape())])
 }
 
 /// Zeros go where the slice took nothing: between its elements if it took steps, then before and after.
@@ -198,7 +215,7 @@ fn slice_gradient(
 ) -> Result<(), String> {
     let shape = graph.shape(node.input(0)).to_vec();
     let mut gradient = grads[0].expect("the only output was reached");
-    for (along, (start, _, step)) in ranges(graph, node)?.into_iter().enumerate() {
+    for (along, (start, _, step)) in Ranges::of(graph, node)?.0.into_iter().enumerate() {
         if step > 1 {
             gradient = graph.spread(gradient, along, step);
         }

@@ -1,0 +1,102 @@
+//! `emg-train doctor`: which library is used, and what a model costs.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::Result;
+use emg_pipeline::config::{self, Device};
+use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::model::{Model, total_elements};
+use emg_pipeline::runtime::{self, Provider, Stepper};
+use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, training_step};
+use emg_pipeline::train::TrainError;
+use serde_json::json;
+
+use crate::commands::own_model;
+
+/// The library, and what is missing.
+pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
+    let library = match runtime::load(option) {
+        Ok(library) => library,
+        Err(error) if json => {
+            println!("{}", json!({ "library": null, "missing": [error.to_string()] }));
+            return Ok(ExitCode::FAILURE);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let providers = runtime::providers(&library);
+    let mut missing = Vec::new();
+    if let Err(error) = Provider::choose(&library, Device::Cuda, config::Precision::Fp32) {
+        missing.push(format!("for CUDA: {error}"));
+    }
+    if json {
+        let library = json!({ "path": library.path, "found_by": library.source, "version": library.version });
+        println!(
+            "{}",
+            serde_json::to_string_pretty(&json!({ "library": library, "providers": providers, "missing": missing }))?
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("library    {}", library.path.display());
+    println!("found by   {}", library.source);
+    println!("version    {}", library.version);
+    println!("providers  {}", providers.join(", "));
+    for line in missing {
+        println!("missing    {line}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds and loads the training step of a model, and tells its size.
+pub(crate) fn model(
+    option: Option<&Path>,
+    source: &str,
+    set: &[String],
+    json: bool,
+    started: Instant,
+) -> Result<ExitCode> {
+    let own = source.ends_with(".onnx");
+    let mut config = config::load((!own).then_some(source), set)?.config;
+    let model = if own { own_model(&mut config, Path::new(source), &[])? } else { Model::new(&config.model) };
+    let (data, training) = (&config.data, &config.training);
+    let shape = BatchShape {
+        batch: training.batch_size,
+        rows: data.window_size + data.padding.iter().sum::<usize>(),
+        channels: data.emg_channels,
+        joints: data.joint_angles_channels,
+        context: model.left_context(),
+    };
+    model.check_window(shape.rows).map_err(TrainError::Usage)?;
+    let library = runtime::load(option)?;
+    let provider = Provider::choose(&library, training.device, training.precision)?;
+    let problem = Problem {
+        model,
+        shape,
+        emg: EmgUnits::AsCached,
+        angles: AngleUnits::Radians,
+        loss: training.loss_type,
+        mae_weight: training.mae_weight,
+        joint_weights: None,
+    };
+    let building = Instant::now();
+    let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::Usage)?;
+    let (nodes, built) = (graph.nodes, building.elapsed());
+    let loading = Instant::now();
+    Stepper::new(&library, provider, &graph.onnx, graph.spec)?;
+    let loaded = loading.elapsed();
+    let parameters = total_elements(&problem.model.parameters());
+    let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());
+    if json {
+        let figures = json!({
+            "parameters": parameters, "nodes": nodes, "batch": shape.batch, "window": shape.rows,
+            "creation_seconds": seconds, "seconds_since_start": total, "provider": provider.to_string(),
+        });
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("parameters {parameters}");
+    println!("nodes      {nodes} in the training step of {} x {} rows", shape.batch, shape.rows);
+    println!("creation   {seconds:.2} s on {provider} ({total:.2} s since the program started)");
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,171 @@
+//! Normalizations and dropout.
+
+use super::super::build::attributes;
+use super::super::core::{Attribute, Value};
+use super::super::operators::axis;
+use super::call::{Call, Lower};
+
+pub(super) static OPERATORS: &[(&str, Lower)] = &[
+    ("BatchNormalization", batch_norm),
+    ("Dropout", dropout),
+    ("GroupNormalization", group_norm),
+    ("InstanceNormalization", instance_norm),
+    ("LayerNormalization", layer_norm),
+    ("LpNormalization", lp_norm),
+    ("MeanVarianceNormalization", mean_variance),
+    ("RMSNormalization", rms_norm),
+];
+
+fn batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let [x, scale, bias, mean, variance] = [0, 1, 2, 3, 4].map(|i| call.float(i));
+    let (x, affine) = (x?, [scale?, bias?]);
+    let statistics = [(call.names[3].clone(), mean?), (call.names[4].clone(), variance?)];
+    let statistics = statistics.each_ref().map(|(name, value)| (name.as_str(), *value));
+    let channels = call.shape(x).get(1).copied().unwrap_or(0);
+    if affine.iter().chain(statistics.iter().map(|(_, value)| value)).any(|v| call.graph.shape(*v) != [channels]) {
+        return Err(format!("scale, bias, mean and variance must have {channels} elements"));
+    }
+    let (epsilon, momentum) = (call.attributes.float("epsilon", 1e-5), call.attributes.float("momentum", 0.9));
+    Ok(vec![call.training.batch_norm(call.graph, x, affine, statistics, epsilon, momentum)])
+}
+
+fn dropout(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
+    if !(0.0..1.0).contains(&ratio) {
+        return Err(format!("a ratio of {ratio}"));
+    }
+    Ok(vec![if ratio == 0.0 { x } else { call.training.dropout(call.graph, x, ratio) }])
+}
+
+/// (x - mean) / sqrt(variance + epsilon) over `axes`.
+fn standardized(call: &mut Call<'_>, x: Value, axes: &[usize], epsilon: f32) -> Value {
+    let mean = call.graph.reduce_mean(x, axes, true);
+    let centred = call.graph.sub(x, mean);
+    let square = call.graph.mul(centred, centred);
+    let variance = call.graph.reduce_mean(square, axes, true);
+    let epsilon = call.scalar(x, epsilon);
+    let raised = call.graph.add(variance, epsilon);
+    let deviation = call.graph.sqrt(raised);
+    call.graph.div(centred, deviation)
+}
+
+/// Over the axes from `axis` on, as one.
+fn layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    if call.outputs > 1 {
+        return Err("outputs beside the normalized values are not supported".into());
+    }
+    let (x, scale) = (call.float(0)?, call.float(1)?);
+    let shape = call.shape(x);
+    let first = axis(call.attributes.int("axis", -1), shape.len())?;
+    let features = shape[first..].iter().product::<usize>();
+    let full = |call: &mut Call<'_>, value: Value| -> Result<Value, String> {
+        let wide = if call.shape(value) == shape[first..] {
+            value
+        } else {
+            let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
+            let sizes = call.graph.i64s(&sizes);
+            call.apply1("Expand", &[value, sizes])?
+        };
+        Ok(call.graph.reshape(wide, &[features]))
+    };
+    let scale = full(call, scale)?;
+    let bias = match call.optional(2) {
+        Some(bias) => full(call, bias)?,
+        None => call.graph.zeros(x, &[features]),
+    };
+    let flat = call.graph.reshape(x, &[shape[..first].iter().product(), features]);
+    let epsilon = call.attributes.float("epsilon", 1e-5);
+    let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))]);
+    let y = call.apply("LayerNormalization", &[flat, scale, bias], attributes)?[0];
+    Ok(vec![call.graph.reshape(y, &shape)])
+}
+
+/// x / sqrt(mean(x^2) + epsilon) x scale, over the axes from `axis` on.
+fn rms_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, scale) = (call.float(0)?, call.float(1)?);
+    let rank = call.shape(x).len();
+    let axes: Vec<_> = (axis(call.attributes.int("axis", -1), rank)?..rank).collect();
+    let square = call.graph.mul(x, x);
+    let mean = call.graph.reduce_mean(square, &axes, true);
+    let epsilon = call.attributes.float("epsilon", 1e-5);
+    let epsilon = call.scalar(x, epsilon);
+    let raised = call.graph.add(mean, epsilon);
+    let root = call.graph.sqrt(raised);
+    let normal = call.graph.div(x, root);
+    Ok(vec![call.apply1("Mul", &[normal, scale])?])
+}
+
+/// Each channel of each example on its own.
+fn instance_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, scale, bias) = (call.float(0)?, call.float(1)?, call.float(2)?);
+    let rank = call.shape(x).len();
+    if rank < 3 {
+        return Err("expected [batch, channels, spatial..]".into());
+    }
+    let spatial: Vec<_> = (2..rank).collect();
+    let epsilon = call.attributes.float("epsilon", 1e-5);
+    let normal = standardized(call, x, &spatial, epsilon);
+    affine(call, normal, scale, bias)
+}
+
+/// Per-channel scale and bias.
+fn affine(call: &mut Call<'_>, x: Value, scale: Value, bias: Value) -> Result<Vec<Value>, String> {
+    let shape = call.shape(x);
+    if [scale, bias].iter().any(|value| call.shape(*value) != shape[1..2]) {
+        return Err(format!("scale and bias must have {} elements", shape[1]));
+    }
+    let (scale, bias) = (call.graph.per_channel(scale, shape.len()), call.graph.per_channel(bias, shape.len()));
+    let scaled = call.graph.mul(x, scale);
+    Ok(vec![call.graph.add(scaled, bias)])
+}
+
+/// Groups of channels; scale and bias per group before opset 21, per channel since.
+fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, mut scale, mut bias) = (call.float(0)?, call.float(1)?, call.float(2)?);
+    let shape = call.shape(x);
+    let groups = usize::try_from(call.attributes.int("num_groups", 0)).unwrap_or(0);
+    let channels = shape.get(1).copied().unwrap_or(0);
+    if groups == 0 || channels == 0 || channels % groups != 0 {
+        return Err(format!("{channels} channels in {groups} groups"));
+    }
+    if [scale, bias].iter().any(|value| call.shape(*value).len() != 1) {
+        return Err("scale and bias must have one axis".into());
+    }
+    let epsilon = call.attributes.float("epsilon", 1e-5);
+    let rest = shape.iter().product::<usize>() / shape[0] / groups;
+    let grouped = call.graph.reshape(x, &[shape[0], groups, rest]);
+    let normal = standardized(call, grouped, &[2], epsilon);
+    let normal = call.graph.reshape(normal, &shape);
+    if call.opset < 21 && groups != channels {
+        [scale, bias] = [scale, bias].map(|value| call.graph.repeat(value, 0, channels / groups));
+    }
+    affine(call, normal, scale, bias)
+}
+
+fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let along = axis(call.attributes.int("axis", -1), call.shape(x).len())?;
+    let length = match call.attributes.int("p", 2) {
+        1 => {
+            let size = call.graph.abs(x);
+            call.graph.reduce_sum(size, &[along], true)
+        }
+        2 => {
+            let square = call.graph.mul(x, x);
+            let sum = call.graph.reduce_sum(square, &[along], true);
+            call.graph.sqrt(sum)
+        }
+        other => return Err(format!("p = {other}")),
+    };
+    Ok(vec![call.graph.div(x, length)])
+}
+
+fn mean_variance(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let rank = call.shape(x).len();
+    let axes = call.attributes.ints("axes", &[0, 2, 3]);
+    let axes = axes.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
+    // ONNX's function adds 1e-9 to the deviation.
+    Ok(vec![standardized(call, x, &axes, 1e-18)])
+}

@@ -1,0 +1,164 @@
+//! A trained model back as the file it came from: the same nodes, names and shapes, with other weights, and with the
+//! units of the data around it.
+
+use std::collections::HashMap;
+
+use prost::Message;
+
+use super::super::onnx::tensor;
+use super::super::proto::tensor_shape_proto::{Dimension, dimension};
+use super::super::proto::{
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
+    attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
+};
+use super::super::tensor::Constant;
+use super::model::OnnxModel;
+
+/// z-scores around a model: what it takes is (EMG - mean) / std, what it gives is angles x std + mean.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ExportedUnits {
+    /// Mean and divisor of the EMG, per channel.
+    pub emg: Option<(Vec<f32>, Vec<f32>)>,
+    /// Whether they are inputs `emg_mean` and `emg_std` [1, channels] with these defaults, or built in.
+    pub emg_inputs: bool,
+    /// Mean and divisor of the angles, per joint.
+    pub angles: Option<(Vec<f32>, Vec<f32>)>,
+}
+
+/// A model to write.
+#[derive(Debug, Clone)]
+pub struct Retrained<'a> {
+    /// New elements of initializers, by name.
+    pub weights: &'a HashMap<String, Vec<f32>>,
+    pub units: &'a ExportedUnits,
+    /// Whether channels and joints are the second axis of input and output, or the last.
+    pub channels_second: [bool; 2],
+    /// Axes of the output.
+    pub output_rank: usize,
+    pub metadata: &'a [(String, String)],
+}
+
+impl OnnxModel {
+    /// The file with other weights, for inference.
+    pub fn retrained(&self, with: &Retrained<'_>) -> Vec<u8> {
+        let mut proto = self.proto.clone();
+        let graph = proto.graph.as_mut().expect("checked by parse");
+        for initializer in &mut graph.initializer {
+            if let Some(values) = with.weights.get(initializer.name()) {
+                let shape = initializer.dims.iter().map(|dim| *dim as usize).collect();
+                *initializer = tensor(&initializer.name().to_owned(), &Constant::F32(shape, values.clone()));
+            }
+        }
+        graph.node.iter_mut().for_each(for_inference);
+        proto.functions.iter_mut().flat_map(|function| &mut function.node).for_each(for_inference);
+        let emg = self.inputs()[0].name.clone();
+        let angles = graph.output[0].name().to_owned();
+        if let Some(units) = &with.units.angles {
+            denormalize(graph, &angles, units, with.channels_second[1] && with.output_rank == 3);
+        }
+        if let Some(units) = &with.units.emg {
+            normalize(graph, &emg, units, with.units.emg_inputs, with.channels_second[0]);
+        }
+        let entry = |(key, value): &(String, String)| StringStringEntryProto {
+            key: Some(key.clone()),
+            value: Some(value.clone()),
+        };
+        proto.metadata_props.retain(|own| with.metadata.iter().all(|(key, _)| own.key() != key));
+        proto.metadata_props.extend(with.metadata.iter().map(entry));
+        proto.encode_to_vec()
+    }
+}
+
+/// Nodes that were exported as they train do in inference what they do there.
+fn for_inference(node: &mut NodeProto) {
+    match node.op_type() {
+        "BatchNormalization" => {
+            node.attribute.retain(|attribute| attribute.name() != "training_mode");
+            node.output.truncate(1);
+        }
+        "Dropout" => {
+            node.op_type = Some("Identity".into());
+            node.attribute.clear();
+            node.input.truncate(1);
+            node.output.truncate(1);
+        }
+        _ => {}
+    }
+}
+
+fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        name: Some(output.to_owned()),
+        op_type: Some(operator.to_owned()),
+        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
+        output: vec![output.to_owned()],
+        ..Default::default()
+    }
+}
+
+/// [n] as [n, 1] where it belongs to the second of three axes.
+fn column(values: &[f32], second: bool) -> Constant {
+    let shape = if second { vec![values.len(), 1] } else { vec![values.len()] };
+    Constant::F32(shape, values.to_vec())
+}
+
+/// Puts (x - mean) / std behind the input.
+fn normalize(graph: &mut GraphProto, emg: &str, units: &(Vec<f32>, Vec<f32>), inputs: bool, second: bool) {
+    let normal = format!("{emg}/normalized");
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| *name == emg) {
+        name.clone_from(&normal);
+    }
+    let mut names = ["emg_mean".to_owned(), "emg_std".to_owned()];
+    let mut first = Vec::new();
+    for (name, values) in names.iter_mut().zip([&units.0, &units.1]) {
+        if !inputs {
+            *name = format!("{emg}/{name}");
+            graph.initializer.push(tensor(name, &column(values, second)));
+            continue;
+        }
+        let shape = vec![1, values.len()];
+        graph.initializer.push(tensor(name, &Constant::F32(shape.clone(), values.clone())));
+        graph.input.push(float_input(name, &shape));
+        if second {
+            let turned = format!("{emg}/{name}");
+            let mut transpose = node("Transpose", &[name], &turned);
+            transpose.attribute.push(AttributeProto {
+                name: Some("perm".into()),
+                r#type: Some(AttributeType::Ints as i32),
+                ints: vec![1, 0],
+                ..Default::default()
+            });
+            first.push(transpose);
+            *name = turned;
+        }
+    }
+    let centred = format!("{emg}/centred");
+    first.push(node("Sub", &[emg, &names[0]], &centred));
+    first.push(node("Div", &[&centred, &names[1]], &normal));
+    graph.node.splice(0..0, first);
+}
+
+/// Puts x std + mean before the output.
+fn denormalize(graph: &mut GraphProto, angles: &str, units: &(Vec<f32>, Vec<f32>), second: bool) {
+    let [raw, scaled] = ["normalized", "scaled"].map(|part| format!("{angles}/{part}"));
+    let names = graph.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output));
+    names.filter(|name| *name == angles).for_each(|name| name.clone_from(&raw));
+    let [mean, std] = ["mean", "std"].map(|part| format!("{angles}/{part}"));
+    graph.initializer.push(tensor(&mean, &column(&units.0, second)));
+    graph.initializer.push(tensor(&std, &column(&units.1, second)));
+    graph.node.push(node("Mul", &[&raw, &std], &scaled));
+    graph.node.push(node("Add", &[&scaled, &mean], angles));
+}
+
+fn float_input(name: &str, shape: &[usize]) -> ValueInfoProto {
+    let dim = |size: &usize| Dimension { value: Some(dimension::Value::DimValue(*size as i64)), ..Default::default() };
+    let tensor = type_proto::Tensor {
+        elem_type: Some(DataType::Float as i32),
+        shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }),
+    };
+    ValueInfoProto {
+        name: Some(name.to_owned()),
+        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,249 @@
+//! A user's own ONNX model as an architecture: its initializers become parameters.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::network::{Network, Pass, check_matrix};
+use super::parameter::{Init, Parameter, Weights, matching, total_elements};
+use super::resample;
+use crate::config::{AxisLayout, ModelConfig};
+use crate::graph::{Graph, OnnxModel, Port, TensorType, TrainingOperators, Value};
+
+#[derive(Debug)]
+pub(super) struct Imported {
+    pub(super) onnx: OnnxModel,
+    emg: Port,
+    parameters: Vec<Parameter>,
+    buffers: Vec<Parameter>,
+    channels: usize,
+    joints: usize,
+    left_context: usize,
+    /// Whether EMG is [batch, channels, rows], not [batch, rows, channels].
+    pub(super) channels_second: bool,
+    angles_layout: AxisLayout,
+}
+
+impl Imported {
+    /// Float initializers become parameters, but for single numbers, running statistics, those that `model.freeze`
+    /// names, and those that say how something is resized.
+    pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
+        let inputs = onnx.inputs();
+        let [emg] = &inputs[..] else {
+            let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
+            return Err(format!("expected a model with one input, the EMG; its inputs are {}", names.join(", ")));
+        };
+        let emg = emg.clone();
+        if !emg.is_float || emg.dims.len() != 3 {
+            return Err(format!("input {}: expected float32 with three axes, found {:?}", emg.name, emg.dims));
+        }
+        let channels_second = channels_second(config, &emg)?;
+        let statistics = onnx.statistics();
+        let settings: HashSet<_> = onnx.settings();
+        let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
+        let floats = onnx.initializers().filter(|(_, is_float, shape)| *is_float && !shape.is_empty());
+        for (name, _, shape) in floats.filter(|(name, ..)| !settings.contains(*name)) {
+            let init = Init::Given(Arc::from(onnx.initializer(name)?));
+            let parameter = Parameter { name: name.to_owned(), shape, init };
+            if statistics.contains(name) { &mut buffers } else { &mut parameters }.push(parameter);
+        }
+        let frozen = matching(&parameters, &config.freeze).map_err(|message| format!("model.freeze: {message}"))?;
+        let mut frozen = frozen.into_iter();
+        parameters.retain(|_| !frozen.next().expect("one for each"));
+        if parameters.is_empty() {
+            return Err("the model has no parameters to train: no float initializer is left".into());
+        }
+        Ok(Self {
+            onnx,
+            emg,
+            parameters,
+            buffers,
+            channels: config.input_size,
+            joints: config.output_size,
+            left_context: config.left_context,
+            channels_second,
+            angles_layout: config.angles_layout,
+        })
+    }
+
+    /// Poses [batch, rows, joints] from what the model gives, which may be turned, of a lower rate, or one pose per
+    /// window.
+    fn poses(&self, graph: &mut Graph, y: Value, rows: usize) -> Result<Value, String> {
+        let shape = graph.shape(y).to_vec();
+        let joints_second = self.joints_second(&shape)?;
+        let y = match shape[..] {
+            [batch, joints] => graph.reshape(y, &[batch, 1, joints]),
+            _ if joints_second => graph.transpose(y, &[0, 2, 1]),
+            _ => y,
+        };
+        let (given, expected) = (graph.shape(y)[1], rows - self.left_context);
+        if given == expected {
+            return Ok(y);
+        }
+        if given == rows {
+            return Ok(graph.slice(y, 1, self.left_context, rows));
+        }
+        if given > expected || given == 0 {
+            return Err(format!(
+                "the model gives {given} rows for a window of {rows}; expected {rows}, {expected} (without \
+                 model.left_context), or fewer, which are interpolated"
+            ));
+        }
+        check_matrix(expected, given)?;
+        Ok(resample::half_pixel(graph, y, expected))
+    }
+
+    /// Whether joints are the second of three axes of an output of this shape.
+    pub(super) fn joints_second(&self, shape: &[usize]) -> Result<bool, String> {
+        let joints = self.joints;
+        match (shape, self.angles_layout) {
+            ([_, n], _) if *n == joints => Ok(false),
+            ([_, second, _], AxisLayout::ChannelsFirst) if *second == joints => Ok(true),
+            ([_, _, last], AxisLayout::ChannelsLast) if *last == joints => Ok(false),
+            ([_, second, last], AxisLayout::Auto) if *second == joints && *last == joints => {
+                Err("both axes of the model's output are as long as there are joints: set model.angles_layout".into())
+            }
+            ([_, second, last], AxisLayout::Auto) if *second == joints || *last == joints => Ok(*second == joints),
+            _ => Err(format!("the model gives {shape:?}; expected [batch, rows, {joints}] or [batch, {joints}, rows]")),
+        }
+    }
+
+    /// Shape of the model's output for one window of `rows` rows.
+    pub(super) fn output_shape(&self, rows: usize) -> Result<Vec<usize>, String> {
+        let mut graph = Graph::new();
+        let batch = self.emg.dims[0].unwrap_or(1);
+        let emg = graph.input("emg", TensorType::f32([batch, rows, self.channels]));
+        let elements = total_elements(&self.parameters) + total_elements(&self.buffers);
+        let flat = graph.input("weights", TensorType::f32([elements]));
+        let list = [self.parameters.as_slice(), &self.buffers].concat();
+        let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0);
+        let y = self.output(&mut graph, &mut pass, emg)?;
+        Ok(graph.shape(y).to_vec())
+    }
+
+    /// What the model itself gives.
+    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, String> {
+        let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
+        let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
+        let own = self.parameters.iter().chain(&self.buffers);
+        bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
+        let mut operators = Operators { pass, buffers: &self.buffers };
+        let outputs = self.onnx.build(graph, &mut operators, &bound)?;
+        outputs.first().copied().ok_or_else(|| "the model has no output".into())
+    }
+
+    /// Elements of its initializers, from the flat vectors of parameters and buffers.
+    pub(super) fn weights(&self, parameters: &[f32], buffers: &[f32]) -> HashMap<String, Vec<f32>> {
+        let mut weights = HashMap::new();
+        for (list, values) in [(&self.parameters, parameters), (&self.buffers, buffers)] {
+            let mut rest = values;
+            for parameter in list {
+                let (own, others) = rest.split_at(parameter.elements());
+                weights.insert(parameter.name.clone(), own.to_vec());
+                rest = others;
+            }
+        }
+        weights
+    }
+}
+
+fn channels_second(config: &ModelConfig, emg: &Port) -> Result<bool, String> {
+    let channels = config.input_size;
+    let [second, last] = [emg.dims[1], emg.dims[2]];
+    let could_be = |dim: Option<usize>| dim.is_none_or(|dim| dim == channels);
+    let told = match config.emg_layout {
+        AxisLayout::ChannelsFirst => Some(true),
+        AxisLayout::ChannelsLast => Some(false),
+        AxisLayout::Auto => match (second == Some(channels), last == Some(channels)) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
+        },
+    };
+    let second_is = told.ok_or_else(|| {
+        format!(
+            "input {} is {:?}: which axis has the {channels} channels does not show; set model.emg_layout",
+            emg.name, emg.dims
+        )
+    })?;
+    if could_be(if second_is { second } else { last }) {
+        return Ok(second_is);
+    }
+    Err(format!("input {} is {:?}, expected {channels} channels", emg.name, emg.dims))
+}
+
+/// The pass as the importer sees it.
+struct Operators<'a> {
+    pass: &'a mut Pass,
+    buffers: &'a [Parameter],
+}
+
+impl TrainingOperators for Operators<'_> {
+    fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value {
+        self.pass.drop_share(graph, x, ratio)
+    }
+
+    fn batch_norm(
+        &mut self,
+        graph: &mut Graph,
+        x: Value,
+        affine: [Value; 2],
+        statistics: [(&str, Value); 2],
+        epsilon: f32,
+        momentum: f32,
+    ) -> Value {
+        let running = statistics.map(|(_, value)| value);
+        if !self.pass.training {
+            return graph.fixed_norm(x, affine, running, epsilon);
+        }
+        let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
+        for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
+            if self.buffers.iter().any(|buffer| buffer.name == name) {
+                let next = graph.moving_average(running, now, momentum);
+                self.pass.update(name, next);
+            }
+        }
+        y
+    }
+}
+
+impl Network for Imported {
+    fn left_context(&self) -> usize {
+        self.left_context
+    }
+
+    fn drops(&self) -> Option<bool> {
+        Some(self.onnx.has_dropout())
+    }
+
+    fn check_window(&self, rows: usize) -> Result<(), String> {
+        let fixed = self.emg.dims[if self.channels_second { 2 } else { 1 }];
+        if let Some(fixed) = fixed.filter(|fixed| *fixed != rows) {
+            return Err(format!("the model takes windows of {fixed} rows, not {rows}: set data.window_size"));
+        }
+        if rows <= self.left_context {
+            return Err(format!("a window of {rows} rows is too short for model.left_context {}", self.left_context));
+        }
+        Ok(())
+    }
+
+    fn parameters(&self) -> Vec<Parameter> {
+        self.parameters.clone()
+    }
+
+    fn buffers(&self) -> Vec<Parameter> {
+        self.buffers.clone()
+    }
+
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
+        let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
+        debug_assert_eq!(channels, self.channels);
+        if let Some(fixed) = self.emg.dims[0].filter(|fixed| *fixed != batch) {
+            return Err(format!(
+                "the model's batch is fixed at {fixed}: set training.batch_size to it, or export the model with a \
+                 dynamic batch"
+            ));
+        }
+        let y = self.output(graph, pass, emg)?;
+        self.poses(graph, y, rows)
+    }
+}

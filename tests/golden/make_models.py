@@ -1,0 +1,264 @@
+#!/usr/bin/env python3
+"""Small PyTorch networks as both exporters write them, and how PyTorch trains them.
+
+    make_models.py OUTDIR
+
+writes OUTDIR/NAME.EXPORTER.onnx for each network that the exporter takes, and OUTDIR/losses.json: for each network its
+batch, window, left context and the loss (mse over valid rows, the output brought to the targets' rows as emg-train
+does) before each of 20 steps of Adam at 1e-3, in float64 from the exported parameters. Data are make_published's
+`noise`. Needs torch, onnx and onnxscript.
+"""
+
+import copy
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import torch
+from make_published import noise
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+CHANNELS, JOINTS, BATCH, WINDOW = 4, 3, 4, 40
+
+
+class Mlp(nn.Module):
+    """[B, T, C] to [B, T, J], each row on its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(CHANNELS, 16), nn.GELU(), nn.LayerNorm(16), nn.Linear(16, 16), nn.Mish(), nn.Linear(16, JOINTS)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Cnn(nn.Module):
+    """[B, C, T] to [B, J, T / 2]: batch norms, a depthwise and a strided convolution, a pool."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(CHANNELS, 8, 5, padding=2, bias=False),
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Conv1d(8, 8, 3, padding=1, groups=8),
+            nn.BatchNorm1d(8),
+            nn.Hardswish(),
+            nn.MaxPool1d(3, stride=2, padding=1),
+            nn.Conv1d(8, 12, 1),
+            nn.ELU(),
+            nn.Conv1d(12, JOINTS, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Tcn(nn.Module):
+    """[B, C, T] to [B, J, T - 14]: dilated convolutions without padding, with cropped skips."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(CHANNELS, 8, 1)
+        self.layers = nn.ModuleList(nn.Conv1d(8, 8, 3, dilation=d) for d in (1, 2, 4))
+        self.last = nn.Conv1d(8, JOINTS, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        for layer in self.layers:
+            y = F.leaky_relu(layer(x), 0.1)
+            x = x[:, :, x.shape[2] - y.shape[2] :] + y
+        return self.last(x)
+
+
+class BiLstm(nn.Module):
+    """[B, T, C] to [B, T, J]."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm = nn.LSTM(CHANNELS, 6, 2, batch_first=True, bidirectional=True)
+        self.linear = nn.Linear(12, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.lstm(x)[0])
+
+
+class Gru(nn.Module):
+    """[B, C, T] to [B, J]: one pose for a window."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv1d(CHANNELS, 8, 4, stride=4)
+        self.gru = nn.GRU(8, 8, batch_first=True)
+        self.linear = nn.Linear(8, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.gru(torch.tanh(self.conv(x)).transpose(1, 2))[0]
+        return self.linear(y[:, -1])
+
+
+class Transformer(nn.Module):
+    """[B, T, C] to [B, T, J] with learned positions."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(CHANNELS, 16)
+        self.positions = nn.Parameter(torch.zeros(1, WINDOW, 16))
+        layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+        self.linear = nn.Linear(16, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(self.encoder(self.embed(x) + self.positions))
+
+
+class Conformer(nn.Module):
+    """[B, T, C] to [B, T, J]: half-step feed-forward, attention written out, a gated convolution, feed-forward."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed = nn.Linear(CHANNELS, 16)
+        self.before = self.feed_forward()
+        self.norm = nn.LayerNorm(16)
+        self.qkv = nn.Linear(16, 48)
+        self.out = nn.Linear(16, 16)
+        self.conv_norm = nn.LayerNorm(16)
+        self.pointwise = nn.Conv1d(16, 32, 1)
+        self.depthwise = nn.Conv1d(16, 16, 7, padding=3, groups=16)
+        self.group_norm = nn.GroupNorm(4, 16)
+        self.project = nn.Conv1d(16, 16, 1)
+        self.after = self.feed_forward()
+        self.last = nn.Linear(16, JOINTS)
+
+    @staticmethod
+    def feed_forward() -> nn.Module:
+        return nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.SiLU(), nn.Linear(32, 16))
+
+    def attend(self, x: Tensor) -> Tensor:
+        batch, time, _ = x.shape
+        q, k, v = self.qkv(x).reshape(batch, time, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        weights = torch.softmax(torch.einsum("bhqd,bhkd->bhqk", q, k) * 8**-0.5, dim=-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(batch, time, 16))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        x = x + 0.5 * self.before(x)
+        x = x + self.attend(self.norm(x))
+        y = F.glu(self.pointwise(self.conv_norm(x).transpose(1, 2)), dim=1)
+        y = self.project(F.silu(self.group_norm(self.depthwise(y))))
+        x = x + y.transpose(1, 2)
+        x = x + 0.5 * self.after(x)
+        return self.last(x)
+
+
+# Network, whether it takes [B, C, T], left context.
+NETWORKS = {
+    "mlp": (Mlp, False, 0),
+    "cnn": (Cnn, True, 0),
+    "tcn": (Tcn, True, 14),
+    "bilstm": (BiLstm, False, 0),
+    "gru": (Gru, True, 0),
+    "transformer": (Transformer, False, 0),
+    "conformer": (Conformer, False, 0),
+}
+
+
+def to_rows(y: Tensor, rows: int) -> Tensor:
+    """[B, rows, J] from whatever the network gives."""
+    if y.dim() == 2:
+        y = y.unsqueeze(1)
+    if y.shape[2] != JOINTS:
+        y = y.transpose(1, 2)
+    if y.shape[1] == rows:
+        return y
+    return F.interpolate(y.transpose(1, 2), rows, mode="linear", align_corners=False).transpose(1, 2)
+
+
+def losses(model: nn.Module, channels_first: bool, context: int) -> list[float]:
+    model = copy.deepcopy(model).double().train()
+    emg = (noise(1000, (BATCH, WINDOW, CHANNELS)) * 2).double()
+    rows = WINDOW - context
+    target = noise(1001, (BATCH, rows, JOINTS)).double()
+    mask = (noise(1002, (BATCH, rows)) > -0.4).double().unsqueeze(2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    curve = []
+    for _ in range(20):
+        prediction = to_rows(model(emg.transpose(1, 2) if channels_first else emg), rows)
+        loss = ((prediction - target) ** 2 * mask).sum() / (mask.sum() * JOINTS)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        curve.append(loss.item())
+    return curve
+
+
+def export(model: nn.Module, x: Tensor, dynamo: bool, path: Path) -> None:
+    names = {"input_names": ["emg"], "output_names": ["angles"]}
+    if dynamo:
+        # In evaluation mode, so that batch norms stay one operator; without the pass that would merge them away.
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(
+            model.eval(), (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=False,
+            verbose=False, **names,
+        )
+    else:
+        # As it trains: otherwise batch norms are merged into convolutions.
+        torch.onnx.export(
+            model.train(), (x,), path, dynamo=False, opset_version=17, dynamic_axes={"emg": {0: "batch"}},
+            training=torch.onnx.TrainingMode.TRAINING, do_constant_folding=False, **names,
+        )
+
+
+def slim(path: Path) -> None:
+    """Takes out source locations and types of inner values, which are most of a small file."""
+    import onnx
+
+    model = onnx.load(path)
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.graph.doc_string = ""
+    for node in model.graph.node:
+        node.doc_string = ""
+        del node.metadata_props[:]
+    for function in model.functions:
+        function.doc_string = ""
+        del function.value_info[:]
+        del function.metadata_props[:]
+        for node in function.node:
+            node.doc_string = ""
+            del node.metadata_props[:]
+    onnx.save(model, path)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit("usage: make_models.py OUTDIR")
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    curves = {}
+    for number, (name, (make, channels_first, context)) in enumerate(NETWORKS.items()):
+        torch.manual_seed(number)
+        model = make()
+        x = torch.zeros(2, CHANNELS, WINDOW) if channels_first else torch.zeros(2, WINDOW, CHANNELS)
+        exporters = []
+        for exporter in ("dynamo", "torchscript"):
+            path = folder / f"{name}.{exporter}.onnx"
+            try:
+                export(copy.deepcopy(model), x, exporter == "dynamo", path)
+                slim(path)
+                exporters.append(exporter)
+            except Exception as error:  # the exporters raise whatever they like
+                print(f"{name}: {exporter} does not export it: {str(error)[:300]}", file=sys.stderr)
+        curves[name] = {"exporters": exporters, "context": context, "losses": losses(model, channels_first, context)}
+    sizes = {"batch": BATCH, "window": WINDOW, "channels": CHANNELS, "joints": JOINTS}
+    (folder / "losses.json").write_text(json.dumps(sizes | {"networks": curves}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,112 @@
+//! Users' own ONNX models: what PyTorch's two exporters write, trained beside PyTorch.
+//! tests/golden/make_models.py wrote the files.
+
+mod common;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use common::noise;
+use emg_pipeline::config::{LossType, ModelConfig, ModelType, Optimizer, TrainingConfig};
+use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::graph::{Kernels, OnnxModel};
+use emg_pipeline::model::{Model, initialize};
+use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
+use emg_pipeline::step::{
+    AngleUnits, BUFFERS, EmgUnits, Hyperparameters, Problem, hyperparameters, results, training_step,
+};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+struct Golden {
+    batch: usize,
+    window: usize,
+    channels: usize,
+    joints: usize,
+    networks: HashMap<String, Network>,
+}
+
+#[derive(Deserialize)]
+struct Network {
+    exporters: Vec<String>,
+    context: usize,
+    losses: Vec<f32>,
+}
+
+fn folder() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/models")
+}
+
+fn golden() -> Golden {
+    serde_json::from_slice(&std::fs::read(folder().join("losses.json")).unwrap()).unwrap()
+}
+
+fn config(golden: &Golden, context: usize) -> ModelConfig {
+    ModelConfig {
+        kind: Some(ModelType::Onnx),
+        onnx: Some("imported.onnx".into()),
+        input_size: golden.channels,
+        output_size: golden.joints,
+        left_context: context,
+        ..Default::default()
+    }
+}
+
+fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Vec<f32> {
+    let model = OnnxModel::load(&folder().join(file)).unwrap();
+    let model = Model::imported(&config(golden, network.context), model).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let (batch, rows) = (golden.batch, golden.window);
+    let shape = BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context: network.context };
+    let parameters = initialize(&model.parameters(), 0);
+    let buffers = initialize(&model.buffers(), 0);
+    let problem = Problem {
+        model,
+        shape,
+        emg: EmgUnits::AsCached,
+        angles: AngleUnits::Radians,
+        loss: LossType::Mse,
+        mae_weight: 0.0,
+        joint_weights: None,
+    };
+    let config =
+        TrainingConfig { optimizer: Optimizer::Adam, weight_decay: 0.0, gradient_clip_norm: 0.0, ..Default::default() };
+    let graph = training_step(&problem, &config, kernels).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let vectors: Vec<_> = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
+    let library = runtime::load(None).unwrap();
+    let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
+    stepper.set_state(0, &parameters).unwrap();
+    if let Some(i) = vectors.iter().position(|name| name == BUFFERS) {
+        stepper.set_state(i, &buffers).unwrap();
+    }
+    let emg: Vec<_> = noise(1000, batch * rows * golden.channels).map(|x| x * 2.0).collect();
+    let target: Vec<_> = noise(1001, batch * shape.target_rows() * golden.joints).collect();
+    let mask: Vec<_> = noise(1002, batch * shape.target_rows()).map(|x| f32::from(u8::from(x > -0.4))).collect();
+    (0..network.losses.len() as u64)
+        .map(|i| {
+            let hyper = hyperparameters(Hyperparameters::new(1e-3, i + 1));
+            let floats = vec![&emg[..], &target, &mask, &hyper];
+            let integers = vec![&[1i64, 2][..]; usize::from(vectors.is_empty())];
+            stepper.step(&Inputs { floats, integers }, |outputs| outputs[results::LOSS][0]).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+fn exports_train_as_in_pytorch() {
+    let golden = golden();
+    let mut names: Vec<_> = golden.networks.keys().collect();
+    names.sort();
+    assert!(names.len() >= 6);
+    for name in names {
+        let network = &golden.networks[name];
+        assert_eq!(network.exporters, ["dynamo", "torchscript"], "{name}");
+        for exporter in &network.exporters {
+            for kernels in [Kernels::Fused, Kernels::Standard] {
+                let losses = curve(&golden, network, &format!("{name}.{exporter}.onnx"), kernels);
+                let off = losses.iter().zip(&network.losses).map(|(a, b)| (a - b).abs() / b).fold(0.0f32, f32::max);
+                println!("{name} {exporter} {kernels:?}: worst loss error {off:.1e}");
+                assert!(off <= 1e-3, "{name} {exporter} {kernels:?}: {losses:?}, PyTorch {:?}", network.losses);
+            }
+        }
+    }
+}
