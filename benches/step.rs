@@ -1,37 +1,68 @@
-//! Time of a training step of tds_lstm with its default stages, batch 64 x 2000 samples, on the CPU provider.
-//! benches/compare-step runs it beside eager PyTorch. Prints one line of JSON.
+//! Time and memory of training steps on the CPU provider, on one batch already in memory. benches/compare-step runs
+//! it beside eager PyTorch.
+//!
+//!     cargo bench --bench step -- [--network tds_lstm] [--batch 64] [--window ROWS] [--steps 5] [--warmup 2]
+//!
+//! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults. Prints one line of JSON.
 
 use std::time::Instant;
 
-use emg_pipeline::config::{Config, LossType};
+use emg_pipeline::config::{Config, load};
 use emg_pipeline::dataset::{BatchShape, Random};
-use emg_pipeline::model::{Dropout, Model, initialize};
+use emg_pipeline::model::{Dropout, Model};
 use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
-use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, hyperparameters, results, training_step};
+use emg_pipeline::step::{
+    AngleUnits, EmgUnits, Hyperparameters, Problem, hyperparameters, results, state_vectors, training_step,
+};
+
+fn argument(name: &str) -> Option<String> {
+    std::env::args().skip_while(|argument| argument != name).nth(1)
+}
+
+fn number(name: &str, default: usize) -> usize {
+    argument(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+/// A preset, or the default configuration with another type of model and windows of 2,000 rows.
+fn configuration(network: &str) -> Config {
+    if network.starts_with("tds_") || network == "lstm" {
+        let set = [format!("model.type={network}"), "data.window_size=2000".into()];
+        return load(None, &set).expect("a configuration").config;
+    }
+    load(Some(network), &[]).expect("a preset").config
+}
+
+/// Most memory that the process has had, in MiB.
+fn peak_mib() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap_or("VmHWM: 0 kB");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+}
 
 fn main() {
-    let argument = |name: &str, default: usize| {
-        let mut arguments = std::env::args().skip_while(|argument| argument != name).skip(1);
-        arguments.next().map_or(default, |value| value.parse().expect("a number"))
-    };
-    let (steps, warmup, batch) = (argument("--steps", 5), argument("--warmup", 2), argument("--batch", 64));
-    let config = Config::default();
+    let network = argument("--network").unwrap_or_else(|| "tds_lstm".into());
+    let (steps, warmup, batch) = (number("--steps", 5), number("--warmup", 2), number("--batch", 64));
+    let config = configuration(&network);
     let model = Model::new(&config.model);
-    let shape = BatchShape { batch, rows: 2000, channels: 16, joints: 20, context: model.left_context() };
+    let rows = number("--window", config.data.window_size);
+    let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context() };
     let problem = Problem {
         model: model.clone(),
         shape,
         emg: EmgUnits::AsCached,
         angles: AngleUnits::Radians,
-        loss: LossType::MseMae,
-        mae_weight: 0.5,
+        loss: config.training.loss_type,
+        mae_weight: config.training.mae_weight,
+        joint_weights: None,
     };
     let graph = training_step(&problem, &config.training, Provider::Cpu.kernels()).expect("a differentiable model");
     let library = runtime::load(None).expect("ONNX Runtime");
     let start = Instant::now();
     let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).expect("a session");
     let opened = start.elapsed();
-    stepper.set_state(0, &initialize(&model.parameters(), 1)).expect("parameters fit");
+    for (i, vector) in state_vectors(&model, &config.training).iter().enumerate() {
+        stepper.set_state(i, &vector.initial(&model, 1)).expect("the state fits");
+    }
 
     let mut random = Random::new(&[1]);
     let mut noise = |n: usize| -> Vec<f32> { (0..n).map(|_| random.up_to(2000) as f32 / 1000.0 - 1.0).collect() };
@@ -40,11 +71,12 @@ fn main() {
     let mask: Vec<_> = noise(shape.batch * shape.target_rows()).iter().map(|x| f32::from(u8::from(*x < 0.8))).collect();
     let mut times = Vec::new();
     for step in 1..=(warmup + steps) as u64 {
-        let hyper = hyperparameters(5e-4, step);
+        let hyper = hyperparameters(Hyperparameters::new(5e-4, step));
         let seeds: Vec<_> =
             (0..Dropout::SEEDS as u64).map(|i| ((step * 7919 + i * 104_729) % Dropout::MODULUS) as i64).collect();
         let start = Instant::now();
-        let inputs = Inputs { floats: vec![&emg, &angles, &mask, &hyper], integers: vec![&seeds] };
+        let integers = if model.drops() { vec![&seeds[..]] } else { Vec::new() };
+        let inputs = Inputs { floats: vec![&emg, &angles, &mask, &hyper], integers };
         let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).expect("a step");
         assert!(loss.is_finite());
         if step > warmup as u64 {
@@ -57,7 +89,7 @@ fn main() {
         "{}",
         serde_json::json!({
             "ms_per_step": sorted[sorted.len() / 2], "steps": times,
-            "nodes": graph.nodes, "open_ms": opened.as_secs_f64() * 1e3,
+            "nodes": graph.nodes, "open_ms": opened.as_secs_f64() * 1e3, "peak_mib": peak_mib(),
         })
     );
 }

@@ -44,7 +44,9 @@ fn check_at(mut inputs: Vec<Tensor>, seed: u64, build: Build<'_>) -> BTreeSet<&'
     let loss = graph.sum_all(weighted);
     graph.output("loss", loss);
     let used = graph.nodes().iter().map(|node| node.operator.name).collect();
-    let mut forward = session(&graph);
+    let mut forward_graph = graph.clone();
+    prune(&mut forward_graph);
+    let mut forward = session(&forward_graph);
     let gradients = gradients(&mut graph, loss, &values).unwrap();
     for (name, gradient) in names.iter().zip(&gradients) {
         graph.output(&format!("d{name}"), *gradient);
@@ -52,6 +54,7 @@ fn check_at(mut inputs: Vec<Tensor>, seed: u64, build: Build<'_>) -> BTreeSet<&'
     prune(&mut graph);
     let mut standard = graph.clone();
     select_kernels(&mut standard, Kernels::Standard);
+    prune(&mut standard);
     assert!(standard.nodes().iter().all(|node| node.operator.domain.is_empty()));
     let mut backward = session(&standard);
     let run = |session: &mut Session, inputs: &[Tensor]| {

@@ -100,14 +100,6 @@ impl Graph {
 
     /// Axis `i` of the result is axis `order[i]` of `x`. Transposing what a transpose made takes one step, or none.
     pub fn transpose(&mut self, x: Value, order: &[usize]) -> Value {
-        if order.is_sorted() {
-            return x;
-        }
-        if let Some(before) = self.producer(x).filter(|node| node.operator.name == "Transpose") {
-            let (source, first) = (before.input(0), before.ints("perm", &[]));
-            let order: Vec<_> = order.iter().map(|i| first[*i] as usize).collect();
-            return self.transpose(source, &order);
-        }
         self.apply1("Transpose", &[x], attributes([("perm", ints(order.iter().copied()))]))
     }
 
@@ -233,6 +225,13 @@ impl Graph {
     /// Every element `count` times along `axis`.
     pub fn repeat(&mut self, x: Value, axis: usize, count: usize) -> Value {
         let mut shape = self.shape(x).to_vec();
+        let n = shape[axis];
+        if axis + 1 == shape.len() && axis > 0 && n * n * count <= 1 << 12 {
+            // Neighbours in memory: a product with zeros and ones is faster than copying them one by one.
+            let matrix = (0..n * n * count).map(|i| f32::from(u8::from(i / (n * count) == i % (n * count) / count)));
+            let matrix = self.f32([n, n * count], matrix.collect());
+            return self.matmul(x, matrix);
+        }
         let mut apart = shape.clone();
         apart.insert(axis + 1, 1);
         let apart = self.reshape(x, &apart);
@@ -266,12 +265,31 @@ impl Graph {
         self.apply1("Frames", &[x], attributes)
     }
 
+    /// Convolution with stride 1 of an input with zeros (before, after) along each spatial axis.
+    pub fn conv_padded(&mut self, x: Value, weight: Value, bias: Value, pads: &[(usize, usize)]) -> Value {
+        let kernel = self.shape(weight)[2..].to_vec();
+        let (before, after): (Vec<_>, Vec<_>) = pads.iter().copied().unzip();
+        let attributes = attributes([("kernel_shape", ints(kernel)), ("pads", ints(before.into_iter().chain(after)))]);
+        self.apply1("Conv", &[x, weight, bias], attributes)
+    }
+
     /// Convolution without padding: x [batch, in, spatial..], weight [out, in, kernel..], strides per spatial axis.
     pub fn conv(&mut self, x: Value, weight: Value, bias: Option<Value>, strides: &[usize]) -> Value {
         let inputs: Vec<_> = [x, weight].into_iter().chain(bias).collect();
         let kernel = self.shape(weight)[2..].to_vec();
         let attributes = attributes([("kernel_shape", ints(kernel)), ("strides", ints(strides.iter().copied()))]);
         self.apply1("Conv", &inputs, attributes)
+    }
+
+    /// For r [rows], a and b [columns], int64 in 0..p: `scale` where (a_j r_i + b_j) mod p is above `threshold`, else 0,
+    /// as float32 [rows, columns]. p = 2^31 - 1.
+    pub fn dropout_mask(&mut self, [r, a, b]: [Value; 3], p: i64, threshold: i64, scale: f32) -> Value {
+        let attributes = attributes([
+            ("modulus", Attribute::Int(p)),
+            ("threshold", Attribute::Int(threshold)),
+            ("scale", Attribute::Float(scale)),
+        ]);
+        self.apply1("DropoutMask", &[r, a, b], attributes)
     }
 
     /// keep x old + (1 - keep) x new.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::fold;
 use super::operators::{self, Operator};
 use super::precision::Autocast;
+use super::simplify::simplify;
 use super::tensor::{Constant, DType, TensorType};
 
 /// Stands for a batch size that is not known yet. A prime beyond any fixed dimension, so a dimension depends on
@@ -356,6 +357,10 @@ impl Graph {
             let outputs: Vec<_> = folded.into_iter().map(|constant| self.constant(constant)).collect();
             self.made.insert(key, outputs.clone());
             return Ok(outputs);
+        }
+        if let Some(value) = simplify(self, name, &node.inputs, &node.attributes, &types) {
+            self.made.insert(key, vec![value]);
+            return Ok(vec![value]);
         }
         node.outputs = types.into_iter().map(|ty| self.value(ty, None)).collect();
         let outputs = node.outputs.clone();

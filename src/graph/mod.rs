@@ -15,6 +15,7 @@ mod precision;
 mod proto;
 mod prune;
 mod recurrent;
+mod simplify;
 mod target;
 mod tensor;
 

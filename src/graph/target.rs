@@ -1,6 +1,6 @@
 //! From the operators that differentiation uses to those that a provider has.
 
-use super::core::{Attribute, Graph, Node};
+use super::core::{Attribute, Graph, Node, Value};
 use super::operators::{self, as_batch_transpose};
 use super::precision::widen;
 use super::tensor::DType;
@@ -42,7 +42,9 @@ fn faster(graph: &Graph, node: &Node) -> Option<&'static str> {
     /// Below this, calling a kernel of our own costs more than it saves.
     const WORTHWHILE: usize = 1 << 14;
     let ty = graph.ty(node.outputs[0]);
-    if ty.dtype != DType::F32 || ty.elements() < WORTHWHILE {
+    // What depends on no input is computed once, before the first run, but only by standard operators.
+    let is_constant = |value: &Value| graph.as_constant(*value).is_some();
+    if ty.dtype != DType::F32 || ty.elements() < WORTHWHILE || node.inputs.iter().flatten().all(is_constant) {
         return None;
     }
     match node.operator.name {

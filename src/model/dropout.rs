@@ -39,32 +39,27 @@ impl Dropout {
 
     /// `count` independent masks of `rows` x `columns`, already scaled by 1 / (1 - probability).
     pub fn masks(&mut self, graph: &mut Graph, count: usize, rows: usize, columns: usize) -> Vec<Value> {
-        self.masks_of(graph, self.probability, count, rows, columns)
+        let all = self.mask(graph, self.probability, count, rows * columns);
+        let all = graph.reshape(all, &[count * rows, columns]);
+        graph.split(all, 0, &vec![rows; count])
     }
 
-    /// [`masks`](Self::masks) that drop another share.
-    pub fn masks_of(
-        &mut self,
-        graph: &mut Graph,
-        probability: f64,
-        count: usize,
-        rows: usize,
-        columns: usize,
-    ) -> Vec<Value> {
-        let elements = rows * columns;
-        let spread = self.spread(graph, count + 2 * elements);
-        let parts = graph.split(spread, 0, &[count, elements, elements]);
-        let r = graph.reshape(parts[0], &[count, 1]);
-        let product = graph.mul(r, parts[1]);
-        let sum = graph.add(product, parts[2]);
-        let uniform = modulo_p(graph, sum);
-        let threshold = int(graph, (probability * P as f64) as i64);
-        let kept = graph.greater(uniform, threshold);
-        let kept = graph.to_f32(kept);
-        let scale = graph.scalar((1.0 / (1.0 - probability)) as f32);
-        let scaled = graph.mul(kept, scale);
-        let scaled = graph.reshape(scaled, &[count * rows, columns]);
-        graph.split(scaled, 0, &vec![rows; count])
+    /// A mask of this shape that drops a share of `probability`, already scaled by 1 / (1 - probability).
+    pub fn mask_like(&mut self, graph: &mut Graph, probability: f64, shape: &[usize]) -> Value {
+        // A number per row and two per column: least where there are about as many of the one as of the other.
+        let elements: usize = shape.iter().product();
+        let products = (0..=shape.len()).map(|i| shape[..i].iter().product::<usize>());
+        let rows = products.min_by_key(|rows| rows.max(&1) + 2 * elements / rows.max(&1)).unwrap_or(1).max(1);
+        let mask = self.mask(graph, probability, rows, elements / rows);
+        graph.reshape(mask, shape)
+    }
+
+    /// A mask [rows, columns].
+    fn mask(&mut self, graph: &mut Graph, probability: f64, rows: usize, columns: usize) -> Value {
+        let spread = self.spread(graph, rows + 2 * columns);
+        let parts = graph.split(spread, 0, &[rows, columns, columns]);
+        let [r, a, b] = [0, 1, 2].map(|i| parts[i]);
+        graph.dropout_mask([r, a, b], P, (probability * P as f64) as i64, (1.0 / (1.0 - probability)) as f32)
     }
 
     /// `n` numbers in 0..p, different at each site and step.
@@ -83,12 +78,8 @@ impl Dropout {
     }
 }
 
-fn int(graph: &mut Graph, value: i64) -> Value {
-    graph.i64s(&[value])
-}
-
 fn modulo_p(graph: &mut Graph, x: Value) -> Value {
-    let p = int(graph, P);
+    let p = graph.i64s(&[P]);
     graph.modulo(x, p)
 }
 

@@ -80,9 +80,7 @@ impl Pass {
     pub(super) fn drop_share(&mut self, graph: &mut Graph, x: Value, share: f64) -> Value {
         let Some(dropout) = &mut self.dropout else { return x };
         let shape = graph.shape(x).to_vec();
-        let (rows, columns) = (shape[0], shape[1..].iter().product());
-        let mask = dropout.masks_of(graph, share, 1, rows, columns)[0];
-        let mask = graph.reshape(mask, &shape);
+        let mask = dropout.mask_like(graph, share, &shape);
         graph.mul(x, mask)
     }
 }

@@ -54,11 +54,8 @@ impl Neuropose {
 fn convolution(graph: &mut Graph, pass: &mut Pass, name: &str, x: Value) -> Value {
     let (weight, bias) = pass.affine(&format!("{name}.conv"));
     // "same": of an odd number of zeros, the larger part comes after.
-    let padded = KERNEL.iter().enumerate().fold(x, |x, (i, size)| {
-        let zeros = size - 1;
-        graph.pad(x, 2 + i, zeros / 2, zeros - zeros / 2)
-    });
-    let y = graph.conv(padded, weight, Some(bias), &[1, 1]);
+    let pads = KERNEL.map(|size| ((size - 1) / 2, size / 2));
+    let y = graph.conv_padded(x, weight, bias, &pads);
     let y = pass.batch_norm(graph, &format!("{name}.norm"), y);
     let y = graph.relu(y);
     pass.drop(graph, y)

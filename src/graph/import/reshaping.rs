@@ -93,7 +93,7 @@ fn reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     }
     let elements: usize = from.iter().product();
     let known: usize = dims.iter().flatten().product();
-    let rest = if known == 0 { 0 } else { elements / known };
+    let rest = elements.checked_div(known).unwrap_or(0);
     let dims: Vec<_> = dims.into_iter().map(|dim| dim.unwrap_or(rest)).collect();
     if dims.iter().product::<usize>() != elements {
         return Err(format!(

@@ -46,7 +46,7 @@ impl OnnxModel {
         for initializer in &mut graph.initializer {
             if let Some(values) = with.weights.get(initializer.name()) {
                 let shape = initializer.dims.iter().map(|dim| *dim as usize).collect();
-                *initializer = tensor(&initializer.name().to_owned(), &Constant::F32(shape, values.clone()));
+                *initializer = tensor(initializer.name(), &Constant::F32(shape, values.clone()));
             }
         }
         graph.node.iter_mut().for_each(for_inference);

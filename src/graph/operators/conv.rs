@@ -150,9 +150,27 @@ fn conv_transpose_gradient(
 
 /// dx of a convolution by ConvTranspose.
 fn transposed(graph: &mut Graph, x: Value, weight: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
+    let mut shape = graph.shape(x)[2..].to_vec();
+    if geometry.pads.iter().any(|(before, after)| before != after) {
+        // Not every provider's transposed convolution has uneven padding, so it is cut off afterwards.
+        shape.iter_mut().zip(&geometry.pads).for_each(|(size, (before, after))| *size += before + after);
+        let whole = by_transpose(graph, &shape, weight, dy, &geometry.unpadded(), groups);
+        return geometry.crop(graph, whole, &graph.shape(x)[2..].to_vec());
+    }
+    by_transpose(graph, &shape, weight, dy, geometry, groups)
+}
+
+fn by_transpose(
+    graph: &mut Graph,
+    shape: &[usize],
+    weight: Value,
+    dy: Value,
+    geometry: &Geometry,
+    groups: usize,
+) -> Value {
     let reached = geometry.transposed_output(&graph.shape(dy)[2..]).expect("checked by inference");
     // Input that no window reached, because the stride left a rest.
-    let rest: Vec<_> = graph.shape(x)[2..].iter().zip(reached).map(|(size, reached)| size - reached).collect();
+    let rest: Vec<_> = shape.iter().zip(reached).map(|(size, reached)| size - reached).collect();
     let mut attributes = geometry.attributes();
     attributes.insert("output_padding".into(), ints(rest));
     attributes.insert("group".into(), Attribute::Int(groups as i64));

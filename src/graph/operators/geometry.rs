@@ -128,6 +128,15 @@ impl Geometry {
         graph.apply1("Pad", &[x, pads, fill], Attributes::new())
     }
 
+    /// Takes the pads off x, whose spatial axes, from the third on, then have these sizes.
+    pub(super) fn crop(&self, graph: &mut Graph, x: Value, sizes: &[usize]) -> Value {
+        let kept = self.pads.iter().zip(sizes).map(|((before, _), size)| (*before as i64, (before + size) as i64));
+        let (starts, ends): (Vec<_>, Vec<_>) = kept.unzip();
+        let axes: Vec<_> = (2..2 + sizes.len() as i64).collect();
+        let inputs = [starts, ends, axes].map(|list| graph.i64s(&list));
+        graph.apply1("Slice", &[x, inputs[0], inputs[1], inputs[2]], Attributes::new())
+    }
+
     /// For each tap of the kernel, in row-major order, what every window has under it: x, padded, spatial axes from
     /// `first`, becomes one value with spatial sizes `output` per tap.
     pub(in super::super) fn slices(&self, graph: &mut Graph, x: Value, first: usize, output: &[usize]) -> Vec<Value> {

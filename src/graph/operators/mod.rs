@@ -6,6 +6,7 @@ mod conv;
 mod elementwise;
 mod geometry;
 mod index;
+mod mask;
 mod matmul;
 mod norm;
 mod pool;
@@ -67,6 +68,7 @@ static TABLE: &[&[Operator]] = &[
     shape::OPERATORS,
     cell::OPERATORS,
     index::OPERATORS,
+    mask::OPERATORS,
     pool::OPERATORS,
     softmax::OPERATORS,
 ];

@@ -4,9 +4,10 @@ use super::super::autodiff::Adjoints;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::geometry::Geometry;
-use super::{Operator, op, ty};
+use super::{Operator, fused, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[op("MaxPool", max_pool, Some(max_pool_gradient))];
+pub(super) static OPERATORS: &[Operator] =
+    &[op("MaxPool", max_pool, Some(max_pool_gradient)), fused("MaxPoolGradient", gradient_type, Some(expand_gradient))];
 
 fn geometry(node: &Node) -> Result<Geometry, String> {
     let kernel = node.ints("kernel_shape", &[]);
@@ -32,8 +33,21 @@ fn max_pool_gradient(
     _: &dyn Fn(Value) -> bool,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
-    let (x, y, dy) = (node.input(0), node.outputs[0], grads[0].expect("the only output was reached"));
-    let geometry = geometry(node)?;
+    let inputs = [grads[0].expect("the only output was reached"), node.input(0), node.outputs[0]];
+    let attributes = geometry(node)?.attributes();
+    let dx = graph.apply1("MaxPoolGradient", &inputs, attributes);
+    adjoints.add(node.input(0), dx);
+    Ok(())
+}
+
+/// Inputs: dy, x, y. Output: dx.
+fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    Ok(vec![ty(graph, node, 1)?])
+}
+
+fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let [dy, x, y] = std::array::from_fn(|i| node.input(i));
+    let geometry = geometry(node).expect("checked by inference");
     let (shape, output) = (graph.shape(x).to_vec(), graph.shape(y)[2..].to_vec());
     let padded = geometry.pad(graph, x, 2, f32::MIN);
     let windows = geometry.unpadded();
@@ -51,9 +65,7 @@ fn max_pool_gradient(
 
     let padded = graph.shape(padded).to_vec();
     let dx = overlap_add(graph, &windows, parts, &padded);
-    let dx = crop(graph, &geometry, dx, &shape);
-    adjoints.add(x, dx);
-    Ok(())
+    vec![geometry.crop(graph, dx, &shape[2..])]
 }
 
 /// Of the ones along the last axis, of length `taps`, only the first.
@@ -93,13 +105,4 @@ fn overlap_add(graph: &mut Graph, windows: &Geometry, parts: Value, padded: &[us
     });
     let placed: Vec<_> = placed.collect();
     placed.into_iter().reduce(|sum, part| graph.add(sum, part)).expect("a kernel has taps")
-}
-
-/// Takes the pads off again.
-fn crop(graph: &mut Graph, geometry: &Geometry, x: Value, shape: &[usize]) -> Value {
-    geometry
-        .pads
-        .iter()
-        .enumerate()
-        .fold(x, |x, (i, (before, _))| graph.slice(x, 2 + i, *before, before + shape[2 + i]))
 }

@@ -71,6 +71,14 @@ pub(super) fn forward(
     })
 }
 
+/// One channel of one example: its gradient and input, and where the result goes.
+struct Piece<'a, R: ?Sized> {
+    c: usize,
+    dy: &'a [f32],
+    x: &'a [f32],
+    into: &'a mut R,
+}
+
 /// dbias = sum(dy), dscale = sum(dy xhat), dx = scale / std (dy - dbias / n - xhat dscale / n).
 pub(super) fn gradient(
     inputs: &[Input<'_>],
@@ -83,9 +91,10 @@ pub(super) fn gradient(
     let (channels, n) = sizes(inputs[1].shape);
     let inverse: Vec<_> = variance.iter().map(|variance| 1.0 / (variance + settings.epsilon).sqrt()).collect();
     let mut shares = vec![[0.0; 2]; x.len() / n];
-    let pieces = dy.chunks_exact(n).zip(x.chunks_exact(n)).zip(&mut shares).enumerate().collect();
-    workers.each(pieces, |(i, ((dy, x), share)): (usize, ((&[f32], &[f32]), &mut [f64; 2]))| {
-        let (centre, inverse) = (mean[i % channels], inverse[i % channels]);
+    let given = || dy.chunks_exact(n).zip(x.chunks_exact(n)).enumerate();
+    let pieces = given().zip(&mut shares).map(|((i, (dy, x)), share)| Piece { c: i % channels, dy, x, into: share });
+    workers.each(pieces.collect(), |Piece { c, dy, x, into: share }: Piece<'_, [f64; 2]>| {
+        let (centre, inverse) = (mean[c], inverse[c]);
         let along = sum([dy, x], |[dy, x]| dy * ((x - centre) * inverse));
         *share = [f64::from(along), f64::from(sum([dy], |[dy]| dy))];
     })?;
@@ -94,9 +103,9 @@ pub(super) fn gradient(
     for (c, [along, level]) in sums.iter().enumerate() {
         (dscale[c], dbias[c]) = (*along as f32, *level as f32);
     }
-    let pieces = dx.chunks_exact_mut(n).zip(dy.chunks_exact(n).zip(x.chunks_exact(n))).enumerate().collect();
-    workers.each(pieces, |(i, (dx, (dy, x))): (usize, (&mut [f32], (&[f32], &[f32])))| {
-        let c = i % channels;
+    let pieces =
+        given().zip(dx.chunks_exact_mut(n)).map(|((i, (dy, x)), dx)| Piece { c: i % channels, dy, x, into: dx });
+    workers.each(pieces.collect(), |Piece { c, dy, x, into: dx }: Piece<'_, [f32]>| {
         let (centre, inverse) = (mean[c], inverse[c]);
         let [along, level] = sums[c].map(|sum| (sum / count) as f32);
         let factor = scale[c] * inverse;

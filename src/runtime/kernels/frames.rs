@@ -21,7 +21,7 @@ pub(super) fn frames(
     outputs: &mut [&mut [f32]],
     workers: &Workers<'_>,
 ) -> Result<(), String> {
-    let Input { shape, values } = inputs[0];
+    let Input { shape, values, .. } = inputs[0];
     let ([advance, length, count], signal, frame) =
         (settings.framing, shape[1] * shape[2], settings.framing[1] * shape[2]);
     if outputs[0].is_empty() || signal == 0 {

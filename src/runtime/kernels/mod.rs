@@ -8,7 +8,9 @@ mod elementwise;
 mod frames;
 mod layer_norm;
 mod lstm;
+mod mask;
 mod operator;
+mod pool;
 mod transpose;
 
 pub(super) use operator::domain;

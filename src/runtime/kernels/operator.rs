@@ -8,7 +8,8 @@ use ort::operator::{
 };
 use ort::value::{Shape, TensorElementType, ValueType};
 
-use super::{batch_norm, elementwise, frames, layer_norm, lstm, transpose};
+use super::pool::Axis;
+use super::{batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
 use crate::graph::FUSED_DOMAIN;
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
@@ -35,7 +36,10 @@ impl Workers<'_> {
 #[derive(Clone, Copy)]
 pub(super) struct Input<'a> {
     pub(super) shape: &'a [usize],
+    /// Elements of a float32 tensor.
     pub(super) values: &'a [f32],
+    /// Elements of an int64 tensor.
+    pub(super) integers: &'a [i64],
 }
 
 /// Attributes a kernel may have.
@@ -45,12 +49,31 @@ pub(super) struct Settings {
     pub(super) order: Vec<i64>,
     /// Advance, length and count of frames.
     pub(super) framing: [usize; 3],
+    /// Of pools: how windows lie along each axis.
+    pub(super) window: Vec<Axis>,
+    /// Of random masks.
+    pub(super) modulus: i64,
+    pub(super) threshold: i64,
+    pub(super) scale: f32,
 }
 
 impl Settings {
-    fn new(epsilon: f32, order: Vec<i64>, int: impl Fn(&str) -> Option<i64>) -> Self {
+    fn new(
+        ints: impl Fn(&str) -> Option<Vec<i64>>,
+        int: impl Fn(&str) -> Option<i64>,
+        float: impl Fn(&str) -> Option<f32>,
+    ) -> Self {
+        let sizes = |name| ints(name).unwrap_or_default().into_iter().map(|size| size.max(0) as usize);
+        let steps = sizes("strides").zip(sizes("dilations")).zip(sizes("pads"));
+        let window = sizes("kernel_shape")
+            .zip(steps)
+            .map(|(kernel, ((stride, dilation), before))| Axis { kernel, stride, dilation, before })
+            .collect();
+        let order = ints("perm").unwrap_or_default();
         let framing = ["advance", "length", "count"].map(|name| int(name).unwrap_or_default() as usize);
-        Self { epsilon, order, framing }
+        let [modulus, threshold] = ["modulus", "threshold"].map(|name| int(name).unwrap_or_default());
+        let (epsilon, scale) = (float("epsilon").unwrap_or(1e-5), float("scale").unwrap_or(1.0));
+        Self { epsilon, order, framing, window, modulus, threshold, scale }
     }
 }
 
@@ -59,10 +82,13 @@ type Shapes = fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>;
 /// Fills the outputs, which have those shapes.
 type Compute = fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>;
 
-/// A fused operator over float32 tensors.
+/// A fused operator that gives float32 tensors.
+#[derive(Clone, Copy)]
 struct Fused {
     name: &'static str,
     inputs: usize,
+    /// Whether it takes int64 tensors instead of float32 ones.
+    takes_integers: bool,
     outputs: usize,
     shapes: Shapes,
     compute: Compute,
@@ -74,6 +100,7 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "LayerNorm",
             inputs: 3,
+            takes_integers: false,
             outputs: 3,
             shapes: layer_norm::forward_shapes,
             compute: layer_norm::forward,
@@ -81,6 +108,7 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "LayerNormGradient",
             inputs: 5,
+            takes_integers: false,
             outputs: 3,
             shapes: layer_norm::gradient_shapes,
             compute: layer_norm::gradient,
@@ -88,6 +116,7 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "ReluGradient",
             inputs: 2,
+            takes_integers: false,
             outputs: 1,
             shapes: elementwise::shapes,
             compute: elementwise::relu_gradient,
@@ -95,6 +124,7 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "BatchTranspose",
             inputs: 1,
+            takes_integers: false,
             outputs: 1,
             shapes: transpose::shapes,
             compute: transpose::batch_transpose,
@@ -102,6 +132,7 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "BatchNorm",
             inputs: 3,
+            takes_integers: false,
             outputs: 3,
             shapes: batch_norm::forward_shapes,
             compute: batch_norm::forward,
@@ -109,19 +140,51 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
         Fused {
             name: "BatchNormGradient",
             inputs: 5,
+            takes_integers: false,
             outputs: 3,
             shapes: batch_norm::gradient_shapes,
             compute: batch_norm::gradient,
         },
-        Fused { name: "LstmCell", inputs: 2, outputs: 5, shapes: lstm::shapes, compute: lstm::forward },
+        Fused {
+            name: "LstmCell",
+            inputs: 2,
+            takes_integers: false,
+            outputs: 5,
+            shapes: lstm::shapes,
+            compute: lstm::forward,
+        },
         Fused {
             name: "LstmCellGradient",
             inputs: 6,
+            takes_integers: false,
             outputs: 2,
             shapes: lstm::gradient_shapes,
             compute: lstm::gradient,
         },
-        Fused { name: "Frames", inputs: 1, outputs: 1, shapes: frames::shapes, compute: frames::frames },
+        Fused {
+            name: "MaxPoolGradient",
+            inputs: 3,
+            takes_integers: false,
+            outputs: 1,
+            shapes: pool::shapes,
+            compute: pool::max_pool_gradient,
+        },
+        Fused {
+            name: "DropoutMask",
+            inputs: 3,
+            takes_integers: true,
+            outputs: 1,
+            shapes: mask::shapes,
+            compute: mask::mask,
+        },
+        Fused {
+            name: "Frames",
+            inputs: 1,
+            takes_integers: false,
+            outputs: 1,
+            shapes: frames::shapes,
+            compute: frames::frames,
+        },
     ];
     let domain = OperatorDomain::new(FUSED_DOMAIN)?;
     operators.into_iter().try_fold(domain, OperatorDomain::add).map(Arc::new)
@@ -135,7 +198,8 @@ impl Operator for Fused {
     }
 
     fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        (0..self.inputs).map(|_| OperatorInput::required(TensorElementType::Float32))
+        let ty = if self.takes_integers { TensorElementType::Int64 } else { TensorElementType::Float32 };
+        (0..self.inputs).map(move |_| OperatorInput::required(ty))
     }
 
     /// Each may be left out where nothing needs it.
@@ -144,17 +208,19 @@ impl Operator for Fused {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let (epsilon, order) = (context.get("epsilon"), context.get("perm"));
-        let settings = Settings::new(epsilon.unwrap_or(1e-5), order.unwrap_or_default(), |name| context.get(name));
-        let (name, shapes, compute, inputs) = (self.name, self.shapes, self.compute, self.inputs);
+        let settings = Settings::new(|name| context.get(name), |name| context.get(name), |name| context.get(name));
+        let own = *self;
         Ok(Box::new(move |context: &ComputeContext| {
-            run(context, inputs, &settings, shapes, compute)
-                .map_err(|error| ort::Error::new(format!("{name}: {error}")))
+            own.run(context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", own.name)))
         }))
     }
 
     fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        let settings = Settings::new(0.0, context.attr("perm").unwrap_or_default(), |name| context.attr(name).ok());
+        let settings = Settings::new(
+            |name| context.attr(name).ok(),
+            |name| context.attr(name).ok(),
+            |name| context.attr(name).ok(),
+        );
         let dims = |ty: &ValueType| match ty {
             ValueType::Tensor { shape, .. } => shape.iter().map(|dim| usize::try_from(*dim).ok()).collect(),
             _ => None,
@@ -172,43 +238,51 @@ impl Operator for Fused {
     }
 }
 
-fn run(
-    context: &ComputeContext,
-    count: usize,
-    settings: &Settings,
-    shapes: Shapes,
-    compute: Compute,
-) -> Result<(), String> {
-    let text = |error: ort::Error| error.to_string();
-    let values = (0..count)
-        .map(|i| context.input(i).map_err(text)?.ok_or_else(|| format!("input {i} is missing")))
-        .collect::<Result<Vec<_>, _>>()?;
-    let tensors =
-        values.iter().map(|value| value.try_extract_tensor::<f32>().map_err(text)).collect::<Result<Vec<_>, _>>()?;
-    let dims: Vec<Vec<_>> = tensors.iter().map(|(shape, _)| shape.iter().map(|dim| *dim as usize).collect()).collect();
-    let inputs: Vec<_> = dims.iter().zip(&tensors).map(|(shape, (_, values))| Input { shape, values }).collect();
-    let wanted = shapes(&dims, settings)?;
-    let mut given = wanted
-        .iter()
-        .enumerate()
-        .map(|(i, shape)| {
-            let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-            context.output(i, shape).map_err(text)
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    // Outputs that nobody takes are computed all the same, aside.
-    let mut aside: Vec<_> = given
-        .iter()
-        .zip(&wanted)
-        .map(|(value, shape)| if value.is_some() { Vec::new() } else { vec![0.0; shape.iter().product()] })
-        .collect();
-    let mut outputs = given
-        .iter_mut()
-        .zip(&mut aside)
-        .map(|(value, aside)| match value {
-            Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
-            None => Ok(aside.as_mut_slice()),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    compute(&inputs, settings, &mut outputs, &Workers { context })
+impl Fused {
+    fn run(&self, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
+        let text = |error: ort::Error| error.to_string();
+        let values = (0..self.inputs)
+            .map(|i| context.input(i).map_err(text)?.ok_or_else(|| format!("input {i} is missing")))
+            .collect::<Result<Vec<_>, _>>()?;
+        let dims = |shape: &ort::value::Shape| shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
+        let mut shapes = Vec::with_capacity(values.len());
+        let mut elements: Vec<(&[f32], &[i64])> = Vec::with_capacity(values.len());
+        for value in &values {
+            if self.takes_integers {
+                let (shape, integers) = value.try_extract_tensor::<i64>().map_err(text)?;
+                shapes.push(dims(shape));
+                elements.push((&[], integers));
+            } else {
+                let (shape, floats) = value.try_extract_tensor::<f32>().map_err(text)?;
+                shapes.push(dims(shape));
+                elements.push((floats, &[]));
+            }
+        }
+        let given = shapes.iter().zip(elements);
+        let inputs: Vec<_> = given.map(|(shape, (values, integers))| Input { shape, values, integers }).collect();
+        let wanted = (self.shapes)(&shapes, settings)?;
+        let mut given = wanted
+            .iter()
+            .enumerate()
+            .map(|(i, shape)| {
+                let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+                context.output(i, shape).map_err(text)
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        // Outputs that nobody takes are computed all the same, aside.
+        let mut aside: Vec<_> = given
+            .iter()
+            .zip(&wanted)
+            .map(|(value, shape)| if value.is_some() { Vec::new() } else { vec![0.0; shape.iter().product()] })
+            .collect();
+        let mut outputs = given
+            .iter_mut()
+            .zip(&mut aside)
+            .map(|(value, aside)| match value {
+                Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
+                None => Ok(aside.as_mut_slice()),
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        (self.compute)(&inputs, settings, &mut outputs, &Workers { context })
+    }
 }

@@ -31,7 +31,7 @@ pub(super) fn batch_transpose(
     outputs: &mut [&mut [f32]],
     workers: &Workers<'_>,
 ) -> Result<(), String> {
-    let Input { shape, values } = inputs[0];
+    let Input { shape, values, .. } = inputs[0];
     let order = order(shape, settings)?;
     let [_, rows, columns] = as_batch_transpose(shape, &order).ok_or_else(|| format!("{order:?} of {shape:?}"))?;
     if values.is_empty() {
