@@ -21,10 +21,10 @@ mod tensor;
 
 pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
 pub use autodiff::gradients;
-pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators};
+pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators, known_operators};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub(crate) use operators::as_batch_transpose;
-pub use operators::{FUSED_DOMAIN, Operator, differentiable, find as find_operator};
+pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};
 pub use precision::Autocast;
 pub use prune::prune;
 pub use target::{Kernels, select_kernels};

@@ -27,6 +27,7 @@ impl Imported {
     /// Float initializers become parameters, but for single numbers, running statistics, those that `model.freeze`
     /// names, and those that say how something is resized.
     pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
+        onnx.check_operators()?;
         let inputs = onnx.inputs();
         let [emg] = &inputs[..] else {
             let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();

@@ -23,7 +23,6 @@ pub(super) static OPERATORS: &[(&str, Lower)] = &[
     ("Shrink", shrink),
     ("Softsign", softsign),
     ("Sum", sum),
-    ("Swish", swish),
     ("ThresholdedRelu", thresholded_relu),
 ];
 
@@ -137,15 +136,6 @@ fn mish(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let x = call.float(0)?;
     let soft = call.graph.softplus(x);
     let gate = call.graph.tanh(soft);
-    Ok(vec![call.graph.mul(x, gate)])
-}
-
-fn swish(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let x = call.float(0)?;
-    let alpha = call.attributes.float("alpha", 1.0);
-    let alpha = call.scalar(x, alpha);
-    let scaled = call.graph.mul(x, alpha);
-    let gate = call.graph.sigmoid(scaled);
     Ok(vec![call.graph.mul(x, gate)])
 }
 

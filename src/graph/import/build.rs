@@ -52,7 +52,11 @@ impl OnnxModel {
         })
     }
 
-    fn check_operators(&self) -> Result<(), String> {
+    /// Fails where the model has operators that are not known.
+    ///
+    /// # Errors
+    /// All of them, with the names of their nodes.
+    pub fn check_operators(&self) -> Result<(), String> {
         let functions = self.proto.functions.iter().flat_map(|function| &function.node);
         let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for node in self.graph().node.iter().chain(functions) {

@@ -12,6 +12,7 @@ mod recurrent;
 mod reduction;
 mod reshaping;
 mod rewrite;
+mod sampling;
 
 pub use call::TrainingOperators;
 pub use model::{OnnxModel, Port};
@@ -28,8 +29,15 @@ static TABLE: &[&[(&str, Lower)]] = &[
     recurrent::OPERATORS,
     reduction::OPERATORS,
     reshaping::OPERATORS,
+    sampling::OPERATORS,
 ];
 
 fn composite(name: &str) -> Option<Lower> {
     TABLE.iter().copied().flatten().find(|(other, _)| *other == name).map(|(_, lower)| *lower)
+}
+
+/// Names of all operators that a user's model may have, beside `Constant`.
+pub fn known_operators() -> impl Iterator<Item = &'static str> {
+    let composites = TABLE.iter().copied().flatten().map(|(name, _)| *name);
+    composites.chain(super::operators::standard().filter(|name| composite(name).is_none()))
 }

@@ -119,12 +119,17 @@ impl OnnxModel {
     /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights.
     pub fn settings(&self) -> HashSet<String> {
         let named = |node: &NodeProto| match node.op_type() {
-            "Clip" | "Resize" | "Upsample" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
+            "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
             "Dropout" => node.input.iter().skip(1).cloned().collect(),
             "Pad" => node.input.iter().skip(2).take(1).cloned().collect(),
             _ => Vec::new(),
         };
         self.graph().node.iter().flat_map(named).collect()
+    }
+
+    /// Names of the operators of its own nodes.
+    pub fn operators(&self) -> impl Iterator<Item = &str> {
+        self.graph().node.iter().map(NodeProto::op_type)
     }
 
     /// Whether any node drops elements while training.

@@ -13,7 +13,6 @@ pub(super) static OPERATORS: &[(&str, Lower)] = &[
     ("LayerNormalization", layer_norm),
     ("LpNormalization", lp_norm),
     ("MeanVarianceNormalization", mean_variance),
-    ("RMSNormalization", rms_norm),
 ];
 
 fn batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
@@ -79,21 +78,6 @@ fn layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))]);
     let y = call.apply("LayerNormalization", &[flat, scale, bias], attributes)?[0];
     Ok(vec![call.graph.reshape(y, &shape)])
-}
-
-/// x / sqrt(mean(x^2) + epsilon) x scale, over the axes from `axis` on.
-fn rms_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let (x, scale) = (call.float(0)?, call.float(1)?);
-    let rank = call.shape(x).len();
-    let axes: Vec<_> = (axis(call.attributes.int("axis", -1), rank)?..rank).collect();
-    let square = call.graph.mul(x, x);
-    let mean = call.graph.reduce_mean(square, &axes, true);
-    let epsilon = call.attributes.float("epsilon", 1e-5);
-    let epsilon = call.scalar(x, epsilon);
-    let raised = call.graph.add(mean, epsilon);
-    let root = call.graph.sqrt(raised);
-    let normal = call.graph.div(x, root);
-    Ok(vec![call.apply1("Mul", &[normal, scale])?])
 }
 
 /// Each channel of each example on its own.

@@ -38,12 +38,11 @@ fn matmul(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     }
     let y = call.apply1("MatMul", &[a, b])?;
     let mut shape = call.shape(y);
+    if rows.len() == 1 {
+        shape.remove(shape.len() - 2);
+    }
     if columns.len() == 1 {
         shape.pop();
-    }
-    if rows.len() == 1 {
-        let at = shape.len() - usize::from(columns.len() != 1);
-        shape.remove(at.min(shape.len().saturating_sub(1)));
     }
     Ok(vec![call.graph.reshape(y, &shape)])
 }

@@ -150,14 +150,14 @@ fn conv_transpose_gradient(
 
 /// dx of a convolution by ConvTranspose.
 fn transposed(graph: &mut Graph, x: Value, weight: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
-    let mut shape = graph.shape(x)[2..].to_vec();
+    let sizes = graph.shape(x)[2..].to_vec();
     if geometry.pads.iter().any(|(before, after)| before != after) {
         // Not every provider's transposed convolution has uneven padding, so it is cut off afterwards.
-        shape.iter_mut().zip(&geometry.pads).for_each(|(size, (before, after))| *size += before + after);
-        let whole = by_transpose(graph, &shape, weight, dy, &geometry.unpadded(), groups);
-        return geometry.crop(graph, whole, &graph.shape(x)[2..].to_vec());
+        let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
+        let whole = by_transpose(graph, &padded, weight, dy, &geometry.unpadded(), groups);
+        return geometry.crop(graph, whole, &sizes);
     }
-    by_transpose(graph, &shape, weight, dy, geometry, groups)
+    by_transpose(graph, &sizes, weight, dy, geometry, groups)
 }
 
 fn by_transpose(

@@ -95,12 +95,16 @@ impl Geometry {
     /// As node attributes.
     pub(super) fn attributes(&self) -> Attributes {
         let (before, after): (Vec<_>, Vec<_>) = self.pads.iter().copied().unzip();
-        attributes([
+        let mut attributes = attributes([
             ("kernel_shape", ints(self.kernel.iter().copied())),
             ("strides", ints(self.strides.iter().copied())),
             ("dilations", ints(self.dilations.iter().copied())),
             ("pads", ints(before.into_iter().chain(after))),
-        ])
+        ]);
+        if self.ceil {
+            attributes.insert("ceil_mode".into(), Attribute::Int(1));
+        }
+        attributes
     }
 
     /// The same windows without padding.

@@ -73,9 +73,9 @@ static TABLE: &[&[Operator]] = &[
     softmax::OPERATORS,
 ];
 
-/// Names of all operators with a gradient of their own.
-pub fn differentiable() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().copied().flatten().filter(|operator| operator.gradient.is_some()).map(|operator| operator.name)
+/// Names of ONNX's own operators in the table.
+pub(super) fn standard() -> impl Iterator<Item = &'static str> {
+    TABLE.iter().copied().flatten().filter(|operator| operator.domain.is_empty()).map(|operator| operator.name)
 }
 
 /// The operator of that name.

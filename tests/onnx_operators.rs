@@ -1,0 +1,221 @@
+//! Every operator of a user's model that can be trained: its output and gradients against PyTorch's
+//! (tests/golden/make_operators.py wrote the file) and against central differences.
+
+mod common;
+
+use std::collections::{BTreeSet, HashMap};
+
+use common::noise;
+use emg_pipeline::graph::{
+    Graph, Kernels, ModelInfo, OnnxModel, TensorType, TrainingOperators, Value, gradients, known_operators, prune,
+    select_kernels, to_onnx,
+};
+use emg_pipeline::runtime::{self, Provider, Session, Tensor};
+use proptest::prelude::*;
+
+/// Evaluation: nothing is dropped, statistics stay.
+struct Evaluation;
+
+impl TrainingOperators for Evaluation {
+    fn dropout(&mut self, _: &mut Graph, x: Value, _: f64) -> Value {
+        x
+    }
+
+    fn batch_norm(
+        &mut self,
+        graph: &mut Graph,
+        x: Value,
+        affine: [Value; 2],
+        statistics: [(&str, Value); 2],
+        epsilon: f32,
+        _: f32,
+    ) -> Value {
+        graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon)
+    }
+}
+
+/// The script's `drawn`.
+fn drawn(unit: f32, domain: &str) -> f32 {
+    match domain {
+        "any" => unit * 2.0 + if unit == 0.0 { 0.0 } else { 0.2f32.copysign(unit) },
+        "positive" => unit + 0.8,
+        "unit" => unit * 1.8,
+        "above" => unit + 1.8,
+        other => panic!("{other}"),
+    }
+}
+
+struct Case {
+    name: String,
+    model: OnnxModel,
+    inputs: Vec<Tensor>,
+    y: Tensor,
+    gradients: Vec<Tensor>,
+}
+
+fn cases() -> Vec<Case> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/operators.safetensors");
+    let bytes = std::fs::read(path).unwrap();
+    // Parsed by hand: models are bytes between the tensors, which are then not aligned.
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let data = &bytes[8 + length..];
+    let part = |key: &str| {
+        let ends = header[key]["data_offsets"].as_array().unwrap_or_else(|| panic!("no {key}"));
+        &data[ends[0].as_u64().unwrap() as usize..ends[1].as_u64().unwrap() as usize]
+    };
+    let tensor = |key: &str| {
+        let shape: Vec<usize> = serde_json::from_value(header[key]["shape"].clone()).unwrap();
+        Tensor::new(shape, part(key).as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
+    };
+    let metadata = header["__metadata__"].as_object().unwrap();
+    let case = |(name, domains): (&String, &serde_json::Value)| {
+        let domains: Vec<String> = serde_json::from_str(domains.as_str().unwrap()).unwrap();
+        let gradients: Vec<_> = (0..domains.len()).map(|i| tensor(&format!("{name}.d{i}"))).collect();
+        let inputs = gradients.iter().zip(&domains).enumerate().map(|(i, (gradient, domain))| {
+            let values = noise(i as u64, gradient.values.len()).map(|unit| drawn(unit, domain)).collect();
+            Tensor::new(gradient.shape.clone(), values)
+        });
+        Case {
+            name: name.clone(),
+            model: OnnxModel::parse(part(&format!("{name}.model"))).unwrap(),
+            inputs: inputs.collect(),
+            y: tensor(&format!("{name}.y")),
+            gradients,
+        }
+    };
+    metadata.iter().map(case).collect()
+}
+
+fn session(graph: &Graph) -> Session {
+    let library = runtime::load(None).unwrap();
+    Session::new(&library, Provider::Cpu, &to_onnx(graph, &[], &ModelInfo::default())).unwrap()
+}
+
+fn run(session: &mut Session, inputs: &[Tensor]) -> Vec<Tensor> {
+    let names: Vec<_> = (0..inputs.len()).map(|i| format!("x{i}")).collect();
+    session.run(&names.iter().map(String::as_str).zip(inputs).collect::<Vec<_>>()).unwrap()
+}
+
+/// The loss sum(y x noise(90)) of a model, y, and the values of its inputs.
+fn loss(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Value>), String> {
+    let mut graph = Graph::new();
+    let input = |(i, tensor): (usize, &Tensor)| graph.input(&format!("x{i}"), TensorType::f32(tensor.shape.clone()));
+    let values: Vec<_> = inputs.iter().enumerate().map(input).collect();
+    let bound: HashMap<_, _> = values.iter().enumerate().map(|(i, value)| (format!("x{i}"), *value)).collect();
+    let y = model.build(&mut graph, &mut Evaluation, &bound)?[0];
+    let shape = graph.shape(y).to_vec();
+    let weights = graph.f32(shape.clone(), noise(90, shape.iter().product()).collect());
+    let product = graph.mul(y, weights);
+    let loss = graph.sum_all(product);
+    graph.output("loss", loss);
+    graph.output("y", y);
+    Ok((graph, loss, values))
+}
+
+fn close(found: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(found.shape, expected.shape, "{what}");
+    let scale = expected.values.iter().fold(1.0f32, |most, value| most.max(value.abs()));
+    for (i, (a, b)) in found.values.iter().zip(&expected.values).enumerate() {
+        assert!((a - b).abs() <= 2e-5 * scale, "{what} element {i}: {a}, PyTorch {b}");
+    }
+}
+
+#[test]
+fn operators_and_their_gradients_are_pytorchs() {
+    let mut tested = BTreeSet::new();
+    for case in cases() {
+        let name = &case.name;
+        tested.extend(case.model.operators().map(str::to_owned));
+        let (mut graph, loss, values) = loss(&case.model, &case.inputs).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let found = gradients(&mut graph, loss, &values).unwrap_or_else(|e| panic!("{name}: {e}"));
+        for (i, gradient) in found.into_iter().enumerate() {
+            graph.output(&format!("d{i}"), gradient);
+        }
+        for kernels in [Kernels::Standard, Kernels::Fused] {
+            let mut graph = graph.clone();
+            select_kernels(&mut graph, kernels);
+            prune(&mut graph);
+            let outputs = run(&mut session(&graph), &case.inputs);
+            close(&outputs[1], &case.y, &format!("{name} {kernels:?}: y"));
+            for (i, (found, expected)) in outputs[2..].iter().zip(&case.gradients).enumerate() {
+                close(found, expected, &format!("{name} {kernels:?}: gradient of x{i}"));
+            }
+        }
+    }
+    let missing: Vec<_> = known_operators().filter(|name| !tested.contains(*name)).collect();
+    assert!(missing.is_empty(), "operators without a golden case: {missing:?}");
+}
+
+/// A few elements of each gradient against central differences, in float32 with a large step.
+#[test]
+fn gradients_equal_differences() {
+    const STEP: f32 = 1e-2;
+    for mut case in cases() {
+        let (graph, ..) = loss(&case.model, &case.inputs).unwrap();
+        let mut graph = graph;
+        prune(&mut graph);
+        let mut forward = session(&graph);
+        let largest = case.gradients.iter().flat_map(|t| &t.values).fold(1.0f32, |most, value| most.max(value.abs()));
+        for i in 0..case.inputs.len() {
+            let elements = case.inputs[i].values.len();
+            for j in (0..elements).step_by(elements.div_ceil(7)) {
+                let at = case.inputs[i].values[j];
+                let mut loss_at = |value: f32| {
+                    case.inputs[i].values[j] = value;
+                    f64::from(run(&mut forward, &case.inputs)[0].values[0])
+                };
+                let (above, below) = (loss_at(at + STEP), loss_at(at - STEP));
+                case.inputs[i].values[j] = at;
+                // A kink or a jump between the two ends says nothing about the gradient between them.
+                let middle = f64::from(run(&mut forward, &case.inputs)[0].values[0]);
+                let (right, left) = ((above - middle) / f64::from(STEP), (middle - below) / f64::from(STEP));
+                if (right - left).abs() > 0.1 * f64::from(largest) {
+                    continue;
+                }
+                let difference = (right + left) / 2.0;
+                let gradient = f64::from(case.gradients[i].values[j]);
+                let off = (gradient - difference).abs();
+                assert!(
+                    off <= 5e-3 * f64::from(largest),
+                    "{} x{i} element {j}: {gradient}, difference {difference}",
+                    case.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn all_operators_that_are_not_known_are_named_with_their_nodes() {
+    let message = loss(&unknown(), &[]).unwrap_err();
+    assert!(message.contains("NonMaxSuppression (boxes)"), "{message}");
+    assert!(message.contains("com.example.Strange (first, second)"), "{message}");
+    assert!(!message.contains("Relu"), "{message}");
+}
+
+fn unknown() -> OnnxModel {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/unknown.onnx");
+    OnnxModel::load(std::path::Path::new(path)).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Damaged models are refused, or build; nothing panics and nothing is sized by a number that was not checked.
+    #[test]
+    fn mutated_models_do_not_panic(which in any::<prop::sample::Index>(), mutations in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6)) {
+        let mut all = cases();
+        let case = all.swap_remove(which.index(all.len()));
+        let mut bytes = case.model.bytes();
+        for (at, byte) in mutations {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Ok(model) = OnnxModel::parse(&bytes)
+            && let Ok((mut graph, loss, values)) = loss(&model, &case.inputs)
+        {
+            let _ = gradients(&mut graph, loss, &values);
+        }
+    }
+}

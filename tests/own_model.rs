@@ -1,0 +1,128 @@
+//! `emg-train fit --model`: a user's own ONNX model from the command line.
+
+mod common;
+
+use common::Bench;
+
+const CONFIG: &str = "
+data:
+  dataset_path: data
+  emg_channels: 4
+  joint_angles_channels: 3
+  window_size: 40
+  stride: 20
+  normalize_emg: recording
+  normalize_angles: train
+  store: st
+model:
+  input_size: 4
+  output_size: 3
+  original_sampling_rate: 200
+training:
+  num_epochs: 3
+  batch_size: 8
+  learning_rate: 0.01
+  warmup_epochs: 0
+  num_workers: 0
+";
+
+/// A folder with recordings and their cache; the cache's description is in info.json.
+fn bench() -> Bench {
+    let bench = Bench::new();
+    let sizes = ["--channels", "4", "--joints", "3", "--rate", "200", "--seconds", "8", "--recordings", "4"];
+    bench.ok("emg-cache", &[&["synth", "data"], &sizes[..]].concat());
+    std::fs::write(bench.path("own.yaml"), CONFIG).unwrap();
+    let (key, _) = bench.build(&["--config", "own.yaml"]);
+    let info = bench.ok("emg-cache", &["info", &key, "--store", "st", "--json"]);
+    std::fs::write(bench.path("info.json"), info).unwrap();
+    bench
+}
+
+fn model(name: &str) -> String {
+    format!("{}/tests/golden/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn fit<'a>(model: &'a str, run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    [&["fit", "--config", "own.yaml", "--run", run, "--model", model], more].concat()
+}
+
+/// Validation loss of the first and last epoch.
+fn losses(bench: &Bench, run: &str) -> (f64, f64) {
+    let text = std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+    let loss = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap()["val_loss"].as_f64().unwrap();
+    (loss(text.lines().next().unwrap()), loss(text.lines().last().unwrap()))
+}
+
+#[test]
+fn a_users_model_trains_resumes_evaluates_and_keeps_its_names() {
+    let bench = bench();
+    for (name, more) in [
+        ("cnn.torchscript", &[][..]),
+        ("cnn.dynamo", &[][..]),
+        ("tcn.dynamo", &["--set", "model.left_context=14"]),
+        ("gru.torchscript", &[]),
+        ("transformer.dynamo", &[]),
+    ] {
+        let (path, run) = (model(name), format!("run-{name}"));
+        bench.ok("emg-train", &fit(&path, &run, more));
+        let (first, last) = losses(&bench, &run);
+        assert!(last < first, "{name}: {first} to {last}");
+        let eval = bench.json("emg-train", &["eval", &run, "--split", "val", "--json"]);
+        let best = eval["loss"].as_f64().unwrap();
+        assert!(best <= last + 1e-6, "{name}: {eval}");
+        std::fs::write(bench.path("eval.json"), eval.to_string()).unwrap();
+        let exported = bench.path(&run).join("model.onnx");
+        let exported = exported.to_str().unwrap();
+        bench.python("check_own_model.py", &[&path, exported, "info.json", "data", "eval.json"]);
+    }
+    // Two epochs, then a third, are three.
+    let path = model("cnn.torchscript");
+    bench.ok("emg-train", &fit(&path, "two", &["--set", "training.num_epochs=2", "--set", "training.scheduler=none"]));
+    bench.ok("emg-train", &["fit", "--resume", "--run", "two", "--set", "training.num_epochs=3"]);
+    bench.ok("emg-train", &fit(&path, "three", &["--set", "training.scheduler=none"]));
+    assert_eq!(losses(&bench, "two"), losses(&bench, "three"));
+}
+
+#[test]
+fn frozen_initializers_stay_as_they_were() {
+    let bench = bench();
+    let path = model("tcn.torchscript");
+    bench.ok("emg-train", &fit(&path, "run", &["--set", "model.left_context=14", "--freeze", "layers.*"]));
+    let exported = bench.path("run/model.onnx");
+    bench.python("check_frozen.py", &[&path, exported.to_str().unwrap(), "layers."]);
+    let message = bench.fails("emg-train", 2, &fit(&path, "other", &["--freeze", "nothing"]));
+    assert!(message.contains("model.freeze: `nothing` matches no parameter"), "{message}");
+}
+
+#[test]
+fn models_that_do_not_fit_are_refused_with_the_reason() {
+    let bench = bench();
+    bench.build(&["--config", "own.yaml", "--set", "data.window_size=60"]);
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let unknown = format!("{golden}/unknown.onnx");
+    for (path, more, expected) in [
+        ("nowhere.onnx".to_owned(), &[][..], "nowhere.onnx"),
+        (format!("{golden}/models/losses.json"), &[], "not an ONNX model"),
+        (unknown, &["--set", "model.emg_layout=channels_first"], "NonMaxSuppression (boxes)"),
+        (model("transformer.dynamo"), &["--set", "data.window_size=60"], "windows of 40 rows"),
+        (model("mlp.dynamo"), &["--set", "model.emg_layout=channels_first"], "expected 4 channels"),
+        (model("mlp.dynamo"), &["--set", "model.left_context=40"], "too short"),
+    ] {
+        let message = bench.fails("emg-train", 2, &fit(&path, "run", more));
+        assert!(message.contains(expected), "{path}: {message}");
+        assert!(!bench.path("run").exists(), "{path}");
+    }
+}
+
+#[test]
+fn doctor_shows_what_a_training_step_costs() {
+    let bench = Bench::new();
+    let path = model("transformer.dynamo");
+    let sizes = ["--set", "data.emg_channels=4", "--set", "model.input_size=4", "--set", "data.window_size=40"];
+    let joints = ["--set", "data.joint_angles_channels=3", "--set", "model.output_size=3"];
+    let own = bench.json("emg-train", &[&["doctor", "--json", "--model", &path], &sizes[..], &joints[..]].concat());
+    assert!(own["parameters"].as_u64().unwrap() > 4000 && own["nodes"].as_u64().unwrap() > 100, "{own}");
+    let small = ["--set", "training.batch_size=8", "--set", "data.window_size=2590"];
+    let text = bench.ok("emg-train", &[&["doctor", "--model", "tracking_vemg2pose"], &small[..]].concat());
+    assert!(text.contains("parameters 5970068") && text.contains("8 x 2590 rows"), "{text}");
+}
