@@ -317,7 +317,7 @@ impl Graph {
         let attributes = attributes([("epsilon", Attribute::Float(epsilon))]);
         let outputs = self.apply("BatchNorm", &[x, scale, bias], attributes);
         let count = self.ty(x).elements() / self.shape(x)[1];
-        let unbiased = self.scalar_like(x, count as f32 / (count.max(2) - 1) as f32);
+        let unbiased = self.scalar_like(outputs[2], count as f32 / (count.max(2) - 1) as f32);
         (outputs[0], outputs[1], self.mul(outputs[2], unbiased))
     }
 

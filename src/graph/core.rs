@@ -1,7 +1,7 @@
 //! The graph itself: values, nodes, inputs, outputs, constants.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -141,6 +141,16 @@ impl Node {
     }
 }
 
+/// A kind of node, as far as it decides whether a provider has a kernel for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Signature {
+    pub operator: &'static str,
+    /// Type of what the operator computes with.
+    pub dtype: DType,
+    pub inputs: usize,
+    pub outputs: usize,
+}
+
 #[derive(Debug, Clone)]
 pub(super) struct ValueInfo {
     pub(super) ty: TensorType,
@@ -262,6 +272,20 @@ impl Graph {
 
     pub fn nodes(&self) -> &[Node] {
         &self.nodes
+    }
+
+    /// What kernels a provider must have to run the graph: each operator with the type that it computes in.
+    pub fn signatures(&self) -> BTreeSet<Signature> {
+        let signature = |node: &Node| {
+            let (operator, inputs, outputs) = (node.operator.name, node.inputs.len(), node.outputs.len());
+            let types = match node.operator.name {
+                "Cast" => vec![self.dtype(node.input(0)), self.dtype(node.outputs[0])],
+                "Where" => vec![self.dtype(node.input(1))],
+                _ => vec![self.dtype(node.input(0))],
+            };
+            types.into_iter().map(move |dtype| Signature { operator, dtype, inputs, outputs })
+        };
+        self.nodes.iter().flat_map(signature).collect()
     }
 
     /// Adds a constant; equal ones are made once.

@@ -19,7 +19,7 @@ mod simplify;
 mod target;
 mod tensor;
 
-pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
+pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Signature, Value};
 pub use autodiff::gradients;
 pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators, known_operators};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};

@@ -32,13 +32,13 @@ impl Autocast {
         }
     }
 
-    /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22, and none of Pad or Max.
+    /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
     fn class(self, operator: &str) -> Class {
         match operator {
             "Gemm" | "MatMul" => Class::Low,
             "Conv" | "ConvTranspose" if self == Self::Fp16 => Class::Low,
-            "Add" | "Concat" | "Expand" | "Identity" | "LeakyRelu" | "Mul" | "Relu" | "Reshape" | "Slice" | "Split"
-            | "Sub" | "Transpose" => Class::Follow,
+            "Add" | "Concat" | "Expand" | "Identity" | "Mul" | "Relu" | "Reshape" | "Slice" | "Split" | "Sub"
+            | "Transpose" => Class::Follow,
             _ => Class::Full,
         }
     }
@@ -75,8 +75,8 @@ impl Graph {
         let floats: Vec<_> = inputs.iter().flatten().map(|x| self.dtype(*x)).filter(|ty| ty.is_float()).collect();
         let to = match autocast.class(operator.name) {
             Class::Low => autocast.dtype(),
-            // A scalar of the graph's own takes the type of what it is combined with.
-            Class::Follow if self.is_low_but_for_scalars(&inputs) => autocast.dtype(),
+            // A constant number takes the type of what it is combined with.
+            Class::Follow if self.is_low_but_for_numbers(&inputs) => autocast.dtype(),
             Class::Follow | Class::Full => DType::F32,
         };
         if floats.iter().all(|ty| *ty == to) {
@@ -86,21 +86,33 @@ impl Graph {
         inputs.into_iter().map(|x| x.map(|x| cast(self, x))).collect()
     }
 
-    fn is_low_but_for_scalars(&self, inputs: &[Option<Value>]) -> bool {
-        let wide = |x: &Value| self.dtype(*x) == DType::F32 && self.ty(*x).elements() > 1;
+    fn is_low_but_for_numbers(&self, inputs: &[Option<Value>]) -> bool {
+        let is_number = |x: &Value| self.as_constant(*x).is_some() && self.ty(*x).elements() == 1;
+        let wide = |x: &Value| self.dtype(*x) == DType::F32 && !is_number(x);
         let low = |x: &Value| matches!(self.dtype(*x), DType::F16 | DType::BF16);
         inputs.iter().flatten().any(low) && !inputs.iter().flatten().any(wide)
     }
 }
 
-/// Makes operators of half precision compute in float32 on rounded values: what a provider without such kernels
-/// does to find the same numbers, up to the order of sums.
-pub(super) fn widen(graph: &mut Graph) {
+/// Whether ONNX Runtime's CUDA provider lacks a bfloat16 kernel of an operator that gradients use
+/// (docs/OperatorKernels.md of microsoft/onnxruntime).
+pub(super) fn lacks_bf16(operator: &str) -> bool {
+    matches!(
+        operator,
+        "Equal" | "Greater" | "Less" | "LeakyRelu" | "MaxPool" | "Pad" | "ReduceMax" | "ReduceMean" | "Where"
+    )
+}
+
+/// Makes those operators of half precision that `concerns` names compute in float32 on rounded values: what a
+/// provider without such kernels does to find the same numbers, up to the order of sums.
+pub(super) fn widen(graph: &mut Graph, concerns: impl Fn(&str, DType) -> bool) {
     let is_half = |graph: &Graph, x: Value| matches!(graph.dtype(x), DType::F16 | DType::BF16);
     graph.rewrite(|graph, node: &Node, _| {
         let half = node.outputs.iter().map(|y| is_half(graph, *y).then(|| graph.dtype(*y))).collect::<Vec<_>>();
-        let reads_half = node.inputs.iter().flatten().any(|x| is_half(graph, *x));
-        if node.operator.name == "Cast" || (!reads_half && half.iter().all(Option::is_none)) {
+        let inputs = node.inputs.iter().flatten();
+        let mut types = inputs.chain(&node.outputs).map(|x| graph.dtype(*x));
+        let concerned = types.any(|ty| matches!(ty, DType::F16 | DType::BF16) && concerns(node.operator.name, ty));
+        if node.operator.name == "Cast" || !concerned {
             return None;
         }
         let widened = |graph: &mut Graph, x: Value| if is_half(graph, x) { graph.cast(x, DType::F32) } else { x };

@@ -2,13 +2,13 @@
 
 use super::core::{Attribute, Graph, Node, Value};
 use super::operators::{self, as_batch_transpose};
-use super::precision::widen;
+use super::precision::{lacks_bf16, widen};
 use super::tensor::DType;
 
 /// Which operators a graph may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernels {
-    /// ONNX's own only: what every provider, and every other program, runs.
+    /// ONNX's own only, in types that the CUDA provider has them in: what every other program runs, too.
     Standard,
     /// Also this project's fused operators, which the CPU has kernels of; and no half precision, which it has not.
     Fused,
@@ -21,9 +21,10 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
         Kernels::Standard => {
             operators::expand_cells(graph);
             graph.rewrite(|graph, node, _| node.operator.expand.map(|expand| expand(graph, node)));
+            widen(graph, |operator, dtype| dtype == DType::BF16 && lacks_bf16(operator));
         }
         Kernels::Fused => {
-            widen(graph);
+            widen(graph, |_, _| true);
             exchange(graph);
         }
     }

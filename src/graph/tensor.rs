@@ -5,7 +5,7 @@ use std::fmt;
 use half::{bf16, f16};
 
 /// Element types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DType {
     F32,
     F16,

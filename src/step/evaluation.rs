@@ -4,7 +4,7 @@ use super::StepGraph;
 use super::loss::outcome;
 use super::problem::{Problem, to_radians};
 use super::state::{BUFFERS, PARAMETERS};
-use crate::graph::{Graph, Kernels, ModelInfo, TensorType, prune, select_kernels, to_onnx};
+use crate::graph::{Graph, Kernels, TensorType, prune, select_kernels};
 use crate::model::{Pass, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
@@ -38,5 +38,5 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
     let spec = StepperSpec { state, inputs: problem.inputs(), integers: Vec::new(), results };
-    Ok(StepGraph { onnx: to_onnx(&graph, &[], &ModelInfo::default()), spec, nodes: graph.nodes().len() })
+    Ok(StepGraph::new(&graph, spec))
 }

@@ -15,6 +15,9 @@ pub use problem::{Affine, AngleUnits, EmgUnits, Problem};
 pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};
 pub use training::{gradient_graph, training_step};
 
+use std::collections::BTreeSet;
+
+use crate::graph::{Graph, ModelInfo, Signature, to_onnx};
 use crate::runtime::StepperSpec;
 
 /// A step graph as ONNX bytes, and what goes in and out.
@@ -23,6 +26,15 @@ pub struct StepGraph {
     pub onnx: Vec<u8>,
     pub spec: StepperSpec,
     pub nodes: usize,
+    /// What kernels it needs.
+    pub signatures: BTreeSet<Signature>,
+}
+
+impl StepGraph {
+    fn new(graph: &Graph, spec: StepperSpec) -> Self {
+        let onnx = to_onnx(graph, &[], &ModelInfo::default());
+        Self { onnx, spec, nodes: graph.nodes().len(), signatures: graph.signatures() }
+    }
 }
 
 /// Positions of a step's results.

@@ -195,8 +195,7 @@ impl<'a> Step<'a> {
                 graph.remove_input(RANDOM);
             }
         }
-        let onnx = to_onnx(&graph, &[], &ModelInfo::default());
-        Ok(StepGraph { onnx, spec, nodes: graph.nodes().len() })
+        Ok(StepGraph::new(&graph, spec))
     }
 }
 

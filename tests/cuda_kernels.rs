@@ -1,0 +1,72 @@
+//! Every step graph of every preset, in every precision and with everything that training offers, stays inside what
+//! ONNX Runtime's CUDA provider has kernels of, and inside the rules of CUDA graph capture: checked without a GPU.
+
+use std::collections::{BTreeSet, HashMap};
+
+use emg_pipeline::config::{LossType, OnNan, PRESETS, Precision, TrainingConfig, load};
+use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::graph::{Kernels, Signature};
+use emg_pipeline::model::Model;
+use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, evaluation_step, training_step};
+
+/// Types with a kernel, by operator.
+fn table() -> HashMap<&'static str, BTreeSet<&'static str>> {
+    let lines = include_str!("golden/cuda_kernels.txt").lines().filter(|line| !line.starts_with('#'));
+    lines
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            (words.next().unwrap(), words.collect())
+        })
+        .collect()
+}
+
+fn check(what: &str, signatures: &BTreeSet<Signature>, table: &HashMap<&'static str, BTreeSet<&'static str>>) {
+    for Signature { operator, dtype, inputs, outputs } in signatures {
+        let types = table.get(operator).unwrap_or_else(|| panic!("{what}: the CUDA provider has no {operator}"));
+        assert!(types.contains(format!("{dtype:?}").as_str()), "{what}: {operator} has no CUDA kernel for {dtype:?}");
+        // Graph capture: wider ones copy a list of pointers to the device at every run.
+        assert!(*operator != "Concat" || *inputs <= 32, "{what}: Concat of {inputs}");
+        assert!(*operator != "Split" || *outputs <= 32, "{what}: Split into {outputs}");
+    }
+}
+
+#[test]
+fn step_graphs_use_only_what_the_cuda_provider_has() {
+    let table = table();
+    let own = [("tds_mlp", "model.type=tds_mlp"), ("lstm", "model.type=lstm")];
+    let presets = PRESETS.iter().map(|(name, _)| (*name, load(Some(name), &[])));
+    let all = presets.chain(own.map(|(name, set)| (name, load(None, &[set.into()]))));
+    for (name, loaded) in all {
+        let config = loaded.unwrap().config;
+        let model = Model::new(&config.model);
+        let context = model.left_context();
+        let rows = (context + 800).max(2000);
+        let shape = BatchShape { batch: 4, rows, channels: 16, joints: 20, context };
+        let problem = Problem {
+            model,
+            shape,
+            emg: EmgUnits::AsCached,
+            angles: AngleUnits::Recording,
+            loss: LossType::MseMae,
+            mae_weight: 0.5,
+            joint_weights: Some(vec![1.0; 20]),
+        };
+        for precision in [Precision::Tf32, Precision::Fp32, Precision::Bf16, Precision::Fp16] {
+            let training = TrainingConfig {
+                precision,
+                ema: 0.9,
+                clip_value: Some(1.0),
+                gradient_clip_norm: 1.0,
+                gradient_accumulation_steps: 2,
+                weight_decay: 0.01,
+                no_decay: vec!["*bias".into()],
+                on_nan: OnNan::Skip,
+                ..config.training.clone()
+            };
+            let step = training_step(&problem, &training, Kernels::Standard).unwrap();
+            check(&format!("{name} {precision}"), &step.signatures, &table);
+        }
+        let step = evaluation_step(&problem, true, Kernels::Standard).unwrap();
+        check(&format!("{name} evaluation"), &step.signatures, &table);
+    }
+}
