@@ -8,8 +8,8 @@ that the tests compute as well: element i of tensor number n is noise(n, i). OUT
 
     losses       [20]   the loss before each of 20 steps of Adam on this batch
     grad.NAME    [<=32] evenly spaced elements of the gradient at the initial parameters
-    evaluated    [1]    the loss after them, in evaluation mode
-    buffer.NAME  [<=8]  the first running statistics then
+    buffer.NAME  [<=8]  the first running statistics after one forward pass
+    evaluated    [1]    the loss by them, in evaluation mode, at the initial parameters
     most.NAME    [1]    the gradient's greatest magnitude
     float32.NAME [1]    how far PyTorch's own gradient in float32 is from it: a bias before a batch normalization has
                         the gradient zero, of which only rounding is left
@@ -202,6 +202,13 @@ def compute(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
         loss.backward()
         losses.append(loss.item())
         if step == 0:
+            for buffer_name, buffer in model.named_buffers():
+                if buffer.dim() == 1:
+                    tensors[f"buffer.{buffer_name}"] = buffer[:8].clone()
+            with torch.no_grad():
+                evaluated = masked_loss(model.eval()(emg, target[:, 0]), target, mask, {"loss_type": "mae"})
+            tensors["evaluated"] = evaluated.reshape(1)
+            model.train()
             for parameter_name, parameter in model.named_parameters():
                 flat = parameter.grad.flatten()
                 count = min(32, flat.numel())
@@ -213,12 +220,6 @@ def compute(name: str) -> tuple[dict[str, Tensor], dict[str, str]]:
             nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
     tensors["losses"] = torch.tensor(losses)
-    for buffer_name, buffer in model.named_buffers():
-        if buffer.dim() == 1:
-            tensors[f"buffer.{buffer_name}"] = buffer[: 8].clone()
-    with torch.no_grad():
-        evaluated = masked_loss(model.eval()(emg, target[:, 0]), target, mask, {"loss_type": "mae"})
-    tensors["evaluated"] = evaluated.reshape(1)
     kind = name.removesuffix("_forward")
     config = {"type": kind, "dropout": 0.0} | keys
     numbers = {"batch": batch, "window": window, "context": model.CONTEXT, "clip": clip}
