@@ -31,6 +31,18 @@ training:
   num_workers: 2
 ";
 
+/// Everything that has a state of its own.
+const STATEFUL: [&str; 8] = [
+    "--set",
+    "training.gradient_accumulation_steps=3",
+    "--set",
+    "training.ema=0.9",
+    "--set",
+    "training.schedule_per=step",
+    "--set",
+    "training.precision=fp16",
+];
+
 fn bench(seconds: &str) -> Bench {
     let bench = Bench::new();
     bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", seconds]);

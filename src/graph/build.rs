@@ -6,6 +6,15 @@ use super::tensor::{Constant, DType};
 /// CUDA graph capture allows at most this many inputs of a Concat and outputs of a Split.
 const WIDEST: usize = 32;
 
+/// What stays the same from one of Adam's steps to the next.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    pub betas: [f64; 2],
+    pub epsilon: f32,
+    /// Decay shrinks parameters (AdamW) instead of adding to gradients.
+    pub decoupled: bool,
+}
+
 pub(super) fn attributes<const N: usize>(entries: [(&'static str, Attribute); N]) -> Attributes {
     entries.into_iter().map(|(name, value)| (name.into(), value)).collect()
 }
@@ -279,6 +288,20 @@ impl Graph {
         let kernel = self.shape(weight)[2..].to_vec();
         let attributes = attributes([("kernel_shape", ints(kernel)), ("strides", ints(strides.iter().copied()))]);
         self.apply1("Conv", &inputs, attributes)
+    }
+
+    /// Adam's update: parameters, moments and gradient [n] to parameters and moments, with the step's rate, bias
+    /// corrections (the second as its root) and decay.
+    pub fn adam_update(&mut self, state: [Value; 4], step: [Value; 4], adam: &Adam) -> Vec<Value> {
+        let attributes = attributes([
+            ("keep1", Attribute::Float(adam.betas[0] as f32)),
+            ("take1", Attribute::Float((1.0 - adam.betas[0]) as f32)),
+            ("keep2", Attribute::Float(adam.betas[1] as f32)),
+            ("take2", Attribute::Float((1.0 - adam.betas[1]) as f32)),
+            ("epsilon", Attribute::Float(adam.epsilon)),
+            ("decoupled", Attribute::Int(i64::from(adam.decoupled))),
+        ]);
+        self.apply("AdamUpdate", &[state, step].concat(), attributes)
     }
 
     /// For r [rows], a and b [columns], int64 in 0..p: `scale` where (a_j r_i + b_j) mod p is above `threshold`, else 0,

@@ -35,7 +35,9 @@ impl std::fmt::Debug for Session {
 
 impl Session {
     /// Loads ONNX bytes. ONNX Runtime's own optimizer is worth a tenth of a step on the CPU, for half a second at
-    /// some 4,000 nodes; its time grows fast with the graph, and on CUDA it would get in the way of capture.
+    /// some 4,000 nodes; its time grows fast with the graph, and on CUDA it would get in the way of capture. Its memory
+    /// patterns are off: they plan one block for a whole run beside what the first run has taken already, which is
+    /// twice the memory at the same speed.
     ///
     /// # Errors
     /// The library refuses the model or the provider.
@@ -46,7 +48,8 @@ impl Session {
             Provider::Cpu => GraphOptimizationLevel::Level3,
             Provider::Cuda { .. } => GraphOptimizationLevel::Disable,
         };
-        let mut builder = builder.with_optimization_level(level).map_err(RuntimeError::ort(doing))?;
+        let builder = builder.with_optimization_level(level).map_err(RuntimeError::ort(doing))?;
+        let mut builder = builder.with_memory_pattern(false).map_err(RuntimeError::ort(doing))?;
         if provider == Provider::Cpu {
             let fused = kernels::domain().map_err(RuntimeError::ort(doing))?;
             builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;

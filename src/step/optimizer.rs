@@ -2,11 +2,10 @@
 //! Adam and SGD with momentum (L2 decay in the gradient).
 
 use crate::config::{Optimizer, TrainingConfig};
-use crate::graph::{Graph, TensorType, Value};
+use crate::graph::{Adam, Graph, TensorType, Value};
 use crate::model::{Parameter, matching};
 
-const BETA1: f64 = 0.9;
-const BETA2: f64 = 0.999;
+const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f32 = 1e-8;
 const MOMENTUM: f32 = 0.9;
 
@@ -36,7 +35,7 @@ impl Hyperparameters {
 /// The step graph's input: learning rate, Adam's two bias corrections, whether to apply, loss scale.
 pub fn hyperparameters(hyper: Hyperparameters) -> [f32; HYPER_ELEMENTS] {
     let correction = |beta: f64| 1.0 - beta.powf(hyper.step as f64);
-    let (first, second) = (correction(BETA1) as f32, correction(BETA2).sqrt() as f32);
+    let (first, second) = (correction(BETAS[0]) as f32, correction(BETAS[1]).sqrt() as f32);
     [hyper.learning_rate as f32, first, second, f32::from(u8::from(hyper.apply)), hyper.loss_scale]
 }
 
@@ -88,71 +87,31 @@ pub(super) fn update(
 ) -> Result<Vec<Value>, String> {
     let parameters = state[0];
     let decay = decay(graph, config, list)?;
-    Ok(match (config.optimizer, decay) {
-        (Optimizer::Adamw, Some(decay)) => {
-            let share = graph.mul(hyper.rate, decay);
-            let shrunk = graph.mul(parameters, share);
-            let parameters = graph.sub(parameters, shrunk);
-            adam(graph, parameters, &state[1..], gradient, hyper)
-        }
-        (Optimizer::Adamw | Optimizer::Adam, decay) => {
-            let gradient = l2(graph, decay, parameters, gradient);
-            adam(graph, parameters, &state[1..], gradient, hyper)
-        }
-        (Optimizer::Sgd, decay) => {
-            let gradient = l2(graph, decay, parameters, gradient);
-            let momentum = graph.scalar(MOMENTUM);
-            let kept = graph.mul(state[1], momentum);
-            let velocity = graph.add(kept, gradient);
-            let change = graph.mul(velocity, hyper.rate);
-            vec![graph.sub(parameters, change), velocity]
-        }
-    })
+    if config.optimizer == Optimizer::Sgd {
+        let pull = graph.mul(parameters, decay);
+        let gradient = graph.add(gradient, pull);
+        let momentum = graph.scalar(MOMENTUM);
+        let kept = graph.mul(state[1], momentum);
+        let velocity = graph.add(kept, gradient);
+        let change = graph.mul(velocity, hyper.rate);
+        return Ok(vec![graph.sub(parameters, change), velocity]);
+    }
+    let adam = Adam { betas: BETAS, epsilon: EPSILON, decoupled: config.optimizer == Optimizer::Adamw };
+    let step = [hyper.rate, hyper.corrections[0], hyper.corrections[1], decay];
+    Ok(graph.adam_update([parameters, state[1], state[2], gradient], step, &adam))
 }
 
-/// Weight decay: a scalar, or one number per element where some parameters have none.
-fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Option<Value>, String> {
+/// Weight decay [1], or one number per element where some parameters have none.
+fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Value, String> {
     let free = matching(list, &config.no_decay).map_err(|message| format!("training.no_decay: {message}"))?;
-    if config.weight_decay == 0.0 || free.iter().all(|free| *free) {
-        return Ok(None);
+    let number = |free: bool| vec![if free { 0.0 } else { config.weight_decay as f32 }];
+    if !free.contains(&true) || config.weight_decay == 0.0 {
+        return Ok(graph.f32([1], number(false)));
     }
-    if !free.contains(&true) {
-        return Ok(Some(graph.scalar(config.weight_decay as f32)));
-    }
-    let parts: Vec<_> = list
-        .iter()
-        .zip(free)
-        .map(|(parameter, free)| {
-            let value = graph.scalar(if free { 0.0 } else { config.weight_decay as f32 });
-            graph.expand(value, &[parameter.elements()])
-        })
-        .collect();
-    Ok(Some(graph.concat(&parts, 0)))
-}
-
-fn l2(graph: &mut Graph, decay: Option<Value>, parameters: Value, gradient: Value) -> Value {
-    let Some(decay) = decay else { return gradient };
-    let pull = graph.mul(parameters, decay);
-    graph.add(gradient, pull)
-}
-
-fn adam(graph: &mut Graph, parameters: Value, moments: &[Value], gradient: Value, hyper: &HyperValues) -> Vec<Value> {
-    let square = graph.mul(gradient, gradient);
-    let first = moving_average(graph, moments[0], gradient, BETA1);
-    let second = moving_average(graph, moments[1], square, BETA2);
-    let deviation = graph.sqrt(second);
-    let deviation = graph.div(deviation, hyper.corrections[1]);
-    let epsilon = graph.scalar(EPSILON);
-    let deviation = graph.add(deviation, epsilon);
-    let rate = graph.div(hyper.rate, hyper.corrections[0]);
-    let direction = graph.div(first, deviation);
-    let change = graph.mul(direction, rate);
-    vec![graph.sub(parameters, change), first, second]
-}
-
-/// beta x old + (1 - beta) x new; 1 - beta is rounded once, from float64.
-fn moving_average(graph: &mut Graph, old: Value, new: Value, beta: f64) -> Value {
-    let (keep, take) = (graph.scalar(beta as f32), graph.scalar((1.0 - beta) as f32));
-    let (old, new) = (graph.mul(old, keep), graph.mul(new, take));
-    graph.add(old, new)
+    let mut part = |(parameter, free): (&Parameter, bool)| {
+        let value = graph.f32([1], number(free));
+        graph.expand(value, &[parameter.elements()])
+    };
+    let parts: Vec<_> = list.iter().zip(free).map(&mut part).collect();
+    Ok(graph.concat(&parts, 0))
 }

@@ -1,6 +1,7 @@
 //! The operators this project knows: one family to a file, with shape inference, gradient and tests side by side.
 //! Sources: the ONNX operator specification (opset 18 forms) for shapes; PyTorch for what gradients must equal.
 
+mod adam;
 mod cell;
 mod conv;
 mod elementwise;
@@ -60,6 +61,7 @@ const fn fused(name: &'static str, infer: Infer, expand: Option<Expand>) -> Oper
 
 /// All operators, by family.
 static TABLE: &[&[Operator]] = &[
+    adam::OPERATORS,
     elementwise::OPERATORS,
     matmul::OPERATORS,
     conv::OPERATORS,

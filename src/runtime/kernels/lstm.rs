@@ -153,7 +153,8 @@ fn exp(x: f32) -> f32 {
     /// Added and taken off again, it rounds to a whole number.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let rounded = x * std::f32::consts::LOG2_E + ROUND;
+    let n = rounded - ROUND;
     let r = (x - n * HIGH) - n * LOW;
     let p = 1.987_569_1e-4;
     let p = p * r + 1.398_2e-3;
@@ -162,7 +163,9 @@ fn exp(x: f32) -> f32 {
     let p = p * r + 1.666_666_5e-1;
     let p = p * r + 0.5;
     let p = p * r * r + r + 1.0;
-    p * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // n stands in the low bits of what was rounded; 2^n is an exponent field alone.
+    let exponent = rounded.to_bits().wrapping_sub(ROUND.to_bits()).wrapping_add(127);
+    p * f32::from_bits(exponent << 23)
 }
 
 #[inline(always)]

@@ -3,6 +3,7 @@
 //! The arithmetic lies in safe functions over slices; work is cut into pieces whose number depends on shapes alone,
 //! and sums over pieces are taken in order, so results do not depend on the number of threads.
 
+mod adam;
 mod batch_norm;
 mod elementwise;
 mod frames;

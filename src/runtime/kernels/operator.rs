@@ -8,8 +8,9 @@ use ort::operator::{
 };
 use ort::value::{Shape, TensorElementType, ValueType};
 
+use super::adam::Adam;
 use super::pool::Axis;
-use super::{batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
+use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
 use crate::graph::FUSED_DOMAIN;
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
@@ -51,6 +52,7 @@ pub(super) struct Settings {
     pub(super) framing: [usize; 3],
     /// Of pools: how windows lie along each axis.
     pub(super) window: Vec<Axis>,
+    pub(super) adam: Adam,
     /// Of random masks.
     pub(super) modulus: i64,
     pub(super) threshold: i64,
@@ -73,7 +75,10 @@ impl Settings {
         let framing = ["advance", "length", "count"].map(|name| int(name).unwrap_or_default() as usize);
         let [modulus, threshold] = ["modulus", "threshold"].map(|name| int(name).unwrap_or_default());
         let (epsilon, scale) = (float("epsilon").unwrap_or(1e-5), float("scale").unwrap_or(1.0));
-        Self { epsilon, order, framing, window, modulus, threshold, scale }
+        let pair = |names: [&str; 2]| names.map(|name| float(name).unwrap_or_default());
+        let decoupled = int("decoupled").is_some_and(|flag| flag != 0);
+        let adam = Adam { keep: pair(["keep1", "keep2"]), take: pair(["take1", "take2"]), decoupled };
+        Self { epsilon, order, framing, window, adam, modulus, threshold, scale }
     }
 }
 
@@ -160,6 +165,14 @@ pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
             outputs: 2,
             shapes: lstm::gradient_shapes,
             compute: lstm::gradient,
+        },
+        Fused {
+            name: "AdamUpdate",
+            inputs: 8,
+            takes_integers: false,
+            outputs: 3,
+            shapes: adam::shapes,
+            compute: adam::update,
         },
         Fused {
             name: "MaxPoolGradient",
