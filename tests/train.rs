@@ -55,8 +55,8 @@ fn fit<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Starts a fit and sends `signal` once it reports that epoch 1 is done.
-fn stop_after_an_epoch(bench: &Bench, run: &str, signal: Signal) -> Option<i32> {
-    let mut child = bench.command("emg-train").args(fit(run, &[])).stderr(Stdio::piped()).spawn().unwrap();
+fn stop_after_an_epoch(bench: &Bench, run: &str, more: &[&str], signal: Signal) -> Option<i32> {
+    let mut child = bench.command("emg-train").args(fit(run, more)).stderr(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let mut seen = String::new();
     for line in lines.map_while(Result::ok) {
@@ -90,8 +90,8 @@ fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same
     bench.ok("emg-train", &fit("d", &["--set", "training.seed=7"]));
     assert_ne!(tensors(&checkpoint(&bench, "a", "last")), tensors(&checkpoint(&bench, "d", "last")));
 
-    assert_eq!(stop_after_an_epoch(&bench, "int", Signal::INT), Some(130));
-    assert_eq!(stop_after_an_epoch(&bench, "kill", Signal::KILL), None);
+    assert_eq!(stop_after_an_epoch(&bench, "int", &[], Signal::INT), Some(130));
+    assert_eq!(stop_after_an_epoch(&bench, "kill", &[], Signal::KILL), None);
     for run in ["int", "kill"] {
         bench.ok("emg-train", &fit(run, &["--resume"]));
         for name in ["best", "last"] {
@@ -109,6 +109,23 @@ fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same
     bench.ok("emg-train", &fit("int", &["--resume", "--set", "training.num_epochs=5"]));
     assert!(bench.fails("emg-train", 2, &fit("int", &[])).contains("--resume"));
     assert!(bench.fails("emg-train", 2, &fit("new", &["--resume"])).contains("no run"));
+}
+
+/// Stopped between two batches of one optimizer step, and with the loss scale and the average on their way.
+#[test]
+fn accumulated_averaged_and_scaled_training_resumes_exactly() {
+    let bench = bench("3");
+    bench.build(&["--config", "tiny.yaml"]);
+    bench.ok("emg-train", &fit("a", &STATEFUL));
+    assert_eq!(stop_after_an_epoch(&bench, "int", &STATEFUL, Signal::INT), Some(130));
+    let middle = checkpoint(&bench, "int", "last");
+    assert!(tensors(&middle).iter().any(|(name, bytes)| name == "gradient" && bytes.iter().any(|byte| *byte != 0)));
+    bench.ok("emg-train", &fit("int", &[&["--resume"], &STATEFUL[..]].concat()));
+    for name in ["best", "last"] {
+        assert_eq!(checkpoint(&bench, "a", name), checkpoint(&bench, "int", name), "{name}");
+    }
+    let vector = |wanted: &str| tensors(&middle).into_iter().find(|(name, _)| name == wanted).unwrap().1;
+    assert!(vector("ema") != vector("parameters"));
 }
 
 fn tensors(checkpoint: &[u8]) -> Vec<(String, Vec<u8>)> {
@@ -135,7 +152,7 @@ fn check_export(bench: &Bench, run: &str, dataset: &str) {
 #[test]
 fn exported_models_compute_what_eval_reports() {
     let bench = bench("2");
-    let variants: [&[&str]; 5] = [
+    let variants: [&[&str]; 7] = [
         &[],
         &["data.normalize_emg=train", "data.padding=[20,10]", "data.eval_window=300", "model.predict_velocity=true"],
         &["data.normalize_emg=none", "data.normalize_angles=none", "model.initial_pose=true", "data.rotation=1"],
@@ -149,6 +166,8 @@ fn exported_models_compute_what_eval_reports() {
             "training.loss_type=mae",
             "training.persistent_workers=false",
         ],
+        &["model.type=lstm", "model.hidden_size=12", "training.ema=0.5", "training.precision=bf16"],
+        &["model.type=neuropose", "data.window_size=640", "data.stride=320", "training.gradient_accumulation_steps=2"],
     ];
     for (i, variant) in variants.iter().enumerate() {
         let sets: Vec<_> = variant.iter().flat_map(|set| ["--set", set]).collect();

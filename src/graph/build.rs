@@ -1,6 +1,6 @@
 //! Shorthands for building graphs. They panic where shapes do not fit, which is a mistake in the caller.
 
-use super::core::{Attribute, Attributes, Graph, Value};
+use super::core::{Attribute, Attributes, DYNAMIC_BATCH, Graph, Value};
 use super::tensor::{Constant, DType};
 
 /// CUDA graph capture allows at most this many inputs of a Concat and outputs of a Split.
@@ -207,7 +207,12 @@ impl Graph {
         if self.shape(x) == shape {
             return x;
         }
-        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+        let own = self.shape(x);
+        let lead = shape.len().saturating_sub(own.len());
+        // A batch that is not known yet is kept as it is, not named.
+        let kept = |i: usize, dim: usize| i >= lead && own[i - lead] == dim && dim.is_multiple_of(DYNAMIC_BATCH);
+        let shape: Vec<_> =
+            shape.iter().enumerate().map(|(i, dim)| if *dim != 0 && kept(i, *dim) { 1 } else { *dim as i64 }).collect();
         let shape = self.i64s(&shape);
         self.apply1("Expand", &[x, shape], Attributes::new())
     }
