@@ -1,13 +1,14 @@
-//! Time and memory of training steps on the CPU provider, on one batch already in memory. benches/compare-step runs
-//! it beside eager PyTorch.
+//! Time and memory of training steps, on one batch already in memory. benches/compare-step runs it beside eager
+//! PyTorch on the CPU, benches/compare-gpu on CUDA.
 //!
 //!     cargo bench --bench step -- [--network tds_lstm] [--batch 64] [--window ROWS] [--steps 5] [--warmup 2]
+//!                                 [--device cpu] [--precision tf32]
 //!
 //! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults. Prints one line of JSON.
 
 use std::time::Instant;
 
-use emg_pipeline::config::{Config, load};
+use emg_pipeline::config::{Config, Device, load};
 use emg_pipeline::dataset::{BatchShape, Random};
 use emg_pipeline::model::{Dropout, Model};
 use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
@@ -40,9 +41,13 @@ fn peak_mib() -> f64 {
 }
 
 fn main() {
+    let program = Instant::now();
     let network = argument("--network").unwrap_or_else(|| "tds_lstm".into());
     let (steps, warmup, batch) = (number("--steps", 5), number("--warmup", 2), number("--batch", 64));
-    let config = configuration(&network);
+    let mut config = configuration(&network);
+    let word = |name: &str, default: &str| serde_json::json!(argument(name).unwrap_or_else(|| default.into()));
+    let device: Device = serde_json::from_value(word("--device", "cpu")).expect("cpu or cuda");
+    config.training.precision = serde_json::from_value(word("--precision", "tf32")).expect("a precision");
     let model = Model::new(&config.model);
     let rows = number("--window", config.data.window_size);
     let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context() };
@@ -55,10 +60,13 @@ fn main() {
         mae_weight: config.training.mae_weight,
         joint_weights: None,
     };
-    let graph = training_step(&problem, &config.training, Provider::Cpu.kernels()).expect("a differentiable model");
     let library = runtime::load(None).expect("ONNX Runtime");
+    let provider = Provider::choose(&library, device, config.training.precision).expect("the device");
     let start = Instant::now();
-    let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).expect("a session");
+    let graph = training_step(&problem, &config.training, provider.kernels()).expect("a differentiable model");
+    let built = start.elapsed();
+    let start = Instant::now();
+    let mut stepper = Stepper::new(&library, provider, &graph.onnx, graph.spec).expect("a session");
     let opened = start.elapsed();
     for (i, vector) in state_vectors(&model, &config.training).iter().enumerate() {
         stepper.set_state(i, &vector.initial(&model, 1)).expect("the state fits");
@@ -69,16 +77,19 @@ fn main() {
     let emg = noise(shape.batch * shape.rows * shape.channels);
     let angles = noise(shape.batch * shape.target_rows() * shape.joints);
     let mask: Vec<_> = noise(shape.batch * shape.target_rows()).iter().map(|x| f32::from(u8::from(*x < 0.8))).collect();
-    let mut times = Vec::new();
+    let (mut times, mut losses, mut tenth) = (Vec::new(), Vec::new(), None);
     for step in 1..=(warmup + steps) as u64 {
-        let hyper = hyperparameters(Hyperparameters::new(5e-4, step));
+        let hyper = hyperparameters(Hyperparameters { loss_scale: 1024.0, ..Hyperparameters::new(5e-4, step) });
         let seeds: Vec<_> =
             (0..Dropout::SEEDS as u64).map(|i| ((step * 7919 + i * 104_729) % Dropout::MODULUS) as i64).collect();
         let start = Instant::now();
         let integers = if model.drops() { vec![&seeds[..]] } else { Vec::new() };
         let inputs = Inputs { floats: vec![&emg, &angles, &mask, &hyper], integers };
         let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).expect("a step");
-        assert!(loss.is_finite());
+        losses.push(loss);
+        if step == 10 {
+            tenth = Some(program.elapsed().as_secs_f64());
+        }
         if step > warmup as u64 {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
@@ -89,7 +100,8 @@ fn main() {
         "{}",
         serde_json::json!({
             "ms_per_step": sorted[sorted.len() / 2], "steps": times,
-            "nodes": graph.nodes, "open_ms": opened.as_secs_f64() * 1e3, "peak_mib": peak_mib(),
+            "nodes": graph.nodes, "build_ms": built.as_secs_f64() * 1e3, "open_ms": opened.as_secs_f64() * 1e3,
+            "peak_mib": peak_mib(), "seconds_to_step_10": tenth, "losses": losses, "provider": provider.to_string(),
         })
     );
 }

@@ -30,7 +30,7 @@ fn every_field_of_a_layout_is_documented() {
 /// What `--help` lists, the documentation has.
 #[test]
 fn every_option_is_documented() {
-    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md"].map(read).join("\n");
+    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md", "docs/models.md"].map(read).join("\n");
     for (program, commands) in [
         (env!("CARGO_BIN_EXE_emg-cache"), &["build", "info", "verify", "repair", "explain", "gc"][..]),
         (env!("CARGO_BIN_EXE_emg-train"), &["fit", "eval", "export", "doctor"]),
@@ -59,4 +59,15 @@ fn every_command_is_in_the_readme() {
     for command in ["fit", "eval", "export", "doctor"] {
         assert!(readme.contains(&format!("`emg-train {command}")), "{command}");
     }
+}
+
+#[test]
+fn every_operator_of_a_users_model_is_documented() {
+    let text = read("docs/models.md");
+    let listed = text.split("\nOperators: ").nth(1).unwrap().split(';').next().unwrap();
+    let mut listed: Vec<_> = listed.split(',').map(str::trim).collect();
+    let mut known: Vec<_> = emg_pipeline::graph::known_operators().chain(["Constant"]).collect();
+    listed.sort_unstable();
+    known.sort_unstable();
+    assert_eq!(listed, known);
 }
