@@ -13,12 +13,26 @@ pub enum RuntimeError {
     Load { path: PathBuf, message: String },
     #[error("training.device is cuda, but {message}")]
     Cuda { message: String },
+    #[error("CUDA, {doing}: {message}")]
+    Device { doing: &'static str, message: String },
+    #[error(
+        "the device's memory is full ({doing}: {message}); lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or data.window_size, or use training.precision: fp16"
+    )]
+    OutOfMemory { doing: &'static str, message: String },
     #[error("ONNX Runtime, {doing}: {message}")]
     Ort { doing: &'static str, message: String },
 }
 
 impl RuntimeError {
     pub(crate) fn ort<R>(doing: &'static str) -> impl FnOnce(ort::Error<R>) -> Self {
-        move |error| Self::Ort { doing, message: error.message().to_owned() }
+        move |error| {
+            let message = error.message().to_owned();
+            let full = ["Failed to allocate memory", "out of memory", "CUDA failure 2"];
+            if full.iter().any(|part| message.contains(part)) {
+                Self::OutOfMemory { doing, message }
+            } else {
+                Self::Ort { doing, message }
+            }
+        }
     }
 }

@@ -1,6 +1,9 @@
-//! ONNX Runtime: finding and loading the library, providers, sessions, bound buffers. The only place with `ort`.
+//! ONNX Runtime: finding and loading the library, providers, sessions, bound buffers. The only place with `ort`
+//! and CUDA.
 
+mod cuda;
 mod error;
+mod host;
 mod kernels;
 mod library;
 mod session;

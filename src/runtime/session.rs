@@ -1,6 +1,7 @@
 //! Sessions that take and give plain host tensors.
 
 use ort::ep::CUDA;
+use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::session::builder::GraphOptimizationLevel;
 
 use super::error::RuntimeError;
@@ -42,6 +43,28 @@ impl Session {
     /// # Errors
     /// The library refuses the model or the provider.
     pub fn new(library: &Library, provider: Provider, onnx: &[u8]) -> Result<Self, RuntimeError> {
+        Self::with_stream(library, provider, onnx, None)
+    }
+
+    /// A session for CUDA whose runs are captured as CUDA graphs, on this stream. Fails where a node would not run on
+    /// the device.
+    ///
+    /// The stream must outlive the session.
+    pub(super) fn on_stream(
+        library: &Library,
+        provider: Provider,
+        onnx: &[u8],
+        stream: *mut (),
+    ) -> Result<Self, RuntimeError> {
+        Self::with_stream(library, provider, onnx, Some(stream))
+    }
+
+    fn with_stream(
+        library: &Library,
+        provider: Provider,
+        onnx: &[u8],
+        stream: Option<*mut ()>,
+    ) -> Result<Self, RuntimeError> {
         let doing = "creating a session";
         let builder = ort::session::Session::builder(&library.environment).map_err(RuntimeError::ort(doing))?;
         let level = match provider {
@@ -58,7 +81,12 @@ impl Session {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }
         if let Provider::Cuda { tf32 } = provider {
-            let cuda = CUDA::default().with_tf32(tf32).build().error_on_failure();
+            let mut cuda = CUDA::default().with_tf32(tf32).with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic);
+            if let Some(stream) = stream {
+                // SAFETY: the caller keeps the stream until the session is gone.
+                cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(true);
+            }
+            let cuda = cuda.build().error_on_failure();
             builder = builder.with_execution_providers([cuda]).map_err(|error| RuntimeError::Cuda {
                 message: format!("the CUDA provider does not start: {}", error.message()),
             })?;

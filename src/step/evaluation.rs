@@ -37,6 +37,6 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
-    let spec = StepperSpec { state, inputs: problem.inputs(), integers: Vec::new(), results };
+    let spec = StepperSpec { state, inputs: problem.inputs(), results, ..Default::default() };
     Ok(StepGraph::new(&graph, spec))
 }

@@ -12,7 +12,7 @@ use crate::runtime::StepperSpec;
 
 const RANDOM: &str = "random";
 
-/// Builds the training step. Its state vectors are those of [`state_vectors`]; its float inputs the batch and the
+/// Builds the training step. Its state vectors are those of [`state_vectors`]; its inputs the batch; its control the
 /// [hyperparameters](super::hyperparameters); with dropout, its integer input is two random numbers below
 /// [`Dropout::MODULUS`]; its results are those of [`super::results`].
 ///
@@ -180,7 +180,7 @@ impl<'a> Step<'a> {
             graph.output(&next, value);
             spec.state.push((name.to_owned(), Some(next), elements));
         }
-        spec.inputs.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
+        spec.controls.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
         spec.results = outcome.outputs(&mut graph);
         if skipping {
             spec.results.push(("finite".to_owned(), vec![1]));

@@ -225,20 +225,31 @@ impl Fit<'_> {
         let epoch = self.position.epoch;
         let (start, mut windows) = (Instant::now(), 0);
         let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
-        while self.position.batch < steps {
+        // A run that stopped in validation has no batch of this epoch left.
+        let mut current = match (self.position.batch < steps, waiting.take()) {
+            (false, first) => {
+                *waiting = first;
+                None
+            }
+            (true, Some(first)) => Some(first),
+            (true, None) => Some(batches.next_batch()?),
+        };
+        current.as_ref().map_or(Ok(()), |batch| self.learner.load(batch))?;
+        while let Some(batch) = current {
             self.check_interrupt()?;
-            let batch = match waiting.take() {
-                Some(batch) => batch,
-                None => batches.next_batch()?,
-            };
-            let loss = self.step(&batch, steps)?;
+            let started = self.start_step(&batch, steps)?;
+            // The next batch comes while the device computes.
+            let next = if self.position.batch < steps { Some(batches.next_batch()?) } else { None };
+            next.as_ref().map_or(Ok(()), |next| self.learner.load(next))?;
+            let loss = started.map_or(Ok(0.0), |apply| self.finish_step(&batch, apply))?;
             windows += batch.recordings.len() as u64;
-            batches.recycle(batch);
             let step = self.position.batch;
             if step.is_multiple_of(log_every) || step == steps {
                 let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
                 self.listener.event(&Event::Step { epoch: epoch + 1, step, steps, loss, windows_per_second });
             }
+            batches.recycle(batch);
+            current = next;
         }
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
         let averaged =
@@ -277,9 +288,9 @@ impl Fit<'_> {
         learning_rate(training, self.position.epoch, step, per_epoch, self.position.reductions)
     }
 
-    /// One batch, with an optimizer step where it completes one. A batch without a valid row changes nothing.
-    /// Returns the loss.
-    fn step(&mut self, batch: &Batch, batches_per_epoch: u64) -> Result<f64, TrainError> {
+    /// Starts the step on the batch that was loaded; tells whether it applies the gradients. A batch without a valid row
+    /// changes nothing, and `None` is started.
+    fn start_step(&mut self, batch: &Batch, batches_per_epoch: u64) -> Result<Option<bool>, TrainError> {
         self.position.batch += 1;
         let valid = batch.valid_rows();
         let pending = &mut self.position.pending;
@@ -293,7 +304,7 @@ impl Fit<'_> {
         if valid == 0 {
             self.position.partial.skipped_batches += 1;
             if !apply {
-                return Ok(0.0);
+                return Ok(None);
             }
         }
         let hyper = Hyperparameters {
@@ -303,7 +314,13 @@ impl Fit<'_> {
             loss_scale: self.position.loss_scale.scale,
         };
         let draw = self.position.epoch as u64 * batches_per_epoch + self.position.batch;
-        let outcome = self.learner.step(batch, hyper, draw)?;
+        self.learner.launch(hyper, draw)?;
+        Ok(Some(apply))
+    }
+
+    /// Waits for the step; returns its loss.
+    fn finish_step(&mut self, batch: &Batch, apply: bool) -> Result<f64, TrainError> {
+        let outcome = self.learner.finish()?;
         if !outcome.finite {
             self.not_finite(batch, apply)?;
         } else if apply {

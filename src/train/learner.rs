@@ -91,18 +91,23 @@ impl Learner {
         Ok(Self { stepper, vectors, seed: config.seed, dropout })
     }
 
-    /// One batch; `draw` numbers the batches of the whole training, for dropout.
-    pub(super) fn step(&mut self, batch: &Batch, hyper: Hyperparameters, draw: u64) -> Result<Outcome, TrainError> {
+    /// Loads the batch of the next step, also while one runs.
+    pub(super) fn load(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        Ok(self.stepper.load(&floats(batch))?)
+    }
+
+    /// Starts the step on the batch loaded last; `draw` numbers the batches of the whole training, for dropout.
+    pub(super) fn launch(&mut self, hyper: Hyperparameters, draw: u64) -> Result<(), TrainError> {
         const DROPOUT_STREAM: u64 = 0x6472_6f70;
-        let hyper = hyperparameters(hyper);
         let mut random = Random::new(&[self.seed, DROPOUT_STREAM, draw]);
         let seeds: [i64; Dropout::SEEDS] = std::array::from_fn(|_| random.up_to(Dropout::MODULUS - 1) as i64);
-        let mut inputs = Inputs { floats: floats(batch), integers: Vec::new() };
-        inputs.floats.push(&hyper);
-        if self.dropout {
-            inputs.integers.push(&seeds);
-        }
-        Ok(self.stepper.step(&inputs, |outputs| {
+        let seeds: &[&[i64]] = if self.dropout { &[&seeds] } else { &[] };
+        Ok(self.stepper.launch(&[&hyperparameters(hyper)], seeds)?)
+    }
+
+    /// What the step gave.
+    pub(super) fn finish(&mut self) -> Result<Outcome, TrainError> {
+        Ok(self.stepper.finish(|outputs| {
             let mut outcome = Outcome::read(outputs);
             outcome.finite &= outputs.get(results::FINITE).is_none_or(|finite| finite[0] == 1.0);
             outcome

@@ -1,0 +1,327 @@
+//! Step graphs on CUDA: buffers on the device, two of each that changes, batches copied from page-locked memory while
+//! the step before them runs, and the whole step captured as one CUDA graph for each of the two sets.
+
+use cudarc::driver::{result, sys};
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
+use ort::value::{PrimitiveTensorElementType, Tensor as OrtTensor};
+
+use super::error::RuntimeError;
+use super::session::Session;
+use super::stepper::StepperSpec;
+
+fn driver(doing: &'static str) -> impl Fn(result::DriverError) -> RuntimeError {
+    move |error| {
+        let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
+        RuntimeError::Device { doing, message: text.unwrap_or_else(|_| format!("{error:?}")) }
+    }
+}
+
+/// The device's primary context, which ONNX Runtime uses, too, with a stream for steps and one for copies.
+pub(super) struct Device {
+    context: sys::CUcontext,
+    compute: sys::CUstream,
+    copies: sys::CUstream,
+}
+
+// SAFETY: contexts, streams and events may be used from any thread that has made the context current, which every
+// operation here does first.
+unsafe impl Send for Device {}
+
+impl Device {
+    pub(super) fn new() -> Result<Self, RuntimeError> {
+        let doing = "starting CUDA";
+        // SAFETY: asks for the library's presence only; calling into a missing one would panic.
+        if !unsafe { sys::is_culib_present() } {
+            return Err(RuntimeError::Cuda { message: "there is no NVIDIA driver on this machine (libcuda)".into() });
+        }
+        result::init().map_err(driver(doing))?;
+        let device = result::device::get(0).map_err(driver(doing))?;
+        // SAFETY: the device was just found. The primary context lives as long as the process.
+        let context = unsafe { result::primary_ctx::retain(device) }.map_err(driver(doing))?;
+        // SAFETY: the context was just retained.
+        unsafe { result::ctx::set_current(context) }.map_err(driver(doing))?;
+        let stream = || result::stream::create(result::stream::StreamKind::NonBlocking).map_err(driver(doing));
+        Ok(Self { context, compute: stream()?, copies: stream()? })
+    }
+
+    /// The stream that steps run on, for the session.
+    pub(super) fn compute_stream(&self) -> *mut () {
+        self.compute.cast()
+    }
+
+    fn enter(&self) -> Result<(), RuntimeError> {
+        // SAFETY: the primary context is never released.
+        unsafe { result::ctx::set_current(self.context) }.map_err(driver("entering the CUDA context"))
+    }
+
+    fn finish(&self, stream: sys::CUstream) -> Result<(), RuntimeError> {
+        // SAFETY: the stream lives as long as `self`.
+        unsafe { result::stream::synchronize(stream) }.map_err(driver("running a step"))
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        for stream in [self.compute, self.copies] {
+            // SAFETY: nothing uses the streams any more; sessions on them are dropped before.
+            let _ = unsafe { result::stream::destroy(stream) };
+        }
+    }
+}
+
+/// Page-locked host memory, which the device copies from and to by itself.
+struct Locked<T> {
+    pointer: *mut T,
+    elements: usize,
+}
+
+// SAFETY: plain memory with one owner.
+unsafe impl<T: Send> Send for Locked<T> {}
+
+impl<T: Copy + Default> Locked<T> {
+    fn new(elements: usize) -> Result<Self, RuntimeError> {
+        let bytes = (elements * size_of::<T>()).max(1);
+        // SAFETY: a context is current.
+        let pointer = unsafe { result::malloc_host(bytes, 0) }.map_err(driver("locking host memory"))?.cast::<T>();
+        let mut locked = Self { pointer, elements };
+        locked.as_mut().fill(T::default());
+        Ok(locked)
+    }
+
+    fn as_ref(&self) -> &[T] {
+        // SAFETY: `elements` were allocated, aligned to pages, and filled.
+        unsafe { std::slice::from_raw_parts(self.pointer, self.elements) }
+    }
+
+    fn as_mut(&mut self) -> &mut [T] {
+        // SAFETY: as above, and borrowed exclusively; every bit pattern of these number types is a value.
+        unsafe { std::slice::from_raw_parts_mut(self.pointer, self.elements) }
+    }
+}
+
+impl<T> Drop for Locked<T> {
+    fn drop(&mut self) {
+        // SAFETY: allocated by malloc_host; copies that use it were waited for.
+        let _ = unsafe { result::free_host(self.pointer.cast()) };
+    }
+}
+
+/// A device tensor with its page-locked counterpart.
+struct Mirrored<T: PrimitiveTensorElementType + std::fmt::Debug + Copy + Default> {
+    device: OrtTensor<T>,
+    host: Locked<T>,
+}
+
+impl<T: PrimitiveTensorElementType + std::fmt::Debug + Copy + Default> Mirrored<T> {
+    fn new(allocator: &Allocator, shape: &[usize]) -> Result<Self, RuntimeError> {
+        let device = OrtTensor::new(allocator, shape).map_err(RuntimeError::ort("allocating step buffers"))?;
+        Ok(Self { device, host: Locked::new(shape.iter().product())? })
+    }
+
+    fn address(&self) -> sys::CUdeviceptr {
+        self.device.data_ptr() as sys::CUdeviceptr
+    }
+
+    /// Starts copying `values` to the device.
+    fn send(&mut self, values: &[T], stream: sys::CUstream) -> Result<(), RuntimeError> {
+        self.host.as_mut().copy_from_slice(values);
+        // SAFETY: both sides have as many elements, and live until the stream was waited for.
+        unsafe { result::memcpy_htod_async(self.address(), self.host.as_ref(), stream) }
+            .map_err(driver("copying to the device"))
+    }
+
+    /// Starts copying the device's values to the host.
+    fn fetch(&mut self, stream: sys::CUstream) -> Result<(), RuntimeError> {
+        let address = self.address();
+        // SAFETY: as in `send`.
+        unsafe { result::memcpy_dtoh_async(self.host.as_mut(), address, stream) }
+            .map_err(driver("copying from the device"))
+    }
+}
+
+/// Marks a point in a stream.
+struct Event(sys::CUevent);
+
+// SAFETY: see `Device`.
+unsafe impl Send for Event {}
+
+impl Event {
+    fn new() -> Result<Self, RuntimeError> {
+        result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map(Self).map_err(driver("starting CUDA"))
+    }
+}
+
+impl Drop for Event {
+    fn drop(&mut self) {
+        // SAFETY: created above; streams that wait for it keep what they need.
+        let _ = unsafe { result::event::destroy(self.0) };
+    }
+}
+
+/// One of the two sets of what changes from step to step.
+struct Set {
+    state: Vec<OrtTensor<f32>>,
+    inputs: Vec<Mirrored<f32>>,
+    controls: Vec<Mirrored<f32>>,
+    integers: Vec<Mirrored<i64>>,
+    results: Vec<Mirrored<f32>>,
+    /// The inputs are on the device.
+    loaded: Event,
+}
+
+/// A step graph's buffers and bindings on the device.
+pub(super) struct DeviceMemory {
+    sets: [Set; 2],
+    bindings: [IoBinding; 2],
+    /// For each set: how its first run goes, which ends with the captured graph, and how that is run again.
+    options: [[RunOptions<NoSelectedOutputs>; 2]; 2],
+    captured: [bool; 2],
+    device: Device,
+}
+
+impl DeviceMemory {
+    pub(super) fn new(session: &Session, spec: &StepperSpec, device: Device) -> Result<Self, RuntimeError> {
+        let doing = "allocating step buffers";
+        device.enter()?;
+        let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default);
+        let info = info.map_err(RuntimeError::ort(doing))?;
+        let allocator = Allocator::new(&session.inner, info).map_err(RuntimeError::ort(doing))?;
+        let set = || -> Result<Set, RuntimeError> {
+            let state = spec.state.iter().map(|(_, _, n)| OrtTensor::new(&allocator, [*n]));
+            let floats = |list: &[(String, Vec<usize>)]| {
+                list.iter().map(|(_, shape)| Mirrored::new(&allocator, shape)).collect::<Result<Vec<_>, _>>()
+            };
+            Ok(Set {
+                state: state.collect::<Result<_, _>>().map_err(RuntimeError::ort(doing))?,
+                inputs: floats(&spec.inputs)?,
+                controls: floats(&spec.controls)?,
+                integers: spec
+                    .integers
+                    .iter()
+                    .map(|(_, shape)| Mirrored::new(&allocator, shape))
+                    .collect::<Result<_, _>>()?,
+                results: floats(&spec.results)?,
+                loaded: Event::new()?,
+            })
+        };
+        let mut sets = [set()?, set()?];
+        let bindings = [
+            bind(session, spec, &mut sets, 0).map_err(RuntimeError::ort(doing))?,
+            bind(session, spec, &mut sets, 1).map_err(RuntimeError::ort(doing))?,
+        ];
+        // One captured graph for each set of addresses. Its first run is two, a plain one and the captured one, and must
+        // wait for the device between them: what the plain one frees only then would be allocated anew, which ends a
+        // capture. Later the stream is waited for when results are read.
+        let options = |id: &str, waits: bool| -> Result<_, ort::Error> {
+            let mut options = RunOptions::new()?;
+            options.set("gpu_graph_id", id)?;
+            if !waits {
+                options.disable_device_sync()?;
+            }
+            Ok(options)
+        };
+        let both = |id: &str| -> Result<_, RuntimeError> {
+            let [first, later] = [true, false].map(|waits| options(id, waits).map_err(RuntimeError::ort(doing)));
+            Ok([first?, later?])
+        };
+        Ok(Self { sets, bindings, options: [both("1")?, both("2")?], captured: [false; 2], device })
+    }
+
+    pub(super) fn set_state(&mut self, set: usize, i: usize, values: &[f32]) -> Result<(), RuntimeError> {
+        self.device.enter()?;
+        let tensor = &self.sets[set].state[i];
+        assert_eq!(tensor.shape().num_elements(), values.len());
+        // SAFETY: the tensor has as many elements; the copy is waited for.
+        unsafe { result::memcpy_htod_sync(tensor.data_ptr() as sys::CUdeviceptr, values) }
+            .map_err(driver("copying to the device"))
+    }
+
+    pub(super) fn state(&self, set: usize, i: usize, elements: usize) -> Result<Vec<f32>, RuntimeError> {
+        self.device.enter()?;
+        let mut values = vec![0.0; elements];
+        let tensor = &self.sets[set].state[i];
+        // SAFETY: as in `set_state`.
+        unsafe { result::memcpy_dtoh_sync(&mut values, tensor.data_ptr() as sys::CUdeviceptr) }
+            .map_err(driver("copying from the device"))?;
+        Ok(values)
+    }
+
+    /// Starts copying a batch for the step that will use this set.
+    pub(super) fn load(&mut self, set: usize, inputs: &[&[f32]]) -> Result<(), RuntimeError> {
+        self.device.enter()?;
+        let set = &mut self.sets[set];
+        for (input, values) in set.inputs.iter_mut().zip(inputs) {
+            input.send(values, self.device.copies)?;
+        }
+        // SAFETY: both live.
+        unsafe { result::event::record(set.loaded.0, self.device.copies) }.map_err(driver("copying to the device"))
+    }
+
+    /// Starts the step on this set.
+    pub(super) fn launch(
+        &mut self,
+        session: &mut Session,
+        set: usize,
+        controls: &[&[f32]],
+        integers: &[&[i64]],
+    ) -> Result<(), RuntimeError> {
+        self.device.enter()?;
+        let (stream, own) = (self.device.compute, &mut self.sets[set]);
+        // SAFETY: both live.
+        unsafe { result::stream::wait_event(stream, own.loaded.0, sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT) }
+            .map_err(driver("running a step"))?;
+        for (control, values) in own.controls.iter_mut().zip(controls) {
+            control.send(values, stream)?;
+        }
+        for (control, values) in own.integers.iter_mut().zip(integers) {
+            control.send(values, stream)?;
+        }
+        let options = &self.options[set][usize::from(self.captured[set])];
+        let outputs = session.inner.run_binding_with_options(&self.bindings[set], options);
+        drop(outputs.map_err(RuntimeError::ort("running a step"))?);
+        self.captured[set] = true;
+        own.results.iter_mut().try_for_each(|result| result.fetch(stream))
+    }
+
+    /// Waits for the step on this set; gives its results.
+    pub(super) fn results(&self, set: usize) -> Result<Vec<&[f32]>, RuntimeError> {
+        self.device.enter()?;
+        self.device.finish(self.device.compute)?;
+        Ok(self.sets[set].results.iter().map(|result| result.host.as_ref()).collect())
+    }
+}
+
+impl Drop for DeviceMemory {
+    fn drop(&mut self) {
+        // Nothing may still be copied from or to what is freed next.
+        let _ = self.device.enter();
+        let _ = self.device.finish(self.device.compute);
+        let _ = self.device.finish(self.device.copies);
+    }
+}
+
+/// Binds the step that reads set `from` and writes the other's state.
+fn bind(session: &Session, spec: &StepperSpec, sets: &mut [Set; 2], from: usize) -> Result<IoBinding, ort::Error> {
+    let mut binding = session.inner.create_binding()?;
+    for (i, (input, output, _)) in spec.state.iter().enumerate() {
+        // What is only read lies in the first set.
+        let read = if output.is_none() { 0 } else { from };
+        binding.bind_input(input, &sets[read].state[i])?;
+        if let Some(output) = output {
+            binding.bind_output(output, &mut sets[1 - from].state[i])?;
+        }
+    }
+    let own = &mut sets[from];
+    let floats = spec.inputs.iter().zip(&own.inputs).chain(spec.controls.iter().zip(&own.controls));
+    for ((name, _), tensor) in floats {
+        binding.bind_input(name, &tensor.device)?;
+    }
+    for ((name, _), tensor) in spec.integers.iter().zip(&own.integers) {
+        binding.bind_input(name, &tensor.device)?;
+    }
+    for ((name, _), tensor) in spec.results.iter().zip(&mut own.results) {
+        binding.bind_output(name, &mut tensor.device)?;
+    }
+    Ok(binding)
+}
