@@ -75,6 +75,20 @@ fn a_users_model_trains_resumes_evaluates_and_keeps_its_names() {
         let exported = exported.to_str().unwrap();
         bench.python("check_own_model.py", &[&path, exported, "info.json", "data", "eval.json"]);
     }
+    // EMG by the training split's statistics, which the exported model then has inside.
+    let train = ["--set", "data.normalize_emg=train"];
+    let (key, _) = bench.build(&[&["--config", "own.yaml"], &train[..]].concat());
+    std::fs::write(bench.path("train.json"), bench.ok("emg-cache", &["info", &key, "--store", "st", "--json"]))
+        .unwrap();
+    for name in ["cnn.dynamo", "mlp.torchscript"] {
+        let (path, run) = (model(name), format!("train-{name}"));
+        bench.ok("emg-train", &fit(&path, &run, &train));
+        let eval = bench.json("emg-train", &["eval", &run, "--split", "val", "--json"]);
+        std::fs::write(bench.path("eval.json"), eval.to_string()).unwrap();
+        let exported = bench.path(&run).join("model.onnx");
+        let exported = exported.to_str().unwrap();
+        bench.python("check_own_model.py", &[&path, exported, "train.json", "data", "eval.json"]);
+    }
     // Two epochs, then a third, are three.
     let path = model("cnn.torchscript");
     bench.ok("emg-train", &fit(&path, "two", &["--set", "training.num_epochs=2", "--set", "training.scheduler=none"]));
@@ -107,6 +121,8 @@ fn models_that_do_not_fit_are_refused_with_the_reason() {
         (model("transformer.dynamo"), &["--set", "data.window_size=60"], "windows of 40 rows"),
         (model("mlp.dynamo"), &["--set", "model.emg_layout=channels_first"], "expected 4 channels"),
         (model("mlp.dynamo"), &["--set", "model.left_context=40"], "too short"),
+        (model("tcn.dynamo"), &["--set", "model.angles_layout=channels_last"], "expected [batch, rows, 3]"),
+        (model("gru.dynamo"), &["--set", "training.batch_size=0"], "at least 1"),
     ] {
         let message = bench.fails("emg-train", 2, &fit(&path, "run", more));
         assert!(message.contains(expected), "{path}: {message}");

@@ -265,15 +265,22 @@ fn undefined_emg_is_skipped_where_the_configuration_says_so() {
     let model = model(ModelType::TdsLstm);
     let mut windows = Windows::new(&model, 0, 4);
     windows.emg[7] = f32::NAN;
-    let config = TrainingConfig { on_nan: OnNan::Skip, gradient_accumulation_steps: 2, ..Default::default() };
+    let config = TrainingConfig { on_nan: OnNan::Skip, gradient_accumulation_steps: 2, ..sgd() };
     let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Fused);
     let before = trainer.state();
     let part = |apply| Hyperparameters { apply, ..Hyperparameters::new(0.1, 1) };
+    let outcome = |results: &[Vec<f32>]| (results[results::FINITE][0], results[results::APPLIED][0]);
+    assert_eq!(outcome(&trainer.step(&windows, part(false))), (0.0, 0.0));
+    assert_eq!(trainer.state(), before);
+    assert_eq!(outcome(&trainer.step(&windows, part(true))), (0.0, 0.0), "nothing to apply");
+    assert_eq!(trainer.state(), before);
+    // A batch that is skipped does not take the others of its step with it.
+    let good = Windows::new(&model, 0, 4);
     trainer.step(&windows, part(false));
-    assert_eq!(trainer.step(&Windows::new(&model, 0, 4), part(true))[results::FINITE], [0.0]);
-    assert_eq!(trainer.state(), before, "what was accumulated is forgotten, the rest stays");
-    trainer.step(&Windows::new(&model, 0, 4), part(true));
-    assert_ne!(trainer.state(), before);
+    assert_eq!(outcome(&trainer.step(&good, part(true))), (1.0, 1.0));
+    let mut alone = Trainer::new(&problem(&model, 4), &sgd(), Kernels::Fused);
+    alone.step(&good, part(true));
+    assert!(furthest(&trainer.vector("parameters"), &alone.vector("parameters")) < 1e-6);
 }
 
 #[test]

@@ -95,7 +95,7 @@ impl ModelConfig {
             require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
         }
         let own = self.architecture() == ModelType::Onnx;
-        require(own == self.onnx.is_some(), "model.onnx", "a file, with model.type: onnx", self.architecture())?;
+        require(own || self.onnx.is_none(), "model.onnx", "model.type: onnx with it", self.architecture())?;
         let longest = LONGEST_WINDOW;
         require(self.left_context < longest, "model.left_context", "less than a window", self.left_context)?;
         for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {

@@ -16,6 +16,9 @@ pub(super) fn fold(node: &Node, inputs: &[&Constant], types: &[TensorType]) -> O
     if inputs.is_empty() || types.iter().any(|ty| large(&ty.shape)) || inputs.iter().any(|c| large(c.shape())) {
         return None;
     }
+    if node.operator.name == "Mod" && node.int("fmod", 0) != 0 {
+        return None;
+    }
     if node.operator.name == "Split" {
         return split(node, inputs[0], types);
     }

@@ -25,7 +25,7 @@ pub(super) struct Imported {
 
 impl Imported {
     /// Float initializers become parameters, but for single numbers, running statistics, those that `model.freeze`
-    /// names, and those that say how something is resized.
+    /// names, those that say how something is done, and those with elements that are not finite.
     pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
         onnx.check_operators()?;
         let inputs = onnx.inputs();
@@ -38,12 +38,20 @@ impl Imported {
             return Err(format!("input {}: expected float32 with three axes, found {:?}", emg.name, emg.dims));
         }
         let channels_second = channels_second(config, &emg)?;
+        if let Some(name) = ["emg_mean", "emg_std"].iter().find(|name| onnx.has_value(name)) {
+            return Err(format!("the model has a value named {name}, which the exported one needs for an input"));
+        }
         let statistics = onnx.statistics();
         let settings: HashSet<_> = onnx.settings();
         let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
         let floats = onnx.initializers().filter(|(_, is_float, shape)| *is_float && !shape.is_empty());
         for (name, _, shape) in floats.filter(|(name, ..)| !settings.contains(*name)) {
-            let init = Init::Given(Arc::from(onnx.initializer(name)?));
+            let values = onnx.initializer(name)?;
+            // Such as a mask of minus infinity.
+            if values.iter().any(|value| !value.is_finite()) {
+                continue;
+            }
+            let init = Init::Given(Arc::from(values));
             let parameter = Parameter { name: name.to_owned(), shape, init };
             if statistics.contains(name) { &mut buffers } else { &mut parameters }.push(parameter);
         }
@@ -68,8 +76,11 @@ impl Imported {
 
     /// Poses [batch, rows, joints] from what the model gives, which may be turned, of a lower rate, or one pose per
     /// window.
-    fn poses(&self, graph: &mut Graph, y: Value, rows: usize) -> Result<Value, String> {
-        let shape = graph.shape(y).to_vec();
+    fn poses(&self, graph: &mut Graph, y: Value, batch: usize, rows: usize) -> Result<Value, String> {
+        let (ty, shape) = (graph.ty(y).clone(), graph.shape(y).to_vec());
+        if !ty.dtype.is_float() || shape.first() != Some(&batch) {
+            return Err(format!("the model gives {ty} for a batch of {batch}; expected floats [{batch}, ..]"));
+        }
         let joints_second = self.joints_second(&shape)?;
         let y = match shape[..] {
             [batch, joints] => graph.reshape(y, &[batch, 1, joints]),
@@ -245,6 +256,6 @@ impl Network for Imported {
             ));
         }
         let y = self.output(graph, pass, emg)?;
-        self.poses(graph, y, rows)
+        self.poses(graph, y, batch, rows)
     }
 }

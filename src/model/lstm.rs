@@ -1,6 +1,6 @@
 //! The plain LSTM: EMG resampled to the rollout rate, LSTM layers over the whole window, a linear layer.
 
-use super::network::{Network, Pass, check_matrix, steps};
+use super::network::{Network, Pass, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::resample;
 use crate::config::ModelConfig;
@@ -54,6 +54,7 @@ impl Network for PlainLstm {
     }
 
     fn check_window(&self, rows: usize) -> Result<(), String> {
+        check_cells(self.steps(rows), self.layers * self.directions().len())?;
         check_matrix(rows, self.steps(rows))
     }
 

@@ -133,6 +133,18 @@ pub(super) fn steps(rows: usize, rate: f64, sampling_rate: f64) -> usize {
     ((rows as f64 * rate / sampling_rate).round_ties_even() as usize).max(1)
 }
 
+/// Fails where a recurrence is unrolled into more cells (steps x layers x directions) than can be loaded in seconds.
+pub(super) fn check_cells(steps: usize, layers: usize) -> Result<(), String> {
+    const MOST: usize = 2048;
+    if steps.saturating_mul(layers) <= MOST {
+        return Ok(());
+    }
+    Err(format!(
+        "{steps} decoder steps in {layers} layers are unrolled, and more than {MOST} are too many to load: use a shorter \
+         window or a lower model.rollout_freq"
+    ))
+}
+
 /// Fails where interpolating between so many rows and steps needs too large a matrix.
 pub(super) fn check_matrix(rows: usize, steps: usize) -> Result<(), String> {
     if rows < LARGEST_MATRIX && steps.saturating_mul(rows) <= LARGEST_MATRIX {

@@ -3,7 +3,7 @@
 
 use super::decoder::{Decoder, Rollout};
 use super::encoder::Encoder;
-use super::network::{Network, Pass, check_matrix, steps};
+use super::network::{Network, Pass, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::resample;
 use crate::config::{InitialPose, ModelConfig, ModelType, TdsStage};
@@ -97,6 +97,7 @@ impl Network for Tds {
                 "a window of {rows} rows is too short: the encoder needs {context} rows of left context, so more than {context}"
             ));
         }
+        check_cells(self.steps(rows), self.decoder.layers)?;
         check_matrix(rows, self.steps(rows))
     }
 

@@ -149,7 +149,7 @@ impl Provider {
     /// # Errors
     /// CUDA was asked for and is not there.
     pub fn choose(library: &Library, device: Device, precision: Precision) -> Result<Self, RuntimeError> {
-        let cuda = Self::Cuda { tf32: precision == Precision::Tf32 };
+        let cuda = Self::Cuda { tf32: precision != Precision::Fp32 };
         let missing = if !providers(library).contains(&"CUDA") {
             Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
         } else if !Path::new("/dev/nvidiactl").exists() {

@@ -16,7 +16,7 @@ pub(super) struct Outcome {
 
 /// Compares a prediction in the model's units with the batch's targets.
 ///
-/// The loss is sum(mask x weight x e) / max(sum(mask x weight), 1) over rows x joints; mse+mae = mse + mae_weight x
+/// The loss is sum(mask x weight x e) / (max(valid rows, 1) x sum(weight)) over rows x joints; mse+mae = mse + mae_weight x
 /// mae.
 pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues, prediction: Value) -> Outcome {
     let shape = problem.shape;

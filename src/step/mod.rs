@@ -49,6 +49,8 @@ pub mod results {
     pub const SQUARED: usize = 3;
     /// Angles [batch, target rows, joints] in radians; evaluation steps that were asked for them only.
     pub const PREDICTION: usize = 4;
-    /// 1 if loss and gradient were finite, else 0 and nothing was changed; training steps that skip such batches only.
+    /// 1 if the batch's gradient was finite, else 0; training steps only.
     pub const FINITE: usize = 4;
+    /// 1 if the parameters changed, else 0; training steps only.
+    pub const APPLIED: usize = 5;
 }

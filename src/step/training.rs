@@ -17,8 +17,8 @@ const RANDOM: &str = "random";
 /// [`Dropout::MODULUS`]; its results are those of [`super::results`].
 ///
 /// With accumulation a step adds the gradient of the loss *sum* over its batch to what is there; the one that
-/// applies divides by all valid rows once, then clips: the same as one large batch. Without a valid row, or where
-/// numbers are not finite and the configuration skips such batches, nothing changes.
+/// applies divides by all valid rows once, then clips: the same as one large batch. A batch without a valid row changes
+/// nothing, nor does one whose gradient is not finite where the configuration skips such batches.
 ///
 /// # Errors
 /// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
@@ -98,29 +98,36 @@ impl<'a> Step<'a> {
 
     /// The state vectors after the step, in order.
     fn next_state(&mut self, gradient: Value) -> Result<Vec<Value>, String> {
+        let skips = skips(self.config);
+        let graph = &mut self.graph;
+        let (zero, half) = (graph.scalar(0.0), graph.scalar(0.5));
+        let valid = graph.reshape(self.outcome.valid_rows, &[1]);
+        let some_valid = graph.greater(valid, zero);
+        // A sum of squares that is not below infinity has something in it that is not finite.
+        let square = graph.mul(gradient, gradient);
+        let squares = graph.sum_all(square);
+        let squares = graph.reshape(squares, &[1]);
+        let (infinity, mut counted) = (graph.scalar(f32::INFINITY), some_valid);
+        let finite = graph.less(squares, infinity);
+        if skips {
+            counted = graph.and(counted, finite);
+        }
+
         let mut gradient = gradient;
-        let (mut sums, mut accepted) = (None, None);
+        let (mut sums, mut accepted) = (None, skips.then_some(counted));
         if let (Some(before), Some(rows)) = (self.vector(GRADIENT), self.vector(ROWS)) {
             let graph = &mut self.graph;
-            let sum = graph.add(before, gradient);
-            let valid = graph.reshape(self.outcome.valid_rows, &[1]);
-            let rows = graph.add(rows, valid);
-            sums = Some([sum, rows]);
-            let (one, all) = (graph.scalar(1.0), graph.scalar(self.problem.rows()));
-            let counted = graph.max(rows, one);
-            let factor = graph.div(all, counted);
+            let (mut sum, mut all_rows) = (graph.add(before, gradient), graph.add(rows, valid));
+            if skips {
+                (sum, all_rows) = (graph.select(counted, sum, before), graph.select(counted, all_rows, rows));
+            }
+            sums = Some([sum, all_rows]);
+            let (one, whole) = (graph.scalar(1.0), graph.scalar(self.problem.rows()));
+            let least = graph.max(all_rows, one);
+            let factor = graph.div(whole, least);
             gradient = graph.mul(sum, factor);
-            let half = graph.scalar(0.5);
-            accepted = Some(graph.greater(self.hyper.apply, half));
-        }
-        let mut finite = None;
-        if skips(self.config) {
-            let is_finite = is_finite(&mut self.graph, gradient);
-            finite = Some(is_finite);
-            accepted = Some(match accepted {
-                Some(applied) => self.graph.and(applied, is_finite),
-                None => is_finite,
-            });
+            let (due, some) = (graph.greater(self.hyper.apply, half), graph.greater(all_rows, zero));
+            accepted = Some(graph.and(due, some));
         }
         let (value, norm) = (self.config.clip_value.unwrap_or(0.0), self.config.gradient_clip_norm);
         let gradient = optimizer::clip(&mut self.graph, gradient, value, norm);
@@ -128,22 +135,21 @@ impl<'a> Step<'a> {
         let own: Vec<_> = own.iter().map(|(.., value)| *value).collect();
         let (graph, config) = (&mut self.graph, self.config);
         let updated = optimizer::update(graph, config, &self.parameters, &self.hyper, &own, gradient)?;
-
-        if let Some(is_finite) = finite {
-            let finite = graph.to_f32(is_finite);
-            graph.output("finite", finite);
+        for (name, condition) in [("finite", finite), ("applied", accepted.unwrap_or(some_valid))] {
+            let number = graph.to_f32(condition);
+            graph.output(name, number);
         }
+
         let mut updated = updated.into_iter();
         let parameters = updated.clone().next().expect("parameters come first");
         let state = self.state.clone();
         let mut next = Vec::with_capacity(state.len());
         for (name, _, old) in state {
             let (new, condition) = match name {
-                BUFFERS => (self.next_buffers(), finite),
+                BUFFERS => (self.next_buffers(), Some(counted)),
                 EMA => (self.graph.moving_average(old, parameters, self.config.ema as f32), accepted),
                 GRADIENT | ROWS => {
                     let sum = sums.expect("accumulated")[usize::from(name == ROWS)];
-                    let (zero, half) = (self.graph.scalar(0.0), self.graph.scalar(0.5));
                     let done = self.graph.greater(self.hyper.apply, half);
                     (self.graph.select(done, zero, sum), None)
                 }
@@ -172,7 +178,6 @@ impl<'a> Step<'a> {
     }
 
     fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
-        let skipping = skips(self.config);
         let Self { problem, mut graph, state, pass, outcome, .. } = self;
         let mut spec = StepperSpec { inputs: problem.inputs(), ..Default::default() };
         for ((name, elements, _), value) in state.into_iter().zip(next) {
@@ -182,9 +187,7 @@ impl<'a> Step<'a> {
         }
         spec.controls.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
         spec.results = outcome.outputs(&mut graph);
-        if skipping {
-            spec.results.push(("finite".to_owned(), vec![1]));
-        }
+        spec.results.extend(["finite", "applied"].map(|name| (name.to_owned(), vec![1])));
         select_kernels(&mut graph, kernels);
         prune(&mut graph);
         // A model may have dropout configured and no place for it, such as a decoder of one LSTM layer.
@@ -197,16 +200,6 @@ impl<'a> Step<'a> {
         }
         Ok(StepGraph::new(&graph, spec))
     }
-}
-
-/// Whether no element is infinite or undefined, as a condition [1].
-fn is_finite(graph: &mut Graph, x: Value) -> Value {
-    let (zero, one) = (graph.scalar(0.0), graph.scalar(1.0));
-    // Zero times infinity is undefined, and nothing undefined is less than one.
-    let zeros = graph.mul(x, zero);
-    let sum = graph.sum_all(zeros);
-    let sum = graph.reshape(sum, &[1]);
-    graph.less(sum, one)
 }
 
 fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Parameter]) -> Result<Value, String> {

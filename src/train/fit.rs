@@ -9,7 +9,7 @@ use super::checkpoint::{Checkpoint, Partial, Pending, Progress};
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
 use super::export::export_run;
-use super::learner::Learner;
+use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
 use super::run::{RunFolder, checkpoint_folder};
 use super::schedule::{LossScale, Watch, learning_rate};
@@ -57,6 +57,9 @@ pub struct FitSummary {
 /// [`TrainError`]; [`TrainError::Interrupted`] after saving where training stood.
 pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let FitOptions { config, cache, model, run, resume, ort_lib, interrupted, started, listener } = options;
+    // The exported model's windows are those of the test split.
+    let test = cache.manifest().settings.windows(Split::Test).rows();
+    model.check_window(test).map_err(|message| TrainError::Usage(format!("test windows: {message}")))?;
     let train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
@@ -322,10 +325,13 @@ impl Fit<'_> {
     fn finish_step(&mut self, batch: &Batch, apply: bool) -> Result<f64, TrainError> {
         let outcome = self.learner.finish()?;
         if !outcome.finite {
-            self.not_finite(batch, apply)?;
-        } else if apply {
+            self.not_finite(batch, &outcome)?;
+        }
+        if apply && outcome.applied {
             self.position.step += 1;
             self.position.loss_scale.update(true);
+        } else if apply {
+            self.position.partial.skipped_steps += 1;
         }
         if outcome.loss.is_finite() {
             self.position.partial.add(&outcome);
@@ -333,30 +339,27 @@ impl Fit<'_> {
         Ok(outcome.loss)
     }
 
-    /// A loss or gradient that is infinite or undefined: float16's range was left, or something is wrong with the
-    /// windows.
-    fn not_finite(&mut self, batch: &Batch, apply: bool) -> Result<(), TrainError> {
+    /// A loss or gradient that is infinite or undefined: a gradient beyond float16's range, which a smaller loss scale
+    /// brings back, or something is wrong with the windows.
+    fn not_finite(&mut self, batch: &Batch, outcome: &Outcome) -> Result<(), TrainError> {
         let training = &self.config.training;
-        let half = training.precision == Precision::Fp16;
-        let scaled_out = half && self.position.loss_scale.scale < LossScale::SMALLEST;
+        let scaled = training.precision == Precision::Fp16 && outcome.loss.is_finite();
+        if scaled && self.position.loss_scale.scale > LossScale::SMALLEST {
+            self.position.loss_scale.update(false);
+            return Ok(());
+        }
         let mut recordings: Vec<_> =
             batch.recordings.iter().map(|i| self.cache.recording(*i).listed.name.clone()).collect();
         recordings.sort();
         recordings.dedup();
         recordings.truncate(8);
         let (epoch, step) = (self.position.epoch + 1, self.position.batch);
-        if training.on_nan == OnNan::Stop && (!half || scaled_out) {
+        if training.on_nan == OnNan::Stop {
             return Err(TrainError::NotFinite { epoch, step, recordings });
         }
-        if apply {
-            self.position.partial.skipped_steps += 1;
-            self.position.loss_scale.update(false);
-        }
-        if training.on_nan == OnNan::Skip && !half {
-            let recordings = recordings.join(", ");
-            let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are of {recordings}");
-            self.listener.event(&Event::Warning(message));
-        }
+        let recordings = recordings.join(", ");
+        let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are of {recordings}");
+        self.listener.event(&Event::Warning(message));
         Ok(())
     }
 

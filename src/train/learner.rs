@@ -18,8 +18,10 @@ pub(super) struct Outcome {
     /// Over rows and joints, radians.
     pub(super) absolute: f64,
     pub(super) squared: f64,
-    /// Whether loss and gradient were finite, so that they counted.
+    /// Whether loss and gradient were finite.
     pub(super) finite: bool,
+    /// Whether the parameters changed.
+    pub(super) applied: bool,
 }
 
 impl Outcome {
@@ -29,6 +31,7 @@ impl Outcome {
         Self {
             loss,
             finite: loss.is_finite(),
+            applied: false,
             rows: f64::from(outputs[results::VALID_ROWS][0]),
             absolute: sum(outputs[results::ABSOLUTE]),
             squared: sum(outputs[results::SQUARED]),
@@ -109,7 +112,8 @@ impl Learner {
     pub(super) fn finish(&mut self) -> Result<Outcome, TrainError> {
         Ok(self.stepper.finish(|outputs| {
             let mut outcome = Outcome::read(outputs);
-            outcome.finite &= outputs.get(results::FINITE).is_none_or(|finite| finite[0] == 1.0);
+            outcome.finite &= outputs[results::FINITE][0] == 1.0;
+            outcome.applied = outputs[results::APPLIED][0] == 1.0;
             outcome
         })?)
     }

@@ -82,7 +82,7 @@ impl LossScale {
 
     pub fn update(&mut self, finite: bool) {
         if !finite {
-            *self = Self { scale: self.scale / 2.0, good: 0 };
+            *self = Self { scale: (self.scale / 2.0).max(Self::SMALLEST), good: 0 };
         } else if self.good + 1 == Self::GROWTH_INTERVAL {
             *self = Self { scale: (self.scale * 2.0).min(Self::LARGEST), good: 0 };
         } else {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
 use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
-use crate::config::{Config, LayoutChoice, Loaded, Normalize};
+use crate::config::{Config, LayoutChoice, Loaded, ModelType, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
 use crate::graph::OnnxModel;
 use crate::model::Model;
@@ -71,6 +71,9 @@ pub const IMPORTED: &str = "imported.onnx";
 /// The user's model cannot be read.
 pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
     match &config.model.onnx {
+        None if config.model.architecture() == ModelType::Onnx => {
+            Err(TrainError::Usage("model.type is onnx: name the file with `fit --model FILE` or model.onnx".into()))
+        }
         None => Ok(Model::new(&config.model)),
         Some(path) => OnnxModel::load(&run.join(path))
             .and_then(|onnx| Model::imported(&config.model, onnx))

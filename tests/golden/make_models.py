@@ -155,6 +155,40 @@ class Conformer(nn.Module):
         return self.last(x)
 
 
+class Norms(nn.Module):
+    """[B, C, T] to [B, J, T]: norms whose weights are all alike at first, which default exports merge."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.BatchNorm1d(CHANNELS)
+        self.conv = nn.Conv1d(CHANNELS, CHANNELS, 3, padding=1)
+        self.second = nn.BatchNorm1d(CHANNELS)
+        self.norms = nn.ModuleList(nn.LayerNorm(CHANNELS) for _ in range(2))
+        self.linear = nn.Linear(CHANNELS, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.second(torch.relu(self.conv(self.first(x)))).transpose(1, 2)
+        for norm in self.norms:
+            x = x + torch.tanh(norm(x))
+        return self.linear(x).transpose(1, 2)
+
+
+class Causal(nn.Module):
+    """[B, T, C] to [B, T, J]: attention under a mask of minus infinity, scaled by a buffer of one element."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("mask", torch.triu(torch.full((WINDOW, WINDOW), float("-inf")), 1))
+        self.register_buffer("scale", torch.tensor([0.3]))
+        self.qkv = nn.Linear(CHANNELS, 24)
+        self.linear = nn.Linear(8, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).chunk(3, dim=2)
+        weights = torch.softmax(q @ k.transpose(1, 2) * self.scale + self.mask, dim=2)
+        return self.linear(F.normalize(torch.relu(weights @ v), dim=2))
+
+
 # Network, whether it takes [B, C, T], left context.
 NETWORKS = {
     "mlp": (Mlp, False, 0),
@@ -164,7 +198,11 @@ NETWORKS = {
     "gru": (Gru, True, 0),
     "transformer": (Transformer, False, 0),
     "conformer": (Conformer, False, 0),
+    "norms": (Norms, True, 0),
+    "causal": (Causal, False, 0),
 }
+# Exported with the exporters' defaults, too.
+BY_DEFAULT = ["norms", "causal"]
 
 
 def to_rows(y: Tensor, rows: int) -> Tensor:
@@ -196,9 +234,16 @@ def losses(model: nn.Module, channels_first: bool, context: int) -> list[float]:
     return curve
 
 
-def export(model: nn.Module, x: Tensor, dynamo: bool, path: Path) -> None:
+def export(model: nn.Module, x: Tensor, exporter: str, path: Path) -> None:
     names = {"input_names": ["emg"], "output_names": ["angles"]}
-    if dynamo:
+    if exporter == "dynamo-default":
+        shapes = ({0: torch.export.Dim("batch")},)
+        torch.onnx.export(
+            model, (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, verbose=False, **names
+        )
+    elif exporter == "torchscript-default":
+        torch.onnx.export(model, (x,), path, dynamo=False, dynamic_axes={"emg": {0: "batch"}}, **names)
+    elif exporter == "dynamo":
         # In evaluation mode, so that batch norms stay one operator; without the pass that would merge them away.
         shapes = ({0: torch.export.Dim("batch")},)
         torch.onnx.export(
@@ -247,10 +292,11 @@ def main() -> None:
         model = make()
         x = torch.zeros(2, CHANNELS, WINDOW) if channels_first else torch.zeros(2, WINDOW, CHANNELS)
         exporters = []
-        for exporter in ("dynamo", "torchscript"):
+        defaults = ["dynamo-default", "torchscript-default"] if name in BY_DEFAULT else []
+        for exporter in ["dynamo", "torchscript", *defaults]:
             path = folder / f"{name}.{exporter}.onnx"
             try:
-                export(copy.deepcopy(model), x, exporter == "dynamo", path)
+                export(copy.deepcopy(model), x, exporter, path)
                 slim(path)
                 exporters.append(exporter)
             except Exception as error:  # the exporters raise whatever they like

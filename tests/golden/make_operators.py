@@ -226,6 +226,14 @@ case("shapes", [
     ("Mul", ["z", "u"], ["y"], {})],
     [(2, 3, 2)], lambda x: x.reshape(2, 6) * torch.arange(6.0),
     constants={"zero": numpy.array(0), "first": ints(0), "start": numpy.array(0), "one": numpy.array(1)})
+case("sequences", [
+    ("SplitToSequence", ["x0", "two"], ["s"], {"axis": 1}), ("SequenceAt", ["s", "last"], ["a"], {}),
+    ("SequenceAt", ["s", "zero"], ["b"], {}), ("SequenceConstruct", ["a", "b", "a"], ["t"], {}),
+    ("ConcatFromSequence", ["t"], ["c"], {"axis": 0, "new_axis": 1}),
+    ("SplitToSequence", ["x0"], ["r"], {"axis": 0, "keepdims": 0}), ("ConcatFromSequence", ["r"], ["d"], {"axis": 0}),
+    ("ReduceSum", ["d"], ["e"], {"keepdims": 0}), ("Mul", ["c", "e"], ["y"], {})],
+    [(3, 4)], lambda x: torch.stack((x[:, 2:], x[:, :2], x[:, 2:])) * x.sum(),
+    constants={"two": numpy.array(2), "last": numpy.array(-1), "zero": numpy.array(0)})
 no = numpy.array([], numpy.float32)
 for name, mode, coordinates, size, theirs in [
     ("linear", "linear", "half_pixel", (7,), {"mode": "linear", "align_corners": False}),

@@ -56,13 +56,12 @@ def main() -> int:
             table = file[settings["layout"]["table"]][first : first + size]
         angles = table["joint_angles"].astype(np.float64)[context:]
         emg = table["emg"].astype(np.float32)
-        statistics = recording["statistics"]["emg"]
-        std = np.array(statistics["std"])
-        feed = {
-            emg_name: (emg.T if channels_first else emg)[None],
-            "emg_mean": np.array(statistics["mean"], np.float32)[None],
-            "emg_std": np.where(std < 1e-6, 1.0, std + 1e-8).astype(np.float32)[None],
-        }
+        feed = {emg_name: (emg.T if channels_first else emg)[None]}
+        if settings["normalize_emg"] == "recording":
+            statistics = recording["statistics"]["emg"]
+            std = np.array(statistics["std"])
+            feed["emg_mean"] = np.array(statistics["mean"], np.float32)[None]
+            feed["emg_std"] = np.where(std < 1e-6, 1.0, std + 1e-8).astype(np.float32)[None]
         (y,) = session.run([angles_name], feed)
         valid = ~np.all(np.isclose(angles, 0), axis=1)
         absolute += np.abs(to_rows(y, joints, len(angles)) - angles)[valid].sum()

@@ -74,7 +74,8 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     if args.resume {
         check_resume(&run_config(&run)?, &config)?;
     }
-    let model = match &args.model {
+    let own = args.model.clone().or_else(|| config.model.onnx.clone().filter(|_| !args.resume));
+    let model = match &own {
         Some(path) => own_model(&mut config, path, &args.freeze)?,
         None => load_model(&config, &run)?,
     };

@@ -7,10 +7,10 @@ use std::time::Instant;
 use anyhow::Result;
 use emg_pipeline::config::{self, Device};
 use emg_pipeline::dataset::BatchShape;
-use emg_pipeline::model::{Model, total_elements};
+use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, training_step};
-use emg_pipeline::train::TrainError;
+use emg_pipeline::train::{TrainError, load_model};
 use serde_json::json;
 
 use crate::commands::own_model;
@@ -58,7 +58,8 @@ pub(crate) fn model(
 ) -> Result<ExitCode> {
     let own = source.ends_with(".onnx");
     let mut config = config::load((!own).then_some(source), set)?.config;
-    let model = if own { own_model(&mut config, Path::new(source), &[])? } else { Model::new(&config.model) };
+    let folder = Path::new(source).parent().unwrap_or(Path::new(""));
+    let model = if own { own_model(&mut config, Path::new(source), &[])? } else { load_model(&config, folder)? };
     let (data, training) = (&config.data, &config.training);
     let shape = BatchShape {
         batch: training.batch_size,

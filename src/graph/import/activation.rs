@@ -78,16 +78,23 @@ fn selu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.mul(y, gamma)])
 }
 
-/// min(max(x, low), high); either may be missing.
+/// min(max(x, low), high); either may be missing. At the bounds themselves no gradient flows, as in PyTorch.
 fn clip(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let mut x = call.input(0)?;
-    if let Some(low) = call.optional(1) {
-        x = call.apply1("Max", &[x, low])?;
+    let x = call.input(0)?;
+    let (low, high) = (call.optional(1), call.optional(2));
+    Ok(vec![between(call, x, low, high)?])
+}
+
+fn between(call: &mut Call<'_>, mut x: Value, low: Option<Value>, high: Option<Value>) -> Result<Value, String> {
+    if let Some(low) = low {
+        let above = call.apply1("Greater", &[x, low])?;
+        x = call.apply1("Where", &[above, x, low])?;
     }
-    if let Some(high) = call.optional(2) {
-        x = call.apply1("Min", &[x, high])?;
+    if let Some(high) = high {
+        let below = call.apply1("Less", &[x, high])?;
+        x = call.apply1("Where", &[below, x, high])?;
     }
-    Ok(vec![x])
+    Ok(x)
 }
 
 fn gelu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
@@ -117,8 +124,7 @@ fn hard_sigmoid_of(call: &mut Call<'_>, alpha: f32, beta: f32) -> Result<Value, 
     let [alpha, beta, zero, one] = [alpha, beta, 0.0, 1.0].map(|value| call.scalar(x, value));
     let scaled = call.graph.mul(x, alpha);
     let line = call.graph.add(scaled, beta);
-    let below = call.graph.min(line, one);
-    Ok(call.graph.max(below, zero))
+    between(call, line, Some(zero), Some(one))
 }
 
 fn hard_sigmoid(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
@@ -203,7 +209,8 @@ fn mean(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 fn pow(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let (x, mut exponent) = (call.input(0)?, call.input(1)?);
     let known = call.graph.as_constant(exponent).map(|constant| constant.numbers());
-    match known.as_deref() {
+    let plain = call.shape(exponent).len() <= call.shape(x).len() && call.graph.dtype(x).is_float();
+    match known.as_deref().filter(|_| plain) {
         Some([power]) if *power == 0.5 => return Ok(vec![call.graph.sqrt(x)]),
         Some([power]) if [1.0, 2.0, 3.0, 4.0].contains(power) => {
             return Ok(vec![(1..*power as usize).fold(x, |y, _| call.graph.mul(y, x))]);

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use super::super::core::{Attribute, Attributes, Graph, Value};
 use super::super::operators;
 use super::super::proto::attribute_proto::AttributeType;
-use super::super::proto::{AttributeProto, FunctionProto, NodeProto, TensorProto};
+use super::super::proto::{AttributeProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
 use super::call::{Call, TrainingOperators};
 use super::model::{OnnxModel, constant};
-
-/// Functions may call functions; deeper than this is a mistake in the file.
-const DEEPEST: usize = 32;
+use super::sequences::{self, Made, Sequences};
 
 type Values = HashMap<String, Value>;
+
+/// Forward nodes of a graph beyond which ONNX Runtime would take minutes to load its training step.
+const MOST_NODES: usize = 30_000;
 
 impl OnnxModel {
     /// Appends the model's nodes. `bound`: the values of its inputs, and of the initializers that are not to be
@@ -36,20 +37,73 @@ impl OnnxModel {
                 values.insert(tensor.name().to_owned(), value);
             }
         }
-        let mut builder = Builder { model: self, graph, training };
-        let result = builder.nodes(&self.graph().node, &mut values, &Attributes::new(), 0);
-        builder.graph.set_origin(None);
-        result?;
+        let mut sequences = Sequences::new();
+        for node in &self.graph().node {
+            let label = Self::label(node);
+            graph.set_origin(Some(Arc::from(label.as_str())));
+            let outputs = self
+                .node(graph, training, node, &values, &mut sequences)
+                .map_err(|message| format!("node {label} ({}): {message}", node.op_type()));
+            let outputs = outputs.inspect_err(|_| graph.set_origin(None))?;
+            values.extend(node.output.iter().cloned().zip(outputs));
+        }
+        graph.set_origin(None);
         let output = |name: &str| values.get(name).copied().ok_or_else(|| format!("nothing computes output {name}"));
         self.graph().output.iter().map(|port| output(port.name())).collect()
     }
 
-    fn function(&self, node: &NodeProto) -> Option<&FunctionProto> {
-        self.proto.functions.iter().find(|function| {
-            function.name() == node.op_type()
-                && function.domain() == node.domain()
-                && function.overload() == node.overload()
-        })
+    fn node(
+        &self,
+        graph: &mut Graph,
+        training: &mut dyn TrainingOperators,
+        node: &NodeProto,
+        values: &Values,
+        sequences: &mut Sequences,
+    ) -> Result<Vec<Value>, String> {
+        let mut attributes = Attributes::new();
+        for proto in &node.attribute {
+            attributes.insert(proto.name().to_owned().into(), attribute(proto)?);
+        }
+        if node.op_type() == "Constant" {
+            return Ok(vec![graph.constant(constant_node(&attributes)?)]);
+        }
+        let find = |name: &String| match name.as_str() {
+            name if name.is_empty() || sequences.contains_key(name) => Ok(None),
+            name => values.get(name).copied().map(Some).ok_or_else(|| format!("nothing computes its input {name}")),
+        };
+        let inputs = node.input.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        let mut call = Call {
+            graph,
+            training,
+            operator: node.op_type(),
+            inputs,
+            names: node.input.clone(),
+            attributes,
+            outputs: node.output.iter().filter(|name| !name.is_empty()).count(),
+            opset: self.opset,
+        };
+        if sequences::OPERATORS.contains(&node.op_type()) {
+            return Ok(match sequences::apply(&mut call, sequences)? {
+                Made::Tensor(value) => vec![value],
+                Made::Sequence(parts) => {
+                    sequences.insert(node.output.first().cloned().unwrap_or_default(), parts);
+                    Vec::new()
+                }
+            });
+        }
+        let outputs = match super::composite(node.op_type()) {
+            Some(lower) => lower(&mut call)?,
+            None => call.unchanged()?,
+        };
+        if call.graph.nodes().len() > MOST_NODES {
+            return Err(format!("the training step grows beyond {MOST_NODES} nodes: fewer recurrent steps or layers"));
+        }
+        // Nothing is learned from a tensor without elements, and few operators know what to do with one.
+        let empty = outputs.iter().find(|y| call.graph.dtype(**y).is_float() && call.graph.ty(**y).elements() == 0);
+        match empty {
+            Some(empty) => Err(format!("it gives {}, which has no elements", call.graph.ty(*empty))),
+            None => Ok(outputs),
+        }
     }
 
     /// Fails where the model has operators that are not known.
@@ -57,10 +111,9 @@ impl OnnxModel {
     /// # Errors
     /// All of them, with the names of their nodes.
     pub fn check_operators(&self) -> Result<(), String> {
-        let functions = self.proto.functions.iter().flat_map(|function| &function.node);
         let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for node in self.graph().node.iter().chain(functions) {
-            if !is_known(node) && self.function(node).is_none() {
+        for node in &self.graph().node {
+            if !is_known(node) {
                 let name = match node.domain() {
                     "" | "ai.onnx" => node.op_type().to_owned(),
                     domain => format!("{domain}.{}", node.op_type()),
@@ -79,113 +132,8 @@ impl OnnxModel {
 fn is_known(node: &NodeProto) -> bool {
     let standard = matches!(node.domain(), "" | "ai.onnx");
     let table = || operators::find(node.op_type()).is_some_and(|operator| operator.domain.is_empty());
-    standard && (node.op_type() == "Constant" || super::composite(node.op_type()).is_some() || table())
-}
-
-struct Builder<'a> {
-    model: &'a OnnxModel,
-    graph: &'a mut Graph,
-    training: &'a mut dyn TrainingOperators,
-}
-
-impl Builder<'_> {
-    /// `given`: attributes of the function that the nodes belong to.
-    fn nodes(
-        &mut self,
-        nodes: &[NodeProto],
-        values: &mut Values,
-        given: &Attributes,
-        depth: usize,
-    ) -> Result<(), String> {
-        for node in nodes {
-            let label = OnnxModel::label(node);
-            if depth == 0 {
-                self.graph.set_origin(Some(Arc::from(label.as_str())));
-            }
-            let outputs = self
-                .node(node, values, given, depth)
-                .map_err(|message| format!("node {label} ({}): {message}", node.op_type()))?;
-            for (name, value) in node.output.iter().zip(outputs) {
-                values.insert(name.clone(), value);
-            }
-        }
-        Ok(())
-    }
-
-    fn node(
-        &mut self,
-        node: &NodeProto,
-        values: &Values,
-        given: &Attributes,
-        depth: usize,
-    ) -> Result<Vec<Value>, String> {
-        let attributes = attributes(node, given)?;
-        if node.op_type() == "Constant" {
-            return Ok(vec![self.graph.constant(constant_node(&attributes)?)]);
-        }
-        let find = |name: &String| match name.as_str() {
-            "" => Ok(None),
-            name => values.get(name).copied().map(Some).ok_or_else(|| format!("nothing computes its input {name}")),
-        };
-        let inputs = node.input.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-        if let Some(function) = self.model.function(node) {
-            return self.call_function(function, inputs, attributes, depth);
-        }
-        let mut call = Call {
-            graph: &mut *self.graph,
-            training: &mut *self.training,
-            operator: node.op_type(),
-            inputs,
-            names: node.input.clone(),
-            attributes,
-            outputs: node.output.iter().filter(|name| !name.is_empty()).count(),
-            opset: self.model.opset,
-        };
-        match super::composite(node.op_type()) {
-            Some(lower) => lower(&mut call),
-            None => call.unchanged(),
-        }
-    }
-
-    fn call_function(
-        &mut self,
-        function: &FunctionProto,
-        inputs: Vec<Option<Value>>,
-        mut attributes: Attributes,
-        depth: usize,
-    ) -> Result<Vec<Value>, String> {
-        if depth == DEEPEST {
-            return Err("functions call each other too deeply".into());
-        }
-        for default in &function.attribute_proto {
-            if !attributes.contains_key(default.name()) {
-                attributes.insert(default.name().to_owned().into(), attribute(default)?);
-            }
-        }
-        let given = function.input.iter().zip(inputs);
-        let mut values: Values = given.filter_map(|(name, value)| Some((name.clone(), value?))).collect();
-        self.nodes(&function.node, &mut values, &attributes, depth + 1)?;
-        let output = |name: &String| values.get(name).copied().ok_or_else(|| format!("nothing computes output {name}"));
-        function.output.iter().map(output).collect()
-    }
-}
-
-fn attributes(node: &NodeProto, given: &Attributes) -> Result<Attributes, String> {
-    let mut attributes = Attributes::new();
-    for proto in &node.attribute {
-        let name = proto.name().to_owned();
-        match proto.ref_attr_name.as_deref().filter(|name| !name.is_empty()) {
-            Some(outer) => {
-                if let Some(value) = given.get(outer) {
-                    attributes.insert(name.into(), value.clone());
-                }
-            }
-            None => {
-                attributes.insert(name.into(), attribute(proto)?);
-            }
-        }
-    }
-    Ok(attributes)
+    let sequence = || sequences::OPERATORS.contains(&node.op_type());
+    standard && (node.op_type() == "Constant" || sequence() || super::composite(node.op_type()).is_some() || table())
 }
 
 fn attribute(proto: &AttributeProto) -> Result<Attribute, String> {
@@ -198,7 +146,8 @@ fn attribute(proto: &AttributeProto) -> Result<Attribute, String> {
         Ok(AttributeType::String) => Attribute::Text(text(&proto.s.clone().unwrap_or_default())),
         Ok(AttributeType::Strings) => Attribute::Texts(proto.strings.iter().map(text).collect()),
         Ok(AttributeType::Tensor) => Attribute::Tensor(constant(proto.t.as_ref().unwrap_or(&TensorProto::default()))?),
-        other => return Err(format!("attribute {} is of kind {other:?}", proto.name())),
+        Ok(other) => return Err(format!("attribute {} is of kind {other:?}", proto.name())),
+        Err(_) => return Err(format!("attribute {} is of a kind that is not known", proto.name())),
     })
 }
 

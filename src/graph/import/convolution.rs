@@ -42,7 +42,7 @@ fn conv(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     call.attributes.insert("kernel_shape".into(), ints(kernel.iter().copied()));
     let pads = call.attributes.ints("pads", &vec![0; 2 * kernel.len()]);
     let uneven = pads.len() == 2 * kernel.len() && (0..kernel.len()).any(|i| pads[i] != pads[kernel.len() + i]);
-    if uneven && pads.iter().all(|pad| *pad >= 0) {
+    if uneven && pads.iter().all(|pad| (0..1 << 24).contains(pad)) {
         let axes = kernel.len();
         let padded = (0..axes).fold(x, |x, i| call.graph.pad(x, 2 + i, pads[i] as usize, pads[axes + i] as usize));
         call.inputs[0] = Some(padded);
@@ -61,6 +61,9 @@ fn conv_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     call.attributes.remove("auto_pad");
     call.unchanged()
 }
+
+/// Each tap of an average pool is a slice of its own.
+const MOST_TAPS: usize = 1024;
 
 fn kernel(call: &Call<'_>) -> Vec<usize> {
     call.attributes.ints("kernel_shape", &[]).into_iter().map(|size| size.clamp(0, 1 << 24) as usize).collect()
@@ -85,6 +88,14 @@ fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let counts_padding = call.attributes.int("count_include_pad", 0) != 0;
     let geometry = Geometry::of(&call.attributes, &kernel)?;
     let output = geometry.output(&input)?;
+    if geometry.taps() > MOST_TAPS
+        || output.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).is_none_or(|n| n > 1 << 24)
+    {
+        return Err(format!("a window of {kernel:?} over {input:?} is too large"));
+    }
+    if geometry.has_empty_windows() {
+        return Err("padding as wide as the window".into());
+    }
     let padded = geometry.pad(call.graph, x, 2, 0.0);
     let slices = geometry.unpadded().slices(call.graph, padded, 2, &output);
     let sum = slices.into_iter().reduce(|sum, slice| call.graph.add(sum, slice)).expect("a kernel has taps");

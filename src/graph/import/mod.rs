@@ -7,12 +7,14 @@ mod call;
 mod convolution;
 mod model;
 mod normalization;
+mod prepare;
 mod product;
 mod recurrent;
 mod reduction;
 mod reshaping;
 mod rewrite;
 mod sampling;
+mod sequences;
 
 pub use call::TrainingOperators;
 pub use model::{OnnxModel, Port};
@@ -39,5 +41,5 @@ fn composite(name: &str) -> Option<Lower> {
 /// Names of all operators that a user's model may have, beside `Constant`.
 pub fn known_operators() -> impl Iterator<Item = &'static str> {
     let composites = TABLE.iter().copied().flatten().map(|(name, _)| *name);
-    composites.chain(super::operators::standard().filter(|name| composite(name).is_none()))
+    composites.chain(sequences::OPERATORS).chain(super::operators::standard().filter(|name| composite(name).is_none()))
 }

@@ -9,6 +9,7 @@ use super::super::proto::tensor_proto::{DataLocation, DataType};
 use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::{Constant, DType};
+use super::prepare::prepare;
 
 /// Opsets whose operators are known (ONNX 1.8 to 1.17).
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=22;
@@ -37,12 +38,12 @@ impl OnnxModel {
     pub fn load(path: &Path) -> Result<Self, String> {
         let told = |message: String| format!("{}: {message}", path.display());
         let bytes = std::fs::read(path).map_err(|error| told(error.to_string()))?;
-        let mut model = Self::parse(&bytes).map_err(told)?;
+        let mut proto = ModelProto::decode(&bytes[..]).map_err(|error| told(format!("not an ONNX model: {error}")))?;
         let folder = path.parent().unwrap_or(Path::new("."));
-        for tensor in &mut model.graph_mut().initializer {
+        for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
             embed(tensor, folder).map_err(told)?;
         }
-        Ok(model)
+        Self::new(proto).map_err(told)
     }
 
     /// Reads the bytes of a file.
@@ -50,7 +51,10 @@ impl OnnxModel {
     /// # Errors
     /// No ONNX model, or of an opset that is not known.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let proto = ModelProto::decode(bytes).map_err(|error| format!("not an ONNX model: {error}"))?;
+        Self::new(ModelProto::decode(bytes).map_err(|error| format!("not an ONNX model: {error}"))?)
+    }
+
+    fn new(mut proto: ModelProto) -> Result<Self, String> {
         let default = |domain: &Option<String>| matches!(domain.as_deref(), None | Some("" | "ai.onnx"));
         let opset = proto.opset_import.iter().find(|opset| default(&opset.domain)).and_then(|opset| opset.version);
         let opset = opset.ok_or("not an ONNX model: it names no opset")?;
@@ -61,6 +65,7 @@ impl OnnxModel {
         if !graph.sparse_initializer.is_empty() {
             return Err("sparse weights are not supported".into());
         }
+        prepare(&mut proto)?;
         Ok(Self { proto, opset })
     }
 
@@ -71,10 +76,6 @@ impl OnnxModel {
 
     pub(super) fn graph(&self) -> &GraphProto {
         self.proto.graph.as_ref().expect("checked by parse")
-    }
-
-    fn graph_mut(&mut self) -> &mut GraphProto {
-        self.proto.graph.as_mut().expect("checked by parse")
     }
 
     /// What must be given to the model: its inputs without those that have a default.
@@ -108,7 +109,7 @@ impl OnnxModel {
         }
     }
 
-    /// Initializers that hold the running mean or variance of a batch normalization, with what they start as.
+    /// Names of initializers that hold the running mean or variance of a batch normalization.
     pub fn statistics(&self) -> HashSet<String> {
         let initializers: HashSet<_> = self.graph().initializer.iter().map(TensorProto::name).collect();
         let norms = self.graph().node.iter().filter(|node| node.op_type() == "BatchNormalization");
@@ -116,7 +117,8 @@ impl OnnxModel {
         inputs.filter(|name| initializers.contains(name.as_str())).cloned().collect()
     }
 
-    /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights.
+    /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights: single
+    /// numbers that nothing but factors, bounds and exponents are, too.
     pub fn settings(&self) -> HashSet<String> {
         let named = |node: &NodeProto| match node.op_type() {
             "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
@@ -124,7 +126,33 @@ impl OnnxModel {
             "Pad" => node.input.iter().skip(2).take(1).cloned().collect(),
             _ => Vec::new(),
         };
-        self.graph().node.iter().flat_map(named).collect()
+        let mut settings: HashSet<_> = self.graph().node.iter().flat_map(named).collect();
+        let single = self.initializers().filter(|(.., shape)| shape.iter().product::<usize>() == 1);
+        settings.extend(single.map(|(name, ..)| name.to_owned()).filter(|name| self.is_number(name)));
+        settings
+    }
+
+    /// Whether every node that takes the initializer does with it what is done with a number.
+    fn is_number(&self, name: &str) -> bool {
+        let takes = |node: &&NodeProto| node.input.iter().any(|input| input == name);
+        let as_number = |node: &NodeProto| {
+            matches!(
+                node.op_type(),
+                "Div"
+                    | "Equal"
+                    | "Greater"
+                    | "GreaterOrEqual"
+                    | "Less"
+                    | "LessOrEqual"
+                    | "Max"
+                    | "Min"
+                    | "Mul"
+                    | "Pow"
+                    | "Sub"
+                    | "Where"
+            )
+        };
+        self.graph().node.iter().filter(takes).all(as_number)
     }
 
     /// Names of the operators of its own nodes.
@@ -132,10 +160,17 @@ impl OnnxModel {
         self.graph().node.iter().map(NodeProto::op_type)
     }
 
+    /// Whether any input, initializer or node output has that name.
+    pub fn has_value(&self, name: &str) -> bool {
+        let graph = self.graph();
+        let outputs = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+        let given = graph.input.iter().map(ValueInfoProto::name).chain(graph.initializer.iter().map(TensorProto::name));
+        outputs.chain(given).any(|other| other == name)
+    }
+
     /// Whether any node drops elements while training.
     pub fn has_dropout(&self) -> bool {
-        let functions = self.proto.functions.iter().flat_map(|function| &function.node);
-        self.graph().node.iter().chain(functions).any(|node| node.op_type() == "Dropout")
+        self.graph().node.iter().any(|node| node.op_type() == "Dropout")
     }
 
     /// How errors name a node.
@@ -164,7 +199,7 @@ fn port(info: &ValueInfoProto) -> Port {
     }
 }
 
-/// A tensor of the file; doubles become float32, and integers of every size int64.
+/// A tensor of the file; doubles become float32, and 32-bit integers int64.
 ///
 /// # Errors
 /// Another type, or data that does not fit its shape.
@@ -198,7 +233,8 @@ pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, String> {
             };
             (DType::Bool, values)
         }
-        other => return Err(format!("tensor {name} is of type {other:?}: models compute in float32")),
+        Ok(other) => return Err(format!("tensor {name} is of type {other:?}: models compute in float32")),
+        Err(_) => return Err(format!("tensor {name} is of a type that is not known")),
     };
     check(name, elements, numbers).map(|numbers| Constant::from_numbers(dtype, shape, &numbers))
 }
@@ -226,7 +262,8 @@ fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), String> {
     let name = tensor.name().to_owned();
     let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
     let location = entry("location").ok_or_else(|| format!("tensor {name} names no file"))?;
-    let inside = |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_));
+    let inside =
+        |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
     if !Path::new(location).components().all(inside) {
         return Err(format!("tensor {name} lies in {location}, outside of the model's folder"));
     }

@@ -4,6 +4,7 @@ use super::super::build::attributes;
 use super::super::core::{Attribute, Value};
 use super::super::operators::axis;
 use super::call::{Call, Lower};
+use super::reduction::root_of_sum;
 
 pub(super) static OPERATORS: &[(&str, Lower)] = &[
     ("BatchNormalization", batch_norm),
@@ -59,13 +60,12 @@ fn layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let first = axis(call.attributes.int("axis", -1), shape.len())?;
     let features = shape[first..].iter().product::<usize>();
     let full = |call: &mut Call<'_>, value: Value| -> Result<Value, String> {
-        let wide = if call.shape(value) == shape[first..] {
-            value
-        } else {
-            let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
-            let sizes = call.graph.i64s(&sizes);
-            call.apply1("Expand", &[value, sizes])?
-        };
+        let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
+        let sizes = call.graph.i64s(&sizes);
+        let wide = call.apply1("Expand", &[value, sizes])?;
+        if call.shape(wide) != shape[first..] {
+            return Err(format!("scale or bias {:?} for features {:?}", call.shape(value), &shape[first..]));
+        }
         Ok(call.graph.reshape(wide, &[features]))
     };
     let scale = full(call, scale)?;
@@ -138,10 +138,14 @@ fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         2 => {
             let square = call.graph.mul(x, x);
             let sum = call.graph.reduce_sum(square, &[along], true);
-            call.graph.sqrt(sum)
+            root_of_sum(call, sum)
         }
         other => return Err(format!("p = {other}")),
     };
+    // A vector of zeros stays one.
+    let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));
+    let positive = call.graph.greater(length, zero);
+    let length = call.graph.select(positive, length, one);
     Ok(vec![call.graph.div(x, length)])
 }
 

@@ -89,7 +89,10 @@ fn einsum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let values = (0..call.inputs.len()).map(|i| call.float(i)).collect::<Result<Vec<_>, _>>()?;
     let ranks: Vec<_> = values.iter().map(|value| call.shape(*value).len()).collect();
     let (terms, output) = letters(call.attributes.text("equation", ""), &ranks)?;
-    for term in &terms {
+    if values.is_empty() {
+        return Err("no inputs".into());
+    }
+    for term in terms.iter().chain([&output]) {
         if (1..term.len()).any(|i| term[..i].contains(&term[i])) {
             return Err("diagonals (a letter twice in one term) are not supported".into());
         }

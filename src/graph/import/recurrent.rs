@@ -1,6 +1,7 @@
 //! LSTM, GRU and RNN, unrolled over time.
 
 use super::super::core::{Attribute, Value};
+use super::super::tensor::TensorType;
 use super::call::{Call, Lower};
 
 pub(super) static OPERATORS: &[(&str, Lower)] = &[("GRU", gru), ("LSTM", lstm), ("RNN", rnn)];
@@ -63,8 +64,9 @@ impl Layer {
         let batch = call.shape(x)[1];
         let state = if batch_first { [batch, directions, hidden] } else { [directions, batch, hidden] };
         for (i, expected) in [(3, [directions, 2 * width].as_slice()), (5, &state), (6, &state)] {
-            if let Some(given) = call.optional(i).filter(|value| call.graph.shape(*value) != expected) {
-                return Err(format!("input {i} is {:?}, expected {expected:?}", call.shape(given)));
+            let expected = TensorType::f32(expected);
+            if let Some(given) = call.optional(i).filter(|value| *call.graph.ty(*value) != expected) {
+                return Err(format!("input {i} is {}, expected {expected}", call.graph.ty(given)));
             }
         }
         Ok(Self { x, steps, hidden, directions, weights: [w, r, bias], gates, batch_first })

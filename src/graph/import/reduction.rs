@@ -53,9 +53,19 @@ fn sum_square(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![reduce(call, "ReduceSum", square)?])
 }
 
+/// The root of a sum that is 0 has no derivative; as in PyTorch, it is taken to be 0 there.
 fn l2(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let square = sum_square(call)?[0];
-    Ok(vec![call.graph.sqrt(square)])
+    Ok(vec![root_of_sum(call, square)])
+}
+
+/// sqrt(x) whose gradient at 0 is 0: where x is 0 the root is taken of 1, and not used.
+pub(super) fn root_of_sum(call: &mut Call<'_>, x: Value) -> Value {
+    let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));
+    let positive = call.graph.greater(x, zero);
+    let safe = call.graph.select(positive, x, one);
+    let root = call.graph.sqrt(safe);
+    call.graph.select(positive, root, zero)
 }
 
 fn log_sum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {

@@ -27,6 +27,13 @@ pub(super) static OPERATORS: &[(&str, Lower)] = &[
     ("Unsqueeze", unsqueeze),
 ];
 
+/// Sizes whose product is one that a machine could hold.
+fn checked(sizes: Vec<usize>) -> Result<Vec<usize>, String> {
+    let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+    elements.filter(|elements| *elements <= 1 << 40).map(|_| ()).ok_or_else(|| format!("sizes {sizes:?}"))?;
+    Ok(sizes)
+}
+
 fn identity(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.input(0)?])
 }
@@ -48,7 +55,7 @@ fn size(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 fn constant_of_shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let shape = call.integers(0)?.ok_or("the shape is missing")?;
     let shape = shape.iter().map(|size| usize::try_from(*size).map_err(|_| format!("size {size}")));
-    let shape = shape.collect::<Result<Vec<_>, _>>()?;
+    let shape = checked(shape.collect::<Result<Vec<_>, _>>()?)?;
     let filling = match call.attributes.get("value") {
         Some(Attribute::Tensor(value)) if value.numbers().len() == 1 => value.clone(),
         None => Constant::F32(vec![1], vec![0.0]),
@@ -89,9 +96,9 @@ fn reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         });
     }
     let elements: usize = from.iter().product();
-    let known: usize = dims.iter().flatten().product();
+    let known: usize = checked(dims.iter().flatten().copied().collect())?.iter().product();
     let rest = elements.checked_div(known).unwrap_or(0);
-    let dims: Vec<_> = dims.into_iter().map(|dim| dim.unwrap_or(rest)).collect();
+    let dims = checked(dims.into_iter().map(|dim| dim.unwrap_or(rest)).collect())?;
     if dims.iter().product::<usize>() != elements {
         return Err(format!(
             "{from:?} does not become {wanted:?}; a batch or window size may be fixed in the model (export it with \
@@ -153,14 +160,17 @@ fn transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.transpose(x, &order)])
 }
 
-fn concat(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+pub(super) fn concat(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>, _>>()?;
-    let rank = call.shape(parts[0]).len();
+    let first = call.graph.ty(*parts.first().ok_or("nothing to join")?).clone();
+    let (rank, dtype, first) = (first.rank(), first.dtype, first.shape);
     let along = axis(call.attributes.int("axis", 0), rank)?;
-    let first = call.shape(parts[0]);
     for part in &parts {
         let shape = call.shape(*part);
-        if shape.len() != rank || (0..rank).any(|i| i != along && shape[i] != first[i]) {
+        if shape.len() != rank
+            || call.graph.dtype(*part) != dtype
+            || (0..rank).any(|i| i != along && shape[i] != first[i])
+        {
             return Err(format!("{shape:?} does not fit {first:?} along axis {along}"));
         }
     }
@@ -180,7 +190,8 @@ fn split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
             (0..parts).map(|i| size.min(shape[along].saturating_sub(i * size))).collect()
         }
     };
-    if sizes.iter().sum::<usize>() != shape[along] || sizes.len() != call.outputs {
+    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
+    if total != Some(shape[along]) || sizes.len() != call.outputs || sizes.is_empty() {
         return Err(format!("parts {sizes:?} of {}", shape[along]));
     }
     Ok(call.graph.split(x, along, &sizes))
@@ -215,7 +226,8 @@ fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         apart.extend([1, *size]);
         wide.extend([*count as usize, *size]);
     }
-    let tiled: Vec<_> = shape.iter().zip(&repeats).map(|(size, count)| size * *count as usize).collect();
+    let tiled: Vec<_> = shape.iter().zip(&repeats).map(|(size, count)| size.saturating_mul(*count as usize)).collect();
+    let (wide, tiled) = (checked(wide)?, checked(tiled)?);
     let y = call.graph.reshape(x, &apart);
     let y = call.graph.expand(y, &wide);
     Ok(vec![call.graph.reshape(y, &tiled)])
@@ -276,7 +288,8 @@ fn slice(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 fn blocks(call: &Call<'_>) -> Result<([usize; 4], usize), String> {
     let shape: [usize; 4] = call.shape(call.input(0)?).try_into().map_err(|_| "expected four axes")?;
     let block = call.attributes.int("blocksize", 0);
-    Ok((shape, usize::try_from(block).ok().filter(|block| *block > 0).ok_or("a block size of 0")?))
+    let block = usize::try_from(block).ok().filter(|block| (1..1 << 16).contains(block));
+    Ok((shape, block.ok_or("a block size that is not positive")?))
 }
 
 fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, String> {

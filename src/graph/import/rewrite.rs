@@ -50,7 +50,6 @@ impl OnnxModel {
             }
         }
         graph.node.iter_mut().for_each(for_inference);
-        proto.functions.iter_mut().flat_map(|function| &mut function.node).for_each(for_inference);
         let emg = self.inputs()[0].name.clone();
         let angles = graph.output[0].name().to_owned();
         if let Some(units) = &with.units.angles {

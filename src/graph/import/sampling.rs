@@ -19,7 +19,7 @@ fn pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.abs() > 1 << 24) {
         return Err(format!("pads {pads:?} for {} axes", axes.len()));
     }
-    let fill = call.optional(2).and_then(|value| call.graph.as_constant(value)).map(|c| c.numbers());
+    let fill = call.numbers(2)?;
     let mode = call.attributes.text("mode", "constant").to_owned();
     for (i, along) in axes.iter().enumerate() {
         let (before, after) = (pads[i], pads[axes.len() + i]);
@@ -79,9 +79,14 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     {
         return Err("axes and keep_aspect_ratio_policy are not supported".into());
     }
+    if call.attributes.int("antialias", 0) != 0 {
+        return Err("antialias is not supported".into());
+    }
     let target: Vec<usize> = match (&sizes, &scales) {
         (Some(sizes), _) if sizes.len() == shape.len() => sizes.iter().map(|size| (*size).max(0) as usize).collect(),
-        (_, Some(scales)) => shape.iter().zip(scales).map(|(n, scale)| (*n as f64 * scale).floor() as usize).collect(),
+        (_, Some(scales)) => {
+            shape.iter().zip(scales).map(|(n, scale)| (*n as f32 * *scale as f32).floor() as usize).collect()
+        }
         _ => return Err("neither sizes nor scales for every axis".into()),
     };
     let coordinates = call.attributes.text("coordinate_transformation_mode", "half_pixel").to_owned();

@@ -138,6 +138,9 @@ fn conv_transpose_gradient(
         let mut attributes = geometry.attributes();
         attributes.insert("group".into(), Attribute::Int(groups as i64));
         let dx = graph.apply1("Conv", &[dy, weight], attributes);
+        // Output padding of a stride or more makes windows that no input belongs to.
+        let sizes = graph.shape(x)[2..].to_vec();
+        let dx = sizes.iter().enumerate().fold(dx, |dx, (i, size)| graph.slice(dx, 2 + i, 0, *size));
         adjoints.add(x, dx);
     }
     if wanted(weight) {

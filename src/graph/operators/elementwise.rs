@@ -246,8 +246,9 @@ fn over_root(g: &mut Graph, x: Value, dy: Value, a: f32, b: f32) -> Value {
 fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let zero = graph.scalar_like(node.input(1), 0.0);
     let positive = graph.greater(node.input(1), zero);
-    let slope = graph.cast(positive, graph.dtype(node.input(0)));
-    vec![graph.mul(node.input(0), slope)]
+    // A product with 0 would keep what is not finite.
+    let none = graph.scalar_like(node.input(0), 0.0);
+    vec![graph.select(positive, node.input(0), none)]
 }
 
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.

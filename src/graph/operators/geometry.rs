@@ -81,8 +81,13 @@ impl Geometry {
             .collect()
     }
 
-    pub(super) fn taps(&self) -> usize {
-        self.kernel.iter().product()
+    pub(in super::super) fn taps(&self) -> usize {
+        self.kernel.iter().fold(1, |taps, size| taps.saturating_mul(*size))
+    }
+
+    /// Whether a window may lie in the padding alone.
+    pub(in super::super) fn has_empty_windows(&self) -> bool {
+        self.pads.iter().enumerate().any(|(i, (before, after))| *before.max(after) >= self.span(i))
     }
 
     /// Whether the kernel, without gaps, extends and moves along the last axis only.

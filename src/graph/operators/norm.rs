@@ -93,11 +93,27 @@ fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let dscale = graph.reshape(dscale, &[n]);
     let dbias = graph.sum_rows(dy);
 
+    if n > WIDEST_PROJECTION {
+        let column = graph.mul(dy, scale);
+        let level = graph.reduce_mean(column, &[1], true);
+        let centred = graph.sub(column, level);
+        let dx = layer_norm_input_gradient(graph, flat, centred, mean, inverse_std);
+        return vec![graph.reshape(dx, &shape), dscale, dbias];
+    }
     let centre: Vec<_> = (0..n * n).map(|i| f32::from(u8::from(i / n == i % n)) - 1.0 / n as f32).collect();
     let centre = graph.f32([n, n], centre);
     let column = graph.reshape(scale, &[n, 1]);
     let projection = graph.mul(column, centre);
     let centred = graph.matmul(dy, projection);
+    let dx = layer_norm_input_gradient(graph, flat, centred, mean, inverse_std);
+    vec![graph.reshape(dx, &shape), dscale, dbias]
+}
+
+/// Beyond so many features their projection, a constant matrix, costs more than it saves.
+const WIDEST_PROJECTION: usize = 1024;
+
+/// c / std - x b + mean b with b = mean(c x) / std^3.
+fn layer_norm_input_gradient(graph: &mut Graph, flat: Value, centred: Value, mean: Value, inverse_std: Value) -> Value {
     let product = graph.mul(centred, flat);
     let share = graph.reduce_mean(product, &[1], true);
     let square = graph.mul(inverse_std, inverse_std);
@@ -106,8 +122,7 @@ fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let (across, along) = (graph.mul(centred, inverse_std), graph.mul(flat, slope));
     let offset = graph.mul(mean, slope);
     let difference = graph.sub(across, along);
-    let dx = graph.add(difference, offset);
-    vec![graph.reshape(dx, &shape), dscale, dbias]
+    graph.add(difference, offset)
 }
 
 /// Inputs: x [batch, channels, ..], scale and bias [channels]. Outputs: y, mean and variance (divisor n) [channels].
