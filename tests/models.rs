@@ -111,3 +111,46 @@ fn exports_train_as_in_pytorch() {
         }
     }
 }
+
+/// Damaged files, and intact ones with other sizes than theirs, are refused or train; nothing panics.
+#[test]
+fn damaged_models_are_refused_or_train() {
+    let count = std::env::var("EMG_MUTATIONS").map_or(300, |count| count.parse().unwrap());
+    let golden = golden();
+    let mut names: Vec<_> =
+        golden.networks.iter().flat_map(|(name, n)| n.exporters.iter().map(move |e| (name, e))).collect();
+    names.sort();
+    let files: Vec<_> =
+        names.iter().map(|(n, e)| std::fs::read(folder().join(format!("{n}.{e}.onnx"))).unwrap()).collect();
+    let (mut refused, mut trained) = (0, 0);
+    for round in 0..count {
+        let mut random = emg_pipeline::dataset::Random::new(&[round, 77]);
+        let mut pick = |most: usize| random.up_to(most as u64) as usize;
+        let mut bytes = files[pick(files.len() - 1)].clone();
+        for _ in 0..pick(4) {
+            // Structure lies between the weights: look for bytes that are part of text or small numbers.
+            let at = (0..50).map(|_| pick(bytes.len() - 1)).find(|at| bytes[*at] < 0x80).unwrap_or(0);
+            bytes[at] = pick(255) as u8;
+        }
+        let (batch, rows) = ([1, 2, golden.batch][pick(2)], [golden.window, 23, 64][pick(2)]);
+        let config = config(&golden, [0, 14][pick(1)]);
+        let built = OnnxModel::parse(&bytes).and_then(|onnx| Model::imported(&config, onnx)).and_then(|model| {
+            model.check_window(rows)?;
+            let context = model.left_context();
+            let shape = BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context };
+            let problem = Problem {
+                model,
+                shape,
+                emg: EmgUnits::AsCached,
+                angles: AngleUnits::Radians,
+                loss: LossType::Mse,
+                mae_weight: 0.0,
+                joint_weights: None,
+            };
+            training_step(&problem, &TrainingConfig::default(), Kernels::Fused).map(|_| ())
+        });
+        if built.is_ok() { trained += 1 } else { refused += 1 }
+    }
+    println!("{refused} refused, {trained} trained");
+    assert!(refused > 0 && trained > 0);
+}

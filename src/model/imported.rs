@@ -138,8 +138,7 @@ impl Imported {
         let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
         let own = self.parameters.iter().chain(&self.buffers);
         bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
-        let mut operators = Operators { pass, buffers: &self.buffers };
-        let outputs = self.onnx.build(graph, &mut operators, &bound)?;
+        let outputs = self.onnx.build(graph, &mut Operators(pass), &bound)?;
         outputs.first().copied().ok_or_else(|| "the model has no output".into())
     }
 
@@ -184,14 +183,11 @@ fn channels_second(config: &ModelConfig, emg: &Port) -> Result<bool, String> {
 }
 
 /// The pass as the importer sees it.
-struct Operators<'a> {
-    pass: &'a mut Pass,
-    buffers: &'a [Parameter],
-}
+struct Operators<'a>(&'a mut Pass);
 
 impl TrainingOperators for Operators<'_> {
     fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value {
-        self.pass.drop_share(graph, x, ratio)
+        self.0.drop_share(graph, x, ratio)
     }
 
     fn batch_norm(
@@ -203,18 +199,7 @@ impl TrainingOperators for Operators<'_> {
         epsilon: f32,
         momentum: f32,
     ) -> Value {
-        let running = statistics.map(|(_, value)| value);
-        if !self.pass.training {
-            return graph.fixed_norm(x, affine, running, epsilon);
-        }
-        let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
-        for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
-            if self.buffers.iter().any(|buffer| buffer.name == name) {
-                let next = graph.moving_average(running, now, momentum);
-                self.pass.update(name, next);
-            }
-        }
-        y
+        self.0.running_norm(graph, x, affine, statistics, epsilon, momentum)
     }
 }
 

@@ -49,25 +49,33 @@ impl Pass {
 
     /// Batch normalization of x [batch, channels, ..] with PyTorch's epsilon and momentum.
     pub(super) fn batch_norm(&mut self, graph: &mut Graph, name: &str, x: Value) -> Value {
-        const MOMENTUM: f32 = 0.1;
+        const KEPT: f32 = 0.9;
         const EPSILON: f32 = 1e-5;
         let (scale, bias) = self.affine(name);
-        let statistics = ["running_mean", "running_var"].map(|own| format!("{name}.{own}"));
-        let running = statistics.each_ref().map(|own| self.weights.get(own));
-        if !self.training {
-            return graph.fixed_norm(x, [scale, bias], running, EPSILON);
-        }
-        let (y, mean, variance) = graph.batch_norm(x, scale, bias, EPSILON);
-        for ((own, running), now) in statistics.into_iter().zip(running).zip([mean, variance]) {
-            let next = graph.moving_average(running, now, 1.0 - MOMENTUM);
-            self.updates.push((own, next));
-        }
-        y
+        let names = ["running_mean", "running_var"].map(|own| format!("{name}.{own}"));
+        let statistics = names.each_ref().map(|own| (own.as_str(), self.weights.get(own)));
+        self.running_norm(graph, x, [scale, bias], statistics, EPSILON, KEPT)
     }
 
-    /// Notes a buffer's new value.
-    pub(super) fn update(&mut self, buffer: &str, value: Value) {
-        self.updates.push((buffer.to_owned(), value));
+    /// Batch normalization whose running statistics, by name, keep a share of `kept` at each step of training.
+    pub(super) fn running_norm(
+        &mut self,
+        graph: &mut Graph,
+        x: Value,
+        affine: [Value; 2],
+        statistics: [(&str, Value); 2],
+        epsilon: f32,
+        kept: f32,
+    ) -> Value {
+        if !self.training {
+            return graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon);
+        }
+        let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
+        for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
+            let next = graph.moving_average(running, now, kept);
+            self.updates.push((name.to_owned(), next));
+        }
+        y
     }
 
     /// x with a share of its elements dropped, where this pass drops any.
