@@ -65,6 +65,7 @@ impl OnnxModel {
         if !graph.sparse_initializer.is_empty() {
             return Err("sparse weights are not supported".into());
         }
+        graph.initializer.iter().try_for_each(|tensor| sizes(tensor).map(|_| ()))?;
         prepare(&mut proto)?;
         Ok(Self { proto, opset })
     }
@@ -205,10 +206,7 @@ fn port(info: &ValueInfoProto) -> Port {
 /// Another type, or data that does not fit its shape.
 pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, String> {
     let name = tensor.name();
-    let shape = tensor.dims.iter().map(|dim| usize::try_from(*dim).ok()).collect::<Option<Vec<_>>>();
-    let shape = shape.ok_or_else(|| format!("tensor {name} has a negative size"))?;
-    let elements = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
-    let elements = elements.ok_or_else(|| format!("tensor {name} has too many elements"))?;
+    let (shape, elements) = sizes(tensor)?;
     if tensor.data_location() == DataLocation::External {
         return Err(format!("tensor {name} lies in a file beside the model"));
     }
@@ -237,6 +235,16 @@ pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, String> {
         Err(_) => return Err(format!("tensor {name} is of a type that is not known")),
     };
     check(name, elements, numbers).map(|numbers| Constant::from_numbers(dtype, shape, &numbers))
+}
+
+/// Shape and number of elements.
+fn sizes(tensor: &TensorProto) -> Result<(Vec<usize>, usize), String> {
+    let name = tensor.name();
+    let shape = tensor.dims.iter().map(|dim| usize::try_from(*dim).ok()).collect::<Option<Vec<_>>>();
+    let shape = shape.ok_or_else(|| format!("tensor {name} has a negative size"))?;
+    let elements = shape.iter().try_fold(1usize, |product, dim| product.checked_mul(*dim));
+    let elements = elements.ok_or_else(|| format!("tensor {name} has too many elements"))?;
+    Ok((shape, elements))
 }
 
 fn decode<T: Copy, const N: usize>(tensor: &TensorProto, listed: &[T], from: fn([u8; N]) -> T) -> Vec<T> {
