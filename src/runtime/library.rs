@@ -29,7 +29,11 @@ pub struct Library {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     Cpu,
-    Cuda { tf32: bool },
+    /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16.
+    Cuda {
+        tf32: bool,
+        half: bool,
+    },
 }
 
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
@@ -123,8 +127,9 @@ impl std::fmt::Display for Provider {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Cpu => "CPU",
-            Self::Cuda { tf32: true } => "CUDA (TF32)",
-            Self::Cuda { tf32: false } => "CUDA (float32)",
+            Self::Cuda { half: true, .. } => "CUDA (float16)",
+            Self::Cuda { tf32: true, .. } => "CUDA (TF32)",
+            Self::Cuda { tf32: false, .. } => "CUDA (float32)",
         })
     }
 }
@@ -149,7 +154,7 @@ impl Provider {
     /// # Errors
     /// CUDA was asked for and is not there.
     pub fn choose(library: &Library, device: Device, precision: Precision) -> Result<Self, RuntimeError> {
-        let cuda = Self::Cuda { tf32: precision != Precision::Fp32 };
+        let cuda = Self::Cuda { tf32: precision != Precision::Fp32, half: precision == Precision::Fp16 };
         let missing = if !providers(library).contains(&"CUDA") {
             Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
         } else if !Path::new("/dev/nvidiactl").exists() {
