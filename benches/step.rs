@@ -11,7 +11,7 @@ use std::time::Instant;
 use emg_pipeline::config::{Config, Device, load};
 use emg_pipeline::dataset::{BatchShape, Random};
 use emg_pipeline::model::{Dropout, Model};
-use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
+use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
     AngleUnits, EmgUnits, Hyperparameters, Problem, hyperparameters, results, state_vectors, training_step,
 };
@@ -77,15 +77,20 @@ fn main() {
     let emg = noise(shape.batch * shape.rows * shape.channels);
     let angles = noise(shape.batch * shape.target_rows() * shape.joints);
     let mask: Vec<_> = noise(shape.batch * shape.target_rows()).iter().map(|x| f32::from(u8::from(*x < 0.8))).collect();
+    let batch: [&[f32]; 3] = [&emg, &angles, &mask];
     let (mut times, mut losses, mut tenth) = (Vec::new(), Vec::new(), None);
     for step in 1..=(warmup + steps) as u64 {
+        // Both sets of buffers get the batch once, and keep it.
+        if step <= 2 {
+            stepper.load(&batch).expect("a batch");
+        }
         let hyper = hyperparameters(Hyperparameters { loss_scale: 1024.0, ..Hyperparameters::new(5e-4, step) });
         let seeds: Vec<_> =
             (0..Dropout::SEEDS as u64).map(|i| ((step * 7919 + i * 104_729) % Dropout::MODULUS) as i64).collect();
         let start = Instant::now();
         let integers = if model.drops() { vec![&seeds[..]] } else { Vec::new() };
-        let inputs = Inputs { floats: vec![&emg, &angles, &mask, &hyper], integers };
-        let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).expect("a step");
+        stepper.launch(&[&hyper], &integers).expect("a step");
+        let loss = stepper.finish(|outputs| outputs[results::LOSS][0]).expect("a step");
         losses.push(loss);
         if step == 10 {
             tenth = Some(program.elapsed().as_secs_f64());

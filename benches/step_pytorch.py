@@ -1,9 +1,12 @@
 #!/usr/bin/env python3
-"""Time and memory of training steps in eager PyTorch on the CPU, on one batch already in memory.
+"""Time and memory of training steps in PyTorch, on one batch already in memory.
 
     step_pytorch.py [--network tds_lstm] [--batch 64] [--window ROWS] [--threads 2] [--steps 5] [--warmup 2]
+                    [--device cpu] [--precision tf32] [--mode eager]
 
-The networks are those of tests/golden, float32. A step is forward, loss, backward, clipping to a global norm of 1
+The networks are those of tests/golden. On CUDA, `--mode` is eager, compile (torch.compile of the encoder; the decoder's
+loop over 250 steps takes it too long) or captured (the whole step as one CUDA graph), and `--precision` tf32, fp32,
+bf16 or fp16 (autocast). A step is forward, loss, backward, clipping to a global norm of 1
 where the preset clips, and AdamW (Adam for emg2pose's networks). Prints one line of JSON.
 
 It is meant as a strong peer, so each choice was the fastest of those tried: convolutions on channels-last tensors (in
@@ -81,39 +84,78 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--warmup", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--precision", default="tf32")
+    parser.add_argument("--mode", default="eager")
     arguments = parser.parse_args()
+    program = perf_counter()
+    cuda = arguments.device == "cuda"
 
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     model, context, window = network(arguments.network)
     window = arguments.window or window
+    if cuda:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arguments.precision != "fp32"
+        model = model.cuda()
+        if arguments.mode == "compile":
+            model.encoder = torch.compile(model.encoder)
     published = not arguments.network.startswith("tds_") and arguments.network != "lstm"
     if published:
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=cuda)
     else:
-        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01, fused=True)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=5e-4, weight_decay=0.01, fused=True, capturable=cuda)
     clips = arguments.network not in ("regression_vemg2pose", "neuropose")
     rows = window - context
     emg = torch.randn(arguments.batch, window, 16)
     target = torch.randn(arguments.batch, rows, JOINTS)
     mask = (torch.rand(arguments.batch, rows) < 0.9).float()
+    emg, target, mask = (x.to(arguments.device) for x in (emg, target, mask))
     loss_settings = {"loss_type": "mae" if published else "mse+mae", "mae_weight": 0.5}
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(arguments.precision)
+    scale = 1024.0 if arguments.precision == "fp16" else 1.0
+
+    def work() -> None:
+        optimizer.zero_grad(set_to_none=arguments.mode != "captured")
+        with torch.autocast(arguments.device, dtype, enabled=dtype is not None):
+            prediction = model(emg, target[:, 0])
+        (masked_loss(prediction.float(), target, mask, loss_settings) * scale).backward()
+        if scale != 1.0:
+            for parameter in model.parameters():
+                parameter.grad.div_(scale)
+        if clips:
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    run = work
+    if cuda and arguments.mode == "captured":
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            work()
+        run = graph.replay
 
     def step() -> float:
         """Takes one step; returns its milliseconds."""
         start = perf_counter()
-        optimizer.zero_grad()
-        masked_loss(model(emg, target[:, 0]), target, mask, loss_settings).backward()
-        if clips:
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        run()
+        if cuda:
+            torch.cuda.synchronize()
         return (perf_counter() - start) * 1e3
 
-    for _ in range(arguments.warmup):
-        step()
-    times = [step() for _ in range(arguments.steps)]
+    times, tenth = [], None
+    for number in range(1, arguments.warmup + arguments.steps + 1):
+        times.append(step())
+        if number == 10:
+            tenth = perf_counter() - program
+    times = times[arguments.warmup :]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms_per_step": median(times), "steps": times, "peak_mib": peak}))
+    print(json.dumps({"ms_per_step": median(times), "steps": times, "peak_mib": peak, "seconds_to_step_10": tenth}))
 
 
 if __name__ == "__main__":
