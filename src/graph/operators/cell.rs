@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::super::autodiff::Adjoints;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, fused, ty};
+use super::{FUSED_DOMAIN, Operator, Wanted, fused, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     Operator {
@@ -44,7 +44,7 @@ fn cell_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let zeros = |graph: &mut Graph| {

@@ -5,7 +5,7 @@ use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::geometry::Geometry;
-use super::{Operator, fused, op, ty};
+use super::{Operator, Wanted, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Conv", conv, Some(conv_gradient)),
@@ -90,7 +90,7 @@ fn conv_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
@@ -116,7 +116,7 @@ fn conv_gradient(
     Ok(())
 }
 
-fn bias_gradient(graph: &mut Graph, node: &Node, dy: Value, wanted: &dyn Fn(Value) -> bool, adjoints: &mut Adjoints) {
+fn bias_gradient(graph: &mut Graph, node: &Node, dy: Value, wanted: Wanted<'_>, adjoints: &mut Adjoints) {
     if let Some(bias) = node.optional(2).filter(|bias| wanted(*bias)) {
         let gradient = graph.channel_sums(dy);
         adjoints.add(bias, gradient);
@@ -128,7 +128,7 @@ fn conv_transpose_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));

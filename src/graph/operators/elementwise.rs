@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
-use super::{Operator, broadcast, fused, op, reduce_to, ty};
+use super::{Operator, Wanted, broadcast, fused, op, reduce_to, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Abs", unary, Some(abs)),
@@ -57,8 +57,6 @@ pub(super) static OPERATORS: &[Operator] = &[
     op("Cast", cast, Some(cast_gradient)),
     fused("ReluGradient", binary, Some(expand_relu_gradient)),
 ];
-
-type Wanted<'a> = &'a dyn Fn(Value) -> bool;
 
 fn unary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![ty(graph, node, 0)?])

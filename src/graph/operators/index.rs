@@ -5,18 +5,17 @@ use super::super::autodiff::Adjoints;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
-use super::{Operator, axis, op, ty};
+use super::shape::inverse;
+use super::{Operator, Wanted, axis, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Gather", gather, Some(gather_gradient)),
-    op("GatherElements", gather_elements, Some(gather_elements_gradient)),
-    op("GatherND", gather_nd, Some(gather_nd_gradient)),
-    op("ScatterElements", scatter_elements, Some(scatter_elements_gradient)),
-    op("ScatterND", scatter_nd, Some(scatter_nd_gradient)),
+    op("GatherElements", gather_elements, Some(picked_gradient)),
+    op("GatherND", gather_nd, Some(picked_gradient)),
+    op("ScatterElements", scatter_elements, Some(scattered_gradient)),
+    op("ScatterND", scatter_nd, Some(scattered_gradient)),
     op("Trilu", trilu, Some(trilu_gradient)),
 ];
-
-type Wanted<'a> = &'a dyn Fn(Value) -> bool;
 
 fn indices(graph: &Graph, node: &Node) -> Result<TensorType, String> {
     Some(ty(graph, node, 1)?).filter(|ty| ty.dtype == DType::I64).ok_or_else(|| "the indices must be int64".into())
@@ -24,10 +23,6 @@ fn indices(graph: &Graph, node: &Node) -> Result<TensorType, String> {
 
 fn along(graph: &Graph, node: &Node) -> Result<usize, String> {
     axis(node.int("axis", 0), ty(graph, node, 0)?.rank())
-}
-
-fn added() -> Attributes {
-    attributes([("reduction", Attribute::Text("add".into()))])
 }
 
 fn gather(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
@@ -54,10 +49,9 @@ fn gather_gradient(
     let indices = graph.reshape(node.input(1), &[picked.elements(), 1]);
     let turned: Vec<_> = first.iter().map(|axis| shape[*axis]).collect();
     let zeros = graph.zeros(dy, &turned);
-    let scattered = graph.apply1("ScatterND", &[zeros, indices, dy], added());
-    let mut back = vec![0; first.len()];
-    first.iter().enumerate().for_each(|(to, from)| back[*from] = to);
-    let dx = graph.transpose(scattered, &back);
+    let added = attributes([("reduction", Attribute::Text("add".into()))]);
+    let scattered = graph.apply1("ScatterND", &[zeros, indices, dy], added);
+    let dx = graph.transpose(scattered, &inverse(&first));
     adjoints.add(node.input(0), dx);
     Ok(())
 }
@@ -70,23 +64,6 @@ fn gather_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String
     Ok(vec![TensorType::new(x.dtype, indices.shape)])
 }
 
-fn gather_elements_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let dy = grads[0].expect("the only output was reached");
-    let shape = graph.shape(node.input(0)).to_vec();
-    let zeros = graph.zeros(dy, &shape);
-    let mut attributes = added();
-    attributes.insert("axis".into(), Attribute::Int(node.int("axis", 0)));
-    let dx = graph.apply1("ScatterElements", &[zeros, node.input(1), dy], attributes);
-    adjoints.add(node.input(0), dx);
-    Ok(())
-}
-
 fn scatter_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (x, indices, updates) = (ty(graph, node, 0)?, indices(graph, node)?, ty(graph, node, 2)?);
     along(graph, node)?;
@@ -94,6 +71,57 @@ fn scatter_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, Strin
         return Err(format!("{updates} at {indices} does not fit {x}"));
     }
     Ok(vec![x])
+}
+
+/// The shape of what tuples of indices pick from `x`.
+fn picked_shape(x: &TensorType, indices: &TensorType) -> Result<Vec<usize>, String> {
+    let (depth, leading) = indices.shape.split_last().ok_or("indices must have an axis")?;
+    let rest = x.shape.get(*depth..).ok_or_else(|| format!("{indices} is too deep for {x}"))?;
+    Ok([leading, rest].concat())
+}
+
+fn gather_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, indices) = (ty(graph, node, 0)?, indices(graph, node)?);
+    if node.int("batch_dims", 0) != 0 {
+        return Err("batch_dims are not supported".into());
+    }
+    Ok(vec![TensorType::new(x.dtype, picked_shape(&x, &indices)?)])
+}
+
+fn scatter_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, indices, updates) = (ty(graph, node, 0)?, indices(graph, node)?, ty(graph, node, 2)?);
+    if updates.shape != picked_shape(&x, &indices)? || x.dtype != updates.dtype {
+        return Err(format!("{updates} at {indices} does not fit {x}"));
+    }
+    Ok(vec![x])
+}
+
+/// The scatter and the gather that are each other's gradients, of which `node` is one, and what both need to know.
+fn pair(node: &Node) -> (&'static str, &'static str, Attributes) {
+    match node.operator.name {
+        "GatherElements" | "ScatterElements" => {
+            let along = attributes([("axis", Attribute::Int(node.int("axis", 0)))]);
+            ("ScatterElements", "GatherElements", along)
+        }
+        _ => ("ScatterND", "GatherND", Attributes::new()),
+    }
+}
+
+/// Of GatherElements and GatherND: dy is added to the elements it came from.
+fn picked_gradient(
+    graph: &mut Graph,
+    node: &Node,
+    grads: &[Option<Value>],
+    _: Wanted<'_>,
+    adjoints: &mut Adjoints,
+) -> Result<(), String> {
+    let (dy, (scatter, _, mut adding)) = (grads[0].expect("the only output was reached"), pair(node));
+    let shape = graph.shape(node.input(0)).to_vec();
+    let zeros = graph.zeros(dy, &shape);
+    adding.insert("reduction".into(), Attribute::Text("add".into()));
+    let dx = graph.apply1(scatter, &[zeros, node.input(1), dy], adding);
+    adjoints.add(node.input(0), dx);
+    Ok(())
 }
 
 /// What a scatter does with values that were there before.
@@ -105,7 +133,8 @@ fn reduction(node: &Node) -> Result<bool, String> {
     }
 }
 
-fn scatter_elements_gradient(
+/// Of ScatterElements and ScatterND: what was replaced has no gradient.
+fn scattered_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
@@ -114,74 +143,19 @@ fn scatter_elements_gradient(
 ) -> Result<(), String> {
     let (dy, adds) = (grads[0].expect("the only output was reached"), reduction(node)?);
     let (x, indices, updates) = (node.input(0), node.input(1), node.input(2));
-    let along = attributes([("axis", Attribute::Int(node.int("axis", 0)))]);
+    let (scatter, gather, along) = pair(node);
     if wanted(x) {
-        let shape = graph.shape(updates).to_vec();
-        let zeros = graph.zeros(dy, &shape);
-        let replaced = |g: &mut Graph| g.apply1("ScatterElements", &[dy, indices, zeros], along.clone());
-        let dx = if adds { dy } else { replaced(graph) };
+        let dx = if adds {
+            dy
+        } else {
+            let shape = graph.shape(updates).to_vec();
+            let zeros = graph.zeros(dy, &shape);
+            graph.apply1(scatter, &[dy, indices, zeros], along.clone())
+        };
         adjoints.add(x, dx);
     }
     if wanted(updates) {
-        let gradient = graph.apply1("GatherElements", &[dy, indices], along);
-        adjoints.add(updates, gradient);
-    }
-    Ok(())
-}
-
-fn gather_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (x, indices) = (ty(graph, node, 0)?, indices(graph, node)?);
-    if node.int("batch_dims", 0) != 0 {
-        return Err("batch_dims are not supported".into());
-    }
-    let (depth, leading) = indices.shape.split_last().ok_or("indices must have an axis")?;
-    let rest = x.shape.get(*depth..).ok_or_else(|| format!("{indices} is too deep for {x}"))?;
-    Ok(vec![TensorType::new(x.dtype, [leading, rest].concat())])
-}
-
-fn gather_nd_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let dy = grads[0].expect("the only output was reached");
-    let shape = graph.shape(node.input(0)).to_vec();
-    let zeros = graph.zeros(dy, &shape);
-    let dx = graph.apply1("ScatterND", &[zeros, node.input(1), dy], added());
-    adjoints.add(node.input(0), dx);
-    Ok(())
-}
-
-fn scatter_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (x, indices, updates) = (ty(graph, node, 0)?, indices(graph, node)?, ty(graph, node, 2)?);
-    let (depth, leading) = indices.shape.split_last().ok_or("indices must have an axis")?;
-    let rest = x.shape.get(*depth..).ok_or_else(|| format!("{indices} is too deep for {x}"))?;
-    if updates.shape != [leading, rest].concat() || x.dtype != updates.dtype {
-        return Err(format!("{updates} at {indices} does not fit {x}"));
-    }
-    Ok(vec![x])
-}
-
-fn scatter_nd_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (dy, adds) = (grads[0].expect("the only output was reached"), reduction(node)?);
-    let (x, indices, updates) = (node.input(0), node.input(1), node.input(2));
-    if wanted(x) {
-        let shape = graph.shape(updates).to_vec();
-        let zeros = graph.zeros(dy, &shape);
-        let replaced = |g: &mut Graph| g.apply1("ScatterND", &[dy, indices, zeros], Attributes::new());
-        let dx = if adds { dy } else { replaced(graph) };
-        adjoints.add(x, dx);
-    }
-    if wanted(updates) {
-        let gradient = graph.apply1("GatherND", &[dy, indices], Attributes::new());
+        let gradient = graph.apply1(gather, &[dy, indices], along);
         adjoints.add(updates, gradient);
     }
     Ok(())

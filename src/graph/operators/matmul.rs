@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, broadcast, op, reduce_to, ty};
+use super::{Operator, Wanted, broadcast, op, reduce_to, ty};
 
 pub(super) static OPERATORS: &[Operator] =
     &[op("Gemm", gemm, Some(gemm_gradient)), op("MatMul", matmul, Some(matmul_gradient))];
@@ -32,7 +32,7 @@ fn gemm_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (a, b, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
@@ -94,7 +94,7 @@ fn matmul_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (a, b, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));

@@ -27,9 +27,12 @@ use super::tensor::TensorType;
 /// Types of a node's outputs, from its inputs, attributes and constants.
 type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, String>;
 
+/// Whether a value's gradient is wanted.
+type Wanted<'a> = &'a dyn Fn(Value) -> bool;
+
 /// Adds the contributions of a node to the gradients of its inputs. Given: the node, the gradients that reached
 /// its outputs, and which inputs are wanted.
-type Gradient = fn(&mut Graph, &Node, &[Option<Value>], &dyn Fn(Value) -> bool, &mut Adjoints) -> Result<(), String>;
+type Gradient = fn(&mut Graph, &Node, &[Option<Value>], Wanted<'_>, &mut Adjoints) -> Result<(), String>;
 
 /// Writes a fused operator as standard ones; gives the values that replace its outputs.
 type Expand = fn(&mut Graph, &Node) -> Vec<Value>;

@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, axis, fused, op, ty};
+use super::{FUSED_DOMAIN, Operator, Wanted, axis, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("LayerNormalization", layer_norm, Some(layer_norm_gradient)),
@@ -42,7 +42,7 @@ fn layer_norm_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     if grads[1].is_some() || grads[2].is_some() {
@@ -139,7 +139,7 @@ fn batch_norm_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    wanted: &dyn Fn(Value) -> bool,
+    wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     if grads[1].is_some() || grads[2].is_some() {

@@ -4,7 +4,7 @@ use super::super::autodiff::Adjoints;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::geometry::Geometry;
-use super::{Operator, fused, op, ty};
+use super::{Operator, Wanted, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] =
     &[op("MaxPool", max_pool, Some(max_pool_gradient)), fused("MaxPoolGradient", gradient_type, Some(expand_gradient))];
@@ -30,7 +30,7 @@ fn max_pool_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let inputs = [grads[0].expect("the only output was reached"), node.input(0), node.outputs[0]];

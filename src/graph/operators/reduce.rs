@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, constant_ints, op, ty};
+use super::{Operator, Wanted, axis, constant_ints, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("ReduceMax", reduce, Some(extreme_gradient)),
@@ -17,14 +17,17 @@ fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, String> {
     constant_ints(graph, node, 1)?.into_iter().map(|a| axis(a, rank)).collect()
 }
 
+/// `shape` with the reduced axes as 1.
+fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
+    shape.iter().enumerate().map(|(i, dim)| if axes.contains(&i) { 1 } else { *dim }).collect()
+}
+
 fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (x, axes) = (ty(graph, node, 0)?, axes(graph, node)?);
-    let keep = node.int("keepdims", 1) != 0;
-    let dims = x.shape.iter().enumerate();
-    let shape: Vec<_> = if keep {
-        dims.map(|(i, dim)| if axes.contains(&i) { 1 } else { *dim }).collect()
+    let shape = if node.int("keepdims", 1) != 0 {
+        kept(&x.shape, &axes)
     } else {
-        dims.filter(|(i, _)| !axes.contains(i)).map(|(_, dim)| *dim).collect()
+        x.shape.iter().enumerate().filter(|(i, _)| !axes.contains(i)).map(|(_, dim)| *dim).collect()
     };
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
@@ -32,15 +35,14 @@ fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 /// `y`, of the node's output, with the reduced axes back as 1, so that it broadcasts against x.
 fn restore(graph: &mut Graph, node: &Node, y: Value) -> Result<Value, String> {
     let (axes, shape) = (axes(graph, node)?, graph.shape(node.input(0)).to_vec());
-    let kept: Vec<_> = shape.iter().enumerate().map(|(i, dim)| if axes.contains(&i) { 1 } else { *dim }).collect();
-    Ok(graph.reshape(y, &kept))
+    Ok(graph.reshape(y, &kept(&shape, &axes)))
 }
 
 fn sum_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
@@ -54,7 +56,7 @@ fn mean_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
@@ -72,7 +74,7 @@ fn extreme_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (x, axes) = (node.input(0), axes(graph, node)?);

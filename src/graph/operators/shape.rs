@@ -3,7 +3,7 @@
 use super::super::autodiff::Adjoints;
 use super::super::core::{DYNAMIC_BATCH, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, broadcast, constant_ints, fused, op, reduce_to, ty};
+use super::{Operator, Wanted, axis, broadcast, constant_ints, fused, op, reduce_to, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Concat", concat, Some(concat_gradient)),
@@ -15,8 +15,6 @@ pub(super) static OPERATORS: &[Operator] = &[
     op("Transpose", transpose, Some(transpose_gradient)),
     fused("BatchTranspose", transpose, None),
 ];
-
-type Wanted<'a> = &'a dyn Fn(Value) -> bool;
 
 fn to_shape(dims: &[i64]) -> Result<Vec<usize>, String> {
     dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}"))).collect()
@@ -78,6 +76,13 @@ pub(crate) fn as_batch_transpose(shape: &[usize], order: &[usize]) -> Option<[us
     Some([shape[..lead].iter().product(), product(rows), product(columns)])
 }
 
+/// The order that undoes a transpose by `order`.
+pub(super) fn inverse(order: &[usize]) -> Vec<usize> {
+    let mut inverse = vec![0; order.len()];
+    order.iter().enumerate().for_each(|(to, from)| inverse[*from] = to);
+    inverse
+}
+
 fn transpose_gradient(
     graph: &mut Graph,
     node: &Node,
@@ -86,9 +91,7 @@ fn transpose_gradient(
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let order = order(node, graph.shape(node.outputs[0]).len())?;
-    let mut inverse = vec![0; order.len()];
-    order.iter().enumerate().for_each(|(to, from)| inverse[*from] = to);
-    let gradient = graph.transpose(grads[0].expect("the only output was reached"), &inverse);
+    let gradient = graph.transpose(grads[0].expect("the only output was reached"), &inverse(&order));
     adjoints.add(node.input(0), gradient);
     Ok(())
 }

@@ -4,7 +4,7 @@ use super::super::autodiff::Adjoints;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, constant_ints, op, ty};
+use super::{Operator, Wanted, axis, constant_ints, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("CumSum", cumsum, Some(cumsum_gradient)),
@@ -23,7 +23,7 @@ fn softmax_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (y, dy) = (node.outputs[0], grads[0].expect("the only output was reached"));
@@ -41,7 +41,7 @@ fn log_softmax_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let (y, dy) = (node.outputs[0], grads[0].expect("the only output was reached"));
@@ -65,7 +65,7 @@ fn cumsum_gradient(
     graph: &mut Graph,
     node: &Node,
     grads: &[Option<Value>],
-    _: &dyn Fn(Value) -> bool,
+    _: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
     let dy = grads[0].expect("the only output was reached");
