@@ -79,7 +79,7 @@ fn dump(bench: &Bench, cache: &Arc<Cache>, case: u64, split: Split, context: usi
         let gather = Arc::new(Gather { index, shape, targets: Targets::default() });
         let mut loader = Loader::start(gather, Pass::Evaluation, 2, 2);
         while let Some(batch) = loader.next_batch().unwrap() {
-            for i in 0..batch.recordings.len() {
+            for i in 0..batch.windows.len() {
                 for (values, width) in
                     [(&batch.emg, rows * 3), (&batch.joint_angles, (rows - context) * 2), (&batch.mask, rows - context)]
                 {

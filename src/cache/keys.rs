@@ -1,6 +1,7 @@
 //! Keys: the BLAKE3 of everything that determines a content, as 64 hexadecimal digits.
 
 use std::fmt;
+use std::io::BufWriter;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,9 @@ impl Key {
     /// The key of `content`, which serializes to the same JSON everywhere (structs in field order, no maps
     /// with random order, no floats that are not exact).
     pub fn of(content: &impl Serialize) -> Self {
-        Self(*blake3::hash(&serde_json::to_vec(content).expect("plain data serializes")).as_bytes())
+        let mut hasher = BufWriter::with_capacity(1 << 14, blake3::Hasher::new());
+        serde_json::to_writer(&mut hasher, content).expect("plain data serializes");
+        hasher.into_inner().expect("a hasher takes everything").finalize().into()
     }
 
     /// Parses a whole key.

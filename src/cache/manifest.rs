@@ -10,7 +10,7 @@ use super::keys::Key;
 use super::sealed;
 use super::segment::SegmentRecording;
 use super::settings::{CacheSettings, FORMAT, NORMALIZER};
-use super::statistics::Moments;
+use super::statistics::{Moments, without_slack};
 use super::store::Store;
 
 /// Part of the data.
@@ -53,6 +53,7 @@ pub struct Manifest {
     pub normalizer: u32,
     pub settings: CacheSettings,
     /// By name, then hash: the order in which windows are numbered.
+    #[serde(deserialize_with = "without_slack")]
     pub recordings: Vec<ManifestRecording>,
     pub segments: Vec<SegmentRef>,
     /// Statistics of the training split, merged in recording order.
@@ -164,8 +165,8 @@ impl Manifest {
     /// Missing, damaged, or not the manifest its name says.
     pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
         let path = store.manifest_path(key);
-        let bytes = sealed::read(&path)?;
-        let manifest: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        let mut bytes = sealed::read(&path)?;
+        let manifest: Self = sealed::unseal(&mut bytes).map_err(|message| CacheError::damaged(&path, message))?;
         manifest.check(key).map_err(|message| CacheError::damaged(&path, message))?;
         Ok(manifest)
     }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::{Manifest, ManifestRecording, Totals};
@@ -107,7 +109,7 @@ fn indexes(store: &Store, manifest: &Manifest) -> Result<Vec<SegmentIndex>, Cach
     let settings = manifest.settings.segment();
     manifest
         .segments
-        .iter()
+        .par_iter()
         .map(|segment| {
             let folder = store.segment_path(&segment.key);
             let (index, hash) = SegmentIndex::read(&folder, &segment.key)?;

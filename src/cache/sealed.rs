@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use memmap2::MmapMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -29,38 +30,39 @@ pub(crate) fn seal(document: &impl Serialize) -> Vec<u8> {
 /// Longest document that is read: 25,253 recordings of a minute take some 60 MB.
 const LONGEST: u64 = 2 << 30;
 
-/// Reads a file that is to be unsealed.
+/// Reads a file that is to be unsealed, into memory that goes back to the system at once: many documents of some hundred
+/// KiB would leave holes in the heap.
 ///
 /// # Errors
 /// The file cannot be read, or is longer than any document of this project.
-pub(crate) fn read(path: &Path) -> Result<Vec<u8>, CacheError> {
+pub(crate) fn read(path: &Path) -> Result<MmapMut, CacheError> {
     let io = CacheError::io;
-    let file = File::open(path).map_err(io(path))?;
+    let mut file = File::open(path).map_err(io(path))?;
     let length = file.metadata().map_err(io(path))?.len();
     if length > LONGEST {
         return Err(CacheError::damaged(path, format!("{length} bytes are more than any document has")));
     }
-    let mut bytes = Vec::new();
-    file.take(LONGEST).read_to_end(&mut bytes).map_err(io(path))?;
+    let length = length as usize;
+    let mut bytes = MmapMut::map_anon(length.max(1)).map_err(io(path))?;
+    file.read_exact(&mut bytes[..length]).map_err(io(path))?;
     Ok(bytes)
 }
 
-/// Checks the digest and parses the document.
+/// Checks the digest and parses the document. Changes the bytes.
 ///
 /// # Errors
 /// What is wrong, for a message that names the file.
-pub(crate) fn unseal<T: DeserializeOwned>(mut bytes: Vec<u8>) -> Result<T, String> {
+pub(crate) fn unseal<T: DeserializeOwned>(bytes: &mut [u8]) -> Result<T, String> {
     let start = bytes.len().checked_sub(TAIL).ok_or("too short to end with its digest")?;
-    let tail = bytes.split_off(start);
-    let digest = tail
-        .strip_prefix(MIDDLE.as_bytes())
-        .and_then(|rest| rest.strip_suffix(END.as_bytes()))
-        .ok_or("does not end with its digest; `emg-cache repair` makes it again from the recordings")?;
-    bytes.push(b'}');
-    if blake3::hash(&bytes).to_hex().as_bytes() != digest {
+    let digest = bytes[start..].strip_prefix(MIDDLE.as_bytes()).and_then(|rest| rest.strip_suffix(END.as_bytes()));
+    let digest: Option<[u8; 64]> = digest.and_then(|digits| digits.try_into().ok());
+    let digest = digest.ok_or("does not end with its digest; `emg-cache repair` makes it again from the recordings")?;
+    bytes[start] = b'}';
+    let document = &bytes[..=start];
+    if blake3::hash(document).to_hex().as_bytes() != digest {
         return Err("does not match its digest; `emg-cache repair` makes it again from the recordings".into());
     }
-    serde_json::from_slice(&bytes).map_err(|error| format!("not as expected: {error}"))
+    serde_json::from_slice(document).map_err(|error| format!("not as expected: {error}"))
 }
 
 #[cfg(test)]
@@ -72,16 +74,16 @@ mod tests {
     fn any_flipped_bit_is_found() {
         let document = json!({"a": 1, "b": [1.5, "x"]});
         let sealed = seal(&document);
-        assert_eq!(unseal::<Value>(sealed.clone()).unwrap(), document);
+        assert_eq!(unseal::<Value>(&mut sealed.clone()).unwrap(), document);
         let whole: Value = serde_json::from_slice(&sealed).unwrap();
         assert_eq!(whole["digest"].as_str().unwrap().len(), 64);
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(unseal::<Value>(damaged).is_err(), "bit {bit}");
+            assert!(unseal::<Value>(&mut damaged).is_err(), "bit {bit}");
         }
         for length in 0..sealed.len() {
-            assert!(unseal::<Value>(sealed[..length].to_vec()).is_err(), "length {length}");
+            assert!(unseal::<Value>(&mut sealed[..length].to_vec()).is_err(), "length {length}");
         }
     }
 }

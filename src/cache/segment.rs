@@ -11,7 +11,7 @@ use super::measure::Measured;
 use super::rows::{Io, StoredRows};
 use super::sealed;
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
-use super::statistics::Moments;
+use super::statistics::{Moments, without_slack};
 use super::zarr::{self, ShardShape};
 
 #[cfg(target_endian = "big")]
@@ -32,6 +32,7 @@ pub struct SegmentIndex {
     pub settings: SegmentSettings,
     pub rows: u64,
     /// In the order of their rows, which they tile.
+    #[serde(deserialize_with = "without_slack")]
     pub recordings: Vec<SegmentRecording>,
     pub(crate) files: Vec<FileBlocks>,
 }
@@ -45,6 +46,7 @@ pub struct SegmentRecording {
     pub first_row: u64,
     pub rows: u64,
     /// (start, length) relative to the recording.
+    #[serde(deserialize_with = "without_slack")]
     pub valid_runs: Vec<(u64, u64)>,
     pub emg: Moments,
     pub joint_angles: Moments,
@@ -101,9 +103,9 @@ impl SegmentIndex {
     /// Unreadable, damaged, or not what the folder's name says.
     pub fn read(folder: &Path, key: &Key) -> Result<(Self, Key), CacheError> {
         let path = folder.join(INDEX_FILE);
-        let bytes = sealed::read(&path)?;
+        let mut bytes = sealed::read(&path)?;
         let hash = Key::from(blake3::hash(&bytes));
-        let index: Self = sealed::unseal(bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        let index: Self = sealed::unseal(&mut bytes).map_err(|message| CacheError::damaged(&path, message))?;
         index.check(key).map_err(|message| CacheError::damaged(&path, message))?;
         Ok((index, hash))
     }
@@ -233,10 +235,14 @@ impl Segment {
         self.angles.copy(first, out)
     }
 
-    /// Asks the kernel to read rows [first, first + rows) of both arrays soon.
-    pub fn will_need(&self, first: u64, rows: usize) {
-        self.emg.will_need(first, rows as u64);
-        self.angles.will_need(first, rows as u64);
+    /// Asks the kernel to read rows [first, first + rows) of both arrays soon, unless the first is in memory already:
+    /// looking costs less than advice that is not needed, which looks up every page.
+    pub fn will_need(&self, first: u64, rows: u64) {
+        if self.emg.is_cached(first) {
+            return;
+        }
+        self.emg.will_need(first, rows);
+        self.angles.will_need(first, rows);
     }
 
     fn check_shard_indexes(&self) -> Result<(), CacheError> {

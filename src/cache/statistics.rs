@@ -1,6 +1,6 @@
 //! Streaming mean and variance per column (Welford 1962; merging: Chan, Golub and LeVeque 1979).
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Where the standard deviation is below this, a column counts as constant and is not scaled.
 const CONSTANT: f64 = 1e-6;
@@ -12,9 +12,18 @@ const EPSILON: f64 = 1e-8;
 #[serde(deny_unknown_fields)]
 pub struct Moments {
     pub n: u64,
+    #[serde(deserialize_with = "without_slack")]
     pub mean: Vec<f64>,
     /// Sum of squared deviations from the mean.
+    #[serde(deserialize_with = "without_slack")]
     pub m2: Vec<f64>,
+}
+
+/// A list that takes no more memory than its elements: a cache may have statistics of 25,000 recordings.
+pub(super) fn without_slack<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    let mut list = Vec::deserialize(from)?;
+    list.shrink_to_fit();
+    Ok(list)
 }
 
 impl Moments {

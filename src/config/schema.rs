@@ -47,7 +47,8 @@ pub struct DataConfig {
     pub normalize_emg: Option<Normalize>,
     /// z-score of the angles, likewise.
     pub normalize_angles: Option<Normalize>,
-    /// Shuffle training windows: true or false; `block` is not supported yet.
+    /// Shuffle training windows: true, false, or `block`: 64 MiB blocks, then windows within 16 blocks, for storage that
+    /// reads slowly out of order.
     pub shuffle: Shuffle,
     /// Rows per recording from which statistics are taken (`statistics: sampled`).
     pub max_samples_for_normalize: usize,

@@ -1,8 +1,11 @@
 //! Assembling batches: rows of windows copied out of the mapped segments, with their masks.
 
+use rayon::prelude::*;
+
 use super::index::{Window, WindowIndex};
 use super::random::Random;
-use crate::cache::CacheError;
+use crate::cache::{CacheError, CacheRecording};
+use crate::config::Dtype;
 
 /// Sizes of a batch's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,8 +37,15 @@ pub struct Batch {
     /// [batch, joints], of each window's recording, where [`Targets::recording_statistics`] asks for them.
     pub angle_mean: Vec<f32>,
     pub angle_divisor: Vec<f32>,
-    /// Index of each window's recording; as many as there are real windows, the rest of the batch is masked.
-    pub recordings: Vec<usize>,
+    /// Where the windows lie; as many as there are real ones, the rest of the batch is masked.
+    pub windows: Vec<Window>,
+}
+
+/// One window's part of a batch.
+struct Slot<'a> {
+    emg: &'a mut [f32],
+    joint_angles: &'a mut [f32],
+    mask: &'a mut [f32],
 }
 
 impl Batch {
@@ -48,8 +58,23 @@ impl Batch {
             mask: vec![0.0; shape.batch * shape.target_rows()],
             angle_mean: vec![0.0; statistics],
             angle_divisor: vec![1.0; statistics],
-            recordings: Vec::with_capacity(shape.batch),
+            windows: Vec::with_capacity(shape.batch),
         }
+    }
+
+    /// Bytes of its tensors.
+    pub fn bytes(&self) -> usize {
+        let statistics = self.angle_mean.len() + self.angle_divisor.len();
+        size_of::<f32>() * (self.emg.len() + self.joint_angles.len() + self.mask.len() + statistics)
+    }
+
+    fn slots(&mut self) -> Vec<Slot<'_>> {
+        let BatchShape { rows, channels, joints, .. } = self.shape;
+        let targets = self.shape.target_rows();
+        let emg = self.emg.chunks_exact_mut(rows * channels);
+        let angles = self.joint_angles.chunks_exact_mut(targets * joints);
+        let parts = emg.zip(angles).zip(self.mask.chunks_exact_mut(targets));
+        parts.map(|((emg, joint_angles), mask)| Slot { emg, joint_angles, mask }).collect()
     }
 
     /// Rows that count.
@@ -98,30 +123,52 @@ impl Gather {
         (window, roll)
     }
 
-    /// Fills `batch` with `windows` (window, channel roll); what is left of the batch is masked.
+    /// Fills `batch` with `windows` (window, channel roll); what is left of the batch is masked. On all threads of the
+    /// pool that it runs in, or with `parallel` unset on this one.
     ///
     /// # Errors
     /// A segment is damaged.
     pub(crate) fn fill(
         &self,
         batch: &mut Batch,
-        windows: impl ExactSizeIterator<Item = (Window, isize)>,
+        windows: &[(Window, isize)],
+        parallel: bool,
     ) -> Result<(), CacheError> {
         debug_assert_eq!(batch.shape, self.shape);
-        batch.recordings.clear();
-        batch.mask.fill(0.0);
-        for (slot, (window, roll)) in windows.enumerate() {
-            batch.recordings.push(window.recording);
-            self.fill_slot(batch, slot, &window, roll)?;
+        batch.windows.clear();
+        batch.windows.extend(windows.iter().map(|(window, _)| *window));
+        self.fill_statistics(batch);
+        let mut slots = batch.slots();
+        for Slot { emg, joint_angles, mask } in slots.split_off(windows.len()) {
+            emg.fill(0.0);
+            joint_angles.fill(0.0);
+            mask.fill(0.0);
         }
-        let filled = batch.recordings.len();
-        batch.emg[filled * self.shape.rows * self.shape.channels..].fill(0.0);
-        batch.joint_angles[filled * self.shape.target_rows() * self.shape.joints..].fill(0.0);
-        Ok(())
+        let fill = |(slot, (window, roll)): (Slot<'_>, &(Window, isize))| self.fill_slot(slot, window, *roll);
+        if parallel {
+            slots.into_par_iter().zip(windows).try_for_each(fill)
+        } else {
+            slots.into_iter().zip(windows).try_for_each(fill)
+        }
     }
 
-    fn fill_slot(&self, batch: &mut Batch, slot: usize, window: &Window, roll: isize) -> Result<(), CacheError> {
+    fn fill_statistics(&self, batch: &mut Batch) {
+        if !self.targets.recording_statistics {
+            return;
+        }
+        let joints = self.shape.joints;
+        let to_f32 = |values: &[f64], out: &mut [f32]| out.iter_mut().zip(values).for_each(|(o, v)| *o = *v as f32);
+        for (slot, window) in batch.windows.iter().enumerate() {
+            let statistics = &self.index.cache().recording(window.recording).content.joint_angles;
+            let own = slot * joints..(slot + 1) * joints;
+            to_f32(&statistics.mean, &mut batch.angle_mean[own.clone()]);
+            to_f32(&statistics.divisor(), &mut batch.angle_divisor[own]);
+        }
+    }
+
+    fn fill_slot(&self, slot: Slot<'_>, window: &Window, roll: isize) -> Result<(), CacheError> {
         let BatchShape { rows, channels, joints, context, .. } = self.shape;
+        let Slot { emg, joint_angles: angles, mask } = slot;
         let cache = self.index.cache();
         let recording = cache.recording(window.recording);
         let segment = cache.segment(recording.segment);
@@ -131,24 +178,21 @@ impl Gather {
         let until = (recording.content.rows as i64 - first).clamp(0, rows as i64) as usize;
         let row = |i: usize| recording.content.first_row + (first + i as i64) as u64;
 
-        let emg = slice(&mut batch.emg, slot, rows * channels);
         emg[..before * channels].fill(0.0);
         emg[until * channels..].fill(0.0);
         segment.copy_emg(row(before), &mut emg[before * channels..until * channels])?;
         if roll != 0 {
-            emg.chunks_exact_mut(channels)
-                .for_each(|row| row.rotate_right(roll.rem_euclid(channels as isize) as usize));
+            let right = roll.rem_euclid(channels as isize) as usize;
+            emg.chunks_exact_mut(channels).for_each(|row| row.rotate_right(right));
         }
 
-        let targets = self.shape.target_rows();
-        let angles = slice(&mut batch.joint_angles, slot, targets * joints);
         let (from, to) = (before.max(context), until.max(context));
         angles[..(from - context) * joints].fill(0.0);
         angles[(to - context) * joints..].fill(0.0);
         if from < to {
             segment.copy_joint_angles(row(from), &mut angles[(from - context) * joints..(to - context) * joints])?;
         }
-        let mask = slice(&mut batch.mask, slot, targets);
+        mask.fill(0.0);
         for &(start, length) in overlapping(&recording.content.valid_runs, first, rows) {
             let (start, end) = (start as i64 - first, (start + length) as i64 - first);
             let clip = |at: i64| at.clamp(context as i64, rows as i64) as usize - context;
@@ -161,25 +205,45 @@ impl Gather {
         if self.targets.true_initial_pose && mask.first() == Some(&0.0) {
             mask.fill(0.0);
         }
-        if self.targets.recording_statistics {
-            let statistics = &recording.content.joint_angles;
-            let to_f32 = |values: &[f64], out: &mut [f32]| out.iter_mut().zip(values).for_each(|(o, v)| *o = *v as f32);
-            to_f32(&statistics.mean, slice(&mut batch.angle_mean, slot, joints));
-            to_f32(&statistics.divisor(), slice(&mut batch.angle_divisor, slot, joints));
-        }
         Ok(())
     }
 
-    /// Asks the kernel to read a window's rows soon.
-    pub(crate) fn will_need(&self, window: &Window) {
-        let recording = self.index.cache().recording(window.recording);
-        let rows = self.shape.rows.min((recording.content.rows - window.start) as usize);
-        self.index.cache().segment(recording.segment).will_need(recording.content.first_row + window.start, rows);
+    /// Windows per 64 MiB of stored rows, for [`Shuffle::Block`](crate::config::Shuffle).
+    pub(crate) fn block(&self) -> u64 {
+        const BLOCK_BYTES: u64 = 64 << 20;
+        let settings = &self.index.cache().manifest().settings;
+        let element = match settings.dtype {
+            Dtype::Float32 => 4,
+            Dtype::Float16 => 2,
+        };
+        let row = element * (settings.emg_channels + settings.joint_angles_channels) as u64;
+        (BLOCK_BYTES / row / self.index.shape().stride as u64).max(1)
     }
-}
 
-fn slice(values: &mut [f32], slot: usize, length: usize) -> &mut [f32] {
-    &mut values[slot * length..(slot + 1) * length]
+    /// Asks the kernel to read the rows of windows soon: one request for windows that follow each other.
+    pub(crate) fn will_need(&self, windows: impl Iterator<Item = Window>) {
+        let cache = self.index.cache();
+        let (rows, before) = (self.shape.rows as u64, self.index.shape().padding[0] as u64);
+        let ask = |recording: usize, start: u64, end: u64| {
+            let CacheRecording { content, segment, .. } = cache.recording(recording);
+            let end = end.min(content.rows);
+            cache.segment(segment).will_need(content.first_row + start, end.saturating_sub(start));
+        };
+        let mut range: Option<(usize, u64, u64)> = None;
+        for Window { recording, start, .. } in windows {
+            let start = start.saturating_sub(before);
+            range = match range {
+                Some((current, first, end)) if current == recording && (first..=end).contains(&start) => {
+                    Some((current, first, end.max(start + rows)))
+                }
+                other => {
+                    other.into_iter().for_each(|(recording, first, end)| ask(recording, first, end));
+                    Some((recording, start, start + rows))
+                }
+            };
+        }
+        range.into_iter().for_each(|(recording, first, end)| ask(recording, first, end));
+    }
 }
 
 /// The valid runs that touch rows [first, first + rows).

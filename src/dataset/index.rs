@@ -50,6 +50,7 @@ impl WindowIndex {
                 }
             }
         }
+        runs.shrink_to_fit();
         Self { cache, shape, runs, windows }
     }
 

@@ -1,20 +1,26 @@
-//! Batches ahead of the step: loader threads fill buffers that come back to be filled again.
+//! Batches ahead of the step: one thread fills buffers in order, with the help of a pool; they come back to be filled
+//! again.
 
-use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::sync::{Arc, Mutex};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
+use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
 use super::batch::{Augment, Batch, Gather};
-use super::order::Permutation;
+use super::index::Window;
+use super::order::Order;
 use crate::cache::CacheError;
+use crate::config::Shuffle;
 
 /// Which batches are wanted, in which order.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Pass {
     /// Endless epochs of training windows from batch `first_batch` of `first_epoch` on; the last incomplete batch
     /// of an epoch is dropped, unless it is the only one.
-    Training { shuffle: bool, augment: Augment, first_epoch: u64, first_batch: u64 },
+    Training { shuffle: Shuffle, augment: Augment, first_epoch: u64, first_batch: u64 },
     /// Every window once, in order; the last batch is filled up with masked windows.
     Evaluation,
 }
@@ -34,7 +40,7 @@ pub struct Loader {
     job: Arc<Job>,
     next: u64,
     total: Option<u64>,
-    workers: Option<Workers>,
+    filler: Option<Filler>,
     spare: Vec<Batch>,
 }
 
@@ -42,22 +48,24 @@ struct Job {
     gather: Arc<Gather>,
     pass: Pass,
     per_epoch: u64,
+    first: u64,
     /// How many batches ahead rows are asked for.
     ahead: u64,
+    /// Windows per block of [`Shuffle::Block`].
+    block: u64,
 }
 
-struct Workers {
-    results: Receiver<(u64, Result<Batch, CacheError>)>,
-    /// Batches that came before their turn.
-    waiting: BTreeMap<u64, Result<Batch, CacheError>>,
-    orders: Option<Sender<(u64, Batch)>>,
+/// The thread that fills batches ahead.
+struct Filler {
+    orders: Option<Sender<Batch>>,
+    results: Option<Receiver<Result<Batch, CacheError>>>,
     ordered: u64,
-    threads: Vec<JoinHandle<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Loader {
-    /// Starts loading. `workers` threads keep at least `prefetch` batches ahead, one each; with no workers, batches
-    /// are loaded when asked for.
+    /// Starts loading. `workers` threads fill one batch after the other, `prefetch` of them ahead (at least one); with no
+    /// workers, batches are loaded when asked for. At most one batch more than `prefetch` is in memory.
     pub fn start(gather: Arc<Gather>, pass: Pass, workers: usize, prefetch: usize) -> Self {
         let windows = gather.index.len();
         let per_epoch = pass.batches(windows, gather.shape.batch);
@@ -69,15 +77,14 @@ impl Loader {
             Pass::Training { first_batch, .. } => first_batch,
             Pass::Evaluation => 0,
         };
-        let ahead = (workers.max(1) + prefetch) as u64;
-        let job = Arc::new(Job { gather, pass, per_epoch, ahead });
-        let workers_wanted = workers.max(1);
-        let workers = (workers > 0).then(|| Workers::start(&job, workers, first));
-        let mut loader = Self { job, next: first, total, workers, spare: Vec::new() };
-        if let Some(workers) = &mut loader.workers {
-            let buffers = total.unwrap_or(u64::MAX).min((prefetch.max(workers_wanted) + 1) as u64);
-            for _ in 0..buffers {
-                workers.order(total, loader.job.new_batch());
+        let prefetch = prefetch.max(1) as u64;
+        let block = gather.block();
+        let job = Arc::new(Job { gather, pass, per_epoch, first, ahead: prefetch + 1, block });
+        let filler = (workers > 0).then(|| Filler::start(&job, workers)).flatten();
+        let mut loader = Self { job, next: first, total, filler, spare: Vec::new() };
+        if let Some(filler) = &mut loader.filler {
+            for _ in 0..total.unwrap_or(u64::MAX).min(prefetch + 1) {
+                filler.order(total, loader.job.new_batch());
             }
         }
         loader
@@ -94,82 +101,71 @@ impl Loader {
     /// A segment is damaged.
     ///
     /// # Panics
-    /// A loader thread panicked.
+    /// The loader thread panicked.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, CacheError> {
         if self.total.is_some_and(|total| self.next >= total) {
             return Ok(None);
         }
         let number = self.next;
         self.next += 1;
-        match &mut self.workers {
-            Some(workers) => workers.take(number).map(Some),
-            None => {
-                let mut batch = self.spare.pop().unwrap_or_else(|| self.job.new_batch());
-                self.job.fill(number, &mut batch)?;
-                Ok(Some(batch))
-            }
+        if let Some(filler) = &self.filler {
+            let results = filler.results.as_ref().expect("open while the loader lives");
+            return results.recv().expect("the loader thread panicked").map(Some);
         }
+        let mut batch = self.spare.pop().unwrap_or_else(|| self.job.new_batch());
+        self.job.fill(number, &mut batch, false)?;
+        Ok(Some(batch))
     }
 
     /// Gives a batch back, to be filled again.
     pub fn recycle(&mut self, batch: Batch) {
-        match &mut self.workers {
-            Some(workers) => workers.order(self.total, batch),
+        match &mut self.filler {
+            Some(filler) => filler.order(self.total, batch),
             None => self.spare.push(batch),
         }
     }
 }
 
-impl Workers {
-    fn start(job: &Arc<Job>, count: usize, first: u64) -> Self {
-        let (orders, inbox) = channel::<(u64, Batch)>();
-        // Never full: there are no more batches than buffers.
-        let (outbox, results): (SyncSender<_>, _) = sync_channel(4096);
-        let inbox = Arc::new(Mutex::new(inbox));
-        let threads = (0..count)
-            .map(|_| {
-                let (job, inbox, outbox) = (Arc::clone(job), Arc::clone(&inbox), outbox.clone());
-                std::thread::spawn(move || {
-                    loop {
-                        let order = inbox.lock().expect("no loader panics while waiting").recv();
-                        let Ok((number, mut batch)) = order else { break };
-                        let result = job.fill(number, &mut batch).map(|()| batch);
-                        if outbox.send((number, result)).is_err() {
-                            break;
-                        }
-                    }
-                })
-            })
-            .collect();
-        Self { results, waiting: BTreeMap::new(), orders: Some(orders), ordered: first, threads }
+impl Filler {
+    /// `None` where the system has no threads left: batches are then loaded when asked for.
+    fn start(job: &Arc<Job>, workers: usize) -> Option<Self> {
+        let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader {i}")).build();
+        let pool = pool.inspect_err(|error| tracing::warn!("no loader threads: {error}")).ok()?;
+        let (orders, inbox) = channel();
+        let (outbox, results) = channel();
+        let first = job.first;
+        let thread = std::thread::Builder::new().name("loader".into()).spawn({
+            let job = Arc::clone(job);
+            move || fill_orders(&job, &pool, &inbox, &outbox)
+        });
+        let thread = thread.inspect_err(|error| tracing::warn!("no loader thread: {error}")).ok()?;
+        Some(Self { orders: Some(orders), results: Some(results), ordered: first, thread: Some(thread) })
     }
 
     fn order(&mut self, total: Option<u64>, batch: Batch) {
         if total.is_none_or(|total| self.ordered < total) {
             let orders = self.orders.as_ref().expect("open while the loader lives");
             // A thread that is gone is noticed when its result is missing.
-            let _ = orders.send((self.ordered, batch));
+            let _ = orders.send(batch);
             self.ordered += 1;
-        }
-    }
-
-    fn take(&mut self, number: u64) -> Result<Batch, CacheError> {
-        loop {
-            if let Some(result) = self.waiting.remove(&number) {
-                return result;
-            }
-            let (done, result) = self.results.recv().expect("a loader thread panicked");
-            self.waiting.insert(done, result);
         }
     }
 }
 
-impl Drop for Workers {
-    fn drop(&mut self) {
-        self.orders = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+fn fill_orders(job: &Job, pool: &ThreadPool, orders: &Receiver<Batch>, results: &Sender<Result<Batch, CacheError>>) {
+    for (number, mut batch) in (job.first..).zip(orders) {
+        let result = pool.install(|| job.fill(number, &mut batch, true)).map(|()| batch);
+        if results.send(result).is_err() {
+            break;
         }
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        // Without a receiver of its results the thread stops after the batch at hand.
+        (self.results, self.orders) = (None, None);
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 
@@ -178,33 +174,76 @@ impl Job {
         Batch::new(self.gather.shape, self.gather.targets)
     }
 
-    /// Windows of batch `number`: (window, roll).
-    fn windows(&self, number: u64) -> Vec<(super::index::Window, isize)> {
+    /// The epoch of batch `number`, and its positions there.
+    fn positions(&self, number: u64) -> (u64, Range<u64>) {
         let size = self.gather.shape.batch as u64;
-        let windows = self.gather.index.len();
         let (epoch, step) = (number / self.per_epoch, number % self.per_epoch);
-        let positions = step * size..((step + 1) * size).min(windows);
+        let first_epoch = match self.pass {
+            Pass::Training { first_epoch, .. } => first_epoch,
+            Pass::Evaluation => 0,
+        };
+        (first_epoch + epoch, step * size..((step + 1) * size).min(self.gather.index.len()))
+    }
+
+    /// Windows of batch `number`: (window, roll).
+    fn windows(&self, number: u64) -> Vec<(Window, isize)> {
+        let (epoch, positions) = self.positions(number);
         match &self.pass {
             Pass::Evaluation => positions.map(|k| self.gather.window(k, None)).collect(),
-            Pass::Training { shuffle, augment, first_epoch, .. } => {
-                let epoch = first_epoch + epoch;
-                let order = shuffle.then(|| Permutation::new(windows, augment.seed, epoch));
-                positions
-                    .map(|position| {
-                        let k = order.as_ref().map_or(position, |order| order.at(position));
-                        self.gather.window(k, Some((augment, epoch, position)))
-                    })
-                    .collect()
+            Pass::Training { shuffle, augment, .. } => {
+                let order = self.order(*shuffle, augment, epoch);
+                let window = |position| self.gather.window(order.at(position), Some((augment, epoch, position)));
+                positions.map(window).collect()
             }
         }
     }
 
-    fn fill(&self, number: u64, batch: &mut Batch) -> Result<(), CacheError> {
-        let later = number + self.ahead;
-        if matches!(self.pass, Pass::Training { .. }) || later < self.per_epoch {
-            self.windows(later).iter().for_each(|(window, _)| self.gather.will_need(window));
+    fn order(&self, shuffle: Shuffle, augment: &Augment, epoch: u64) -> Order {
+        Order::new(shuffle, self.gather.index.len(), self.block, augment.seed, epoch)
+    }
+
+    fn fill(&self, number: u64, batch: &mut Batch, parallel: bool) -> Result<(), CacheError> {
+        let upcoming = self.upcoming(number);
+        let advise = |windows: &[Window]| self.gather.will_need(windows.iter().copied());
+        if parallel {
+            upcoming.par_chunks(8).for_each(advise);
+        } else {
+            advise(&upcoming);
         }
-        self.gather.fill(batch, self.windows(number).into_iter())
+        self.gather.fill(batch, &self.windows(number), parallel)
+    }
+
+    /// Windows whose rows are asked for before batch `number` is filled.
+    fn upcoming(&self, number: u64) -> Vec<Window> {
+        let later = number + self.ahead;
+        // At the start, everything up to there.
+        let batches = if number == self.first { number..later + 1 } else { later..later + 1 };
+        let endless = matches!(self.pass, Pass::Training { .. });
+        let wanted = batches.filter(|number| endless || *number < self.per_epoch);
+        let mut upcoming: Vec<_> = wanted.flat_map(|number| self.windows(number)).map(|(window, _)| window).collect();
+        if let Pass::Training { shuffle: Shuffle::Block, augment, .. } = &self.pass {
+            upcoming.extend(self.next_pool(number, augment));
+        }
+        upcoming
+    }
+
+    /// A batch's share of the pool after the one that batch `number` is of, block by block as they are stored. The lead
+    /// grows from nothing to a whole pool by reading twice as fast as batches are filled.
+    fn next_pool(&self, number: u64, augment: &Augment) -> Vec<Window> {
+        let (epoch, positions) = self.positions(number);
+        let (windows, size) = (self.gather.index.len(), self.gather.shape.batch as u64);
+        let orders = [epoch, epoch + 1].map(|epoch| match self.order(Shuffle::Block, augment, epoch) {
+            Order::Blocks(order) => order,
+            _ => unreachable!("asked for blocks"),
+        });
+        let lead = |batches: u64| (batches * size).min(orders[0].pool()).min(windows);
+        let done = number - self.first;
+        let places = positions.start + lead(done)..positions.end + lead(done + 1);
+        let at = |place: u64| match place.checked_sub(windows) {
+            None => orders[0].unpooled(place),
+            Some(place) => orders[1].unpooled(place),
+        };
+        places.filter(|place| *place < 2 * windows).map(|place| self.gather.index.get(at(place))).collect()
     }
 }
 
@@ -212,7 +251,7 @@ impl Job {
 mod tests {
     use super::*;
     use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
-    use crate::config::Config;
+    use crate::config::{Config, Shuffle};
     use crate::dataset::{BatchShape, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
@@ -286,7 +325,7 @@ mod tests {
             }
             let rest = starts.len() % 4;
             let last = batches.last().unwrap();
-            assert_eq!(last.recordings.len(), if rest == 0 { 4 } else { rest });
+            assert_eq!(last.windows.len(), if rest == 0 { 4 } else { rest });
             if rest > 0 {
                 assert!(last.mask[rest * (65 - context)..].iter().all(|mask| *mask == 0.0));
             }
@@ -296,19 +335,51 @@ mod tests {
     #[test]
     fn training_batches_are_the_same_at_any_number_of_workers_and_from_any_start() {
         let (_folder, gather) = gather(true, 12);
-        let augment = Augment { jitter: true, rotation: 1, seed: 5 };
-        let pass = |first_epoch, first_batch| Pass::Training { shuffle: true, augment, first_epoch, first_batch };
-        let expected = all(&gather, pass(0, 0), 0, 20);
-        for workers in [1, 3] {
-            assert_eq!(all(&gather, pass(0, 0), workers, 20), expected);
+        for shuffle in [Shuffle::Full, Shuffle::Block, Shuffle::Off] {
+            let augment = Augment { jitter: true, rotation: 1, seed: 5 };
+            let pass = |first_epoch, first_batch| Pass::Training { shuffle, augment, first_epoch, first_batch };
+            let expected = all(&gather, pass(0, 0), 0, 20);
+            for workers in [1, 3] {
+                assert_eq!(all(&gather, pass(0, 0), workers, 20), expected);
+            }
+            let per_epoch = pass(0, 0).batches(gather.index.len(), 4) as usize;
+            assert_eq!(all(&gather, pass(1, 2), 2, 20 - per_epoch - 2), expected[per_epoch + 2..]);
+            assert_ne!(expected[0], expected[per_epoch]);
+            // Jitter stays inside valid runs.
+            let mut windows = expected.iter().flat_map(|batch| batch.mask.chunks(53));
+            assert!(windows.all(|mask| mask[..48].iter().all(|m| *m == 1.0)));
         }
-        let per_epoch = pass(0, 0).batches(gather.index.len(), 4) as usize;
-        assert_eq!(all(&gather, pass(1, 2), 2, 20 - per_epoch - 2), expected[per_epoch + 2..]);
-        assert_ne!(expected[0], expected[per_epoch]);
-        // Jitter stays inside valid runs.
-        assert!(
-            expected.iter().all(|batch| batch.mask.chunks(53).all(|window| window[..48].iter().all(|m| *m == 1.0)))
-        );
+    }
+
+    /// Every row of the pool after the current one is asked for, once, before its windows are.
+    #[test]
+    fn whole_pools_are_asked_for_ahead() {
+        let (_folder, gather) = gather(false, 0);
+        let windows = gather.index.len();
+        let augment = Augment { seed: 3, ..Default::default() };
+        let pass = Pass::Training { shuffle: Shuffle::Block, augment, first_epoch: 0, first_batch: 0 };
+        let per_epoch = pass.batches(windows, 4);
+        let job = Job { gather, pass, per_epoch, first: 0, ahead: 2, block: 1 };
+        let order = |epoch| match job.order(Shuffle::Block, &augment, epoch) {
+            Order::Blocks(order) => order,
+            _ => unreachable!(),
+        };
+        let pool = order(0).pool();
+        assert!(pool < windows, "more than one pool");
+        let mut asked: Vec<_> = (0..per_epoch).flat_map(|number| job.next_pool(number, &augment)).collect();
+        // The lead is a pool from the middle of the first on; what is asked for then is the next epoch's.
+        let expected: Vec<_> = (0..per_epoch * 4 + pool)
+            .map(|place| match place.checked_sub(windows) {
+                None => job.gather.index.get(order(0).unpooled(place)),
+                Some(place) => job.gather.index.get(order(1).unpooled(place)),
+            })
+            .collect();
+        assert_eq!(asked.len(), expected.len());
+        assert_eq!(asked, expected);
+        asked.truncate(windows as usize);
+        asked.sort_by_key(|window| window.start);
+        let all: Vec<_> = (0..windows).map(|k| job.gather.index.get(k)).collect();
+        assert_eq!(asked, all);
     }
 
     #[test]
@@ -318,10 +389,10 @@ mod tests {
         let gather = Arc::try_unwrap(gather).unwrap();
         let gather = Arc::new(Gather { shape, ..gather });
         let augment = Augment { seed: 1, ..Default::default() };
-        let pass = Pass::Training { shuffle: false, augment, first_epoch: 0, first_batch: 0 };
+        let pass = Pass::Training { shuffle: Shuffle::Off, augment, first_epoch: 0, first_batch: 0 };
         assert_eq!(pass.batches(gather.index.len(), 64), 1);
         let batches = all(&gather, pass, 1, 2);
-        assert_eq!(batches[0].recordings.len() as u64, gather.index.len());
+        assert_eq!(batches[0].windows.len() as u64, gather.index.len());
         assert_eq!(batches[0], batches[1]);
         assert_eq!(pass.batches(0, 64), 0);
     }

@@ -10,6 +10,6 @@ mod split;
 pub use batch::{Augment, Batch, BatchShape, Gather, Targets};
 pub use index::{Window, WindowIndex};
 pub use loader::{Loader, Pass};
-pub use order::Permutation;
+pub use order::{Order, Permutation};
 pub use random::Random;
 pub use split::{assign, build_options};

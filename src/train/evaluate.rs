@@ -98,12 +98,12 @@ pub fn evaluate(
         let outcome = evaluator.step(&batch, &mut predictions)?;
         loss += outcome.loss * outcome.rows;
         rows += outcome.rows;
-        for slot in 0..batch.recordings.len() {
+        for slot in 0..batch.windows.len() {
             let (prediction, target, mask) = window(&batch, &predictions, slot);
             metrics.push(prediction, target, mask);
             baseline.push(&mean, target, mask);
         }
-        advanced(batch.recordings.len() as u64);
+        advanced(batch.windows.len() as u64);
         loader.recycle(batch);
     }
     if rows == 0.0 {

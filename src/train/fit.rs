@@ -245,7 +245,7 @@ impl Fit<'_> {
             let next = if self.position.batch < steps { Some(batches.next_batch()?) } else { None };
             next.as_ref().map_or(Ok(()), |next| self.learner.load(next))?;
             let loss = started.map_or(Ok(0.0), |apply| self.finish_step(&batch, apply))?;
-            windows += batch.recordings.len() as u64;
+            windows += batch.windows.len() as u64;
             let step = self.position.batch;
             if step.is_multiple_of(log_every) || step == steps {
                 let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
@@ -349,7 +349,7 @@ impl Fit<'_> {
             return Ok(());
         }
         let mut recordings: Vec<_> =
-            batch.recordings.iter().map(|i| self.cache.recording(*i).listed.name.clone()).collect();
+            batch.windows.iter().map(|w| self.cache.recording(w.recording).listed.name.clone()).collect();
         recordings.sort();
         recordings.dedup();
         recordings.truncate(8);

@@ -7,7 +7,7 @@ use super::checkpoint::{Partial, Progress};
 use super::error::TrainError;
 use super::learner::Evaluator;
 use super::setup::Normalization;
-use crate::config::{Config, Shuffle};
+use crate::config::Config;
 use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
@@ -28,8 +28,8 @@ impl TrainingBatches {
     pub(super) fn new(gather: Arc<Gather>, config: &Config, position: &Progress) -> Self {
         let (data, training) = (&config.data, &config.training);
         let augment = Augment { jitter: data.jitter, rotation: data.rotation, seed: training.seed };
-        let shuffle = data.shuffle != Shuffle::Off;
-        let pass = Pass::Training { shuffle, augment, first_epoch: position.epoch as u64, first_batch: position.batch };
+        let (first_epoch, first_batch) = (position.epoch as u64, position.batch);
+        let pass = Pass::Training { shuffle: data.shuffle, augment, first_epoch, first_batch };
         let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
         let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
         let per_epoch = loader.batches_per_epoch();
