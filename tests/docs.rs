@@ -30,10 +30,11 @@ fn every_field_of_a_layout_is_documented() {
 /// What `--help` lists, the documentation has.
 #[test]
 fn every_option_is_documented() {
-    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md", "docs/models.md"].map(read).join("\n");
+    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md", "docs/models.md", "docs/training.md"];
+    let docs = docs.map(read).join("\n");
     for (program, commands) in [
         (env!("CARGO_BIN_EXE_emg-cache"), &["build", "info", "verify", "repair", "explain", "gc"][..]),
-        (env!("CARGO_BIN_EXE_emg-train"), &["fit", "eval", "export", "doctor"]),
+        (env!("CARGO_BIN_EXE_emg-train"), &["fit", "eval", "export", "bench-data", "doctor"]),
     ] {
         for command in commands {
             let help = std::process::Command::new(program).args([command, "--help"]).output().unwrap();
@@ -56,7 +57,7 @@ fn every_command_is_in_the_readme() {
             "{command}"
         );
     }
-    for command in ["fit", "eval", "export", "doctor"] {
+    for command in ["fit", "eval", "export", "bench-data", "doctor"] {
         assert!(readme.contains(&format!("`emg-train {command}")), "{command}");
     }
 }

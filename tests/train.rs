@@ -6,30 +6,8 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::Stdio;
 
-use common::{Bench, files, stderr};
+use common::{Bench, TINY, checkpoint, files, stderr, tensors};
 use rustix::process::{Pid, Signal, kill_process};
-
-/// A small model that trains in seconds, with everything in it that a large one has.
-const TINY: &str = "
-data:
-  dataset_path: data
-  window_size: 200
-  stride: 100
-  normalize_emg: recording
-  normalize_angles: train
-  store: st
-model:
-  tds_stages:
-  - {in_conv_kernel: 5, in_conv_stride: 4, num_blocks: 1, channels: 4, feature_width: 4, kernel_width: 5}
-  decoder_hidden_size: 16
-  dropout: 0.2
-training:
-  num_epochs: 4
-  batch_size: 8
-  learning_rate: 0.005
-  warmup_epochs: 1
-  num_workers: 2
-";
 
 /// Everything that has a state of its own.
 const STATEFUL: [&str; 8] = [
@@ -69,10 +47,6 @@ fn stop_after_an_epoch(bench: &Bench, run: &str, more: &[&str], signal: Signal) 
     child.wait().unwrap().code()
 }
 
-fn checkpoint(bench: &Bench, run: &str, name: &str) -> Vec<u8> {
-    std::fs::read(bench.path(run).join(format!("checkpoints/{name}.safetensors"))).unwrap()
-}
-
 #[test]
 fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same_weights() {
     let bench = bench("3");
@@ -102,10 +76,6 @@ fn the_same_seed_gives_the_same_checkpoints_and_a_stopped_run_ends_with_the_same
             lines.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["epoch"].clone()).collect();
         assert_eq!(epochs, [1, 2, 3, 4], "{run}");
     }
-    let message = bench.fails("emg-train", 2, &fit("int", &["--resume", "--set", "training.batch_size=4"]));
-    assert!(message.contains("training.batch_size cannot change"), "{message}");
-    let message = bench.fails("emg-train", 2, &fit("int", &["--resume", "--set", "logging.monitor=val_mae"]));
-    assert!(message.contains("logging.monitor cannot change"), "{message}");
     bench.ok("emg-train", &fit("int", &["--resume", "--set", "training.num_epochs=5"]));
     assert!(bench.fails("emg-train", 2, &fit("int", &[])).contains("--resume"));
     assert!(bench.fails("emg-train", 2, &fit("new", &["--resume"])).contains("no run"));
@@ -131,13 +101,6 @@ fn accumulated_averaged_and_scaled_training_resumes_exactly() {
     }
     let vector = |wanted: &str| tensors(&middle).into_iter().find(|(name, _)| name == wanted).unwrap().1;
     assert!(vector("ema") != vector("parameters"));
-}
-
-fn tensors(checkpoint: &[u8]) -> Vec<(String, Vec<u8>)> {
-    let file = safetensors::SafeTensors::deserialize(checkpoint).unwrap();
-    let mut tensors: Vec<_> = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect();
-    tensors.sort();
-    tensors
 }
 
 /// Exports a run and lets Python's onnxruntime compute what `eval` reports.
@@ -186,6 +149,99 @@ fn exported_models_compute_what_eval_reports() {
     assert_eq!(longer.trim(), "long.onnx");
     let message = bench.fails("emg-train", 2, &["export", "run0", "--length", "20"]);
     assert!(message.contains("left context"), "{message}");
+}
+
+#[test]
+fn metrics_by_group_and_over_users_are_numpys() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "12", "--seconds", "1", "--users", "3"]);
+    // Two kinds of generalization in one split.
+    let csv = std::fs::read_to_string(bench.path("data/metadata.csv")).unwrap();
+    let lines = csv.lines().enumerate().map(|(i, line)| {
+        let line = line.replace(",val,", ",train,").replace(",test,", ",train,");
+        let kind = if i % 2 == 0 { ",user" } else { ",stage" };
+        if i == 0 { line } else { format!("{}{kind}", &line[..line.rfind(',').unwrap()]) }
+    });
+    std::fs::write(bench.path("data/metadata.csv"), lines.map(|line| line + "\n").collect::<String>()).unwrap();
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let sets = ["--set", "training.monitor_metric=train_loss", "--set", "logging.monitor=train_loss"];
+    let (key, _) = bench.build(&["--config", "tiny.yaml"]);
+    bench.ok("emg-train", &fit("run", &[&sets[..], &["--set", "training.num_epochs=2"]].concat()));
+    let info = bench.ok("emg-cache", &["info", &key, "--store", "st", "--json"]);
+    std::fs::write(bench.path("info.json"), info).unwrap();
+    for (units, flags) in [("si", &[][..]), ("emg2pose", &["--emg2pose"])] {
+        let eval = ["eval", "run", "--split", "train", "--json", "--derivatives", units];
+        std::fs::write(bench.path("eval.json"), bench.ok("emg-train", &eval)).unwrap();
+        let said = bench
+            .python("check_metrics.py", &[&["run/model.onnx", "info.json", "data", "eval.json"][..], flags].concat());
+        assert!(said.starts_with("ok: "), "{said}");
+    }
+    let shown = bench.ok("emg-train", &["eval", "run", "--split", "train", "--by", "user,stage,generalization"]);
+    for expected in ["over 3 users: mae", "user user01: ", "stage ", "generalization stage: ", "generalization user: "]
+    {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+
+    // Everything gathered first gives the same to 1e-6.
+    bench.ok(
+        "emg-train",
+        &fit(
+            "off",
+            &[&sets[..], &["--set", "training.num_epochs=2"], &["--set", "training.compute_metrics_online=false"]]
+                .concat(),
+        ),
+    );
+    let figures = |run: &str| {
+        let report = bench.json("emg-train", &["eval", run, "--split", "train", "--json"]);
+        let mut numbers = Vec::new();
+        for part in ["metrics", "mean_predictor", "over_users", "by_user", "by_stage", "by_generalization"] {
+            collect(&report[part], &mut numbers);
+        }
+        numbers
+    };
+    let (online, offline) = (figures("run"), figures("off"));
+    assert!(online.len() == offline.len() && online.len() > 500, "{}", online.len());
+    for (a, b) in online.iter().zip(&offline) {
+        assert!((a - b).abs() <= 1e-6 * b.abs().max(1e-3), "{a} {b}");
+    }
+}
+
+fn collect(value: &serde_json::Value, numbers: &mut Vec<f64>) {
+    match value {
+        serde_json::Value::Number(number) => numbers.push(number.as_f64().unwrap()),
+        serde_json::Value::Array(values) => values.iter().for_each(|value| collect(value, numbers)),
+        serde_json::Value::Object(fields) => fields.values().for_each(|value| collect(value, numbers)),
+        _ => {}
+    }
+}
+
+#[test]
+fn bench_data_takes_batches_as_fit_does() {
+    let bench = bench("3");
+    let (key, _) = bench.build(&["--config", "tiny.yaml"]);
+    let by_config = ["bench-data", "--config", "tiny.yaml", "--seconds", "0.2"];
+    let shown = bench.ok("emg-train", &by_config);
+    for expected in ["first batch in memory", "windows/s", "plain copy", "later than others", "anonymous memory"] {
+        assert!(shown.contains(expected), "{expected}: {shown}");
+    }
+    for shuffle in ["true", "false", "block"] {
+        for workers in ["0", "3"] {
+            let (shuffle, workers) = (format!("data.shuffle={shuffle}"), format!("training.num_workers={workers}"));
+            let sets = ["--set", &shuffle, "--set", &workers, "--set", "training.prefetch_factor=0"];
+            let cache = ["--store", "st", "--cache", &key, "--epochs", "3", "--json", "--set", "model.type=lstm"];
+            let report = bench.json("emg-train", &[&["bench-data"], &cache[..], &sets].concat());
+            // One batch of the 118 windows of 200 rows, in each epoch.
+
+            assert_eq!(report["windows"], 3 * 64, "{report}");
+            assert_eq!(report["batch_bytes"], 64 * 200 * (16 + 20 + 1) * 4);
+            assert!(report["memcpy_bytes_per_second"].is_null() && report["epoch_gap_ms"].is_number());
+            assert!(report["anonymous_bytes"].as_u64().unwrap() < 64 << 20);
+        }
+    }
+    let message = bench.fails("emg-train", 2, &["bench-data", "--config", "tiny.yaml", "--set", "data.stride=7"]);
+    assert!(message.contains("emg-cache build"), "{message}");
+    assert!(bench.fails("emg-train", 2, &["bench-data", "--seconds", "0"]).contains("0.01 to 86400"));
+    assert!(bench.fails("emg-train", 2, &["bench-data", "--epochs", "1", "--seconds", "1"]).contains("cannot be used"));
 }
 
 #[test]
@@ -285,12 +341,14 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
 }
 
 #[test]
-fn a_loss_that_is_not_finite_stops_training_and_names_the_recordings() {
+fn a_loss_that_is_not_finite_stops_training_and_names_the_windows() {
     let bench = bench("2");
     bench.build(&["--config", "tiny.yaml"]);
     let sets = ["--set", "training.learning_rate=1e30", "--set", "training.gradient_clip_norm=0"];
     let message = bench.fails("emg-train", 1, &fit("run", &sets));
     assert!(message.contains("not finite in epoch 1") && message.contains("synth-0000"), "{message}");
+    let named = message.split("the windows ").nth(1).unwrap();
+    assert_eq!(named.matches(" from row ").count(), 8, "{message}");
 }
 
 #[test]

@@ -308,13 +308,13 @@ pub struct TrainingConfig {
     pub restore_best_weights: bool,
     /// auto (CUDA where library and driver have it), cpu or cuda.
     pub device: Device,
-    /// Loader threads; 0 loads on the training thread.
+    /// Loader threads, which fill one batch after the other together; 0 loads on the training thread.
     pub num_workers: usize,
     /// Page-locked batch buffers for CUDA (no effect yet).
     pub pin_memory: bool,
     /// Keep loader threads between epochs.
     pub persistent_workers: bool,
-    /// Batches gathered ahead of the step.
+    /// Batches gathered ahead of the step (at least 1 with workers).
     pub prefetch_factor: usize,
     /// Accumulate metrics while evaluating instead of keeping every prediction.
     pub compute_metrics_online: bool,
@@ -325,7 +325,8 @@ pub struct TrainingConfig {
     pub precision: Precision,
     /// Where rows live during training: auto or host; device is not supported yet.
     pub data_residency: Residency,
-    /// Batches between releases of unused device memory (no effect yet).
+    /// Batches between releases of memory that ONNX Runtime holds but does not use (0: never). Not on CUDA, where a step
+    /// is a captured graph.
     pub empty_cache_every: usize,
     /// Decay of a moving average of the weights, which is then evaluated and exported, e.g. 0.999 (0: none).
     pub ema: f64,
@@ -400,7 +401,7 @@ pub struct LoggingConfig {
     pub monitor: String,
     /// Whether a smaller or a larger `monitor` is better.
     pub mode: Mode,
-    /// Steps between checkpoints within an epoch (not supported yet).
+    /// Batches between checkpoints within an epoch (0: none); `fit --resume` loses no more than these.
     pub save_every_steps: usize,
     /// Numbered checkpoints kept.
     pub keep_last: usize,

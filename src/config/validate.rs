@@ -148,7 +148,6 @@ impl TrainingConfig {
 
 impl LoggingConfig {
     fn validate(&self) -> Checked {
-        not_yet(self.save_every_steps == 0, "logging.save_every_steps", self.save_every_steps, "0")?;
         require(self.log_every >= 1, "logging.log_every", AT_LEAST_ONE, self.log_every)?;
         require(self.keep_last >= 1, "logging.keep_last", AT_LEAST_ONE, self.keep_last)
     }

@@ -5,5 +5,5 @@ mod offline;
 mod summary;
 
 pub use accumulator::Accumulator;
-pub use offline::{Gathered, Window};
-pub use summary::{Metrics, Smoothness};
+pub use offline::{Window, gathered};
+pub use summary::{Metrics, OverUsers, Smoothness, Spread};

@@ -14,54 +14,45 @@ pub struct Window {
     pub mask: Vec<f32>,
 }
 
-/// Everything that was predicted.
-#[derive(Debug, Clone, Default)]
-pub struct Gathered {
-    pub windows: Vec<Window>,
+/// The metrics over all these windows.
+pub fn gathered(windows: &[&Window], joints: usize, rate: f64) -> Metrics {
+    let valid: Vec<(&[f32], &[f32])> = windows
+        .iter()
+        .flat_map(|w| {
+            let rows = w.prediction.chunks_exact(joints).zip(w.target.chunks_exact(joints)).zip(&w.mask);
+            rows.filter(|(_, mask)| **mask > 0.0).map(|(row, _)| row)
+        })
+        .collect();
+    let mut sums = JointSums::new(joints);
+    sums.rows = valid.len() as u64;
+    let mut sst = vec![0.0; joints];
+    for joint in 0..joints {
+        let errors = valid.iter().map(|(p, t)| f64::from(p[joint]) - f64::from(t[joint]));
+        sums.absolute[joint] = errors.clone().map(f64::abs).sum();
+        sums.squared[joint] = errors.map(|error| error * error).sum();
+        let mean = valid.iter().map(|(_, t)| f64::from(t[joint])).sum::<f64>() / valid.len() as f64;
+        sst[joint] = valid.iter().map(|(_, t)| (f64::from(t[joint]) - mean).powi(2)).sum();
+    }
+    summarize(&sums, &sst, &differences(windows, joints), rate)
 }
 
-impl Gathered {
-    /// The metrics over all windows.
-    pub fn finish(&self, joints: usize, rate: f64) -> Metrics {
-        let valid: Vec<(&[f32], &[f32])> = self
-            .windows
-            .iter()
-            .flat_map(|w| {
-                let rows = w.prediction.chunks_exact(joints).zip(w.target.chunks_exact(joints)).zip(&w.mask);
-                rows.filter(|(_, mask)| **mask > 0.0).map(|(row, _)| row)
-            })
-            .collect();
-        let mut sums = JointSums::new(joints);
-        sums.rows = valid.len() as u64;
-        let mut sst = vec![0.0; joints];
-        for joint in 0..joints {
-            let errors = valid.iter().map(|(p, t)| f64::from(p[joint]) - f64::from(t[joint]));
-            sums.absolute[joint] = errors.clone().map(f64::abs).sum();
-            sums.squared[joint] = errors.map(|error| error * error).sum();
-            let mean = valid.iter().map(|(_, t)| f64::from(t[joint])).sum::<f64>() / valid.len() as f64;
-            sst[joint] = valid.iter().map(|(_, t)| (f64::from(t[joint]) - mean).powi(2)).sum();
-        }
-        summarize(&sums, &sst, &self.differences(joints), rate)
-    }
-
-    /// Repeated differencing of each stretch of valid rows.
-    fn differences(&self, joints: usize) -> [(f64, u64); DERIVATIVES] {
-        let mut result = [(0.0, 0); DERIVATIVES];
-        for window in &self.windows {
-            let rows: Vec<_> = window.prediction.chunks_exact(joints).zip(&window.mask).collect();
-            for stretch in rows.split(|(_, mask)| **mask == 0.0) {
-                for joint in 0..joints {
-                    let mut series: Vec<_> = stretch.iter().map(|(row, _)| f64::from(row[joint])).collect();
-                    for (sum, count) in &mut result {
-                        series = series.windows(2).map(|pair| pair[1] - pair[0]).collect();
-                        *sum += series.iter().map(|d| d.abs()).sum::<f64>();
-                        *count += series.len() as u64;
-                    }
+/// Repeated differencing of each stretch of valid rows.
+fn differences(windows: &[&Window], joints: usize) -> [(f64, u64); DERIVATIVES] {
+    let mut result = [(0.0, 0); DERIVATIVES];
+    for window in windows {
+        let rows: Vec<_> = window.prediction.chunks_exact(joints).zip(&window.mask).collect();
+        for stretch in rows.split(|(_, mask)| **mask == 0.0) {
+            for joint in 0..joints {
+                let mut series: Vec<_> = stretch.iter().map(|(row, _)| f64::from(row[joint])).collect();
+                for (sum, count) in &mut result {
+                    series = series.windows(2).map(|pair| pair[1] - pair[0]).collect();
+                    *sum += series.iter().map(|d| d.abs()).sum::<f64>();
+                    *count += series.len() as u64;
                 }
             }
         }
-        result
     }
+    result
 }
 
 #[cfg(test)]
@@ -74,14 +65,15 @@ mod tests {
     fn online_and_offline_agree() {
         let mut random = Random::new(&[3]);
         let mut noise = |n: usize| -> Vec<f32> { (0..n).map(|_| random.up_to(1000) as f32 / 500.0).collect() };
-        let (mut online, mut offline) = (Accumulator::new(20, 2000.0), Gathered::default());
+        let (mut online, mut windows) = (Accumulator::new(20, 2000.0), Vec::new());
         for _ in 0..7 {
             let mask: Vec<_> = noise(50).iter().map(|x| f32::from(u8::from(*x < 1.6))).collect();
             let window = Window { prediction: noise(50 * 20), target: noise(50 * 20), mask };
             online.push(&window.prediction, &window.target, &window.mask);
-            offline.windows.push(window);
+            windows.push(window);
         }
-        let (a, b) = (online.finish(), offline.finish(20, 2000.0));
+        let windows: Vec<_> = windows.iter().collect();
+        let (a, b) = (online.finish(), gathered(&windows, 20, 2000.0));
         let (a, b) = (serde_json::to_value(a).unwrap(), serde_json::to_value(b).unwrap());
         compare(&a, &b, "");
     }

@@ -51,6 +51,59 @@ pub struct Smoothness {
     pub jerk: f64,
 }
 
+impl Smoothness {
+    /// As emg2pose's code has it: every derivative multiplied by the rate once.
+    pub fn as_emg2pose(&self, rate: f64) -> Self {
+        Self { velocity: self.velocity, acceleration: self.acceleration / rate, jerk: self.jerk / (rate * rate) }
+    }
+}
+
+/// Mean and sample standard deviation of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Spread {
+    pub mean: f64,
+    /// 0 for a single value.
+    pub std: f64,
+}
+
+impl Spread {
+    fn of(values: impl Iterator<Item = f64> + Clone) -> Self {
+        let n = values.clone().count() as f64;
+        let mean = values.clone().sum::<f64>() / n;
+        let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
+        Self { mean, std: if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+    }
+}
+
+/// How metrics differ between users: each user's own, then mean and standard deviation over users, as emg2pose's paper
+/// reports errors (Salter and others 2024).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct OverUsers {
+    pub users: usize,
+    pub mae_deg: Spread,
+    pub rmse_deg: Spread,
+    pub r2: Spread,
+    pub velocity: Spread,
+    pub acceleration: Spread,
+    pub jerk: Spread,
+}
+
+impl OverUsers {
+    /// `None` without users.
+    pub fn of(users: &[Metrics]) -> Option<Self> {
+        let over = |figure: fn(&Metrics) -> f64| Spread::of(users.iter().map(figure));
+        (!users.is_empty()).then(|| Self {
+            users: users.len(),
+            mae_deg: over(|m| m.mae_deg),
+            rmse_deg: over(|m| m.rmse_deg),
+            r2: over(|m| m.r2),
+            velocity: over(|m| m.smoothness.velocity),
+            acceleration: over(|m| m.smoothness.acceleration),
+            jerk: over(|m| m.smoothness.jerk),
+        })
+    }
+}
+
 const FINGERS: [&str; 5] = ["thumb", "index", "middle", "ring", "pinky"];
 const GROUPS: [(&str, &[usize]); 3] =
     [("proximal", &[0, 1, 4, 5, 8, 9, 12, 13, 16, 17]), ("mid", &[2, 6, 10, 14, 18]), ("distal", &[3, 7, 11, 15, 19])];

@@ -1,7 +1,7 @@
 //! Step graphs on the CPU: buffers in ordinary memory.
 
 use ort::memory::Allocator;
-use ort::session::IoBinding;
+use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
 use ort::value::{PrimitiveTensorElementType, Tensor as OrtTensor};
 
 use super::error::RuntimeError;
@@ -16,6 +16,8 @@ pub(super) struct HostMemory {
     integers: Vec<OrtTensor<i64>>,
     results: Vec<OrtTensor<f32>>,
     bindings: [IoBinding; 2],
+    /// Of a run that ends by giving unused memory back.
+    shrinking: RunOptions<NoSelectedOutputs>,
 }
 
 fn tensor<T>(shape: &[usize]) -> Result<OrtTensor<T>, RuntimeError>
@@ -62,7 +64,9 @@ impl HostMemory {
         };
         let doing = "allocating step buffers";
         let bindings = [binding(0).map_err(RuntimeError::ort(doing))?, binding(1).map_err(RuntimeError::ort(doing))?];
-        Ok(Self { state, inputs, controls, integers, results, bindings })
+        let mut shrinking = RunOptions::new().map_err(RuntimeError::ort(doing))?;
+        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(RuntimeError::ort(doing))?;
+        Ok(Self { state, inputs, controls, integers, results, bindings, shrinking })
     }
 
     pub(super) fn set_state(&mut self, set: usize, i: usize, values: &[f32]) {
@@ -79,13 +83,15 @@ impl HostMemory {
         }
     }
 
-    /// Runs the step that reads state set `set`, to its end.
+    /// Runs the step that reads state set `set`, to its end; with `shrink`, memory that it leaves unused goes back to
+    /// the system.
     pub(super) fn run(
         &mut self,
         session: &mut Session,
         set: usize,
         controls: &[&[f32]],
         integers: &[&[i64]],
+        shrink: bool,
     ) -> Result<(), RuntimeError> {
         for (tensor, values) in self.controls.iter_mut().zip(controls) {
             tensor.extract_tensor_mut().1.copy_from_slice(values);
@@ -93,7 +99,11 @@ impl HostMemory {
         for (tensor, values) in self.integers.iter_mut().zip(integers) {
             tensor.extract_tensor_mut().1.copy_from_slice(values);
         }
-        let outputs = session.inner.run_binding(&self.bindings[set]);
+        let outputs = if shrink {
+            session.inner.run_binding_with_options(&self.bindings[set], &self.shrinking)
+        } else {
+            session.inner.run_binding(&self.bindings[set])
+        };
         drop(outputs.map_err(RuntimeError::ort("running a step"))?);
         Ok(())
     }

@@ -41,6 +41,9 @@ pub struct Stepper {
     memory: Memory,
     /// Which set holds the current state.
     current: usize,
+    steps: u64,
+    /// Steps between releases of unused memory; 0 for never.
+    shrink_every: u64,
 }
 
 enum Memory {
@@ -67,12 +70,19 @@ impl Stepper {
                 (session, Memory::Device(Box::new(memory)))
             }
         };
-        let mut stepper = Self { spec, session, memory, current: 0 };
+        let mut stepper = Self { spec, session, memory, current: 0, steps: 0, shrink_every: 0 };
         for i in 0..stepper.spec.state.len() {
             let zeros = vec![0.0; stepper.spec.state[i].2];
             stepper.set_state(i, &zeros)?;
         }
         Ok(stepper)
+    }
+
+    /// Gives memory that the library holds but does not use back every so many steps; not on CUDA, where every step is
+    /// a captured graph, which keeps what it uses.
+    pub fn shrink_every(mut self, steps: u64) -> Self {
+        self.shrink_every = steps;
+        self
     }
 
     /// Sets state vector `i`.
@@ -131,8 +141,10 @@ impl Stepper {
     pub fn launch(&mut self, controls: &[&[f32]], integers: &[&[i64]]) -> Result<(), RuntimeError> {
         assert_eq!((controls.len(), integers.len()), (self.spec.controls.len(), self.spec.integers.len()));
         let set = self.current;
+        self.steps += 1;
+        let shrink = self.shrink_every > 0 && self.steps.is_multiple_of(self.shrink_every);
         match &mut self.memory {
-            Memory::Host(memory) => memory.run(&mut self.session, set, controls, integers)?,
+            Memory::Host(memory) => memory.run(&mut self.session, set, controls, integers, shrink)?,
             Memory::Device(memory) => memory.launch(&mut self.session, set, controls, integers)?,
         }
         self.current = 1 - self.current;

@@ -35,6 +35,24 @@ pub struct Progress {
     pub monitor: Watch,
 }
 
+impl Progress {
+    /// Before the first step.
+    pub(super) fn start() -> Self {
+        Self {
+            epoch: 0,
+            batch: 0,
+            step: 0,
+            partial: Partial::default(),
+            pending: Pending::default(),
+            loss_scale: LossScale::new(),
+            early_stopping: Watch::new(),
+            plateau: Watch::new(),
+            reductions: 0,
+            monitor: Watch::new(),
+        }
+    }
+}
+
 /// Sums over the batches of an epoch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
@@ -61,7 +79,8 @@ pub struct Pending {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Checkpoint {
     pub config: Config,
-    pub cache: Key,
+    /// What it was trained on; none of ours where it was imported.
+    pub cache: Option<Key>,
     pub normalization: Normalization,
     pub progress: Progress,
     /// State vectors by name; `parameters` first.
@@ -71,7 +90,7 @@ pub struct Checkpoint {
 #[derive(Serialize, Deserialize)]
 struct Header {
     version: u32,
-    cache: Key,
+    cache: Option<Key>,
     normalization: Normalization,
     progress: Progress,
     config: Config,

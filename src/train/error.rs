@@ -19,10 +19,10 @@ pub enum TrainError {
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
     #[error(
-        "the loss is not finite in epoch {epoch}, step {step}; the batch held windows of {}; try a lower training.learning_rate",
-        recordings.join(", ")
+        "the loss is not finite in epoch {epoch}, step {step}; the batch held the windows {}; try a lower training.learning_rate, or training.on_nan: skip",
+        windows.join(", ")
     )]
-    NotFinite { epoch: usize, step: u64, recordings: Vec<String> },
+    NotFinite { epoch: usize, step: u64, windows: Vec<String> },
     #[error("the {split} loss is not finite after epoch {epoch}; try a lower training.learning_rate")]
     NotFiniteSplit { split: String, epoch: usize },
     #[error("interrupted; a checkpoint is saved, --resume goes on")]

@@ -1,16 +1,18 @@
 //! Evaluating a checkpoint on a split, with all metrics, beside the mean predictor.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use serde::Serialize;
 
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
+use super::groups::{Collector, Group, Labels};
 use super::learner::Evaluator;
 use super::setup::gather;
 use crate::cache::{Cache, Split};
-use crate::dataset::{Batch, Loader, Pass};
-use crate::metrics::{Accumulator, Gathered, Metrics, Window};
+use crate::dataset::{Loader, Pass};
+use crate::metrics::{Metrics, OverUsers};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
 use crate::step::evaluation_step;
@@ -24,34 +26,23 @@ pub struct Evaluation {
     /// Pooled over the split, in the model's units.
     pub loss: f64,
     pub metrics: Metrics,
-    /// Of always predicting the mean angles of the split that the model was trained on.
+    /// Mean and standard deviation over the users, where recordings name theirs.
+    pub over_users: Option<OverUsers>,
+    /// Of always predicting the mean angles of the split that the model was trained on; where that is not known, of this
+    /// cache's training split.
     pub mean_predictor: Metrics,
+    /// By what the recordings' labels say: user, stage, and what of them the training split did not have.
+    pub by_user: Vec<Group>,
+    pub by_stage: Vec<Group>,
+    pub by_generalization: Vec<Group>,
 }
 
-/// Where a split's predictions go.
-enum Collector {
-    Online(Accumulator),
-    Offline { gathered: Gathered, joints: usize, rate: f64 },
-}
-
-impl Collector {
-    fn push(&mut self, prediction: &[f32], target: &[f32], mask: &[f32]) {
-        match self {
-            Self::Online(accumulator) => accumulator.push(prediction, target, mask),
-            Self::Offline { gathered, .. } => gathered.windows.push(Window {
-                prediction: prediction.to_vec(),
-                target: target.to_vec(),
-                mask: mask.to_vec(),
-            }),
-        }
-    }
-
-    fn finish(&self) -> Metrics {
-        match self {
-            Self::Online(accumulator) => accumulator.finish(),
-            Self::Offline { gathered, joints, rate } => gathered.finish(*joints, *rate),
-        }
-    }
+/// How an evaluation goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EvaluateOptions {
+    pub split: Split,
+    /// Multiply derivatives of every order by the rate once, as emg2pose's code does, instead of once for each order.
+    pub emg2pose_derivatives: bool,
 }
 
 /// Evaluates `checkpoint` on every window of `split`.
@@ -64,10 +55,10 @@ pub fn evaluate(
     cache: &Arc<Cache>,
     model: &Model,
     checkpoint: &Checkpoint,
-    split: Split,
+    options: EvaluateOptions,
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Evaluation, TrainError> {
-    let config = &checkpoint.config;
+    let (config, split) = (&checkpoint.config, options.split);
     let gather = Arc::new(gather(cache, config, model, split)?);
     if gather.index.is_empty() {
         return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
@@ -79,50 +70,49 @@ pub fn evaluate(
     evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
 
     let rate = cache.manifest().settings.sample_rate;
-    let collector = || {
-        if config.training.compute_metrics_online {
-            Collector::Online(Accumulator::new(shape.joints, rate))
-        } else {
-            Collector::Offline { gathered: Gathered::default(), joints: shape.joints, rate }
-        }
-    };
+    let collector =
+        || Collector::new(config.training.compute_metrics_online, shape.joints, rate, options.emg2pose_derivatives);
     let (mut metrics, mut baseline) = (collector(), collector());
-    let mean: Vec<_> = normalization.train_joint_angles.mean.iter().map(|value| *value as f32).collect();
-    let mean = mean.repeat(shape.target_rows());
+    let trained = match &checkpoint.cache {
+        Some(_) => &normalization.train_joint_angles,
+        None => &cache.manifest().train_joint_angles,
+    };
+    let mean: Vec<_> = trained.mean.iter().map(|value| *value as f32).collect();
+    let means = mean.repeat(shape.target_rows() * shape.batch);
     let (mut loss, mut rows, mut predictions) = (0.0, 0.0, Vec::new());
     let training = &config.training;
     let windows = gather.index.len();
+    let (start, mut metrics_seconds) = (Instant::now(), 0.0);
     let mut loader =
         Loader::start(Arc::clone(&gather), Pass::Evaluation, training.num_workers, training.prefetch_factor);
     while let Some(batch) = loader.next_batch()? {
         let outcome = evaluator.step(&batch, &mut predictions)?;
         loss += outcome.loss * outcome.rows;
         rows += outcome.rows;
-        for slot in 0..batch.windows.len() {
-            let (prediction, target, mask) = window(&batch, &predictions, slot);
-            metrics.push(prediction, target, mask);
-            baseline.push(&mean, target, mask);
-        }
+        let begin = Instant::now();
+        metrics.push(&batch, &predictions, |window| Labels::of(cache, window));
+        metrics_seconds += begin.elapsed().as_secs_f64();
+        baseline.push(&batch, &means, |_| Labels::default());
         advanced(batch.windows.len() as u64);
         loader.recycle(batch);
     }
     if rows == 0.0 {
         return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
     }
-    Ok(Evaluation {
+    let begin = Instant::now();
+    let result = Evaluation {
         split,
         cache: cache.key().to_string(),
         windows,
         loss: loss / rows,
-        metrics: metrics.finish(),
-        mean_predictor: baseline.finish(),
-    })
-}
-
-/// Prediction, target and mask of one window of a batch.
-fn window<'a>(batch: &'a Batch, predictions: &'a [f32], slot: usize) -> (&'a [f32], &'a [f32], &'a [f32]) {
-    let rows = batch.shape.target_rows();
-    let elements = rows * batch.shape.joints;
-    let part = |values: &'a [f32]| &values[slot * elements..(slot + 1) * elements];
-    (part(predictions), part(&batch.joint_angles), &batch.mask[slot * rows..(slot + 1) * rows])
+        metrics: metrics.all().expect("some row is valid"),
+        over_users: metrics.over_users(|_| true),
+        mean_predictor: baseline.all().expect("some row is valid"),
+        by_user: metrics.groups(|labels| labels.user.as_deref()),
+        by_stage: metrics.groups(|labels| labels.stage.as_deref()),
+        by_generalization: metrics.groups(|labels| labels.generalization.as_deref()),
+    };
+    metrics_seconds += begin.elapsed().as_secs_f64();
+    tracing::info!("evaluated in {:.3} s, of which metrics {metrics_seconds:.4} s", start.elapsed().as_secs_f64());
+    Ok(result)
 }

@@ -78,8 +78,8 @@ fn metadata(checkpoint: &Checkpoint, manifest: &Manifest, model: &Model, rows: u
         ("normalize_emg", settings.normalize_emg.to_string()),
         ("normalize_angles", settings.normalize_angles.to_string()),
         ("architecture", model.config().architecture().to_string()),
-        ("cache", checkpoint.cache.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
-    entries.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    let cache = checkpoint.cache.as_ref().map(|key| ("cache", key.to_string()));
+    entries.into_iter().chain(cache).map(|(name, value)| (name.to_owned(), value)).collect()
 }

@@ -13,10 +13,10 @@ use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
 use super::run::{RunFolder, checkpoint_folder};
 use super::schedule::{LossScale, Watch, learning_rate};
-use super::setup::{IMPORTED, Normalization, gather};
+use super::setup::{IMPORTED, Normalization, check_weights, gather};
 use crate::cache::{Cache, Split, replace_file};
 use crate::config::{Config, Mode, Normalize, OnNan, Precision, Schedule};
-use crate::dataset::{Batch, Gather};
+use crate::dataset::{Batch, Gather, Window};
 use crate::model::{Model, total_elements};
 use crate::runtime::{self, Provider};
 use crate::step::{BUFFERS, EMA, Hyperparameters, PARAMETERS, training_step};
@@ -28,8 +28,7 @@ pub struct FitOptions<'a> {
     pub model: Model,
     /// Folder of the run; made once everything that can be wrong beforehand is not.
     pub run: PathBuf,
-    /// Go on from the run's last checkpoint.
-    pub resume: bool,
+    pub start: Start,
     /// Library named by the user.
     pub ort_lib: Option<PathBuf>,
     /// Set from outside to stop after the current step.
@@ -37,6 +36,17 @@ pub struct FitOptions<'a> {
     /// When the process started.
     pub started: Instant,
     pub listener: &'a mut dyn Listener,
+}
+
+/// Where training starts.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Start {
+    /// From random weights.
+    New,
+    /// Anew, from a checkpoint's weights.
+    Weights(Box<Checkpoint>),
+    /// Where this checkpoint of the same run stands.
+    Resume(Box<Checkpoint>),
 }
 
 /// How training ended.
@@ -56,7 +66,7 @@ pub struct FitSummary {
 /// # Errors
 /// [`TrainError`]; [`TrainError::Interrupted`] after saving where training stood.
 pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
-    let FitOptions { config, cache, model, run, resume, ort_lib, interrupted, started, listener } = options;
+    let FitOptions { config, cache, model, run, start, ort_lib, interrupted, started, listener } = options;
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
     model.check_window(test).map_err(|message| TrainError::Usage(format!("test windows: {message}")))?;
@@ -64,12 +74,14 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
 
-    let (position, restored) = if resume {
-        let checkpoint = Checkpoint::load(&checkpoint_folder(&run, &config).join("last.safetensors"))?;
-        let checkpoint = check_cache(checkpoint, &cache)?;
-        (checkpoint.progress, Some(checkpoint.state))
-    } else {
-        (Progress::start(), None)
+    let position = match &start {
+        Start::New => Progress::start(),
+        Start::Weights(checkpoint) => {
+            let differs = check_weights(&model, checkpoint, &Normalization::new(cache.manifest()))?;
+            differs.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
+            Progress::start()
+        }
+        Start::Resume(checkpoint) => resumed(checkpoint, &config, &cache)?,
     };
 
     // The first batch needs no session, so it is loaded first.
@@ -93,20 +105,28 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         nodes: graph.nodes,
     });
     let mut learner = Learner::new(&library, provider, graph, &model, &config.training)?;
-    match &restored {
-        Some(state) => learner.restore(state)?,
-        None => learner.initialize(&model)?,
+    match &start {
+        Start::New => learner.initialize(&model)?,
+        Start::Weights(checkpoint) => {
+            learner.initialize(&model)?;
+            learner.set_weights(checkpoint.weights(), checkpoint.buffers())?;
+        }
+        Start::Resume(checkpoint) => learner.restore(&checkpoint.state)?,
     }
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
-    let run = RunFolder::open(&run, &config, resume)?;
+    let mut folder = RunFolder::open(&run, &config, matches!(start, Start::Resume(_)))?;
+    if let Start::Resume(checkpoint) = &start {
+        folder.bring(&checkpoint_folder(&run, &checkpoint.config))?;
+    }
+    let run = folder;
     if let Some(onnx) = model.onnx() {
         replace_file(&run.root().join(IMPORTED), &onnx.bytes())?;
     }
     run.truncate_metrics(position.epoch)?;
     let mut fit = Fit { model, config, cache, run, learner, validation, position, interrupted, listener };
-    if !resume {
+    if !matches!(start, Start::Resume(_)) {
         // A run that dies in its first epoch can be resumed, too.
-        fit.save("last")?;
+        fit.must_save("last")?;
     }
     fit.train(batches, first)?;
     fit.finish()
@@ -142,11 +162,18 @@ fn check_windows(
     Ok(())
 }
 
-fn check_cache(checkpoint: Checkpoint, cache: &Cache) -> Result<Checkpoint, TrainError> {
-    if checkpoint.cache == *cache.key() {
-        return Ok(checkpoint);
+/// Where the checkpoint stands, for a run that goes on as now configured.
+fn resumed(checkpoint: &Checkpoint, config: &Config, cache: &Cache) -> Result<Progress, TrainError> {
+    if let Some(key) = checkpoint.cache.as_ref().filter(|key| *key != cache.key()) {
+        return Err(TrainError::Usage(format!("the run was trained on cache {key}, not {}", cache.key())));
     }
-    Err(TrainError::Usage(format!("the run was trained on cache {}, not {}", checkpoint.cache, cache.key())))
+    let (was, now) = (&checkpoint.config.logging, &config.logging);
+    let mut progress = checkpoint.progress.clone();
+    if (&was.monitor, was.mode) != (&now.monitor, now.mode) {
+        // The best value so far was another metric's.
+        progress.monitor = Watch::new();
+    }
+    Ok(progress)
 }
 
 const METRICS: [&str; 5] = ["val_loss", "val_mae", "val_rmse", "train_loss", "train_mae"];
@@ -171,23 +198,6 @@ fn check_sums(split: &str, sums: &Partial, epoch: usize) -> Result<(), TrainErro
         Ok(())
     } else {
         Err(TrainError::NotFiniteSplit { split: split.into(), epoch: epoch + 1 })
-    }
-}
-
-impl Progress {
-    fn start() -> Self {
-        Self {
-            epoch: 0,
-            batch: 0,
-            step: 0,
-            partial: Partial::default(),
-            pending: Pending::default(),
-            loss_scale: LossScale::new(),
-            early_stopping: Watch::new(),
-            plateau: Watch::new(),
-            reductions: 0,
-            monitor: Watch::new(),
-        }
     }
 }
 
@@ -253,6 +263,10 @@ impl Fit<'_> {
             }
             batches.recycle(batch);
             current = next;
+            let every = self.config.logging.save_every_steps as u64;
+            if every > 0 && step.is_multiple_of(every) && step < steps {
+                self.save("last")?;
+            }
         }
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
         let averaged =
@@ -348,17 +362,19 @@ impl Fit<'_> {
             self.position.loss_scale.update(false);
             return Ok(());
         }
-        let mut recordings: Vec<_> =
-            batch.windows.iter().map(|w| self.cache.recording(w.recording).listed.name.clone()).collect();
-        recordings.sort();
-        recordings.dedup();
-        recordings.truncate(8);
+        let name = |w: &Window| format!("{} from row {}", self.cache.recording(w.recording).listed.name, w.start);
+        let mut windows: Vec<_> = batch.windows.iter().map(name).collect();
+        const NAMED: usize = 16;
+        if windows.len() > NAMED {
+            let more = windows.split_off(NAMED).len();
+            windows.push(format!("{more} more"));
+        }
         let (epoch, step) = (self.position.epoch + 1, self.position.batch);
         if training.on_nan == OnNan::Stop {
-            return Err(TrainError::NotFinite { epoch, step, recordings });
+            return Err(TrainError::NotFinite { epoch, step, windows });
         }
-        let recordings = recordings.join(", ");
-        let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are of {recordings}");
+        let windows = windows.join(", ");
+        let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are {windows}");
         self.listener.event(&Event::Warning(message));
         Ok(())
     }
@@ -381,27 +397,40 @@ impl Fit<'_> {
             self.save("best")?;
         }
         let epoch = self.position.epoch;
-        if !self.config.logging.save_best_only
-            && self.config.logging.save_every > 0
-            && epoch.is_multiple_of(self.config.logging.save_every)
-        {
+        let numbered = !self.config.logging.save_best_only && self.config.logging.save_every > 0;
+        if numbered && epoch.is_multiple_of(self.config.logging.save_every) {
             self.save(&format!("epoch_{epoch:05}"))?;
             self.run.keep_newest(self.config.logging.keep_last)?;
         }
         self.save("last")
     }
 
+    /// Saves a checkpoint, or warns where it cannot be written: the one before is intact, and the run folder tries again
+    /// with the next.
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
-        let path = self.run.checkpoint(name);
-        self.checkpoint()?.save(&path)?;
-        self.listener.event(&Event::Saved { path });
+        let checkpoint = self.checkpoint()?;
+        match self.run.save(name, checkpoint) {
+            Ok(saved) => saved.into_iter().for_each(|path| self.listener.event(&Event::Saved { path })),
+            Err(error) => {
+                let message = format!("the checkpoint {name} is not saved, training goes on: {error}");
+                self.listener.event(&Event::Warning(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Saves a checkpoint without which there is no use in going on.
+    fn must_save(&mut self, name: &str) -> Result<(), TrainError> {
+        let checkpoint = self.checkpoint()?;
+        let saved = self.run.save(name, checkpoint)?;
+        saved.into_iter().for_each(|path| self.listener.event(&Event::Saved { path }));
         Ok(())
     }
 
     fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
         Ok(Checkpoint {
             config: self.config.clone(),
-            cache: self.cache.key().clone(),
+            cache: Some(self.cache.key().clone()),
             normalization: Normalization::new(self.cache.manifest()),
             progress: self.position.clone(),
             state: self.learner.state()?,
@@ -413,20 +442,22 @@ impl Fit<'_> {
         if !self.interrupted.load(Ordering::Relaxed) {
             return Ok(());
         }
-        self.save("last")?;
+        self.must_save("last")?;
         Err(TrainError::Interrupted)
     }
 
     /// Exports the model that training ends with.
-    fn finish(self) -> Result<FitSummary, TrainError> {
+    fn finish(mut self) -> Result<FitSummary, TrainError> {
         let (best, last) = (self.run.checkpoint("best"), self.run.checkpoint("last"));
         let manifest = self.cache.manifest();
         let model = self.run.model();
         let exportable = manifest.settings.normalize_angles != Normalize::Recording;
         if exportable {
-            let from = if self.config.training.restore_best_weights && best.exists() { &best } else { &last };
-            replace_file(&model, &export_run(&self.model, &Checkpoint::load(from)?, manifest, None)?)?;
+            let wanted = if self.config.training.restore_best_weights { "best" } else { "last" };
+            let checkpoint = self.run.load(wanted)?.map_or_else(|| self.checkpoint(), Ok)?;
+            replace_file(&model, &export_run(&self.model, &checkpoint, manifest, None)?)?;
         }
+        self.run.save_rest()?;
         Ok(FitSummary {
             epochs: self.position.epoch,
             monitor: self.config.logging.monitor.clone(),

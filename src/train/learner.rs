@@ -7,7 +7,7 @@ use crate::dataset::{Batch, Random};
 use crate::model::{Dropout, Model};
 use crate::runtime::{Inputs, Library, Provider, Stepper};
 use crate::step::{
-    BUFFERS, Hyperparameters, PARAMETERS, StateVector, StepGraph, hyperparameters, results, state_vectors,
+    BUFFERS, EMA, Hyperparameters, PARAMETERS, StateVector, StepGraph, hyperparameters, results, state_vectors,
 };
 
 /// What a batch gave.
@@ -91,6 +91,7 @@ impl Learner {
         let dropout = !graph.spec.integers.is_empty();
         let vectors = state_vectors(model, config);
         let stepper = Stepper::new(library, provider, &graph.onnx, graph.spec)?;
+        let stepper = stepper.shrink_every(config.empty_cache_every as u64);
         Ok(Self { stepper, vectors, seed: config.seed, dropout })
     }
 
@@ -122,6 +123,18 @@ impl Learner {
     pub(super) fn initialize(&mut self, model: &Model) -> Result<(), TrainError> {
         for (i, vector) in self.vectors.iter().enumerate() {
             self.stepper.set_state(i, &vector.initial(model, self.seed))?;
+        }
+        Ok(())
+    }
+
+    /// Sets parameters, and their moving average, and buffers.
+    pub(super) fn set_weights(&mut self, parameters: &[f32], buffers: &[f32]) -> Result<(), TrainError> {
+        for (i, vector) in self.vectors.iter().enumerate() {
+            match vector.name {
+                PARAMETERS | EMA => self.stepper.set_state(i, parameters)?,
+                BUFFERS => self.stepper.set_state(i, buffers)?,
+                _ => {}
+            }
         }
         Ok(())
     }

@@ -1,8 +1,10 @@
 //! The run folder: config.yaml, metrics.jsonl, checkpoints/, model.onnx.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use super::events::EpochRecord;
 use crate::cache::replace_file;
@@ -14,6 +16,8 @@ pub struct RunFolder {
     root: PathBuf,
     checkpoints: PathBuf,
     metrics: PathBuf,
+    /// Checkpoints that could not be written, newest of each name: kept until they can.
+    unsaved: BTreeMap<String, Checkpoint>,
     _lock: File,
 }
 
@@ -59,7 +63,7 @@ impl RunFolder {
         if lock.try_lock().is_err() {
             return Err(TrainError::Usage(format!("{}: another fit is running in this folder", root.display())));
         }
-        let run = Self { root: root.to_owned(), checkpoints, metrics, _lock: lock };
+        let run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _lock: lock };
         let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
         replace_file(&run.root.join("config.yaml"), yaml.as_bytes())?;
         Ok(run)
@@ -71,6 +75,56 @@ impl RunFolder {
 
     pub fn checkpoint(&self, name: &str) -> PathBuf {
         self.checkpoints.join(format!("{name}.safetensors"))
+    }
+
+    /// Writes the checkpoint `name`, and what could not be written before; gives the files that were.
+    ///
+    /// # Errors
+    /// The first that cannot be written. It is kept in memory, and the file it would have replaced is intact.
+    pub(super) fn save(&mut self, name: &str, checkpoint: Checkpoint) -> Result<Vec<PathBuf>, TrainError> {
+        self.unsaved.insert(name.to_owned(), checkpoint);
+        self.save_rest()
+    }
+
+    /// Writes what could not be written before.
+    ///
+    /// # Errors
+    /// As [`save`](Self::save).
+    pub(super) fn save_rest(&mut self) -> Result<Vec<PathBuf>, TrainError> {
+        let mut saved = Vec::new();
+        while let Some((name, checkpoint)) = self.unsaved.first_key_value() {
+            let path = self.checkpoint(name);
+            checkpoint.save(&path)?;
+            saved.push(path);
+            self.unsaved.pop_first();
+        }
+        Ok(saved)
+    }
+
+    /// Copies the checkpoints that a resumed run has in another folder than it is to use now.
+    ///
+    /// # Errors
+    /// They cannot be read or written.
+    pub(super) fn bring(&mut self, from: &Path) -> Result<(), TrainError> {
+        for name in ["best", "last"] {
+            let old = from.join(format!("{name}.safetensors"));
+            if from != self.checkpoints && old.exists() {
+                self.save(name, Checkpoint::load(&old)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The checkpoint `name` as it was saved last, or would have been; `None` if there never was one.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(super) fn load(&self, name: &str) -> Result<Option<Checkpoint>, TrainError> {
+        if let Some(checkpoint) = self.unsaved.get(name) {
+            return Ok(Some(checkpoint.clone()));
+        }
+        let path = self.checkpoint(name);
+        if path.exists() { Checkpoint::load(&path).map(Some) } else { Ok(None) }
     }
 
     pub fn model(&self) -> PathBuf {

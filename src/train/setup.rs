@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
 use crate::config::{Config, LayoutChoice, Loaded, ModelType, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
 use crate::graph::OnnxModel;
-use crate::model::Model;
+use crate::model::{Model, total_elements};
 use crate::step::{Affine, AngleUnits, EmgUnits, Problem};
 
 /// Puts the cache's settings in the place of the configuration's.
@@ -81,17 +82,9 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
     }
 }
 
-/// Keys that a resumed run may change.
-const MAY_CHANGE: [&str; 8] = [
-    "training.num_epochs",
-    "training.patience",
-    "training.num_workers",
-    "training.prefetch_factor",
-    "logging.log_every",
-    "logging.save_every",
-    "logging.save_best_only",
-    "logging.keep_last",
-];
+/// Keys that a resumed run may change, besides the section `logging`.
+const MAY_CHANGE: [&str; 4] =
+    ["training.num_epochs", "training.patience", "training.num_workers", "training.prefetch_factor"];
 
 /// Compares a run's configuration with the one it is to go on with.
 ///
@@ -103,7 +96,7 @@ pub fn check_resume(run: &Config, now: &Config) -> Result<(), TrainError> {
     for (section, keys) in run.as_object().expect("a struct") {
         for (name, value) in keys.as_object().expect("a struct") {
             let key = format!("{section}.{name}");
-            let may_change = MAY_CHANGE.contains(&key.as_str());
+            let may_change = section == "logging" || MAY_CHANGE.contains(&key.as_str());
             // Where recordings and store lie does not matter: the cache's key says what they hold.
             let place = ["data.dataset_path", "data.store"].contains(&key.as_str());
             if !may_change && !place && *value != now[section][name] {
@@ -114,6 +107,45 @@ pub fn check_resume(run: &Config, now: &Config) -> Result<(), TrainError> {
         }
     }
     Ok(())
+}
+
+/// Whether training of `model` can start from a checkpoint's weights; tells what differs all the same.
+///
+/// # Errors
+/// The checkpoint's parameters are not the model's.
+pub(super) fn check_weights(
+    model: &Model,
+    checkpoint: &Checkpoint,
+    normalization: &Normalization,
+) -> Result<Option<String>, TrainError> {
+    let usage = |message: String| Err(TrainError::Usage(format!("--init: {message}")));
+    let config = &checkpoint.config.model;
+    let (own, has) = (model.config().architecture(), config.architecture());
+    if own != has {
+        return usage(format!("the checkpoint is of a {has}, the model is a {own}"));
+    }
+    // A user's own model is not part of the checkpoint; its sizes are compared below.
+    if has != ModelType::Onnx {
+        let (wanted, found) = (model.parameters(), Model::new(config).parameters());
+        let differing = wanted.iter().zip(&found).find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
+        if let Some((a, b)) = differing {
+            let message = format!("{} {:?} of the model is {} {:?} there", a.name, a.shape, b.name, b.shape);
+            return usage(message);
+        }
+    }
+    for (what, wanted, found) in [
+        ("parameters", total_elements(&model.parameters()), checkpoint.weights().len()),
+        ("buffers", total_elements(&model.buffers()), checkpoint.buffers().len()),
+    ] {
+        if wanted != found {
+            return usage(format!("the model has {wanted} {what}, the checkpoint {found}"));
+        }
+    }
+    let theirs = &checkpoint.normalization;
+    let kinds = |n: &Normalization| format!("EMG by {}, angles by {}", n.emg, n.joint_angles);
+    let same = (theirs.emg, theirs.joint_angles) == (normalization.emg, normalization.joint_angles);
+    let message = || format!("the weights were trained with {}; now {}", kinds(theirs), kinds(normalization));
+    Ok((!same).then(message))
 }
 
 /// The windows of `split`, ready to be batched for `model`.

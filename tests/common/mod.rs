@@ -94,6 +94,41 @@ pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// A small model that trains in seconds, with everything in it that a large one has.
+pub(crate) const TINY: &str = "
+data:
+  dataset_path: data
+  window_size: 200
+  stride: 100
+  normalize_emg: recording
+  normalize_angles: train
+  store: st
+model:
+  tds_stages:
+  - {in_conv_kernel: 5, in_conv_stride: 4, num_blocks: 1, channels: 4, feature_width: 4, kernel_width: 5}
+  decoder_hidden_size: 16
+  dropout: 0.2
+training:
+  num_epochs: 4
+  batch_size: 8
+  learning_rate: 0.005
+  warmup_epochs: 1
+  num_workers: 2
+";
+
+/// A run's checkpoint.
+pub(crate) fn checkpoint(bench: &Bench, run: &str, name: &str) -> Vec<u8> {
+    std::fs::read(bench.path(run).join(format!("checkpoints/{name}.safetensors"))).unwrap()
+}
+
+/// State vectors by name.
+pub(crate) fn tensors(checkpoint: &[u8]) -> Vec<(String, Vec<u8>)> {
+    let file = safetensors::SafeTensors::deserialize(checkpoint).unwrap();
+    let mut tensors: Vec<_> = file.tensors().into_iter().map(|(name, view)| (name, view.data().to_vec())).collect();
+    tensors.sort();
+    tensors
+}
+
 /// All files below `folder`, sorted, with their bytes.
 pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut found = Vec::new();

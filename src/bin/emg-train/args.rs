@@ -25,9 +25,12 @@ pub(crate) enum Command {
         /// Split to evaluate
         #[arg(long, value_enum, default_value_t = SplitArg::Test)]
         split: SplitArg,
-        /// Cache to evaluate on (default: the run's own)
-        #[arg(long, value_name = "KEY")]
-        cache: Option<String>,
+        /// What to list errors by, comma-separated (--json has all)
+        #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
+        by: Vec<By>,
+        /// Units of velocity, acceleration and jerk
+        #[arg(long, value_enum, default_value_t = Derivatives::Si)]
+        derivatives: Derivatives,
         #[command(flatten)]
         access: AccessArgs,
         /// Print JSON
@@ -51,6 +54,8 @@ pub(crate) enum Command {
         #[arg(long)]
         length: Option<usize>,
     },
+    /// Measure how fast batches come, without training
+    BenchData(BenchArgs),
     /// Show which ONNX Runtime library is used and what is missing
     Doctor {
         /// Path of libonnxruntime
@@ -69,8 +74,9 @@ pub(crate) enum Command {
     },
 }
 
+/// A configuration and the cache that goes with it.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct FitArgs {
+pub(crate) struct CacheArgs {
     /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
     /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose (with --resume: the run's)
     #[arg(long)]
@@ -81,11 +87,32 @@ pub(crate) struct FitArgs {
     /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
     #[arg(long)]
     pub(crate) store: Option<PathBuf>,
-    /// Cache to train on (default: the one that `emg-cache build` makes of this configuration)
+    /// Cache to use (default: the one that `emg-cache build` makes of this configuration)
     #[arg(long, value_name = "KEY")]
     pub(crate) cache: Option<String>,
     #[command(flatten)]
     pub(crate) access: AccessArgs,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct BenchArgs {
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
+    /// How long to take batches; a plain copy of memory takes turns with them for as long
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+    /// Take the batches of this many epochs instead, and copy nothing: what storage gives when nothing is in memory yet
+    #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) epochs: Option<u64>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct FitArgs {
+    #[command(flatten)]
+    pub(crate) cache: CacheArgs,
     /// Folder of the run (default: runs/1, runs/2, ..)
     #[arg(long)]
     pub(crate) run: Option<PathBuf>,
@@ -95,6 +122,9 @@ pub(crate) struct FitArgs {
     /// Initializers of --model that are not trained, e.g. --freeze 'encoder.*'
     #[arg(long, value_name = "GLOB", requires = "model")]
     pub(crate) freeze: Vec<String>,
+    /// Start anew from the weights of this checkpoint
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
+    pub(crate) init: Option<PathBuf>,
     /// Go on with the run in --run
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
@@ -130,9 +160,27 @@ pub(crate) struct RunArgs {
     /// Checkpoint: best, last, or the path of a file
     #[arg(long, default_value = "best")]
     pub(crate) checkpoint: String,
+    /// Cache to use (default: the run's own)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) cache: Option<String>,
     /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
     #[arg(long)]
     pub(crate) store: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum By {
+    User,
+    Stage,
+    Generalization,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Derivatives {
+    /// Radians per second, per second^2, per second^3
+    Si,
+    /// As emg2pose's code has them: each multiplied by the sampling rate once
+    Emg2pose,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -157,4 +205,8 @@ fn device(text: &str) -> Result<Device, String> {
         .into_iter()
         .find(|device| device.to_string() == text)
         .ok_or_else(|| "expected auto, cpu or cuda".into())
+}
+
+fn seconds(text: &str) -> Result<f64, String> {
+    text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds)).ok_or("expected 0.01 to 86400".into())
 }

@@ -16,18 +16,18 @@ use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    Checkpoint, Evaluation, FitOptions, IMPORTED, RunFolder, TrainError, apply_manifest, check_resume,
-    checkpoint_folder, evaluate, export_run, load_model,
+    Checkpoint, Duty, EvaluateOptions, FitOptions, IMPORTED, RunFolder, Start, TrainError, apply_manifest,
+    check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
 
-use crate::args::{AccessArgs, Command, FitArgs, IoArg, RunArgs};
-use crate::doctor;
+use crate::args::{AccessArgs, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
+use crate::{doctor, print};
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     match command {
         Command::Fit(args) => fit(args, started),
-        Command::Eval { run, split, cache, access, json, device, ort_lib } => {
-            let (mut checkpoint, cache) = open_run(&run, cache.as_deref(), &access_of(&access))?;
+        Command::Eval { run, split, by, derivatives, access, json, device, ort_lib } => {
+            let (mut checkpoint, cache) = open_run(&run, &access_of(&access))?;
             if let Some(device) = device {
                 checkpoint.config.training.device = device;
             }
@@ -36,16 +36,18 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let provider = Provider::choose(&library, training.device, training.precision)?;
             let model = load_model(&checkpoint.config, &run.run)?;
             let cache = Arc::new(cache);
-            let result = evaluate(&library, provider, &cache, &model, &checkpoint, split.into(), &mut |_| ())?;
+            let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
+            let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
+            let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |_| ())?;
             if json {
                 println!("{}", serde_json::to_string_pretty(&result)?);
             } else {
-                print_evaluation(&result);
+                print::evaluation(&result, &by, derivatives);
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Export { run, out, length } => {
-            let (checkpoint, cache) = open_run(&run, None, &Access::default())?;
+            let (checkpoint, cache) = open_run(&run, &Access::default())?;
             let model = load_model(&checkpoint.config, &run.run)?;
             let bytes = export_run(&model, &checkpoint, cache.manifest(), length)?;
             let out = out.unwrap_or_else(|| run.run.join("model.onnx"));
@@ -53,6 +55,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             println!("{}", out.display());
             Ok(ExitCode::SUCCESS)
         }
+        Command::BenchData(args) => bench_data(&args, started),
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
         Command::Doctor { ort_lib, model: Some(model), set, json } => {
             doctor::model(ort_lib.as_deref(), &model, &set, json, started)
@@ -67,8 +70,16 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     for warning in &loaded.warnings {
         eprintln!("warning: {warning}");
     }
-    let (root, key) = find_cache(&args, &loaded, &run)?;
-    let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.access))?);
+    let start = start_of(&args, &run)?;
+    let (root, key) = match &start {
+        // A run goes on with the cache it began with.
+        Start::Resume(checkpoint) if args.cache.cache.is_none() && checkpoint.cache.is_some() => {
+            let key = checkpoint.cache.clone().expect("just looked");
+            (loaded.config.data.store_path(args.cache.store.clone()), key)
+        }
+        _ => find_cache(&args.cache, &loaded)?,
+    };
+    let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
     let mut config = loaded.config;
     if args.resume {
@@ -93,7 +104,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         cache,
         model,
         run: run.clone(),
-        resume: args.resume,
+        start,
         ort_lib: args.ort_lib,
         interrupted,
         started,
@@ -107,6 +118,22 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     if let Some(best) = summary.best {
         println!("best {} {best:.6} in {} epochs", summary.monitor, summary.epochs);
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
+    let mut loaded = config::load(args.cache.config.as_deref(), &args.cache.set)?;
+    let (root, key) = find_cache(&args.cache, &loaded)?;
+    let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
+    apply_manifest(&mut loaded, cache.manifest())?;
+    let model = load_model(&loaded.config, Path::new("."))?;
+    let duty = args.epochs.map_or(Duty::Seconds(args.seconds), Duty::Epochs);
+    let result = throughput(&loaded.config, &cache, &model, duty, started)?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&result)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    print::throughput(&result);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -133,15 +160,31 @@ fn run_config(run: &Path) -> Result<Config> {
 
 fn load_config(args: &FitArgs, run: &Path) -> Result<Loaded> {
     let own = run.join("config.yaml");
-    let source = match &args.config {
+    let source = match &args.cache.config {
         None if args.resume => own.to_str(),
         given => given.as_deref(),
     };
-    Ok(config::load(source, &args.set)?)
+    Ok(config::load(source, &args.cache.set)?)
+}
+
+fn start_of(args: &FitArgs, run: &Path) -> Result<Start> {
+    if let Some(path) = &args.init {
+        return Ok(Start::Weights(Box::new(Checkpoint::load(path)?)));
+    }
+    if !args.resume {
+        return Ok(Start::New);
+    }
+    let path = checkpoint_folder(run, &run_config(run)?).join("last.safetensors");
+    if !path.exists() {
+        let message =
+            format!("{} holds no checkpoint `last` to go on from; --init starts anew from weights", run.display());
+        return Err(TrainError::Usage(message).into());
+    }
+    Ok(Start::Resume(Box::new(Checkpoint::load(&path)?)))
 }
 
 /// The store and the key of the cache to train on.
-fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, Key)> {
+fn find_cache(args: &CacheArgs, loaded: &Loaded) -> Result<(PathBuf, Key)> {
     let root = loaded.config.data.store_path(args.store.clone());
     if !root.join("format.json").exists() {
         let message = format!("there is no store at {}; build the cache: {}", root.display(), build_command(args));
@@ -156,11 +199,6 @@ fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, K
     }
     if let Some(prefix) = &args.cache {
         return Ok((root, store.resolve(prefix)?));
-    }
-    if args.resume {
-        // A run goes on with the cache it began with.
-        let folder = checkpoint_folder(run, &loaded.config);
-        return Ok((root, Checkpoint::load(&folder.join("last.safetensors"))?.cache));
     }
     let options = build_options(&loaded.config, Vec::new(), Hdf5::InProcess).map_err(|message| {
         TrainError::Usage(format!("{message}, or name a cache with --cache KEY (`emg-cache list` shows them)"))
@@ -183,8 +221,8 @@ fn find_cache(args: &FitArgs, loaded: &Loaded, run: &Path) -> Result<(PathBuf, K
     }
 }
 
-/// The command that builds the cache this fit looks for.
-fn build_command(args: &FitArgs) -> String {
+/// The command that builds the cache that is looked for.
+fn build_command(args: &CacheArgs) -> String {
     let mut command = "emg-cache build".to_owned();
     let quoted = |text: &str| if text.contains([' ', '[', '*']) { format!("'{text}'") } else { text.to_owned() };
     if let Some(config) = &args.config {
@@ -199,8 +237,8 @@ fn build_command(args: &FitArgs) -> String {
     command
 }
 
-/// A run's checkpoint and the cache it was trained on, or `key`.
-fn open_run(args: &RunArgs, key: Option<&str>, access: &Access) -> Result<(Checkpoint, Cache)> {
+/// A run's checkpoint and the cache it was trained on, or another.
+fn open_run(args: &RunArgs, access: &Access) -> Result<(Checkpoint, Cache)> {
     let config = run_config(&args.run)?;
     let path = match args.checkpoint.as_str() {
         name @ ("best" | "last") => checkpoint_folder(&args.run, &config).join(format!("{name}.safetensors")),
@@ -208,9 +246,12 @@ fn open_run(args: &RunArgs, key: Option<&str>, access: &Access) -> Result<(Check
     };
     let checkpoint = Checkpoint::load(&path)?;
     let root = config.data.store_path(args.store.clone());
-    let key = match key {
+    let key = match &args.cache {
         Some(prefix) => Store::open(&root)?.resolve(prefix)?,
-        None => checkpoint.cache.clone(),
+        None => checkpoint.cache.clone().ok_or_else(|| {
+            let message = format!("{} was not trained on a cache of ours: name one with --cache KEY", path.display());
+            TrainError::Usage(message)
+        })?,
     };
     let cache = Cache::open(&root, &key, access)?;
     let mut own = Loaded { config: checkpoint.config.clone(), explicit: Default::default(), warnings: Vec::new() };
@@ -226,25 +267,6 @@ fn open_run(args: &RunArgs, key: Option<&str>, access: &Access) -> Result<(Check
     );
     apply_manifest(&mut own, cache.manifest())?;
     Ok((checkpoint, cache))
-}
-
-fn print_evaluation(evaluation: &Evaluation) {
-    let (metrics, mean) = (&evaluation.metrics, &evaluation.mean_predictor);
-    println!("{} split: {} windows, {} valid rows", evaluation.split, evaluation.windows, metrics.rows);
-    println!(
-        "loss {:.6}  mae {:.3} deg  rmse {:.3} deg  r2 {:.4}",
-        evaluation.loss, metrics.mae_deg, metrics.rmse_deg, metrics.r2
-    );
-    println!("mean predictor: mae {:.3} deg  rmse {:.3} deg", mean.mae_deg, mean.rmse_deg);
-    for parts in [&metrics.mae_deg_per_finger, &metrics.mae_deg_per_group].into_iter().flatten() {
-        let parts: Vec<_> = parts.iter().map(|(name, mae)| format!("{name} {mae:.2}")).collect();
-        println!("mae deg: {}", parts.join("  "));
-    }
-    let smooth = &metrics.smoothness;
-    println!(
-        "predicted velocity {:.3} rad/s  acceleration {:.2} rad/s2  jerk {:.1} rad/s3",
-        smooth.velocity, smooth.acceleration, smooth.jerk
-    );
 }
 
 /// A user's own model, which the run will keep a copy of.

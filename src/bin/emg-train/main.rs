@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod print;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -1,0 +1,80 @@
+//! Results for people, on stdout.
+
+use emg_pipeline::metrics::OverUsers;
+use emg_pipeline::report;
+use emg_pipeline::train::{Evaluation, Throughput};
+
+use crate::args::{By, Derivatives};
+
+pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Derivatives) {
+    let (metrics, mean) = (&evaluation.metrics, &evaluation.mean_predictor);
+    println!("{} split: {} windows, {} valid rows", evaluation.split, evaluation.windows, metrics.rows);
+    println!(
+        "loss {:.6}  mae {:.3} deg  rmse {:.3} deg  r2 {:.4}",
+        evaluation.loss, metrics.mae_deg, metrics.rmse_deg, metrics.r2
+    );
+    println!("mean predictor: mae {:.3} deg  rmse {:.3} deg", mean.mae_deg, mean.rmse_deg);
+    if let Some(over) = &evaluation.over_users {
+        println!("{}", spread(over));
+    }
+    for parts in [&metrics.mae_deg_per_finger, &metrics.mae_deg_per_group].into_iter().flatten() {
+        let parts: Vec<_> = parts.iter().map(|(name, mae)| format!("{name} {mae:.2}")).collect();
+        println!("mae deg: {}", parts.join("  "));
+    }
+    let (smooth, units) = (
+        &metrics.smoothness,
+        match derivatives {
+            Derivatives::Si => ["rad/s", "rad/s2", "rad/s3"],
+            Derivatives::Emg2pose => ["", "(emg2pose)", "(emg2pose)"],
+        },
+    );
+    println!(
+        "predicted velocity {:.3} {}  acceleration {:.3} {}  jerk {:.3} {}",
+        smooth.velocity, units[0], smooth.acceleration, units[1], smooth.jerk, units[2]
+    );
+    for by in by {
+        let (what, groups) = match by {
+            By::User => ("user", &evaluation.by_user),
+            By::Stage => ("stage", &evaluation.by_stage),
+            By::Generalization => ("generalization", &evaluation.by_generalization),
+        };
+        for group in groups {
+            let over = group.over_users.as_ref().filter(|over| over.users > 1).map_or(String::new(), spread);
+            let own = &group.metrics;
+            println!(
+                "{what} {}: {} windows  mae {:.3} deg  rmse {:.3} deg  r2 {:.4}  {over}",
+                group.name, group.windows, own.mae_deg, own.rmse_deg, own.r2
+            );
+        }
+    }
+}
+
+fn spread(over: &OverUsers) -> String {
+    let (mae, rmse) = (over.mae_deg, over.rmse_deg);
+    format!(
+        "over {} users: mae {:.3} ± {:.3} deg  rmse {:.3} ± {:.3} deg",
+        over.users, mae.mean, mae.std, rmse.mean, rmse.std
+    )
+}
+
+pub(crate) fn throughput(result: &Throughput) {
+    let bytes = |value: f64| report::bytes(value as u64);
+    println!("first batch in memory {:.1} ms after start", result.first_batch_ms);
+    println!(
+        "{:.0} windows/s, {}/s ({} batches of {} in {:.2} s)",
+        result.windows_per_second,
+        bytes(result.bytes_per_second),
+        result.batches,
+        bytes(result.batch_bytes as f64),
+        result.seconds
+    );
+    if let Some(memcpy) = result.memcpy_bytes_per_second {
+        println!("plain copy {}/s: loading is {:.2} x as fast", bytes(memcpy), result.bytes_per_second / memcpy);
+    }
+    if let Some(gap) = result.epoch_gap_ms {
+        println!("first batch of an epoch {gap:.2} ms later than others");
+    }
+    if let Some(anonymous) = result.anonymous_bytes {
+        println!("anonymous memory {}", bytes(anonymous as f64));
+    }
+}
