@@ -70,7 +70,9 @@ def write_segment(store: Path, like: Path, hashes: list[str]) -> dict:
         segment["recordings"].append(copy.deepcopy(pattern) | place)
     segment["rows"] = rows = len(hashes) * ROWS
     versions = {"format": segment["format"], "normalizer": segment["normalizer"]}
-    key = blake3(text({"kind": "segment", **versions, "settings": segment["settings"], "recordings": hashes})).hexdigest()
+    key = blake3(
+        text({"kind": "segment", **versions, "settings": segment["settings"], "recordings": hashes})
+    ).hexdigest()
     folder = store / "segments" / key
     columns = {"emg": segment["settings"]["emg_channels"], "joint_angles": segment["settings"]["joint_angles_channels"]}
     for file in segment["files"]:
@@ -125,7 +127,10 @@ def main() -> None:
     cache["segments"] = [write_segment(store, like, group) for group in groups]
     place = lambda i: {"name": f"recording{i:06}", "blake3": hashes[i], "split": "train", "segment": i // per_segment}
     cache["recordings"] = [pattern | place(i) for i in range(count)]
-    cache["train_emg"], cache["train_joint_angles"] = merged(recording["emg"], count), merged(recording["joint_angles"], count)
+    cache["train_emg"], cache["train_joint_angles"] = (
+        merged(recording["emg"], count),
+        merged(recording["joint_angles"], count),
+    )
     settings = cache["settings"]
     cache["windows"] = [count * ((ROWS - settings["window_size"]) // settings["stride"] + 1), 0, 0]
     labels = ["user", "session", "stage", "side", "generalization"]

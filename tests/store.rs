@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, SystemTime};
 
-use common::{Bench, files, stderr};
+use common::{Bench, files, paths, stderr};
 
 const SMALL: [&str; 6] = ["--set", "data.window_size=50", "--set", "data.stride=25", "--store", "st"];
 /// Segments so small that each recording of some seconds fills one.
@@ -414,8 +414,8 @@ fn an_input_that_changes_shrinks_or_vanishes_while_it_is_read_fails_the_build() 
             command.args(["build", "--store", "st", "data"]).stderr(Stdio::piped()).stdout(Stdio::null()).spawn();
         let child = child.unwrap();
         // A segment in progress: every input was looked at, and the first are read.
-        let begun = || files(&bench.path("st")).iter().any(|(path, _)| path.ends_with("emg/c/0/0"));
-        while !(bench.path("st").exists() && begun()) {
+        let begun = || paths(&bench.path("st")).iter().any(|path| path.ends_with("emg/c/0/0"));
+        while !begun() {
             std::thread::sleep(Duration::from_millis(1));
         }
         match change {

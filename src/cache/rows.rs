@@ -25,6 +25,7 @@ pub enum Io {
 
 #[derive(Debug)]
 enum Source {
+    /// With its file, which tells what of it is in memory.
     Map(Mmap, File),
     File(File),
 }
@@ -62,9 +63,13 @@ impl StoredRows {
         let start = first * self.shape.row_bytes();
         let bytes = out.len() * self.shape.element_bytes() as usize;
         assert!(start + bytes as u64 <= self.shape.data_bytes(), "rows beyond the segment's");
-        match self.shape.dtype() {
-            Dtype::Float32 => self.copy_bytes(start, bytemuck::cast_slice_mut(out)),
-            Dtype::Float16 => {
+        match (self.shape.dtype(), &self.source) {
+            (Dtype::Float32, Source::Map(map, _)) => {
+                copy_past_caches(&map[start as usize..start as usize + bytes], bytemuck::cast_slice_mut(out));
+                Ok(())
+            }
+            (Dtype::Float32, Source::File(_)) => self.copy_bytes(start, bytemuck::cast_slice_mut(out)),
+            (Dtype::Float16, _) => {
                 /// Converted at once: what stays in the first-level cache.
                 const BLOCK: usize = 4096;
                 let mut halves = [f16::ZERO; BLOCK];
@@ -81,7 +86,7 @@ impl StoredRows {
     fn copy_bytes(&self, start: u64, out: &mut [u8]) -> Result<(), CacheError> {
         match &self.source {
             Source::Map(map, _) => {
-                copy_past_caches(&map[start as usize..start as usize + out.len()], out);
+                out.copy_from_slice(&map[start as usize..start as usize + out.len()]);
                 Ok(())
             }
             Source::File(file) => file.read_exact_at(out, start).map_err(|error| match error.kind() {

@@ -66,6 +66,11 @@ impl WindowIndex {
         self.windows
     }
 
+    /// Bytes that the index takes, beside the cache's own.
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>() + self.runs.capacity() * size_of::<Run>()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.windows == 0
     }

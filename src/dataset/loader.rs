@@ -101,7 +101,7 @@ impl Loader {
     /// A segment is damaged.
     ///
     /// # Panics
-    /// The loader thread panicked.
+    /// Every batch is out and none was given back; the loader thread panicked.
     pub fn next_batch(&mut self) -> Result<Option<Batch>, CacheError> {
         if self.total.is_some_and(|total| self.next >= total) {
             return Ok(None);
@@ -109,6 +109,7 @@ impl Loader {
         let number = self.next;
         self.next += 1;
         if let Some(filler) = &self.filler {
+            assert!(filler.ordered > number, "every batch is out: give one back first");
             let results = filler.results.as_ref().expect("open while the loader lives");
             return results.recv().expect("the loader thread panicked").map(Some);
         }

@@ -1,5 +1,7 @@
 //! Sessions that take and give plain host tensors.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use ort::ep::CUDA;
 use ort::ep::cuda::ConvAlgorithmSearch;
 use ort::session::builder::GraphOptimizationLevel;
@@ -31,6 +33,22 @@ pub struct Session {
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session").finish_non_exhaustive()
+    }
+}
+
+/// The library enters our operators' domain into a list with the first session that has them, without looking whether
+/// another thread is about to do the same: until one is made, they are made one at a time.
+struct FirstSession(Option<MutexGuard<'static, bool>>);
+
+impl FirstSession {
+    fn begin(provider: Provider) -> Self {
+        static MADE: Mutex<bool> = Mutex::new(false);
+        let made = (provider == Provider::Cpu).then(|| MADE.lock().unwrap_or_else(PoisonError::into_inner));
+        Self(made.filter(|made| !**made))
+    }
+
+    fn end(self) {
+        self.0.into_iter().for_each(|mut made| *made = true);
     }
 }
 
@@ -93,7 +111,9 @@ impl Session {
                 message: format!("the CUDA provider does not start: {}", error.message()),
             })?;
         }
+        let first = FirstSession::begin(provider);
         let inner = builder.commit_from_memory(onnx).map_err(RuntimeError::ort(doing))?;
+        first.end();
         Ok(Self { inner })
     }
 

@@ -22,6 +22,9 @@ pub struct EpochRecord {
     pub skipped_steps: u64,
     pub windows: u64,
     pub train_seconds: f64,
+    /// Of these, waiting for batches: much of it says that storage or loader threads are too slow.
+    #[serde(default)]
+    pub wait_seconds: f64,
     pub val_seconds: f64,
 }
 

@@ -11,7 +11,7 @@ use super::events::{EpochRecord, Event, Listener};
 use super::export::export_run;
 use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
-use super::run::{RunFolder, checkpoint_folder};
+use super::run::RunFolder;
 use super::schedule::{LossScale, Watch, learning_rate};
 use super::setup::{IMPORTED, Normalization, check_weights, gather};
 use crate::cache::{Cache, Split, replace_file};
@@ -81,7 +81,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
             differs.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
             Progress::start()
         }
-        Start::Resume(checkpoint) => resumed(checkpoint, &config, &cache)?,
+        Start::Resume(checkpoint) => position_of(checkpoint, &config, &cache)?,
     };
 
     // The first batch needs no session, so it is loaded first.
@@ -114,17 +114,17 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         Start::Resume(checkpoint) => learner.restore(&checkpoint.state)?,
     }
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
-    let mut folder = RunFolder::open(&run, &config, matches!(start, Start::Resume(_)))?;
-    if let Start::Resume(checkpoint) = &start {
-        folder.bring(&checkpoint_folder(&run, &checkpoint.config))?;
-    }
-    let run = folder;
+    let resumed = match &start {
+        Start::Resume(checkpoint) => Some(&**checkpoint),
+        Start::New | Start::Weights(_) => None,
+    };
+    let run = RunFolder::open(&run, &config, resumed)?;
     if let Some(onnx) = model.onnx() {
         replace_file(&run.root().join(IMPORTED), &onnx.bytes())?;
     }
     run.truncate_metrics(position.epoch)?;
     let mut fit = Fit { model, config, cache, run, learner, validation, position, interrupted, listener };
-    if !matches!(start, Start::Resume(_)) {
+    if resumed.is_none() {
         // A run that dies in its first epoch can be resumed, too.
         fit.must_save("last")?;
     }
@@ -163,7 +163,7 @@ fn check_windows(
 }
 
 /// Where the checkpoint stands, for a run that goes on as now configured.
-fn resumed(checkpoint: &Checkpoint, config: &Config, cache: &Cache) -> Result<Progress, TrainError> {
+fn position_of(checkpoint: &Checkpoint, config: &Config, cache: &Cache) -> Result<Progress, TrainError> {
     if let Some(key) = checkpoint.cache.as_ref().filter(|key| *key != cache.key()) {
         return Err(TrainError::Usage(format!("the run was trained on cache {key}, not {}", cache.key())));
     }
@@ -201,6 +201,27 @@ fn check_sums(split: &str, sums: &Partial, epoch: usize) -> Result<(), TrainErro
     }
 }
 
+/// Seconds of an epoch's steps.
+#[derive(Debug, Default)]
+struct Times {
+    /// Starting steps; on the CPU, steps themselves.
+    launching: f64,
+    /// Waiting for batches.
+    waiting: f64,
+    /// Handing batches on.
+    loading: f64,
+    /// Waiting for steps.
+    finishing: f64,
+}
+
+/// Adds the seconds that `work` takes.
+fn timed<R>(seconds: &mut f64, work: impl FnOnce() -> R) -> R {
+    let start = Instant::now();
+    let result = work();
+    *seconds += start.elapsed().as_secs_f64();
+    result
+}
+
 struct Fit<'a> {
     model: Model,
     config: Config,
@@ -235,39 +256,8 @@ impl Fit<'_> {
 
     /// Trains what is left of the current epoch and validates.
     fn epoch(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<EpochRecord, TrainError> {
-        let epoch = self.position.epoch;
-        let (start, mut windows) = (Instant::now(), 0);
-        let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
-        // A run that stopped in validation has no batch of this epoch left.
-        let mut current = match (self.position.batch < steps, waiting.take()) {
-            (false, first) => {
-                *waiting = first;
-                None
-            }
-            (true, Some(first)) => Some(first),
-            (true, None) => Some(batches.next_batch()?),
-        };
-        current.as_ref().map_or(Ok(()), |batch| self.learner.load(batch))?;
-        while let Some(batch) = current {
-            self.check_interrupt()?;
-            let started = self.start_step(&batch, steps)?;
-            // The next batch comes while the device computes.
-            let next = if self.position.batch < steps { Some(batches.next_batch()?) } else { None };
-            next.as_ref().map_or(Ok(()), |next| self.learner.load(next))?;
-            let loss = started.map_or(Ok(0.0), |apply| self.finish_step(&batch, apply))?;
-            windows += batch.windows.len() as u64;
-            let step = self.position.batch;
-            if step.is_multiple_of(log_every) || step == steps {
-                let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
-                self.listener.event(&Event::Step { epoch: epoch + 1, step, steps, loss, windows_per_second });
-            }
-            batches.recycle(batch);
-            current = next;
-            let every = self.config.logging.save_every_steps as u64;
-            if every > 0 && step.is_multiple_of(every) && step < steps {
-                self.save("last")?;
-            }
-        }
+        let (epoch, steps, start) = (self.position.epoch, batches.per_epoch, Instant::now());
+        let (windows, times) = self.steps(batches, waiting)?;
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
         let averaged =
             self.learner.vector(EMA)?.map_or_else(|| self.learner.vector(PARAMETERS), |ema| Ok(Some(ema)))?;
@@ -292,8 +282,54 @@ impl Fit<'_> {
             skipped_steps: sums.skipped_steps,
             windows,
             train_seconds,
+            wait_seconds: times.waiting,
             val_seconds: start.elapsed().as_secs_f64(),
         })
+    }
+
+    /// The steps that are left of the current epoch; gives how many windows they had, and where time went.
+    fn steps(
+        &mut self,
+        batches: &mut TrainingBatches,
+        waiting: &mut Option<Batch>,
+    ) -> Result<(u64, Times), TrainError> {
+        let (start, mut windows, mut times) = (Instant::now(), 0, Times::default());
+        let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
+        // A run that stopped in validation has no batch of this epoch left.
+        let mut current = match (self.position.batch < steps, waiting.take()) {
+            (false, first) => {
+                *waiting = first;
+                None
+            }
+            (true, Some(first)) => Some(first),
+            (true, None) => Some(timed(&mut times.waiting, || batches.next_batch())?),
+        };
+        current.as_ref().map_or(Ok(()), |batch| self.learner.load(batch))?;
+        while let Some(batch) = current {
+            self.check_interrupt()?;
+            let started = timed(&mut times.launching, || self.start_step(&batch, steps))?;
+            // The next batch comes while the device computes.
+            let more = self.position.batch < steps;
+            let next = more.then(|| timed(&mut times.waiting, || batches.next_batch())).transpose()?;
+            timed(&mut times.loading, || next.as_ref().map_or(Ok(()), |next| self.learner.load(next)))?;
+            let finish = || started.map_or(Ok(0.0), |apply| self.finish_step(&batch, apply));
+            let loss = timed(&mut times.finishing, finish)?;
+            windows += batch.windows.len() as u64;
+            let step = self.position.batch;
+            if step.is_multiple_of(log_every) || step == steps {
+                let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
+                let epoch = self.position.epoch + 1;
+                self.listener.event(&Event::Step { epoch, step, steps, loss, windows_per_second });
+            }
+            batches.recycle(batch);
+            current = next;
+            let every = self.config.logging.save_every_steps as u64;
+            if every > 0 && step.is_multiple_of(every) && step < steps {
+                self.save("last")?;
+            }
+        }
+        tracing::debug!("{windows} windows in {:.3} s: {times:?}", start.elapsed().as_secs_f64());
+        Ok((windows, times))
     }
 
     /// The learning rate of the step that the current batch belongs to.

@@ -47,12 +47,13 @@ impl RunFolder {
         config.logging.log_dir.clone().unwrap_or_else(|| root.to_owned()).join("metrics.jsonl")
     }
 
-    /// Makes the folder of a new run, or opens that of one to resume.
+    /// Makes the folder of a new run, or opens that of one that goes on from `resumed`, whose checkpoints it brings along if
+    /// they are to lie elsewhere now.
     ///
     /// # Errors
     /// As [`check`](Self::check); another `fit` uses the folder.
-    pub fn open(root: &Path, config: &Config, resume: bool) -> Result<Self, TrainError> {
-        Self::check(root, resume)?;
+    pub fn open(root: &Path, config: &Config, resumed: Option<&Checkpoint>) -> Result<Self, TrainError> {
+        Self::check(root, resumed.is_some())?;
         let checkpoints = checkpoint_folder(root, config);
         let metrics = Self::metrics_path(root, config);
         for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
@@ -63,7 +64,11 @@ impl RunFolder {
         if lock.try_lock().is_err() {
             return Err(TrainError::Usage(format!("{}: another fit is running in this folder", root.display())));
         }
-        let run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _lock: lock };
+        let mut run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _lock: lock };
+        // Before the configuration says where they are.
+        if let Some(checkpoint) = resumed {
+            run.bring(&checkpoint_folder(root, &checkpoint.config))?;
+        }
         let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
         replace_file(&run.root.join("config.yaml"), yaml.as_bytes())?;
         Ok(run)
@@ -105,7 +110,7 @@ impl RunFolder {
     ///
     /// # Errors
     /// They cannot be read or written.
-    pub(super) fn bring(&mut self, from: &Path) -> Result<(), TrainError> {
+    fn bring(&mut self, from: &Path) -> Result<(), TrainError> {
         for name in ["best", "last"] {
             let old = from.join(format!("{name}.safetensors"));
             if from != self.checkpoints && old.exists() {

@@ -37,6 +37,9 @@ pub struct Throughput {
     pub bytes_per_second: f64,
     /// From the process's start.
     pub first_batch_ms: f64,
+    /// Of the window index, once the cache is open.
+    pub index_ms: f64,
+    pub index_bytes: usize,
     /// How much longer the first batch of an epoch is waited for than others (medians).
     pub epoch_gap_ms: Option<f64>,
     /// Of memory copied from one batch to another, by as many threads as load.
@@ -56,7 +59,9 @@ pub fn throughput(
     duty: Duty,
     started: Instant,
 ) -> Result<Throughput, TrainError> {
+    let begin = Instant::now();
     let gather = Arc::new(gather(cache, config, model, Split::Train)?);
+    let (index_ms, index_bytes) = (begin.elapsed().as_secs_f64() * 1e3, gather.index.bytes());
     if gather.index.is_empty() {
         return Err(TrainError::Usage("the cache has no training windows".into()));
     }
@@ -104,6 +109,8 @@ pub fn throughput(
         windows_per_second: per_second * size as f64,
         bytes_per_second: per_second * batch_bytes as f64,
         first_batch_ms,
+        index_ms,
+        index_bytes,
         epoch_gap_ms: taken.epoch_gap().map(|seconds| seconds * 1e3),
         memcpy_bytes_per_second: median(&mut memcpy).map(|batches| batches * batch_bytes as f64),
         anonymous_bytes: anonymous_bytes(),

@@ -131,14 +131,19 @@ pub(crate) fn tensors(checkpoint: &[u8]) -> Vec<(String, Vec<u8>)> {
 
 /// All files below `folder`, sorted, with their bytes.
 pub(crate) fn files(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    paths(folder).into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+/// All files below `folder`, sorted; some may be gone already.
+pub(crate) fn paths(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(next) = folders.pop() {
-        for entry in std::fs::read_dir(next).unwrap().flatten() {
+        for entry in std::fs::read_dir(next).into_iter().flatten().flatten() {
             if entry.path().is_dir() {
                 folders.push(entry.path());
             } else {
-                found.push((entry.path(), std::fs::read(entry.path()).unwrap()));
+                found.push(entry.path());
             }
         }
     }
