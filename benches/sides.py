@@ -98,13 +98,16 @@ class Store:
     def shards(self) -> list[Path]:
         return sorted(self.folder.glob("segments/*/*/c/0/0"))
 
-    def bench(self, options: list, batch: int, workers: int = THREADS, **more) -> dict:
-        """What bench-data measures; `more` are settings, with __ for the dot. The plain LSTM has no left context, so a
-        window has the angles of all its rows, like those of the peers."""
+    def bench_command(self, options: list, batch: int, workers: int = THREADS, **more) -> list:
+        """Takes batches; `more` are settings, with __ for the dot. The plain LSTM has no left context, so a window has the
+        angles of all its rows, like those of the peers."""
         chosen = {"training.batch_size": batch, "training.num_workers": workers, "model.type": "lstm"}
         chosen |= {name.replace("__", "."): value for name, value in more.items()}
-        command = [BIN / "emg-train", "bench-data", *self.arguments(), *settings(chosen), *options, "--json"]
-        return json.loads(command_output(command))
+        return [BIN / "emg-train", "bench-data", *self.arguments(), *settings(chosen), *options, "--json"]
+
+    def bench(self, options: list, batch: int, workers: int = THREADS, **more) -> dict:
+        """What bench-data measures."""
+        return json.loads(command_output(self.bench_command(options, batch, workers, **more)))
 
 
 def first_batch_ms(store: Store) -> float:

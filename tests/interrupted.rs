@@ -23,62 +23,67 @@ fn fit<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
 }
 
 /// Kills at random moments of a run, from the start of the process on, each time going on from what was saved. EMG_KILLS
-/// says how often.
+/// says how often. In turns: plain, and with all that has a state or an order of its own.
 #[test]
 fn killed_at_random_moments_it_ends_with_the_same_weights() {
     let kills: u64 = std::env::var("EMG_KILLS").map_or(50, |text| text.parse().unwrap());
     let bench = bench();
-    let sets = ["--set", "training.ema=0.9", "--set", "logging.save_every_steps=3", "--set", "training.num_epochs=6"];
+    let common = ["training.ema=0.9", "logging.save_every_steps=3", "training.num_epochs=6", "logging.save_every=2"];
+    let more = [
+        "data.shuffle=block",
+        "training.gradient_accumulation_steps=4",
+        "training.persistent_workers=false",
+        "training.schedule_per=step",
+        "logging.save_best_only=false",
+    ];
+    let kinds = [common.to_vec(), [&common[..], &more].concat()];
+    let kinds = kinds.map(|sets| sets.into_iter().flat_map(|set| ["--set", set]).collect::<Vec<_>>());
     let start = Instant::now();
-    bench.ok("emg-train", &fit("whole", &sets));
-    let whole = start.elapsed();
+    for (i, sets) in kinds.iter().enumerate() {
+        bench.ok("emg-train", &fit(["whole0", "whole1"][i], sets));
+    }
+    let whole = start.elapsed() / 2;
     let (mut killed, mut resumed, mut round) = (0, 0, 0);
     while killed < kills {
         round += 1;
         assert!(round < 20 * kills, "runs end before they are killed");
-        let run = format!("killed{round}");
+        let (run, kind) = (format!("killed{round}"), (round % 2) as usize);
         let mut random = Random::new(&[round]);
-        // Shorter than a run, so that some runs are killed more than once; resumed from the second attempt on.
-        for attempt in 0..100 {
-            let made = bench.path(&run).join("config.yaml").exists()
-                && bench.path(&run).join("checkpoints/last.safetensors").exists();
-            if !made {
-                let _ = std::fs::remove_dir_all(bench.path(&run));
-            }
-            let more = if made { [&sets[..], &["--resume"]].concat() } else { sets.to_vec() };
-            resumed += u64::from(made);
-            let mut child = bench
-                .command("emg-train")
-                .args(fit(&run, &more))
-                .stderr(Stdio::null())
-                .stdout(Stdio::null())
-                .spawn()
-                .unwrap();
-            let patience = Duration::from_micros(random.up_to(whole.as_micros() as u64 * (attempt + 3) / 3));
-            std::thread::sleep(patience);
-            if child.try_wait().unwrap().is_some() {
+        // Patience grows, so that every run ends once.
+        for attempt in 0.. {
+            let begun = bench.path(&run).join("config.yaml").exists();
+            let args = if begun { [&kinds[kind][..], &["--resume"]].concat() } else { kinds[kind].clone() };
+            resumed += u64::from(begun);
+            let mut command = bench.command("emg-train");
+            let mut child = command.args(fit(&run, &args)).stderr(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_micros(random.up_to(whole.as_micros() as u64 * (attempt + 3) / 3)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{run}: {status}");
                 break;
             }
             child.kill().unwrap();
             child.wait().unwrap();
             killed += 1;
         }
+        let whole = ["whole0", "whole1"][kind];
         for name in ["best", "last"] {
-            assert_eq!(checkpoint(&bench, "whole", name), checkpoint(&bench, &run, name), "{run} {name}");
+            assert_eq!(checkpoint(&bench, whole, name), checkpoint(&bench, &run, name), "{run} {name}");
         }
-        assert_eq!(metrics(&bench, "whole"), metrics(&bench, &run), "{run}");
+        assert_eq!(metrics(&bench, whole), metrics(&bench, &run), "{run}");
         assert!(bench.path(&run).join("model.onnx").exists());
         std::fs::remove_dir_all(bench.path(&run)).unwrap();
     }
     assert!(resumed * 3 > kills, "only {resumed} of {kills} were resumed");
 }
 
-/// Epochs and their losses.
-fn metrics(bench: &Bench, run: &str) -> Vec<(u64, String)> {
+/// Epochs, without how long they took.
+fn metrics(bench: &Bench, run: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
     let record = |line: &str| {
-        let value: serde_json::Value = serde_json::from_str(line).unwrap();
-        (value["epoch"].as_u64().unwrap(), format!("{} {}", value["train_loss"], value["val_loss"]))
+        let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let fields = value.as_object_mut().unwrap();
+        fields.retain(|name, _| !name.ends_with("_seconds"));
+        value
     };
     text.lines().map(record).collect()
 }
@@ -114,7 +119,9 @@ fn a_full_disk_costs_checkpoints_but_not_the_run() {
     assert_eq!(checkpoint(&bench, "a", "last"), before);
     let left: Vec<_> =
         std::fs::read_dir(bench.path("a/checkpoints")).unwrap().flatten().map(|e| e.file_name()).collect();
-    assert_eq!(left.len(), 2, "{left:?}");
+    assert_eq!(left.len(), 3, "best, last and lock: {left:?}");
+    // Lines of the epochs since are there all the same: the limit is one of each file's size.
+    assert_eq!(metrics(&bench, "a").len(), 4);
     // With room again it goes on from there, and ends as a run without trouble.
     bench.ok("emg-train", &fit("a", &more));
     bench.ok("emg-train", &fit("b", &["--set", "training.num_epochs=2"]));
@@ -165,6 +172,41 @@ fn resuming_may_change_where_things_go_and_nothing_of_the_training() {
     bench.ok("emg-train", &fit("b", &["--resume", "--set", "training.num_epochs=3"]));
     let moved = std::fs::read(bench.path("elsewhere/last.safetensors")).unwrap();
     assert_eq!(tensors(&moved), tensors(&checkpoint(&bench, "b", "last")));
+}
+
+#[test]
+fn folders_of_another_run_and_edited_configurations_are_refused() {
+    let bench = bench();
+    let shared =
+        ["--set", "logging.checkpoint_dir=ck", "--set", "logging.log_dir=logs", "--set", "training.num_epochs=1"];
+    bench.ok("emg-train", &fit("a", &shared));
+    let before = std::fs::read(bench.path("ck/last.safetensors")).unwrap();
+    let message = bench.fails("emg-train", 2, &fit("b", &shared));
+    assert!(message.contains("logging.checkpoint_dir") && message.contains("another run's results"), "{message}");
+    let message = bench.fails("emg-train", 2, &fit("b", &shared[2..]));
+    assert!(message.contains("logging.log_dir"), "{message}");
+    assert_eq!(std::fs::read(bench.path("ck/last.safetensors")).unwrap(), before);
+    assert_eq!(std::fs::read_to_string(bench.path("logs/metrics.jsonl")).unwrap().lines().count(), 1);
+    // From another folder they are the same.
+    let output = bench
+        .command("emg-train")
+        .args(["eval", bench.path("a").to_str().unwrap()])
+        .current_dir(bench.path("data"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+
+    // What a run was trained with stands in its checkpoints, whatever config.yaml says now.
+    let path = bench.path("a/config.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let edited = text.replace("learning_rate: 0.005", "learning_rate: 0.5");
+    assert_ne!(text, edited);
+    std::fs::write(&path, edited).unwrap();
+    let resume = ["fit", "--run", "a", "--resume", "--set", "training.num_epochs=2"];
+    let message = bench.fails("emg-train", 2, &resume);
+    assert!(message.contains("training.learning_rate cannot change"), "{message}");
+    std::fs::write(&path, text).unwrap();
+    bench.ok("emg-train", &resume);
 }
 
 #[test]
@@ -243,6 +285,30 @@ fn published_checkpoints_become_runs() {
     let output = import(&["p.ckpt", "run"]);
     assert!(stderr(&output).contains("name it with --preset") && !bench.path("run").exists(), "{}", stderr(&output));
     assert!(stderr(&import(&["p.ckpt", "run", "--preset", "neuropose"])).contains("the checkpoint has no"));
+    // What it does tell is not overruled.
+    bench.python("make_emg2pose_checkpoint.py", &make);
+    let output = import(&["p.ckpt", "run", "--preset", "regression_emg2pose"]);
+    assert!(stderr(&output).contains("expected regression_emg2pose, found tracking_emg2pose"), "{}", stderr(&output));
+    // Neither another shape nor bytes that are missing or damaged pass.
+    let json = std::fs::read_to_string(&names).unwrap();
+    let turned = json
+        .replace("mlp.0.weight\", \"decoder.layers.0.linear.weight\", [512, 84]", "mlp.0.weight\", \"x\", [84, 512]");
+    assert_ne!(json, turned);
+    std::fs::write(bench.path("turned.json"), turned).unwrap();
+    bench.python("make_emg2pose_checkpoint.py", &["turned.json", "tracking_emg2pose", "t.ckpt", "t.safetensors"]);
+    let output = import(&["t.ckpt", "run"]);
+    assert!(stderr(&output).contains("expected the shape [512, 84], found [84, 512]"), "{}", stderr(&output));
+    let mut bytes = std::fs::read(bench.path("p.ckpt")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(bench.path("d.ckpt"), bytes).unwrap();
+    let output = import(&["d.ckpt", "run"]);
+    assert!(
+        stderr(&output).starts_with("error: ") && stderr(&output).contains("cannot be read"),
+        "{}",
+        stderr(&output)
+    );
+    bench.python("make_emg2pose_checkpoint.py", &[&make[..], &["--no-settings"]].concat());
     assert!(stderr(&import(&["tiny.yaml", "run"])).contains("not a checkpoint that PyTorch"));
     assert!(import(&["p.ckpt", "run", "--preset", "regression_emg2pose"]).status.success());
     assert!(stderr(&import(&["p.ckpt", "run", "--preset", "neuropose"])).contains("holds a run already"));

@@ -235,14 +235,21 @@ impl Segment {
         self.angles.copy(first, out)
     }
 
-    /// Asks the kernel to read rows [first, first + rows) of both arrays soon, unless the first is in memory already:
-    /// looking costs less than advice that is not needed, which looks up every page.
+    /// Asks the kernel to read rows [first, first + rows) of both arrays soon, where they are not in memory already:
+    /// looking costs less than advice that is not needed, which looks up every page. It looks once for some MiB, in the
+    /// middle, since what lies at the ends may have been read with the neighbouring rows.
     pub fn will_need(&self, first: u64, rows: u64) {
-        if self.emg.is_cached(first) {
-            return;
+        const ROWS_PER_LOOK: u64 = 1 << 14;
+        let end = first + rows;
+        let mut from = first;
+        while from < end {
+            let count = ROWS_PER_LOOK.min(end - from);
+            if !self.emg.is_cached(from + count / 2) {
+                self.emg.will_need(from, count);
+                self.angles.will_need(from, count);
+            }
+            from += count;
         }
-        self.emg.will_need(first, rows);
-        self.angles.will_need(first, rows);
     }
 
     fn check_shard_indexes(&self) -> Result<(), CacheError> {

@@ -49,7 +49,7 @@ struct Job {
     pass: Pass,
     per_epoch: u64,
     first: u64,
-    /// How many batches ahead rows are asked for.
+    /// Batches in memory, and how many ahead rows are asked for.
     ahead: u64,
     /// Windows per block of [`Shuffle::Block`].
     block: u64,
@@ -77,13 +77,15 @@ impl Loader {
             Pass::Training { first_batch, .. } => first_batch,
             Pass::Evaluation => 0,
         };
-        let prefetch = prefetch.max(1) as u64;
-        let block = gather.block();
-        let job = Arc::new(Job { gather, pass, per_epoch, first, ahead: prefetch + 1, block });
+        let (block, ahead) = (gather.block(), prefetch.max(1) as u64 + 1);
+        Self::run(Arc::new(Job { gather, pass, per_epoch, first, ahead, block }), total, workers)
+    }
+
+    fn run(job: Arc<Job>, total: Option<u64>, workers: usize) -> Self {
         let filler = (workers > 0).then(|| Filler::start(&job, workers)).flatten();
-        let mut loader = Self { job, next: first, total, filler, spare: Vec::new() };
+        let mut loader = Self { next: job.first, job, total, filler, spare: Vec::new() };
         if let Some(filler) = &mut loader.filler {
-            for _ in 0..total.unwrap_or(u64::MAX).min(prefetch + 1) {
+            for _ in 0..total.unwrap_or(u64::MAX).min(loader.job.ahead) {
                 filler.order(total, loader.job.new_batch());
             }
         }
@@ -250,9 +252,12 @@ impl Job {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
     use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::{Config, Shuffle};
+    use crate::dataset::order::BlockOrder;
     use crate::dataset::{BatchShape, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
@@ -290,7 +295,10 @@ mod tests {
     }
 
     fn all(gather: &Arc<Gather>, pass: Pass, workers: usize, batches: usize) -> Vec<Batch> {
-        let mut loader = Loader::start(Arc::clone(gather), pass, workers, 2);
+        take(Loader::start(Arc::clone(gather), pass, workers, 2), batches)
+    }
+
+    fn take(mut loader: Loader, batches: usize) -> Vec<Batch> {
         let mut seen = Vec::new();
         while seen.len() < batches
             && let Some(batch) = loader.next_batch().unwrap()
@@ -336,15 +344,29 @@ mod tests {
     #[test]
     fn training_batches_are_the_same_at_any_number_of_workers_and_from_any_start() {
         let (_folder, gather) = gather(true, 12);
+        // Blocks of one window: an epoch has more than one pool of 16.
+        let per_epoch = gather.index.len() / 4;
+        let from = |pass: Pass, first, workers, batches| {
+            let job = Job { gather: Arc::clone(&gather), pass, per_epoch, first, ahead: 3, block: 1 };
+            take(Loader::run(Arc::new(job), None, workers), batches)
+        };
+        assert!(gather.index.len() > BlockOrder::POOL);
         for shuffle in [Shuffle::Full, Shuffle::Block, Shuffle::Off] {
             let augment = Augment { jitter: true, rotation: 1, seed: 5 };
             let pass = |first_epoch, first_batch| Pass::Training { shuffle, augment, first_epoch, first_batch };
-            let expected = all(&gather, pass(0, 0), 0, 20);
+            let expected = from(pass(0, 0), 0, 0, 20);
             for workers in [1, 3] {
-                assert_eq!(all(&gather, pass(0, 0), workers, 20), expected);
+                assert_eq!(from(pass(0, 0), 0, workers, 20), expected);
             }
-            let per_epoch = pass(0, 0).batches(gather.index.len(), 4) as usize;
-            assert_eq!(all(&gather, pass(1, 2), 2, 20 - per_epoch - 2), expected[per_epoch + 2..]);
+            let per_epoch = per_epoch as usize;
+            assert_eq!(from(pass(1, 2), 2, 2, 20 - per_epoch - 2), expected[per_epoch + 2..]);
+            assert_eq!(from(pass(0, 5), 5, 2, 15), expected[5..]);
+            // No window twice in an epoch; what is left of the last batch is dropped.
+            let plain = Augment { seed: 5, ..Default::default() };
+            let unmoved = Pass::Training { shuffle, augment: plain, first_epoch: 0, first_batch: 0 };
+            let batches = from(unmoved, 0, 1, per_epoch);
+            let windows: BTreeSet<_> = batches.iter().flat_map(|batch| &batch.windows).map(|w| w.start).collect();
+            assert_eq!(windows.len() as u64, gather.index.len() / 4 * 4);
             assert_ne!(expected[0], expected[per_epoch]);
             // Jitter stays inside valid runs.
             let mut windows = expected.iter().flat_map(|batch| batch.mask.chunks(53));

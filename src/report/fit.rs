@@ -12,6 +12,8 @@ use crate::train::{EpochRecord, Event, Listener};
 #[derive(Debug)]
 pub struct FitReport {
     metrics: PathBuf,
+    /// Lines that could not be written yet.
+    pending: Vec<u8>,
     bar: Option<ProgressBar>,
     terminal: bool,
     num_epochs: usize,
@@ -20,7 +22,7 @@ pub struct FitReport {
 impl FitReport {
     /// `metrics`: the file that gets a line per epoch.
     pub fn new(metrics: PathBuf) -> Self {
-        Self { metrics, bar: None, terminal: std::io::stderr().is_terminal(), num_epochs: 0 }
+        Self { metrics, pending: Vec::new(), bar: None, terminal: std::io::stderr().is_terminal(), num_epochs: 0 }
     }
 
     fn line(&self, line: &str) {
@@ -71,14 +73,22 @@ impl FitReport {
             record.val_seconds
         );
         if let Err(error) = self.append(record) {
-            eprintln!("warning: {}: {error}", self.metrics.display());
+            eprintln!("warning: {}: {error}; tried again after the next epoch", self.metrics.display());
         }
     }
 
-    fn append(&self, record: &EpochRecord) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(record)?;
-        line.push(b'\n');
-        OpenOptions::new().create(true).append(true).open(&self.metrics)?.write_all(&line)
+    /// Appends whole lines or nothing.
+    fn append(&mut self, record: &EpochRecord) -> std::io::Result<()> {
+        serde_json::to_writer(&mut self.pending, record)?;
+        self.pending.push(b'\n');
+        let mut file = OpenOptions::new().create(true).append(true).open(&self.metrics)?;
+        let length = file.metadata()?.len();
+        if let Err(error) = file.write_all(&self.pending).and_then(|()| file.sync_data()) {
+            file.set_len(length)?;
+            return Err(error);
+        }
+        self.pending.clear();
+        Ok(())
     }
 }
 

@@ -11,6 +11,7 @@ use super::schedule::{LossScale, Watch};
 use super::setup::Normalization;
 use crate::cache::{Key, replace_file};
 use crate::config::Config;
+use crate::model::Model;
 use crate::step::{BUFFERS, EMA, PARAMETERS};
 
 /// Where training stands between two steps.
@@ -59,6 +60,8 @@ pub struct Partial {
     /// Loss x valid rows.
     pub loss: f64,
     pub rows: f64,
+    #[serde(default)]
+    pub windows: u64,
     /// Of |error| and error^2 over rows and joints, radians.
     pub absolute: f64,
     pub squared: f64,
@@ -81,6 +84,8 @@ pub struct Checkpoint {
     pub config: Config,
     /// What it was trained on; none of ours where it was imported.
     pub cache: Option<Key>,
+    /// What the parameters are: [`parameters_key`].
+    pub parameters: Option<Key>,
     pub normalization: Normalization,
     pub progress: Progress,
     /// State vectors by name; `parameters` first.
@@ -91,9 +96,16 @@ pub struct Checkpoint {
 struct Header {
     version: u32,
     cache: Option<Key>,
+    #[serde(default)]
+    parameters: Option<Key>,
     normalization: Normalization,
     progress: Progress,
     config: Config,
+}
+
+/// The key of a model's parameters: their names and shapes in order.
+pub(super) fn parameters_key(model: &Model) -> Key {
+    Key::of(&model.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect::<Vec<_>>())
 }
 
 const VERSION: u32 = 2;
@@ -122,6 +134,7 @@ impl Checkpoint {
         let header = Header {
             version: VERSION,
             cache: self.cache.clone(),
+            parameters: self.parameters.clone(),
             normalization: self.normalization.clone(),
             progress: self.progress.clone(),
             config: self.config.clone(),
@@ -166,7 +179,7 @@ impl Checkpoint {
         if state.first().is_none_or(|(name, _)| name != PARAMETERS) {
             return Err(damaged("it holds no parameters".into()));
         }
-        let Header { config, cache, normalization, progress, .. } = header;
-        Ok(Self { config, cache, normalization, progress, state })
+        let Header { config, cache, parameters, normalization, progress, .. } = header;
+        Ok(Self { config, cache, parameters, normalization, progress, state })
     }
 }

@@ -1,11 +1,12 @@
 //! The training loop.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::checkpoint::{Checkpoint, Partial, Pending, Progress};
+use super::checkpoint::{Checkpoint, Partial, Pending, Progress, parameters_key};
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
 use super::export::export_run;
@@ -128,6 +129,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         // A run that dies in its first epoch can be resumed, too.
         fit.must_save("last")?;
     }
+    fit.run.write_config(&fit.config)?;
     fit.train(batches, first)?;
     fit.finish()
 }
@@ -191,7 +193,7 @@ fn metric(record: &EpochRecord, name: &str) -> f64 {
 
 /// An epoch's losses must say something.
 fn check_sums(split: &str, sums: &Partial, epoch: usize) -> Result<(), TrainError> {
-    if sums.rows == 0.0 {
+    if sums.rows == 0.0 && sums.skipped_steps == 0 {
         return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
     }
     if sums.mean_loss().is_finite() {
@@ -257,7 +259,7 @@ impl Fit<'_> {
     /// Trains what is left of the current epoch and validates.
     fn epoch(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<EpochRecord, TrainError> {
         let (epoch, steps, start) = (self.position.epoch, batches.per_epoch, Instant::now());
-        let (windows, times) = self.steps(batches, waiting)?;
+        let times = self.steps(batches, waiting)?;
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
         let averaged =
             self.learner.vector(EMA)?.map_or_else(|| self.learner.vector(PARAMETERS), |ema| Ok(Some(ema)))?;
@@ -280,19 +282,15 @@ impl Fit<'_> {
             val_rmse_deg: val.as_ref().map(|val| val.rmse_deg(joints)),
             skipped_batches: sums.skipped_batches,
             skipped_steps: sums.skipped_steps,
-            windows,
+            windows: sums.windows,
             train_seconds,
             wait_seconds: times.waiting,
             val_seconds: start.elapsed().as_secs_f64(),
         })
     }
 
-    /// The steps that are left of the current epoch; gives how many windows they had, and where time went.
-    fn steps(
-        &mut self,
-        batches: &mut TrainingBatches,
-        waiting: &mut Option<Batch>,
-    ) -> Result<(u64, Times), TrainError> {
+    /// The steps that are left of the current epoch; tells where time went.
+    fn steps(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<Times, TrainError> {
         let (start, mut windows, mut times) = (Instant::now(), 0, Times::default());
         let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
         // A run that stopped in validation has no batch of this epoch left.
@@ -315,6 +313,7 @@ impl Fit<'_> {
             let finish = || started.map_or(Ok(0.0), |apply| self.finish_step(&batch, apply));
             let loss = timed(&mut times.finishing, finish)?;
             windows += batch.windows.len() as u64;
+            self.position.partial.windows += batch.windows.len() as u64;
             let step = self.position.batch;
             if step.is_multiple_of(log_every) || step == steps {
                 let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
@@ -329,7 +328,7 @@ impl Fit<'_> {
             }
         }
         tracing::debug!("{windows} windows in {:.3} s: {times:?}", start.elapsed().as_secs_f64());
-        Ok((windows, times))
+        Ok(times)
     }
 
     /// The learning rate of the step that the current batch belongs to.
@@ -398,13 +397,11 @@ impl Fit<'_> {
             self.position.loss_scale.update(false);
             return Ok(());
         }
-        let name = |w: &Window| format!("{} from row {}", self.cache.recording(w.recording).listed.name, w.start);
-        let mut windows: Vec<_> = batch.windows.iter().map(name).collect();
-        const NAMED: usize = 16;
-        if windows.len() > NAMED {
-            let more = windows.split_off(NAMED).len();
-            windows.push(format!("{more} more"));
+        let mut rows: BTreeMap<&str, Vec<u64>> = BTreeMap::new();
+        for Window { recording, start, .. } in &batch.windows {
+            rows.entry(&self.cache.recording(*recording).listed.name).or_default().push(*start);
         }
+        let windows: Vec<_> = rows.iter().map(|(name, rows)| format!("{name} from rows {rows:?}")).collect();
         let (epoch, step) = (self.position.epoch + 1, self.position.batch);
         if training.on_nan == OnNan::Stop {
             return Err(TrainError::NotFinite { epoch, step, windows });
@@ -436,7 +433,9 @@ impl Fit<'_> {
         let numbered = !self.config.logging.save_best_only && self.config.logging.save_every > 0;
         if numbered && epoch.is_multiple_of(self.config.logging.save_every) {
             self.save(&format!("epoch_{epoch:05}"))?;
-            self.run.keep_newest(self.config.logging.keep_last)?;
+            if let Err(error) = self.run.keep_newest(self.config.logging.keep_last) {
+                self.listener.event(&Event::Warning(format!("old checkpoints stay: {error}")));
+            }
         }
         self.save("last")
     }
@@ -467,6 +466,7 @@ impl Fit<'_> {
         Ok(Checkpoint {
             config: self.config.clone(),
             cache: Some(self.cache.key().clone()),
+            parameters: Some(parameters_key(&self.model)),
             normalization: Normalization::new(self.cache.manifest()),
             progress: self.position.clone(),
             state: self.learner.state()?,
@@ -488,12 +488,13 @@ impl Fit<'_> {
         let manifest = self.cache.manifest();
         let model = self.run.model();
         let exportable = manifest.settings.normalize_angles != Normalize::Recording;
+        let saved = self.run.save_rest();
         if exportable {
             let wanted = if self.config.training.restore_best_weights { "best" } else { "last" };
             let checkpoint = self.run.load(wanted)?.map_or_else(|| self.checkpoint(), Ok)?;
             replace_file(&model, &export_run(&self.model, &checkpoint, manifest, None)?)?;
         }
-        self.run.save_rest()?;
+        saved?;
         Ok(FitSummary {
             epochs: self.position.epoch,
             monitor: self.config.logging.monitor.clone(),

@@ -21,7 +21,7 @@ pub(super) struct TrainingBatches {
     prefetch: usize,
     persistent: bool,
     pub(super) per_epoch: u64,
-    loader: Loader,
+    loader: Option<Loader>,
 }
 
 impl TrainingBatches {
@@ -33,16 +33,20 @@ impl TrainingBatches {
         let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
         let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
         let per_epoch = loader.batches_per_epoch();
-        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader }
+        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader: Some(loader) }
+    }
+
+    fn loader(&mut self) -> &mut Loader {
+        self.loader.as_mut().expect("there is one but while it is replaced")
     }
 
     pub(super) fn next_batch(&mut self) -> Result<Batch, TrainError> {
-        Ok(self.loader.next_batch()?.expect("training batches do not end"))
+        Ok(self.loader().next_batch()?.expect("training batches do not end"))
     }
 
     /// Gives a batch back, to be filled again.
     pub(super) fn recycle(&mut self, batch: Batch) {
-        self.loader.recycle(batch);
+        self.loader().recycle(batch);
     }
 
     /// Without persistent workers every epoch starts its own.
@@ -51,7 +55,9 @@ impl TrainingBatches {
             && let Pass::Training { first_epoch, first_batch, .. } = &mut self.pass
         {
             (*first_epoch, *first_batch) = (epoch as u64, 0);
-            self.loader = Loader::start(Arc::clone(&self.gather), self.pass, self.workers, self.prefetch);
+            // The old one's batches go before the new one has any.
+            self.loader = None;
+            self.loader = Some(Loader::start(Arc::clone(&self.gather), self.pass, self.workers, self.prefetch));
         }
     }
 }

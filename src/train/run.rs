@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
 use super::events::EpochRecord;
 use crate::cache::replace_file;
@@ -18,7 +18,16 @@ pub struct RunFolder {
     metrics: PathBuf,
     /// Checkpoints that could not be written, newest of each name: kept until they can.
     unsaved: BTreeMap<String, Checkpoint>,
-    _lock: File,
+    _locks: [File; 2],
+}
+
+fn lock(folder: &Path) -> Result<File, TrainError> {
+    let path = folder.join("lock");
+    let lock = File::create(&path).map_err(TrainError::io(&path))?;
+    if lock.try_lock().is_err() {
+        return Err(TrainError::Usage(format!("{}: another fit is running in this folder", folder.display())));
+    }
+    Ok(lock)
 }
 
 /// Where a run's checkpoints lie.
@@ -48,10 +57,10 @@ impl RunFolder {
     }
 
     /// Makes the folder of a new run, or opens that of one that goes on from `resumed`, whose checkpoints it brings along if
-    /// they are to lie elsewhere now.
+    /// they are to lie elsewhere now. It holds a run once [`write_config`](Self::write_config) is done.
     ///
     /// # Errors
-    /// As [`check`](Self::check); another `fit` uses the folder.
+    /// As [`check`](Self::check); another `fit` uses the folder; `logging` names folders that hold another run's results.
     pub fn open(root: &Path, config: &Config, resumed: Option<&Checkpoint>) -> Result<Self, TrainError> {
         Self::check(root, resumed.is_some())?;
         let checkpoints = checkpoint_folder(root, config);
@@ -59,19 +68,43 @@ impl RunFolder {
         for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
             std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         }
-        let path = root.join("lock");
-        let lock = File::create(&path).map_err(TrainError::io(&path))?;
-        if lock.try_lock().is_err() {
-            return Err(TrainError::Usage(format!("{}: another fit is running in this folder", root.display())));
+        let locks = [lock(root)?, lock(&checkpoints)?];
+        let mut run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _locks: locks };
+        match resumed {
+            Some(checkpoint) => run.bring(&checkpoint_folder(root, &checkpoint.config))?,
+            None => run.refuse_others(config)?,
         }
-        let mut run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _lock: lock };
-        // Before the configuration says where they are.
-        if let Some(checkpoint) = resumed {
-            run.bring(&checkpoint_folder(root, &checkpoint.config))?;
-        }
-        let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
-        replace_file(&run.root.join("config.yaml"), yaml.as_bytes())?;
         Ok(run)
+    }
+
+    /// Fails if folders that a new run is to share hold results already. What a run leaves that ended before it began is
+    /// none.
+    fn refuse_others(&self, config: &Config) -> Result<(), TrainError> {
+        let logging = &config.logging;
+        let begun = |path: &Path| Checkpoint::load(path).is_ok_and(|c| c.progress == Progress::start());
+        let best = self.checkpoint("best").exists();
+        let last = self.checkpoint("last").exists() && !begun(&self.checkpoint("last"));
+        let lines = std::fs::metadata(&self.metrics).is_ok_and(|file| file.len() > 0);
+        for (key, is_shared, holds, folder) in [
+            ("logging.checkpoint_dir", logging.checkpoint_dir.is_some(), best || last, self.checkpoints.as_path()),
+            ("logging.log_dir", logging.log_dir.is_some(), lines, self.metrics.as_path()),
+        ] {
+            if is_shared && holds {
+                let message =
+                    format!("{key}: {} holds another run's results; name a folder of this run's own", folder.display());
+                return Err(TrainError::Usage(message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes config.yaml: from then on the folder holds a run.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(super) fn write_config(&self, config: &Config) -> Result<(), TrainError> {
+        let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
+        Ok(replace_file(&self.root.join("config.yaml"), yaml.as_bytes())?)
     }
 
     pub fn root(&self) -> &Path {
@@ -82,16 +115,23 @@ impl RunFolder {
         self.checkpoints.join(format!("{name}.safetensors"))
     }
 
-    /// Writes the checkpoint `name`, and what could not be written before; gives the files that were.
+    /// Writes the checkpoint `name`, and `best` and `last` if they could not be written before; gives the files that were.
     ///
     /// # Errors
-    /// The first that cannot be written. It is kept in memory, and the file it would have replaced is intact.
+    /// The first that cannot be written. `best` and `last` are kept in memory, and the file that would have been replaced is
+    /// intact.
     pub(super) fn save(&mut self, name: &str, checkpoint: Checkpoint) -> Result<Vec<PathBuf>, TrainError> {
-        self.unsaved.insert(name.to_owned(), checkpoint);
-        self.save_rest()
+        if ["best", "last"].contains(&name) {
+            self.unsaved.insert(name.to_owned(), checkpoint);
+            return self.save_rest();
+        }
+        let mut saved = self.save_rest()?;
+        checkpoint.save(&self.checkpoint(name))?;
+        saved.push(self.checkpoint(name));
+        Ok(saved)
     }
 
-    /// Writes what could not be written before.
+    /// Writes what could not be written before, `best` first: `last` says how good it is.
     ///
     /// # Errors
     /// As [`save`](Self::save).
@@ -149,9 +189,12 @@ impl RunFolder {
     /// Removes numbered checkpoints but the newest `keep`.
     pub(super) fn keep_newest(&self, keep: usize) -> Result<(), TrainError> {
         let entries = std::fs::read_dir(&self.checkpoints).map_err(TrainError::io(&self.checkpoints))?;
-        let numbered =
-            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("epoch_"));
-        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(numbered).collect();
+        let is_numbered = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            let number = name.strip_prefix("epoch_").and_then(|rest| rest.strip_suffix(".safetensors"));
+            number.is_some_and(|digits| digits.len() >= 5 && digits.bytes().all(|byte| byte.is_ascii_digit()))
+        };
+        let mut paths: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_numbered).collect();
         paths.sort();
         for old in paths.iter().rev().skip(keep) {
             std::fs::remove_file(old).map_err(TrainError::io(old))?;

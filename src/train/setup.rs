@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, parameters_key};
 use super::error::TrainError;
 use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
 use crate::config::{Config, LayoutChoice, Loaded, ModelType, Normalize};
@@ -124,7 +124,10 @@ pub(super) fn check_weights(
     if own != has {
         return usage(format!("the checkpoint is of a {has}, the model is a {own}"));
     }
-    // A user's own model is not part of the checkpoint; its sizes are compared below.
+    // A user's own model is not part of the checkpoint, but what its parameters are is.
+    if checkpoint.parameters.as_ref().is_some_and(|key| has == ModelType::Onnx && *key != parameters_key(model)) {
+        return usage("the checkpoint is of another model: its parameters have other names or shapes".into());
+    }
     if has != ModelType::Onnx {
         let (wanted, found) = (model.parameters(), Model::new(config).parameters());
         let differing = wanted.iter().zip(&found).find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));

@@ -87,8 +87,8 @@ def compare(where: str, found: dict, expected: dict) -> int:
     count = 0
     for name, value in expected.items():
         a, b = np.array(flat(found[name])), np.array(flat(value))
-        # Predictions are float32, and third differences times 8e9 of what is lost there are not small.
-        tolerance = 2e-2 if name in ("smoothness", "acceleration", "jerk") else 1e-5
+        # Predictions are float32 and not quite equal; what differs grows with every difference.
+        tolerance = np.array({"smoothness": [1e-5, 1e-3, 3e-2], "acceleration": 1e-3, "jerk": 3e-2}.get(name, 1e-5))
         assert a.shape == b.shape and (np.abs(a - b) <= tolerance * np.maximum(np.abs(b), 1e-3)).all(), (where, name, a, b)
         count += a.size
     return count

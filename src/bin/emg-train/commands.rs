@@ -82,8 +82,8 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
     let mut config = loaded.config;
-    if args.resume {
-        check_resume(&run_config(&run)?, &config)?;
+    if let Start::Resume(checkpoint) = &start {
+        check_resume(&checkpoint.config, &config)?;
     }
     let own = args.model.clone().or_else(|| config.model.onnx.clone().filter(|_| !args.resume));
     let model = match &own {
@@ -91,6 +91,9 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         None => load_model(&config, &run)?,
     };
     config.data.store = Some(std::path::absolute(&root)?);
+    for folder in [&mut config.logging.checkpoint_dir, &mut config.logging.log_dir].into_iter().flatten() {
+        *folder = std::path::absolute(&*folder)?;
+    }
 
     let interrupted = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
