@@ -1,6 +1,8 @@
 //! Step graphs on CUDA: buffers on the device, two of each that changes, batches copied from page-locked memory while
 //! the step before them runs, and the whole step captured as one CUDA graph for each of the two sets.
 
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
 use cudarc::driver::{result, sys};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions};
@@ -27,9 +29,24 @@ pub(super) struct Device {
 // SAFETY: contexts, streams and events may be used from any thread that has made the context current, which every
 // operation here does first.
 unsafe impl Send for Device {}
+// SAFETY: as above; the driver serializes what several threads put into a stream.
+unsafe impl Sync for Device {}
 
 impl Device {
-    pub(super) fn new() -> Result<Self, RuntimeError> {
+    /// The device with streams that all sessions share: once a second stream has run steps, every captured step is a tenth
+    /// slower.
+    pub(super) fn shared() -> Result<Arc<Self>, RuntimeError> {
+        static SHARED: Mutex<Weak<Device>> = Mutex::new(Weak::new());
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(device) = shared.upgrade() {
+            return Ok(device);
+        }
+        let device = Arc::new(Self::new()?);
+        *shared = Arc::downgrade(&device);
+        Ok(device)
+    }
+
+    fn new() -> Result<Self, RuntimeError> {
         let doing = "starting CUDA";
         // SAFETY: asks for the library's presence only; calling into a missing one would panic.
         if !unsafe { sys::is_culib_present() } {
@@ -177,11 +194,11 @@ pub(super) struct DeviceMemory {
     /// For each set: how its first run goes, which ends with the captured graph, and how that is run again.
     options: [[RunOptions<NoSelectedOutputs>; 2]; 2],
     captured: [bool; 2],
-    device: Device,
+    device: Arc<Device>,
 }
 
 impl DeviceMemory {
-    pub(super) fn new(session: &Session, spec: &StepperSpec, device: Device) -> Result<Self, RuntimeError> {
+    pub(super) fn new(session: &Session, spec: &StepperSpec, device: Arc<Device>) -> Result<Self, RuntimeError> {
         let doing = "allocating step buffers";
         device.enter()?;
         let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default);

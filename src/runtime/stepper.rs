@@ -64,7 +64,7 @@ impl Stepper {
                 (session, Memory::Host(Box::new(memory)))
             }
             Provider::Cuda { .. } => {
-                let device = Device::new()?;
+                let device = Device::shared()?;
                 let session = Session::on_stream(library, provider, onnx, device.compute_stream())?;
                 let memory = DeviceMemory::new(&session, &spec, device)?;
                 (session, Memory::Device(Box::new(memory)))
