@@ -33,7 +33,15 @@ impl TrainingBatches {
         let (workers, prefetch) = (training.num_workers, training.prefetch_factor);
         let loader = Loader::start(Arc::clone(&gather), pass, workers, prefetch);
         let per_epoch = loader.batches_per_epoch();
-        Self { gather, pass, workers, prefetch, persistent: training.persistent_workers, per_epoch, loader: Some(loader) }
+        Self {
+            gather,
+            pass,
+            workers,
+            prefetch,
+            persistent: training.persistent_workers,
+            per_epoch,
+            loader: Some(loader),
+        }
     }
 
     fn loader(&mut self) -> &mut Loader {
