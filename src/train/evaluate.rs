@@ -73,12 +73,7 @@ pub fn evaluate(
     let collector =
         || Collector::new(config.training.compute_metrics_online, shape.joints, rate, options.emg2pose_derivatives);
     let (mut metrics, mut baseline) = (collector(), collector());
-    let trained = match &checkpoint.cache {
-        Some(_) => &normalization.train_joint_angles,
-        None => &cache.manifest().train_joint_angles,
-    };
-    let mean: Vec<_> = trained.mean.iter().map(|value| *value as f32).collect();
-    let means = mean.repeat(shape.target_rows() * shape.batch);
+    let means = mean_angles(checkpoint, cache).repeat(shape.target_rows() * shape.batch);
     let (mut loss, mut rows, mut predictions) = (0.0, 0.0, Vec::new());
     let training = &config.training;
     let windows = gather.index.len();
@@ -115,4 +110,13 @@ pub fn evaluate(
     metrics_seconds += begin.elapsed().as_secs_f64();
     tracing::info!("evaluated in {:.3} s, of which metrics {metrics_seconds:.4} s", start.elapsed().as_secs_f64());
     Ok(result)
+}
+
+/// What the mean predictor predicts.
+fn mean_angles(checkpoint: &Checkpoint, cache: &Cache) -> Vec<f32> {
+    let trained = match &checkpoint.cache {
+        Some(_) => &checkpoint.normalization.train_joint_angles,
+        None => &cache.manifest().train_joint_angles,
+    };
+    trained.mean.iter().map(|value| *value as f32).collect()
 }

@@ -75,15 +75,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
 
-    let position = match &start {
-        Start::New => Progress::start(),
-        Start::Weights(checkpoint) => {
-            let differs = check_weights(&model, checkpoint, &Normalization::new(cache.manifest()))?;
-            differs.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
-            Progress::start()
-        }
-        Start::Resume(checkpoint) => position_of(checkpoint, &config, &cache)?,
-    };
+    let position = begin(&start, &config, &cache, &model, listener)?;
 
     // The first batch needs no session, so it is loaded first.
     let mut batches = TrainingBatches::new(Arc::clone(&train), &config, &position);
@@ -106,14 +98,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         nodes: graph.nodes,
     });
     let mut learner = Learner::new(&library, provider, graph, &model, &config.training)?;
-    match &start {
-        Start::New => learner.initialize(&model)?,
-        Start::Weights(checkpoint) => {
-            learner.initialize(&model)?;
-            learner.set_weights(checkpoint.weights(), checkpoint.buffers())?;
-        }
-        Start::Resume(checkpoint) => learner.restore(&checkpoint.state)?,
-    }
+    set_out(&mut learner, &start, &model)?;
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
     let resumed = match &start {
         Start::Resume(checkpoint) => Some(&**checkpoint),
@@ -132,6 +117,37 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     fit.run.write_config(&fit.config)?;
     fit.train(batches, first)?;
     fit.finish()
+}
+
+/// Where training begins; what is odd about it is a warning.
+fn begin(
+    start: &Start,
+    config: &Config,
+    cache: &Cache,
+    model: &Model,
+    listener: &mut dyn Listener,
+) -> Result<Progress, TrainError> {
+    match start {
+        Start::New => Ok(Progress::start()),
+        Start::Weights(checkpoint) => {
+            let differs = check_weights(model, checkpoint, &Normalization::new(cache.manifest()))?;
+            differs.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
+            Ok(Progress::start())
+        }
+        Start::Resume(checkpoint) => position_of(checkpoint, config, cache),
+    }
+}
+
+/// Gives the state vectors what they start with.
+fn set_out(learner: &mut Learner, start: &Start, model: &Model) -> Result<(), TrainError> {
+    match start {
+        Start::New => learner.initialize(model),
+        Start::Weights(checkpoint) => {
+            learner.initialize(model)?;
+            learner.set_weights(checkpoint.weights(), checkpoint.buffers())
+        }
+        Start::Resume(checkpoint) => learner.restore(&checkpoint.state),
+    }
 }
 
 fn check_windows(

@@ -71,39 +71,20 @@ pub fn throughput(
     let first_batch_ms = started.elapsed().as_secs_f64() * 1e3;
     let (batch_bytes, size) = (first.bytes(), first.windows.len());
     taken.batches.recycle(first);
-    let (mut seconds, mut memcpy) = (0.0, Vec::new());
-    let counted = match duty {
+    let Measured { batches, seconds, memcpy } = match duty {
         Duty::Epochs(epochs) => {
-            let wanted = epochs.saturating_mul(taken.batches.per_epoch);
-            while taken.number < wanted {
+            let batches = epochs.saturating_mul(taken.batches.per_epoch);
+            while taken.number < batches {
                 taken.pass()?;
             }
-            seconds = begin.elapsed().as_secs_f64();
-            wanted
+            Measured { batches, seconds: begin.elapsed().as_secs_f64(), memcpy: None }
         }
-        Duty::Seconds(total) => {
-            let buffers = config.training.prefetch_factor.max(1) + 1;
-            let pool = ThreadPoolBuilder::new().num_threads(config.training.num_workers.max(1)).build();
-            let pool = pool.map_err(|error| TrainError::Usage(format!("training.num_workers: {error}")))?;
-            let (mut counted, slice) = (0, Duration::from_secs_f64((total / SLICES).max(0.01)));
-            while seconds < total {
-                memcpy.push(taken.copy(&pool, buffers, slice)?);
-                // What was loaded while memory was copied does not count.
-                (0..buffers).try_for_each(|_| taken.pass())?;
-                let (start, before) = (Instant::now(), taken.number);
-                while start.elapsed() < slice {
-                    taken.pass()?;
-                }
-                seconds += start.elapsed().as_secs_f64();
-                counted += taken.number - before;
-            }
-            counted
-        }
+        Duty::Seconds(seconds) => turns(&mut taken, config, seconds)?,
     };
-    let per_second = counted as f64 / seconds;
+    let per_second = batches as f64 / seconds;
     Ok(Throughput {
-        windows: counted * size as u64,
-        batches: counted,
+        windows: batches * size as u64,
+        batches,
         batch_bytes,
         seconds,
         windows_per_second: per_second * size as f64,
@@ -112,12 +93,39 @@ pub fn throughput(
         index_ms,
         index_bytes,
         epoch_gap_ms: taken.epoch_gap().map(|seconds| seconds * 1e3),
-        memcpy_bytes_per_second: median(&mut memcpy).map(|batches| batches * batch_bytes as f64),
+        memcpy_bytes_per_second: memcpy.map(|batches| batches * batch_bytes as f64),
         anonymous_bytes: anonymous_bytes(),
     })
 }
 
-const SLICES: f64 = 10.0;
+struct Measured {
+    batches: u64,
+    seconds: f64,
+    /// Batches per second that plain copying gives.
+    memcpy: Option<f64>,
+}
+
+/// Batches for so many seconds, in turns with plain copies for as long.
+fn turns(taken: &mut Taken, config: &Config, wanted: f64) -> Result<Measured, TrainError> {
+    const SLICES: f64 = 10.0;
+    let buffers = config.training.prefetch_factor.max(1) + 1;
+    let pool = ThreadPoolBuilder::new().num_threads(config.training.num_workers.max(1)).build();
+    let pool = pool.map_err(|error| TrainError::Usage(format!("training.num_workers: {error}")))?;
+    let slice = Duration::from_secs_f64((wanted / SLICES).max(0.01));
+    let (mut batches, mut seconds, mut copies) = (0, 0.0, Vec::new());
+    while seconds < wanted {
+        copies.push(taken.copy(&pool, buffers, slice)?);
+        // What was loaded while memory was copied does not count.
+        (0..buffers).try_for_each(|_| taken.pass())?;
+        let (start, before) = (Instant::now(), taken.number);
+        while start.elapsed() < slice {
+            taken.pass()?;
+        }
+        seconds += start.elapsed().as_secs_f64();
+        batches += taken.number - before;
+    }
+    Ok(Measured { batches, seconds, memcpy: median(&mut copies) })
+}
 
 /// Batches taken, and how long each was waited for.
 struct Taken {
