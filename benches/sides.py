@@ -105,6 +105,12 @@ class Store:
         chosen |= {name.replace("__", "."): value for name, value in more.items()}
         return [BIN / "emg-train", "bench-data", *self.arguments(), *settings(chosen), *options, "--json"]
 
+    def fit_command(self, run: Path, *options) -> list:
+        """An epoch of the configuration's network, on the CPU."""
+        chosen = {"training.num_epochs": 1, "training.num_workers": THREADS, "training.device": "cpu"}
+        chosen |= {"training.monitor_metric": "train_loss", "logging.monitor": "train_loss"}
+        return [BIN / "emg-train", "fit", *self.arguments(), *settings(chosen), *options, "--run", run]
+
     def bench(self, options: list, batch: int, workers: int = THREADS, **more) -> dict:
         """What bench-data measures."""
         return json.loads(command_output(self.bench_command(options, batch, workers, **more)))

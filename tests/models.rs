@@ -52,22 +52,28 @@ fn config(golden: &Golden, context: usize) -> ModelConfig {
     }
 }
 
-fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Vec<f32> {
-    let model = OnnxModel::load(&folder().join(file)).unwrap();
-    let model = Model::imported(&config(golden, network.context), model).unwrap_or_else(|e| panic!("{file}: {e}"));
-    let (batch, rows) = (golden.batch, golden.window);
-    let shape = BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context: network.context };
-    let parameters = initialize(&model.parameters(), 0);
-    let buffers = initialize(&model.buffers(), 0);
-    let problem = Problem {
+/// What a model learns from batches of so many windows of so many rows.
+fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem {
+    let context = model.left_context();
+    Problem {
         model,
-        shape,
+        shape: BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context },
         emg: EmgUnits::AsCached,
         angles: AngleUnits::Radians,
         loss: LossType::Mse,
         mae_weight: 0.0,
         joint_weights: None,
-    };
+    }
+}
+
+fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Vec<f32> {
+    let model = OnnxModel::load(&folder().join(file)).unwrap();
+    let model = Model::imported(&config(golden, network.context), model).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let parameters = initialize(&model.parameters(), 0);
+    let buffers = initialize(&model.buffers(), 0);
+    let problem = problem(golden, model, golden.batch, golden.window);
+    let shape = problem.shape;
+    let (batch, rows) = (shape.batch, shape.rows);
     let config =
         TrainingConfig { optimizer: Optimizer::Adam, weight_decay: 0.0, gradient_clip_norm: 0.0, ..Default::default() };
     let graph = training_step(&problem, &config, kernels).unwrap_or_else(|error| panic!("{file}: {error}"));
@@ -136,17 +142,7 @@ fn damaged_models_are_refused_or_train() {
         let config = config(&golden, [0, 14][pick(1)]);
         let built = OnnxModel::parse(&bytes).and_then(|onnx| Model::imported(&config, onnx)).and_then(|model| {
             model.check_window(rows)?;
-            let context = model.left_context();
-            let shape = BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context };
-            let problem = Problem {
-                model,
-                shape,
-                emg: EmgUnits::AsCached,
-                angles: AngleUnits::Radians,
-                loss: LossType::Mse,
-                mae_weight: 0.0,
-                joint_weights: None,
-            };
+            let problem = problem(&golden, model, batch, rows);
             training_step(&problem, &TrainingConfig::default(), Kernels::Fused).map(|_| ())
         });
         if built.is_ok() { trained += 1 } else { refused += 1 }

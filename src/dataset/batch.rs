@@ -5,7 +5,6 @@ use rayon::prelude::*;
 use super::index::{Window, WindowIndex};
 use super::random::Random;
 use crate::cache::{CacheError, CacheRecording};
-use crate::config::Dtype;
 
 /// Sizes of a batch's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -211,12 +210,7 @@ impl Gather {
     /// Windows per 64 MiB of stored rows, for [`Shuffle::Block`](crate::config::Shuffle).
     pub(crate) fn block(&self) -> u64 {
         const BLOCK_BYTES: u64 = 64 << 20;
-        let settings = &self.index.cache().manifest().settings;
-        let element = match settings.dtype {
-            Dtype::Float32 => 4,
-            Dtype::Float16 => 2,
-        };
-        let row = element * (settings.emg_channels + settings.joint_angles_channels) as u64;
+        let row = self.index.cache().manifest().settings.segment().bytes(1);
         (BLOCK_BYTES / row / self.index.shape().stride as u64).max(1)
     }
 

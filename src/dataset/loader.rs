@@ -11,7 +11,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::batch::{Augment, Batch, Gather};
 use super::index::Window;
-use super::order::Order;
+use super::order::{BlockOrder, Order};
 use crate::cache::CacheError;
 use crate::config::Shuffle;
 
@@ -194,15 +194,11 @@ impl Job {
         match &self.pass {
             Pass::Evaluation => positions.map(|k| self.gather.window(k, None)).collect(),
             Pass::Training { shuffle, augment, .. } => {
-                let order = self.order(*shuffle, augment, epoch);
+                let order = Order::new(*shuffle, self.gather.index.len(), self.block, augment.seed, epoch);
                 let window = |position| self.gather.window(order.at(position), Some((augment, epoch, position)));
                 positions.map(window).collect()
             }
         }
-    }
-
-    fn order(&self, shuffle: Shuffle, augment: &Augment, epoch: u64) -> Order {
-        Order::new(shuffle, self.gather.index.len(), self.block, augment.seed, epoch)
     }
 
     fn fill(&self, number: u64, batch: &mut Batch, parallel: bool) -> Result<(), CacheError> {
@@ -235,10 +231,7 @@ impl Job {
     fn next_pool(&self, number: u64, augment: &Augment) -> Vec<Window> {
         let (epoch, positions) = self.positions(number);
         let (windows, size) = (self.gather.index.len(), self.gather.shape.batch as u64);
-        let orders = [epoch, epoch + 1].map(|epoch| match self.order(Shuffle::Block, augment, epoch) {
-            Order::Blocks(order) => order,
-            _ => unreachable!("asked for blocks"),
-        });
+        let orders = [epoch, epoch + 1].map(|epoch| BlockOrder::new(windows, self.block, augment.seed, epoch));
         let lead = |batches: u64| (batches * size).min(orders[0].pool()).min(windows);
         let done = number - self.first;
         let places = positions.start + lead(done)..positions.end + lead(done + 1);
@@ -257,7 +250,6 @@ mod tests {
     use super::*;
     use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::{Config, Shuffle};
-    use crate::dataset::order::BlockOrder;
     use crate::dataset::{BatchShape, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
@@ -383,10 +375,7 @@ mod tests {
         let pass = Pass::Training { shuffle: Shuffle::Block, augment, first_epoch: 0, first_batch: 0 };
         let per_epoch = pass.batches(windows, 4);
         let job = Job { gather, pass, per_epoch, first: 0, ahead: 2, block: 1 };
-        let order = |epoch| match job.order(Shuffle::Block, &augment, epoch) {
-            Order::Blocks(order) => order,
-            _ => unreachable!(),
-        };
+        let order = |epoch| BlockOrder::new(windows, 1, augment.seed, epoch);
         let pool = order(0).pool();
         assert!(pool < windows, "more than one pool");
         let mut asked: Vec<_> = (0..per_epoch).flat_map(|number| job.next_pool(number, &augment)).collect();

@@ -125,7 +125,7 @@ impl BlockOrder {
     const BLOCK_STREAM: u64 = 0x626c_6f63_6b73;
     const POOL_STREAM: u64 = 0x706f_6f6c;
 
-    fn new(windows: u64, block: u64, seed: u64, epoch: u64) -> Self {
+    pub(super) fn new(windows: u64, block: u64, seed: u64, epoch: u64) -> Self {
         let count = windows.div_ceil(block);
         let blocks = Permutation::new(count, &[seed, epoch, Self::BLOCK_STREAM]);
         let last = if count == 0 { 0 } else { blocks.position_of(count - 1) };

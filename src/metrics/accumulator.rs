@@ -36,11 +36,6 @@ impl Accumulator {
         window
     }
 
-    /// Adds a window.
-    pub fn push(&mut self, prediction: &[f32], target: &[f32], mask: &[f32]) {
-        self.merge(&Self::of(self.sums.absolute.len(), self.rate, prediction, target, mask));
-    }
-
     /// Adds all that `other` has seen.
     pub fn merge(&mut self, other: &Self) {
         self.sums.rows += other.sums.rows;

@@ -69,7 +69,7 @@ mod tests {
         for _ in 0..7 {
             let mask: Vec<_> = noise(50).iter().map(|x| f32::from(u8::from(*x < 1.6))).collect();
             let window = Window { prediction: noise(50 * 20), target: noise(50 * 20), mask };
-            online.push(&window.prediction, &window.target, &window.mask);
+            online.merge(&Accumulator::of(20, 2000.0, &window.prediction, &window.target, &window.mask));
             windows.push(window);
         }
         let windows: Vec<_> = windows.iter().collect();
@@ -92,9 +92,8 @@ mod tests {
 
     #[test]
     fn figures_of_a_known_case() {
-        let mut online = Accumulator::new(1, 10.0);
         // Errors 1, failed, 1, 3; predictions 2, 9, 4, 8.
-        online.push(&[2.0, 9.0, 4.0, 8.0], &[1.0, 0.0, 3.0, 5.0], &[1.0, 0.0, 1.0, 1.0]);
+        let online = Accumulator::of(1, 10.0, &[2.0, 9.0, 4.0, 8.0], &[1.0, 0.0, 3.0, 5.0], &[1.0, 0.0, 1.0, 1.0]);
         let metrics = online.finish();
         assert_eq!(metrics.rows, 3);
         assert!((metrics.mae - 5.0 / 3.0).abs() < 1e-12 && (metrics.mse - 11.0 / 3.0).abs() < 1e-12);

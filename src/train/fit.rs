@@ -460,12 +460,9 @@ impl Fit<'_> {
     /// with the next.
     fn save(&mut self, name: &str) -> Result<(), TrainError> {
         let checkpoint = self.checkpoint()?;
-        match self.run.save(name, checkpoint) {
-            Ok(saved) => saved.into_iter().for_each(|path| self.listener.event(&Event::Saved { path })),
-            Err(error) => {
-                let message = format!("the checkpoint {name} is not saved, training goes on: {error}");
-                self.listener.event(&Event::Warning(message));
-            }
+        if let Err(error) = self.write(name, checkpoint) {
+            let message = format!("the checkpoint {name} is not saved, training goes on: {error}");
+            self.listener.event(&Event::Warning(message));
         }
         Ok(())
     }
@@ -473,6 +470,10 @@ impl Fit<'_> {
     /// Saves a checkpoint without which there is no use in going on.
     fn must_save(&mut self, name: &str) -> Result<(), TrainError> {
         let checkpoint = self.checkpoint()?;
+        self.write(name, checkpoint)
+    }
+
+    fn write(&mut self, name: &str, checkpoint: Checkpoint) -> Result<(), TrainError> {
         let saved = self.run.save(name, checkpoint)?;
         saved.into_iter().for_each(|path| self.listener.event(&Event::Saved { path }));
         Ok(())

@@ -71,13 +71,13 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         eprintln!("warning: {warning}");
     }
     let start = start_of(&args, &run)?;
-    let (root, key) = match &start {
+    let (root, key) = if let Start::Resume(checkpoint) = &start
+        && let (None, Some(key)) = (&args.cache.cache, &checkpoint.cache)
+    {
         // A run goes on with the cache it began with.
-        Start::Resume(checkpoint) if args.cache.cache.is_none() && checkpoint.cache.is_some() => {
-            let key = checkpoint.cache.clone().expect("just looked");
-            (loaded.config.data.store_path(args.cache.store.clone()), key)
-        }
-        _ => find_cache(&args.cache, &loaded)?,
+        (loaded.config.data.store_path(args.cache.store.clone()), key.clone())
+    } else {
+        find_cache(&args.cache, &loaded)?
     };
     let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
