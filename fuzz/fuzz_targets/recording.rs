@@ -22,6 +22,7 @@ fn reader() -> &'static (Reader, PathBuf) {
             layout: DataConfig::default().resolved_layout().expect("the default layout"),
             emg_channels: 16,
             joint_angles: 20,
+            angles_may_miss: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         };

@@ -306,14 +306,29 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> 
 /// # Errors
 /// The file cannot be written; an older one is then intact.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    let name = path.file_name().expect("a file's path").to_string_lossy();
+    put_in_place(path, |part| write_synced(part, bytes))
+}
+
+/// Puts what `write` writes to a file beside `path` in the place of an older one, once it is safe on disk.
+///
+/// # Errors
+/// `write`'s, or the file cannot be put there; an older one is then intact.
+pub(crate) fn put_in_place<E: From<CacheError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
-    let result = write_synced(&part, bytes).and_then(|()| fs::rename(&part, path).map_err(CacheError::io(path)));
+    let place = || -> Result<(), CacheError> {
+        File::open(&part).and_then(|file| file.sync_all()).map_err(CacheError::io(path))?;
+        fs::rename(&part, path).map_err(CacheError::io(path))?;
+        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    };
+    let result = write(&part).and_then(|()| Ok(place()?));
     if result.is_err() {
         let _ = fs::remove_file(&part);
     }
-    result?;
-    sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    result
 }
 
 /// Bytes of the files at or below `path`, as far as they can be looked at.

@@ -455,8 +455,9 @@ words!(
     OnBad { Error = "error", Skip = "skip" }
 );
 words!(
-    /// Element type of cached arrays.
-    Dtype { Float32 = "float32", Float16 = "float16" }
+    /// Element type of cached arrays, and of exported models.
+    #[derive(Default)]
+    Dtype { #[default] Float32 = "float32", Float16 = "float16" }
 );
 impl Dtype {
     /// Bytes of an element.

@@ -126,6 +126,11 @@ impl Graph {
         self.apply1("Slice", &[x, start, end, axis, step], Attributes::new())
     }
 
+    /// Rows of `x` along `axis` at the positions `indices`, int64.
+    pub fn gather(&mut self, x: Value, indices: Value, axis: usize) -> Value {
+        self.apply1("Gather", &[x, indices], attributes([("axis", Attribute::Int(axis as i64))]))
+    }
+
     /// Concatenates along `axis`; many values through a tree.
     pub fn concat(&mut self, parts: &[Value], axis: usize) -> Value {
         match parts {

@@ -300,9 +300,9 @@ impl Graph {
         value
     }
 
-    /// A float32 constant that keeps its name in the file.
-    pub fn named_f32(&mut self, name: &str, shape: impl Into<Vec<usize>>, values: Vec<f32>) -> Value {
-        let constant = Constant::F32(shape.into(), values);
+    /// A constant that keeps its name in the file, of these values rounded to `dtype`.
+    pub fn named(&mut self, name: &str, shape: impl Into<Vec<usize>>, values: Vec<f32>, dtype: DType) -> Value {
+        let constant = Constant::F32(shape.into(), values).cast(dtype);
         let value = self.value(constant.tensor_type(), Some(constant));
         self.names.insert(value, name.to_owned());
         value

@@ -26,7 +26,7 @@ pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators, k
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub(crate) use operators::as_batch_transpose;
 pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};
-pub use precision::Autocast;
+pub use precision::{Autocast, narrow_constants};
 pub use prune::prune;
 pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

@@ -12,6 +12,9 @@ use super::tensor::DType;
 pub enum Autocast {
     Bf16,
     Fp16,
+    /// Products with weights in float16, all else in float32: for exported models. (Where a float16 tensor is transposed
+    /// and cast on its way into a MatMul, ONNX Runtime 1.31 crashes as it loads the model.)
+    Fp16Weights,
 }
 
 /// What precision an operator computes in.
@@ -28,13 +31,15 @@ impl Autocast {
     fn dtype(self) -> DType {
         match self {
             Self::Bf16 => DType::BF16,
-            Self::Fp16 => DType::F16,
+            Self::Fp16 | Self::Fp16Weights => DType::F16,
         }
     }
 
     /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
     fn class(self, operator: &str) -> Class {
         match operator {
+            "Conv" | "ConvTranspose" | "Gemm" if self == Self::Fp16Weights => Class::Low,
+            _ if self == Self::Fp16Weights => Class::Full,
             "Gemm" | "MatMul" => Class::Low,
             "Conv" | "ConvTranspose" if self == Self::Fp16 => Class::Low,
             "Add" | "Concat" | "Expand" | "Identity" | "Mul" | "Relu" | "Reshape" | "Slice" | "Split" | "Sub"
@@ -89,9 +94,21 @@ impl Graph {
     fn is_low_but_for_numbers(&self, inputs: &[Option<Value>]) -> bool {
         let is_number = |x: &Value| self.as_constant(*x).is_some() && self.ty(*x).elements() == 1;
         let wide = |x: &Value| self.dtype(*x) == DType::F32 && !is_number(x);
-        let low = |x: &Value| matches!(self.dtype(*x), DType::F16 | DType::BF16);
+        let low = |x: &Value| self.dtype(*x).is_half();
         inputs.iter().flatten().any(low) && !inputs.iter().flatten().any(wide)
     }
+}
+
+/// Stores constants that are only read in half precision as such: half the file.
+pub fn narrow_constants(graph: &mut Graph) {
+    graph.rewrite(|graph, node: &Node, _| {
+        let narrow = |graph: &Graph, x: Value| {
+            let narrows = node.operator.name == "Cast" && graph.dtype(node.outputs[0]).is_half();
+            graph.as_constant(x).filter(|constant| narrows && constant.dtype() == DType::F32).cloned()
+        };
+        let constant = narrow(graph, node.input(0))?;
+        Some(vec![graph.constant(constant.cast(graph.dtype(node.outputs[0])))])
+    });
 }
 
 /// Whether ONNX Runtime's CUDA provider lacks a bfloat16 kernel of an operator that gradients use
@@ -106,12 +123,12 @@ pub(super) fn lacks_bf16(operator: &str) -> bool {
 /// Makes those operators of half precision that `concerns` names compute in float32 on rounded values: what a
 /// provider without such kernels does to find the same numbers, up to the order of sums.
 pub(super) fn widen(graph: &mut Graph, concerns: impl Fn(&str, DType) -> bool) {
-    let is_half = |graph: &Graph, x: Value| matches!(graph.dtype(x), DType::F16 | DType::BF16);
+    let is_half = |graph: &Graph, x: Value| graph.dtype(x).is_half();
     graph.rewrite(|graph, node: &Node, _| {
         let half = node.outputs.iter().map(|y| is_half(graph, *y).then(|| graph.dtype(*y))).collect::<Vec<_>>();
         let inputs = node.inputs.iter().flatten();
         let mut types = inputs.chain(&node.outputs).map(|x| graph.dtype(*x));
-        let concerned = types.any(|ty| matches!(ty, DType::F16 | DType::BF16) && concerns(node.operator.name, ty));
+        let concerned = types.any(|ty| ty.is_half() && concerns(node.operator.name, ty));
         if node.operator.name == "Cast" || !concerned {
             return None;
         }

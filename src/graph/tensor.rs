@@ -18,6 +18,10 @@ impl DType {
     pub fn is_float(self) -> bool {
         matches!(self, Self::F32 | Self::F16 | Self::BF16)
     }
+
+    pub fn is_half(self) -> bool {
+        matches!(self, Self::F16 | Self::BF16)
+    }
 }
 
 /// Element type and static shape.
@@ -113,6 +117,12 @@ impl Constant {
             DType::I64 => Self::I64(shape, numbers.iter().map(|value| *value as i64).collect()),
             DType::Bool => Self::Bool(shape, numbers.iter().map(|value| *value != 0.0).collect()),
         }
+    }
+
+    /// The same numbers, rounded to another type.
+    #[must_use]
+    pub fn cast(self, to: DType) -> Self {
+        if self.dtype() == to { self } else { Self::from_numbers(to, self.shape(), &self.numbers()) }
     }
 
     /// A tensor with one value everywhere.

@@ -1,9 +1,11 @@
 //! Errors of predicted angles over valid rows: streaming accumulators in float64, and their offline reference.
 
 mod accumulator;
+mod joints;
 mod offline;
 mod summary;
 
 pub use accumulator::Accumulator;
+pub use joints::joint_names;
 pub use offline::{Window, gathered};
 pub use summary::{Metrics, OverUsers, Smoothness, Spread};

@@ -8,6 +8,7 @@ use super::lstm::PlainLstm;
 use super::network::{Network, Pass};
 use super::neuropose::Neuropose;
 use super::parameter::Parameter;
+use super::stream::Stream;
 use super::tds::Tds;
 use crate::config::{ModelConfig, ModelType};
 use crate::graph::{Graph, OnnxModel, Value};
@@ -76,6 +77,15 @@ impl Model {
         }))
     }
 
+    /// Whether channels, and joints, are the second axis of the exported model's input and output rather than the last.
+    ///
+    /// # Errors
+    /// A user's own model does not fit windows of `rows` rows.
+    pub(crate) fn channels_first(&self, rows: usize) -> Result<[bool; 2], String> {
+        let Some(imported) = &self.imported else { return Ok([false; 2]) };
+        Ok([imported.channels_second, imported.joints_second(&imported.output_shape(rows)?)?])
+    }
+
     /// Whether training drops elements at random.
     pub fn drops(&self) -> bool {
         self.network.drops().unwrap_or(self.config.dropout > 0.0)
@@ -101,6 +111,15 @@ impl Model {
     /// How long it must be.
     pub fn check_window(&self, rows: usize) -> Result<(), String> {
         self.network.check_window(rows)
+    }
+
+    /// The model as a stream, on the time grid of windows of `rows` rows, in chunks of `chunk` rows (default: some 20 ms).
+    ///
+    /// # Errors
+    /// It cannot be streamed, or not in such windows or chunks.
+    pub fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, String> {
+        let named = |message| format!("{}: {message}", self.config.architecture());
+        self.network.stream(rows, chunk).map_err(named)
     }
 
     /// The parameters in the order of the flat vector.

@@ -7,7 +7,7 @@ use crate::graph::{Graph, Value};
 const SLOPE: f32 = 0.01;
 
 /// A decoder with its sizes.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Decoder {
     pub(super) features: usize,
     pub(super) joints: usize,
@@ -64,29 +64,36 @@ impl Decoder {
         features: Value,
         initial_pose: Option<Value>,
     ) -> Value {
-        let [batch, steps, _] = graph.shape(features)[..] else { unreachable!("features are [batch, steps, n]") };
+        let by_step = graph.transpose(features, &[1, 0, 2]);
+        let mut rollout = self.begin(graph, pass, by_step);
+        let mut pose = initial_pose;
+        let poses: Vec<_> = (0..graph.shape(by_step)[0])
+            .map(|step| {
+                let output = rollout.step(graph, pass, step, pose);
+                let next = self.next_pose(graph, step, pose, output);
+                pose = Some(next);
+                next
+            })
+            .collect();
+        let poses = graph.stack(&poses);
+        graph.transpose(poses, &[1, 0, 2])
+    }
+
+    /// The decoder before its first step on features [steps, batch, features].
+    pub(super) fn begin(&self, graph: &mut Graph, pass: &mut Pass, by_step: Value) -> Rolling<'_> {
+        let [steps, batch, _] = graph.shape(by_step)[..] else { unreachable!("features are [steps, batch, n]") };
         let mut layers: Vec<_> = (0..self.layers).map(|i| Layer::new(graph, pass, self, i, batch, steps)).collect();
         // The features' part of the first layer and its bias, for all steps in one product.
         let weight = graph.slice(layers[0].weight, 1, 0, self.features);
-        let by_step = graph.transpose(features, &[1, 0, 2]);
         let shares = graph.shares(by_step, weight, Some(layers[0].bias));
         layers[0].input = self.conditioned.then(|| graph.slice(layers[0].weight, 1, self.features, self.inputs()));
+        Rolling { decoder: self, layers, shares }
+    }
 
-        let mut pose = initial_pose;
-        let mut poses = Vec::with_capacity(steps);
-        for (step, share) in shares.into_iter().enumerate() {
-            let mut x = pose.filter(|_| self.conditioned);
-            let mut share = Some(share);
-            for layer in &mut layers {
-                x = Some(layer.step(graph, pass, step, share.take(), x));
-            }
-            let output = self.output(graph, pass, x.expect("at least one layer"));
-            let next = self.next_pose(graph, step, pose, output);
-            pose = Some(next);
-            poses.push(next);
-        }
-        let poses = graph.stack(&poses);
-        graph.transpose(poses, &[1, 0, 2])
+    /// Shapes of what goes from a stream's step to the next: the pose, then hidden and cell state of each LSTM layer.
+    pub(super) fn state_shapes(&self) -> Vec<Vec<usize>> {
+        let cells = if self.recurrent { 2 * self.layers } else { 0 };
+        std::iter::once(vec![1, self.joints]).chain(std::iter::repeat_n(vec![1, self.hidden], cells)).collect()
     }
 
     fn output(&self, graph: &mut Graph, pass: &Pass, x: Value) -> Value {
@@ -104,15 +111,95 @@ impl Decoder {
             Rollout::Pose => (false, output),
             Rollout::Velocity => (true, output),
             Rollout::PoseThenVelocity(steps) => {
-                let moves = step >= steps;
-                let from = if moves { self.joints } else { 0 };
-                (moves, graph.slice(output, 1, from, from + self.joints))
+                let [position, velocity] = self.halves(graph, output);
+                (step >= steps, if step >= steps { velocity } else { position })
             }
         };
         match pose {
             Some(pose) if moves => graph.add(pose, output),
             _ => output,
         }
+    }
+
+    /// As [`next_pose`](Self::next_pose), of the step with a `number` [1] that only the running graph knows.
+    fn pose_at(&self, graph: &mut Graph, number: Value, pose: Value, output: Value) -> Value {
+        let Rollout::PoseThenVelocity(steps) = self.rollout else {
+            return self.next_pose(graph, 0, Some(pose), output);
+        };
+        let [position, velocity] = self.halves(graph, output);
+        let moved = graph.add(pose, velocity);
+        let steps = graph.i64s(&[steps as i64]);
+        let stands = graph.less(number, steps);
+        graph.select(stands, position, moved)
+    }
+
+    fn halves(&self, graph: &mut Graph, output: Value) -> [Value; 2] {
+        [0, self.joints].map(|from| graph.slice(output, 1, from, from + self.joints))
+    }
+}
+
+/// What a stream's step takes from the one before.
+#[derive(Debug, Clone)]
+pub(super) struct StepState {
+    /// [1, joints].
+    pub(super) pose: Value,
+    /// Hidden and cell state of each LSTM layer, [1, hidden].
+    cells: Vec<(Value, Value)>,
+}
+
+impl StepState {
+    /// From values in the order of [`Decoder::state_shapes`].
+    pub(super) fn of(values: Vec<Value>) -> Self {
+        let cells = values[1..].chunks_exact(2).map(|cell| (cell[0], cell[1])).collect();
+        Self { pose: values[0], cells }
+    }
+
+    /// The values in that order.
+    pub(super) fn values(&self) -> Vec<Value> {
+        std::iter::once(self.pose).chain(self.cells.iter().flat_map(|(hidden, cell)| [*hidden, *cell])).collect()
+    }
+
+    /// `a` where `condition` [1] holds, else `b`.
+    pub(super) fn select(graph: &mut Graph, condition: Value, a: &Self, b: &Self) -> Self {
+        let pairs = a.values().into_iter().zip(b.values());
+        Self::of(pairs.map(|(a, b)| graph.select(condition, a, b)).collect())
+    }
+}
+
+/// A decoder on its way through its steps.
+pub(super) struct Rolling<'a> {
+    decoder: &'a Decoder,
+    layers: Vec<Layer>,
+    /// What each step's features give the first layer, with its bias.
+    shares: Vec<Value>,
+}
+
+impl Rolling<'_> {
+    /// What the decoder gives at `step`, from the pose before it.
+    fn step(&mut self, graph: &mut Graph, pass: &Pass, step: usize, pose: Option<Value>) -> Value {
+        let mut x = pose.filter(|_| self.decoder.conditioned);
+        let mut share = Some(self.shares[step]);
+        for layer in &mut self.layers {
+            x = Some(layer.step(graph, pass, step, share.take(), x));
+        }
+        self.decoder.output(graph, pass, x.expect("at least one layer"))
+    }
+
+    /// The state after `step`, which is the stream's step `number` [1], from the state before it.
+    pub(super) fn step_at(
+        &mut self,
+        graph: &mut Graph,
+        pass: &Pass,
+        step: usize,
+        number: Value,
+        before: &StepState,
+    ) -> StepState {
+        for (layer, cell) in self.layers.iter_mut().zip(&before.cells) {
+            layer.state = Some(*cell);
+        }
+        let output = self.step(graph, pass, step, Some(before.pose));
+        let pose = self.decoder.pose_at(graph, number, before.pose, output);
+        StepState { pose, cells: self.layers.iter().filter_map(|layer| layer.state).collect() }
     }
 }
 

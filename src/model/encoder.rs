@@ -7,7 +7,7 @@ use crate::config::TdsStage;
 use crate::graph::{Graph, Value};
 
 /// Stages, then a linear layer to fewer features where there is a projection.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Encoder {
     pub(super) channels: usize,
     pub(super) stages: Vec<TdsStage>,
@@ -24,6 +24,11 @@ impl Encoder {
             context += stage.num_blocks * (stage.kernel_width - 1) * stride;
         }
         context
+    }
+
+    /// Rows from one feature to the next.
+    pub(super) fn stride(&self) -> usize {
+        self.stages.iter().map(|stage| stage.in_conv_stride).product()
     }
 
     /// Features that come out.
@@ -63,11 +68,41 @@ impl Encoder {
         }
     }
 
-    /// EMG [batch, rows, channels] to features [batch, output_rows, features].
-    pub(super) fn forward(&self, graph: &mut Graph, pass: &Pass, emg: Value) -> Value {
+    /// Shapes of what each convolution keeps of a stream: [1, rows, features].
+    ///
+    /// # Errors
+    /// A convolution that leaves out rows between its taps.
+    pub(super) fn history_shapes(&self) -> Result<Vec<Vec<usize>>, String> {
+        let (mut shapes, mut ahead, mut inputs) = (Vec::new(), 0, self.channels);
+        for stage in &self.stages {
+            let (kernel, stride) = (stage.in_conv_kernel, stage.in_conv_stride);
+            let rows = kept_rows(kernel, stride, ahead).ok_or_else(|| {
+                format!("a stage with {kernel} taps and a stride of {stride} cannot be streamed: it leaves out rows")
+            })?;
+            shapes.push(vec![1, rows, inputs]);
+            ahead = (ahead + rows) / stride;
+            inputs = stage.channels * stage.feature_width;
+            for _ in 0..stage.num_blocks {
+                shapes.push(vec![1, stage.kernel_width - 1, inputs]);
+                ahead += stage.kernel_width - 1;
+            }
+        }
+        Ok(shapes)
+    }
+
+    /// EMG [batch, rows, channels] to features [batch, output_rows, features]; with a stream's `history`, to those that
+    /// the rows complete, [batch, rows / stride, features].
+    pub(super) fn forward(
+        &self,
+        graph: &mut Graph,
+        pass: &Pass,
+        emg: Value,
+        mut history: Option<&mut History>,
+    ) -> Value {
         let mut x = emg;
         for (s, stage) in self.stages.iter().enumerate() {
             let name = format!("encoder.{s}");
+            x = History::extend(&mut history, graph, x);
             let channels_first = graph.transpose(x, &[0, 2, 1]);
             let (weight, bias) = pass.affine(&format!("{name}.conv"));
             let y = graph.conv(channels_first, weight, Some(bias), &[stage.in_conv_stride]);
@@ -75,6 +110,7 @@ impl Encoder {
             let y = graph.relu(y);
             x = pass.layer_norm(graph, &format!("{name}.norm"), y);
             for b in 0..stage.num_blocks {
+                x = History::extend(&mut history, graph, x);
                 x = block(graph, pass, &format!("{name}.blocks.{b}"), stage, x);
             }
         }
@@ -82,6 +118,41 @@ impl Encoder {
             x = pass.linear(graph, "encoder.linear", x);
         }
         x
+    }
+}
+
+/// Rows that a stream's convolution keeps, so that each chunk gives as many rows as it has strides: from the stream's start
+/// on, where `ahead` rows lie before the first real one, they fall on the strides of a window.
+fn kept_rows(kernel: usize, stride: usize, ahead: usize) -> Option<usize> {
+    (kernel.saturating_sub(stride)..kernel).find(|rows| (rows + ahead).is_multiple_of(stride))
+}
+
+/// The last rows before each convolution, from chunk to chunk.
+pub(super) struct History {
+    before: std::vec::IntoIter<Value>,
+    after: Vec<Value>,
+}
+
+impl History {
+    /// `before`: in the order and of the shapes of [`Encoder::history_shapes`].
+    pub(super) fn new(before: Vec<Value>) -> Self {
+        Self { before: before.into_iter(), after: Vec::new() }
+    }
+
+    /// `x` behind the rows kept before it, where there is a history.
+    fn extend(history: &mut Option<&mut Self>, graph: &mut Graph, x: Value) -> Value {
+        let Some(history) = history else { return x };
+        let before = history.before.next().expect("one history per convolution");
+        let kept = graph.shape(before)[1];
+        let all = if kept == 0 { x } else { graph.concat(&[before, x], 1) };
+        let rows = graph.shape(all)[1];
+        history.after.push(if kept == 0 { before } else { graph.slice(all, 1, rows - kept, rows) });
+        all
+    }
+
+    /// What the next chunk needs.
+    pub(super) fn next(self) -> Vec<Value> {
+        self.after
     }
 }
 

@@ -10,6 +10,7 @@ mod network;
 mod neuropose;
 mod parameter;
 mod resample;
+mod stream;
 mod tds;
 
 pub(crate) use architecture::ImportedParts;
@@ -18,3 +19,4 @@ pub use dropout::Dropout;
 pub use network::Pass;
 pub use parameter::{Init, Parameter, Weights, initialize, matching, total_elements};
 pub use resample::{align_corners, half_pixel};
+pub use stream::{Stream, Streamed};

@@ -2,6 +2,7 @@
 
 use super::dropout::Dropout;
 use super::parameter::{Parameter, Weights};
+use super::stream::Stream;
 use crate::graph::{Graph, Value};
 
 /// One forward pass in a graph.
@@ -110,6 +111,13 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
 
     /// Fails where a window of `rows` rows does not suit the model.
     fn check_window(&self, rows: usize) -> Result<(), String>;
+
+    /// The network as a stream on the grid of windows of `rows` rows.
+    fn stream(&self, _rows: usize, _chunk: Option<usize>) -> Result<Stream, String> {
+        Err("it needs the whole window at once: only tds_lstm, tds_mlp and emg2pose's networks but neuropose can be \
+             streamed"
+            .into())
+    }
 
     /// The parameters in the order of the flat vector.
     fn parameters(&self) -> Vec<Parameter>;

@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wildmatch::WildMatch;
 
-use crate::graph::{Graph, Value};
+use crate::graph::{DType, Graph, Value};
 
 /// How a parameter starts; PyTorch's defaults for this project's own models.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,14 +83,14 @@ impl Weights {
         (Self(names.zip(values.iter().copied()).collect()), values)
     }
 
-    /// The parameters as named constants with these values, end to end.
-    pub fn constants(graph: &mut Graph, values: &[f32], parameters: &[Parameter]) -> Self {
+    /// The parameters as named constants of type `dtype` with these values, end to end.
+    pub fn constants(graph: &mut Graph, values: &[f32], parameters: &[Parameter], dtype: DType) -> Self {
         let mut rest = values;
         let mut weights = HashMap::new();
         for parameter in parameters {
             let (own, others) = rest.split_at(parameter.elements());
             rest = others;
-            let value = graph.named_f32(&parameter.name, parameter.shape.clone(), own.to_vec());
+            let value = graph.named(&parameter.name, parameter.shape.clone(), own.to_vec(), dtype);
             weights.insert(parameter.name.clone(), value);
         }
         Self(weights)

@@ -6,6 +6,7 @@ use super::encoder::Encoder;
 use super::network::{Network, Pass, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::resample;
+use super::stream::Stream;
 use crate::config::{InitialPose, ModelConfig, ModelType, TdsStage};
 use crate::graph::{Graph, Value};
 
@@ -108,6 +109,11 @@ impl Network for Tds {
         list.0
     }
 
+    fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, String> {
+        self.check_window(rows)?;
+        Stream::new(&self.encoder, &self.decoder, rows, self.steps(rows), chunk, self.sampling_rate)
+    }
+
     fn forward(
         &self,
         graph: &mut Graph,
@@ -116,7 +122,7 @@ impl Network for Tds {
         initial_pose: Option<Value>,
     ) -> Result<Value, String> {
         let rows = graph.shape(emg)[1];
-        let features = self.encoder.forward(graph, pass, emg);
+        let features = self.encoder.forward(graph, pass, emg, None);
         let features = resample::align_corners(graph, features, self.steps(rows));
         let poses = self.decoder.roll_out(graph, pass, features, initial_pose);
         Ok(resample::half_pixel(graph, poses, rows - self.left_context()))

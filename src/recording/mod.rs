@@ -18,6 +18,7 @@ mod synth;
 mod table;
 mod validity;
 mod worker;
+mod write;
 
 pub use attributes::Attributes;
 pub use discover::{Found, find};
@@ -33,3 +34,4 @@ pub use synth::{SynthOptions, synthesize};
 pub use table::{TableLayout, quiet};
 pub use validity::{Failure, RunsBuilder, ValidRun};
 pub use worker::{Hdf5, WORKER_ARGUMENT, Workers, serve};
+pub use write::NewRecording;

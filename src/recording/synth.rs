@@ -8,13 +8,13 @@
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 
-use hdf5::types::{CompoundField, CompoundType, FloatSize, TypeDescriptor, VarLenUnicode};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
 use super::error::RecordingError;
+use super::write::NewRecording;
 
 /// What to synthesize.
 #[derive(Debug, Clone, PartialEq)]
@@ -151,55 +151,20 @@ fn write_metadata(folder: &Path, options: &SynthOptions) -> Result<(), Recording
 
 fn write_recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<(), RecordingError> {
     let rows = ((options.seconds * options.sample_rate) as usize).max(1);
-    let bytes = table_bytes(options, mixture, index, rows);
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RecordingError::io(path, error)),
-        _ => {}
-    }
-    write_file(path, options, index, rows, &bytes).map_err(|error| RecordingError::hdf5(path, &error))
+    new_recording(options, index).write(path, &table_bytes(options, mixture, index, rows))
 }
 
-fn row_type(options: &SynthOptions) -> TypeDescriptor {
-    let float = |size, width| TypeDescriptor::FixedArray(Box::new(TypeDescriptor::Float(size)), width);
-    let (joints, channels) = (options.joint_angles, options.emg_channels);
-    TypeDescriptor::Compound(CompoundType {
-        fields: vec![
-            CompoundField::new("time", TypeDescriptor::Float(FloatSize::U8), 0, 0),
-            CompoundField::new("joint_angles", float(FloatSize::U4, joints), 8, 1),
-            CompoundField::new("emg", float(FloatSize::U4, channels), 8 + 4 * joints, 2),
-        ],
-        size: 8 + 4 * (joints + channels),
-    })
-}
-
-fn write_file(path: &Path, options: &SynthOptions, index: usize, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
-    let identity = Identity::new(options, index);
-    // Without the time of day anywhere: the same seed gives the same bytes.
-    let file = hdf5::File::with_options().with_fcpl(|plist| plist.obj_track_times(false)).create(path)?;
-    let group = file.create_group_builder().obj_track_times(false).create("emg2pose")?;
-    // Rows without padding, as emg2pose has them, whatever the number of columns.
-    let builder = group.new_dataset_builder().packed(true).obj_track_times(false);
-    let mut builder = builder.empty_as(row_type(options)).shape(rows);
-    if let Some(chunk) = options.gzip_chunk {
-        builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);
+fn new_recording(options: &SynthOptions, index: usize) -> NewRecording<'static> {
+    let Identity { name, session, user, stage, .. } = Identity::new(options, index);
+    let (stage, side) = (stage.to_owned(), "left".to_owned());
+    let start = index as f64 * 1000.0;
+    NewRecording {
+        emg_channels: options.emg_channels,
+        joint_angles: options.joint_angles,
+        gzip_chunk: options.gzip_chunk,
+        texts: vec![("filename", name), ("session", session), ("stage", stage), ("user", user), ("side", side)],
+        numbers: vec![("sample_rate", options.sample_rate), ("start", start), ("end", start + options.seconds)],
     }
-    let dataset = builder.create("timeseries")?;
-    write_rows(&dataset, rows, bytes)?;
-    let text = |name: &str, value: &str| -> hdf5::Result<()> {
-        let value: VarLenUnicode = value.parse().expect("synthesized names hold no NUL");
-        group.new_attr::<VarLenUnicode>().create(name)?.write_scalar(&value)
-    };
-    text("filename", &identity.name)?;
-    text("session", &identity.session)?;
-    text("stage", identity.stage)?;
-    text("user", &identity.user)?;
-    text("side", "left")?;
-    let number = |name: &str, value: f64| group.new_attr::<f64>().create(name)?.write_scalar(&value);
-    number("sample_rate", options.sample_rate)?;
-    number("start", index as f64 * 1000.0)?;
-    number("end", index as f64 * 1000.0 + options.seconds)?;
-    group.new_attr::<i64>().create("num_channels")?.write_scalar(&(options.emg_channels as i64))?;
-    file.close()
 }
 
 /// Writes one contiguous recording of 16 channels and 20 angles whose values are `value(row, column)`, angles first.
@@ -211,19 +176,7 @@ pub(crate) fn write_fixture(path: &Path, rows: usize, value: impl Fn(usize, usiz
         bytes.extend((row as f64 / options.sample_rate).to_le_bytes());
         bytes.extend((0..36).flat_map(|column| value(row, column).to_le_bytes()));
     }
-    write_file(path, &options, 0, rows, &bytes).unwrap();
-}
-
-fn write_rows(dataset: &hdf5::Dataset, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
-    let dtype = dataset.dtype()?;
-    assert_eq!(bytes.len(), rows * dtype.size());
-    // SAFETY: `bytes` holds exactly `rows` rows of the dataset's own type, which H5S_ALL selects.
-    let status = hdf5::sync::sync(|| unsafe {
-        let all = hdf5_sys::h5s::H5S_ALL;
-        let default = hdf5_sys::h5p::H5P_DEFAULT;
-        hdf5_sys::h5d::H5Dwrite(dataset.id(), dtype.id(), all, all, default, bytes.as_ptr().cast())
-    });
-    if status < 0 { Err("the HDF5 library could not write the rows".into()) } else { Ok(()) }
+    new_recording(&options, 0).write(path, &bytes).unwrap();
 }
 
 /// The table's rows: time (f8), angles (f4), EMG (f4), little-endian.
@@ -295,6 +248,7 @@ mod tests {
             layout: DataConfig::default().resolved_layout().unwrap(),
             emg_channels: 16,
             joint_angles: 20,
+            angles_may_miss: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         }

@@ -20,6 +20,9 @@ pub struct TableLayout {
     pub layout: Layout,
     pub emg_channels: usize,
     pub joint_angles: usize,
+    /// Whether a recording without any angles will do; its angles are then of width 0.
+    #[serde(default)]
+    pub angles_may_miss: bool,
     /// Hz; a recording that names another rate is refused.
     pub sample_rate: f64,
     /// Bytes of the HDF5 library's chunk cache.
@@ -38,6 +41,8 @@ pub(crate) struct Table {
     pub(crate) attributes: Attributes,
     pub(crate) source: Source,
 }
+
+const NO_ANGLES: Field = Field { offset: 0, width: 0, double: false, factor: None };
 
 /// Where rows come from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -107,7 +112,11 @@ impl Table {
             Ok(field)
         };
         let emg = needed(&names.emg, layout.emg_channels)?;
-        let angles = Field { factor: factor(names), ..needed(&names.joint_angles, layout.joint_angles)? };
+        let angles = if layout.angles_may_miss && compound.fields.iter().all(|f| f.name != names.joint_angles) {
+            NO_ANGLES
+        } else {
+            Field { factor: factor(names), ..needed(&names.joint_angles, layout.joint_angles)? }
+        };
         let time = names.time.as_deref().and_then(|name| field(name).ok().flatten()).filter(|time| time.width == 1);
         let dataset = Dataset::new(path, table, &dataset, row_bytes, row_bytes, file_bytes)?;
         let (rows, failure) = (dataset.rows, Failure(names.invalid_rows));
@@ -130,6 +139,20 @@ impl Table {
             Ok((dataset, field))
         };
         let (emg, emg_field) = columns(&names.emg, layout.emg_channels)?;
+        if layout.angles_may_miss && !file.link_exists(&names.joint_angles) {
+            let (rows, row_bytes, failure) = (emg.rows, emg.row_bytes, Failure(names.invalid_rows));
+            let source = Source::One(emg);
+            return Ok(Self {
+                rows,
+                row_bytes,
+                time: None,
+                emg: emg_field,
+                angles: NO_ANGLES,
+                failure,
+                attributes,
+                source,
+            });
+        }
         let (angles, angle_field) = columns(&names.joint_angles, layout.joint_angles)?;
         let time = names.time.as_deref().map(|name| columns(name, 1)).transpose()?;
         let time = time.filter(|(dataset, _)| dataset.rows == emg.rows);

@@ -11,5 +11,5 @@ mod stepper;
 
 pub use error::RuntimeError;
 pub use library::{Library, Provider, candidates, load, providers};
-pub use session::{Session, Tensor};
+pub use session::{Port, Session, Tensor};
 pub use stepper::{Inputs, Stepper, StepperSpec};

@@ -25,6 +25,14 @@ impl Tensor {
     }
 }
 
+/// An input of a loaded model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    pub name: String,
+    /// `None` where a dimension is not fixed.
+    pub shape: Vec<Option<usize>>,
+}
+
 /// A loaded model.
 pub struct Session {
     pub(super) inner: ort::session::Session,
@@ -115,6 +123,23 @@ impl Session {
         let inner = builder.commit_from_memory(onnx).map_err(RuntimeError::ort(doing))?;
         first.end();
         Ok(Self { inner })
+    }
+
+    /// The model's inputs, in its order.
+    pub fn inputs(&self) -> Vec<Port> {
+        let dims = |shape: Option<&ort::value::Shape>| {
+            shape.into_iter().flat_map(|shape| shape.iter().map(|dim| usize::try_from(*dim).ok())).collect()
+        };
+        let port = |outlet: &ort::value::Outlet| Port {
+            name: outlet.name().to_owned(),
+            shape: dims(outlet.dtype().tensor_shape()),
+        };
+        self.inner.inputs().iter().map(port).collect()
+    }
+
+    /// What the model says of itself under `name`.
+    pub fn metadata(&self, name: &str) -> Option<String> {
+        self.inner.metadata().ok()?.custom(name)
     }
 
     /// Runs the model on named inputs; gives all outputs in the model's order.

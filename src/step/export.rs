@@ -1,11 +1,12 @@
 //! The exported model: EMG in original units in, angles in radians out, any batch.
 
 use super::problem::{Affine, AngleUnits};
+use crate::config::Dtype;
 use crate::graph::{
-    Constant, DYNAMIC_BATCH, ExportedUnits, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, prune,
-    select_kernels, to_onnx,
+    Autocast, Constant, DType, DYNAMIC_BATCH, ExportedUnits, Graph, InputDefault, Kernels, ModelInfo, Retrained,
+    TensorType, Value, narrow_constants, prune, select_kernels, to_onnx,
 };
-use crate::model::{ImportedParts, Model, Pass, Weights};
+use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
 
 /// How the exported model normalizes its EMG.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,6 +30,8 @@ pub struct Exported<'a> {
     pub rows: usize,
     pub emg: ExportedEmg,
     pub angles: AngleUnits,
+    /// float16: weights, and products with them, in half precision; inputs and outputs are float32 all the same.
+    pub dtype: Dtype,
     pub metadata: Vec<(String, String)>,
 }
 
@@ -36,50 +39,129 @@ pub struct Exported<'a> {
 /// models that take it. Output: `joint_angles` [batch, rows - left_context, joints] in radians.
 ///
 /// # Errors
-/// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known.
+/// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known. A user's own model in
+/// float16.
 pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
     let model = exported.model;
     if let Some(parts) = model.imported_parts(exported.parameters, exported.buffers, exported.rows) {
         return retrained(exported, &parts?);
     }
-    let (channels, joints) = (model.config().input_size, model.config().output_size);
-    let mut graph = Graph::new();
-    let emg = graph.input("emg", TensorType::f32([DYNAMIC_BATCH, exported.rows, channels]));
-    let mut defaults = Vec::new();
-    let emg = match &exported.emg {
-        ExportedEmg::None => emg,
-        ExportedEmg::Train(affine) => super::problem::normalize(&mut graph, emg, affine),
-        ExportedEmg::Recording(affine) => {
-            let mut optional = |name: &str, values: &[f32]| {
-                let input = graph.input(name, TensorType::f32([1, channels]));
-                defaults.push(InputDefault { input, value: Constant::F32(vec![1, channels], values.to_vec()) });
-                input
-            };
-            let (mean, std) = (optional("emg_mean", &affine.mean), optional("emg_std", &affine.divisor));
-            let centred = graph.sub(emg, mean);
-            graph.div(centred, std)
-        }
-    };
-    let units = match &exported.angles {
-        AngleUnits::Radians => None,
-        AngleUnits::Train(affine) => {
-            Some((graph.f32([joints], affine.mean.clone()), graph.f32([joints], affine.divisor.clone())))
-        }
-        AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
-    };
-    let initial_pose = model.takes_initial_pose().then(|| {
-        let pose = graph.input("initial_pose", TensorType::f32([DYNAMIC_BATCH, joints]));
-        super::problem::to_units(&mut graph, pose, units)
-    });
-    let parameters = Weights::constants(&mut graph, exported.parameters, &model.parameters());
-    let buffers = Weights::constants(&mut graph, exported.buffers, &model.buffers());
-    let mut pass = Pass::evaluation(parameters.and(buffers));
-    let prediction = model.forward(&mut graph, &mut pass, emg, initial_pose)?;
-    let radians = super::problem::to_radians(&mut graph, prediction, units);
-    graph.output("joint_angles", radians);
-    select_kernels(&mut graph, Kernels::Standard);
-    prune(&mut graph);
-    Ok(to_onnx(&graph, &defaults, &ModelInfo { metadata: exported.metadata.clone() }))
+    let mut writer = Writer::new(exported)?;
+    let emg = writer.emg(&[DYNAMIC_BATCH, exported.rows])?;
+    let initial_pose = writer.initial_pose(DYNAMIC_BATCH);
+    let prediction = writer.body(|graph, pass| model.forward(graph, pass, emg, initial_pose))?;
+    let radians = writer.radians(prediction);
+    writer.graph.output("joint_angles", radians);
+    Ok(writer.finish(&exported.metadata))
+}
+
+/// The model's streaming form as ONNX bytes. Inputs: `emg` [1, chunk, channels], `rows` [1] (int64: how many of the chunk's
+/// rows there are; fewer only at the end), `state` [elements] and `position` [3] (int64), both zero at the start,
+/// `initial_pose` [1, joints] (radians) for models that take it. Outputs: `joint_angles` [1, chunk, joints] in radians, which
+/// lag behind, zero where there is no prediction; `next_state` and `next_position`.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_stream(exported: &Exported<'_>, stream: &Stream) -> Result<Vec<u8>, String> {
+    let mut writer = Writer::new(exported)?;
+    let emg = writer.emg(&[1, stream.chunk()])?;
+    let rows = writer.graph.input("rows", TensorType::new(DType::I64, [1]));
+    let state = writer.graph.input("state", TensorType::f32([stream.state_elements()]));
+    let position = writer.graph.input("position", TensorType::new(DType::I64, [Stream::POSITIONS]));
+    let initial_pose = writer.initial_pose(1);
+    let streamed =
+        writer.body(|graph, pass| Ok(stream.forward(graph, pass, emg, rows, [state, position], initial_pose)))?;
+    let radians = writer.radians(streamed.angles);
+    let graph = &mut writer.graph;
+    let zero = graph.scalar(0.0);
+    let angles = graph.select(streamed.is_predicted, radians, zero);
+    let state = graph.to_f32(streamed.state);
+    for (name, value) in [("joint_angles", angles), ("next_state", state), ("next_position", streamed.position)] {
+        graph.output(name, value);
+    }
+    Ok(writer.finish(&exported.metadata))
+}
+
+/// A graph on its way to a file: units around a model with its weights.
+struct Writer<'a> {
+    graph: Graph,
+    exported: &'a Exported<'a>,
+    /// Mean and divisor of the model's angle units.
+    units: Option<(Value, Value)>,
+    defaults: Vec<InputDefault>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(exported: &'a Exported<'a>) -> Result<Self, String> {
+        let (mut graph, joints) = (Graph::new(), exported.model.config().output_size);
+        let units = match &exported.angles {
+            AngleUnits::Radians => None,
+            AngleUnits::Train(affine) => {
+                Some((graph.f32([joints], affine.mean.clone()), graph.f32([joints], affine.divisor.clone())))
+            }
+            AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
+        };
+        Ok(Self { graph, exported, units, defaults: Vec::new() })
+    }
+
+    /// The input `emg` [batch, rows, channels], normalized.
+    fn emg(&mut self, batch_and_rows: &[usize; 2]) -> Result<Value, String> {
+        let (graph, channels) = (&mut self.graph, self.exported.model.config().input_size);
+        let [batch, rows] = *batch_and_rows;
+        let emg = graph.input("emg", TensorType::f32([batch, rows, channels]));
+        Ok(match &self.exported.emg {
+            ExportedEmg::None => emg,
+            ExportedEmg::Train(affine) => super::problem::normalize(graph, emg, affine),
+            ExportedEmg::Recording(affine) => {
+                let mut optional = |name: &str, values: &[f32]| {
+                    let input = graph.input(name, TensorType::f32([1, channels]));
+                    self.defaults
+                        .push(InputDefault { input, value: Constant::F32(vec![1, channels], values.to_vec()) });
+                    input
+                };
+                let (mean, std) = (optional("emg_mean", &affine.mean), optional("emg_std", &affine.divisor));
+                let centred = graph.sub(emg, mean);
+                graph.div(centred, std)
+            }
+        })
+    }
+
+    /// The input `initial_pose` [batch, joints] of a model that takes it, in the model's units.
+    fn initial_pose(&mut self, batch: usize) -> Option<Value> {
+        let joints = self.exported.model.config().output_size;
+        self.exported.model.takes_initial_pose().then(|| {
+            let pose = self.graph.input("initial_pose", TensorType::f32([batch, joints]));
+            super::problem::to_units(&mut self.graph, pose, self.units)
+        })
+    }
+
+    /// What the model computes, in the precision of the export.
+    fn body<R>(&mut self, forward: impl FnOnce(&mut Graph, &mut Pass) -> Result<R, String>) -> Result<R, String> {
+        let (model, graph) = (self.exported.model, &mut self.graph);
+        let (dtype, autocast) = match self.exported.dtype {
+            Dtype::Float32 => (DType::F32, None),
+            Dtype::Float16 => (DType::F16, Some(Autocast::Fp16Weights)),
+        };
+        let parameters = Weights::constants(graph, self.exported.parameters, &model.parameters(), dtype);
+        let buffers = Weights::constants(graph, self.exported.buffers, &model.buffers(), dtype);
+        let mut pass = Pass::evaluation(parameters.and(buffers));
+        graph.set_autocast(autocast);
+        let result = forward(graph, &mut pass);
+        graph.set_autocast(None);
+        result
+    }
+
+    fn radians(&mut self, prediction: Value) -> Value {
+        let prediction = self.graph.to_f32(prediction);
+        super::problem::to_radians(&mut self.graph, prediction, self.units)
+    }
+
+    fn finish(mut self, metadata: &[(String, String)]) -> Vec<u8> {
+        select_kernels(&mut self.graph, Kernels::Standard);
+        narrow_constants(&mut self.graph);
+        prune(&mut self.graph);
+        to_onnx(&self.graph, &self.defaults, &ModelInfo { metadata: metadata.to_vec() })
+    }
 }
 
 const UNKNOWN_ANGLES: &str = "angles were normalized by recording (data.normalize_angles), and the statistics of a \
@@ -87,6 +169,9 @@ const UNKNOWN_ANGLES: &str = "angles were normalized by recording (data.normaliz
 
 /// A user's own model: the file it came from, with the new weights and the units around it.
 fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u8>, String> {
+    if exported.dtype == Dtype::Float16 {
+        return Err("your own model is exported as it came, in float32; convert the file for float16".into());
+    }
     let pair = |affine: &Affine| (affine.mean.clone(), affine.divisor.clone());
     let (emg, emg_inputs) = match &exported.emg {
         ExportedEmg::None => (None, false),

@@ -9,7 +9,7 @@ mod state;
 mod training;
 
 pub use evaluation::evaluation_step;
-pub use export::{Exported, ExportedEmg, export};
+pub use export::{Exported, ExportedEmg, export, export_stream};
 pub use optimizer::{Hyperparameters, hyperparameters};
 pub use problem::{Affine, AngleUnits, EmgUnits, Problem};
 pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};

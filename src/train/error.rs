@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cache::CacheError;
+use crate::recording::RecordingError;
 use crate::runtime::RuntimeError;
 
 #[derive(Debug, thiserror::Error)]
@@ -10,12 +11,22 @@ pub enum TrainError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error(transparent)]
+    Recording(#[from] RecordingError),
+    #[error(transparent)]
     Runtime(#[from] RuntimeError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: std::io::Error },
     /// Wrong usage or configuration.
     #[error("{0}")]
     Usage(String),
+    #[error("{path}: {message}")]
+    Model { path: PathBuf, message: String },
+    #[error("{path}: expected at least {window} rows, a window of the model, found {rows}")]
+    Short { path: PathBuf, rows: u64, window: usize },
+    #[error(
+        "{path}: expected a row with a pose to start from (a tracking model goes on from the true pose), found none"
+    )]
+    NoPose { path: PathBuf },
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
     #[error(

@@ -1,50 +1,92 @@
 //! Exporting a checkpoint as an ONNX model.
 
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
-use crate::cache::{Manifest, Split};
-use crate::config::Normalize;
+use crate::cache::{Manifest, Split, replace_file};
+use crate::config::{AxisLayout, Dtype, Normalize};
+use crate::metrics::joint_names;
 use crate::model::Model;
-use crate::step::{Affine, Exported, ExportedEmg, export};
+use crate::step::{Affine, Exported, ExportedEmg, export, export_stream};
 
-/// The 20 angles of emg2pose, in order.
-const HAND: [&str; 20] = [
-    "thumb_CMC_FE",
-    "thumb_CMC_AA",
-    "thumb_MCP_FE",
-    "thumb_IP_FE",
-    "index_MCP_AA",
-    "index_MCP_FE",
-    "index_PIP_FE",
-    "index_DIP_FE",
-    "middle_MCP_AA",
-    "middle_MCP_FE",
-    "middle_PIP_FE",
-    "middle_DIP_FE",
-    "ring_MCP_AA",
-    "ring_MCP_FE",
-    "ring_PIP_FE",
-    "ring_DIP_FE",
-    "pinky_MCP_AA",
-    "pinky_MCP_FE",
-    "pinky_PIP_FE",
-    "pinky_DIP_FE",
-];
+/// What kind of file an export is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ExportOptions {
+    /// Rows per window (default: the cache's test windows).
+    pub length: Option<usize>,
+    pub dtype: Dtype,
+    pub form: Form,
+}
 
-/// The checkpoint's model as ONNX bytes. `length`: rows per window (default: the cache's test windows).
+/// How a model takes its EMG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// A window at a time.
+    #[default]
+    Window,
+    /// In chunks of so many rows (default: some 20 ms), with a state.
+    Stream { chunk: Option<usize> },
+}
+
+/// An exported model.
+#[derive(Debug, Clone)]
+pub struct ExportedModel {
+    pub onnx: Vec<u8>,
+    pub window: usize,
+    pub left_context: usize,
+    /// Rows of a stream's chunk, and rows that its angles lag behind.
+    pub chunk: Option<usize>,
+    pub lag: Option<usize>,
+}
+
+impl ExportedModel {
+    /// Writes the file, replacing an older one only once the new one is safe on disk.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
+        if path.file_name().is_none() || path.is_dir() {
+            return Err(TrainError::Usage(format!("--out {}: expected the path of a file", path.display())));
+        }
+        Ok(replace_file(path, &self.onnx)?)
+    }
+
+    /// What a program that uses the file must know.
+    pub fn about(&self, path: &Path) -> impl Serialize + use<> {
+        let Self { onnx, window, left_context, chunk, lag } = self;
+        json!({
+            "model": path, "bytes": onnx.len(), "window": window, "left_context": left_context, "chunk": chunk, "lag": lag,
+        })
+    }
+}
+
+/// The checkpoint's model as ONNX bytes.
 ///
 /// # Errors
-/// Angles normalized by recording, or a length too short for the model.
+/// Angles normalized by recording, a length too short for the model, or a model that has no such form.
 pub fn export_run(
     model: &Model,
     checkpoint: &Checkpoint,
     manifest: &Manifest,
-    length: Option<usize>,
-) -> Result<Vec<u8>, TrainError> {
-    let rows = length.unwrap_or(manifest.settings.windows(Split::Test).rows());
+    options: ExportOptions,
+) -> Result<ExportedModel, TrainError> {
+    let rows = options.length.unwrap_or(manifest.settings.windows(Split::Test).rows());
     model.check_window(rows).map_err(TrainError::Usage)?;
     let normalization = &checkpoint.normalization;
     let train_emg = || Affine::new(&normalization.train_emg);
+    let stream = match options.form {
+        Form::Window => None,
+        Form::Stream { chunk } => Some(model.stream(rows, chunk).map_err(TrainError::Usage)?),
+    };
+    let mut metadata = metadata(checkpoint, manifest, model, rows);
+    let (chunk, lag) = stream.as_ref().map(|stream| (stream.chunk(), stream.lag())).unzip();
+    metadata.push(("form".into(), if stream.is_some() { "stream" } else { "window" }.into()));
+    let counts = [("chunk", chunk), ("lag", lag)].into_iter().filter_map(|(name, rows)| Some((name, rows?)));
+    metadata.extend(counts.map(|(name, rows)| (name.to_owned(), rows.to_string())));
     let exported = Exported {
         model,
         parameters: checkpoint.weights(),
@@ -56,27 +98,37 @@ pub fn export_run(
             Normalize::Recording => ExportedEmg::Recording(train_emg()),
         },
         angles: normalization.angle_units(),
-        metadata: metadata(checkpoint, manifest, model, rows),
+        dtype: options.dtype,
+        metadata,
     };
-    export(&exported).map_err(TrainError::Usage)
+    let onnx = match &stream {
+        None => export(&exported),
+        Some(stream) => export_stream(&exported, stream),
+    };
+    let onnx = onnx.map_err(TrainError::Usage)?;
+    Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), chunk, lag })
 }
 
 fn metadata(checkpoint: &Checkpoint, manifest: &Manifest, model: &Model, rows: usize) -> Vec<(String, String)> {
     let settings = &manifest.settings;
     let channels: Vec<_> = (0..settings.emg_channels).map(|i| format!("emg{i}")).collect();
-    let joints: Vec<_> = match settings.joint_angles_channels {
-        20 => HAND.iter().map(ToString::to_string).collect(),
-        n => (0..n).map(|i| format!("joint{i}")).collect(),
-    };
+    let recordings = serde_json::to_string(&settings.segment()).expect("plain data serializes");
+    let [emg, angles] = model.channels_first(rows).unwrap_or_default().map(|first| match first {
+        true => AxisLayout::ChannelsFirst,
+        false => AxisLayout::ChannelsLast,
+    });
     let entries = [
         ("sample_rate", settings.sample_rate.to_string()),
         ("channels", channels.join(",")),
-        ("joints", joints.join(",")),
+        ("joints", joint_names(settings.joint_angles_channels).join(",")),
         ("units", "radians".to_owned()),
         ("window", rows.to_string()),
         ("left_context", model.left_context().to_string()),
-        ("normalize_emg", settings.normalize_emg.to_string()),
-        ("normalize_angles", settings.normalize_angles.to_string()),
+        ("normalize_emg", checkpoint.normalization.emg.to_string()),
+        ("normalize_angles", checkpoint.normalization.joint_angles.to_string()),
+        ("emg_layout", emg.to_string()),
+        ("angles_layout", angles.to_string()),
+        ("recordings", recordings),
         ("architecture", model.config().architecture().to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::checkpoint::{Checkpoint, Partial, Pending, Progress, parameters_key};
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
-use super::export::export_run;
+use super::export::{ExportOptions, export_run};
 use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
 use super::run::RunFolder;
@@ -509,7 +509,7 @@ impl Fit<'_> {
         if exportable {
             let wanted = if self.config.training.restore_best_weights { "best" } else { "last" };
             let checkpoint = self.run.load(wanted)?.map_or_else(|| self.checkpoint(), Ok)?;
-            replace_file(&model, &export_run(&self.model, &checkpoint, manifest, None)?)?;
+            replace_file(&model, &export_run(&self.model, &checkpoint, manifest, ExportOptions::default())?.onnx)?;
         }
         saved?;
         Ok(FitSummary {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
-use emg_pipeline::config::Device;
+use emg_pipeline::config::{Device, Dtype, Precision};
+
+use crate::predict::format_of;
 
 /// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -53,7 +55,21 @@ pub(crate) enum Command {
         /// Rows per window (default: the cache's test windows)
         #[arg(long)]
         length: Option<usize>,
+        /// Element type of weights and products: float32, or float16 for half the file
+        #[arg(long, default_value_t = Dtype::Float32, value_parser = dtype)]
+        dtype: Dtype,
+        /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
+        #[arg(long)]
+        streaming: bool,
+        /// Rows per chunk of --streaming (default: some 20 ms)
+        #[arg(long, value_name = "ROWS", requires = "streaming")]
+        chunk: Option<usize>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
     },
+    /// Predict the angles of whole recordings with an exported model
+    Predict(PredictArgs),
     /// Measure how fast batches come, without training
     BenchData(BenchArgs),
     /// Show which ONNX Runtime library is used and what is missing
@@ -133,6 +149,50 @@ pub(crate) struct FitArgs {
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PredictArgs {
+    /// Model that `fit` or `export` wrote
+    pub(crate) model: PathBuf,
+    /// HDF5 recordings: files, folders or tar archives, in the layout of the model's own
+    #[arg(required = true, value_name = "RECORDING")]
+    pub(crate) recordings: Vec<PathBuf>,
+    /// File (.h5, .hdf5 or .csv) for one recording, else a folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) out: PathBuf,
+    /// What to write into a folder: hdf5 (emg2pose's layout) or csv
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+    /// Where to compute: auto, cpu or cuda
+    #[arg(long, value_parser = device, default_value_t = Device::Auto)]
+    pub(crate) device: Device,
+    /// Compute float32 products exactly on CUDA, not in TF32
+    #[arg(long)]
+    pub(crate) fp32: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Path of libonnxruntime
+    #[arg(long)]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+impl PredictArgs {
+    /// Whether --out is a folder.
+    pub(crate) fn is_folder(&self) -> bool {
+        self.out.is_dir() || format_of(&self.out).is_none()
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        if self.fp32 { Precision::Fp32 } else { Precision::Tf32 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    Hdf5,
+    Csv,
+}
+
 /// How the cache's rows are reached.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AccessArgs {
@@ -198,6 +258,11 @@ impl From<SplitArg> for Split {
             SplitArg::Test => Self::Test,
         }
     }
+}
+
+fn dtype(text: &str) -> Result<Dtype, String> {
+    let of_name = [Dtype::Float32, Dtype::Float16].into_iter().find(|dtype| dtype.to_string() == text);
+    of_name.ok_or_else(|| "expected float32 or float16".into())
 }
 
 fn device(text: &str) -> Result<Device, String> {

@@ -16,11 +16,12 @@ use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    Checkpoint, Duty, EvaluateOptions, FitOptions, IMPORTED, RunFolder, Start, TrainError, apply_manifest,
-    check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
+    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
 
 use crate::args::{AccessArgs, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
+use crate::predict::predict;
 use crate::{doctor, print};
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
@@ -46,15 +47,22 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
-        Command::Export { run, out, length } => {
+        Command::Export { run, out, length, dtype, streaming, chunk, json } => {
             let (checkpoint, cache) = open_run(&run, &Access::default())?;
             let model = load_model(&checkpoint.config, &run.run)?;
-            let bytes = export_run(&model, &checkpoint, cache.manifest(), length)?;
-            let out = out.unwrap_or_else(|| run.run.join("model.onnx"));
-            std::fs::write(&out, bytes).map_err(|source| TrainError::Io { path: out.clone(), source })?;
-            println!("{}", out.display());
+            let form = if streaming { Form::Stream { chunk } } else { Form::Window };
+            let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
+            let name = if streaming { "stream.onnx" } else { "model.onnx" };
+            let out = out.unwrap_or_else(|| run.run.join(name));
+            exported.save(&out)?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
+            } else {
+                println!("{}", out.display());
+            }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Predict(args) => predict(&args),
         Command::BenchData(args) => bench_data(&args, started),
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
         Command::Doctor { ort_lib, model: Some(model), set, json } => {

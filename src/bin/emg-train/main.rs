@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod predict;
 mod print;
 
 use std::process::ExitCode;
@@ -12,10 +13,15 @@ use args::Args;
 use clap::Parser;
 use emg_pipeline::cache::CacheError;
 use emg_pipeline::config::ConfigError;
+use emg_pipeline::recording;
 use emg_pipeline::train::TrainError;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    // This program starts itself for the HDF5 library; nobody types it, so --help is silent about it.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == recording::WORKER_ARGUMENT) {
+        return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     let args = Args::parse();
     tracing_subscriber::fmt()
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())

@@ -1,0 +1,87 @@
+//! Writing a recording in the emg2pose layout: a group `emg2pose` with attributes, and in it a compound dataset
+//! `timeseries` of `time` (float64), `joint_angles` and `emg` (float32).
+
+use std::path::Path;
+
+use hdf5::types::{CompoundField, CompoundType, FloatSize, TypeDescriptor, VarLenUnicode};
+
+use super::error::RecordingError;
+
+/// A recording to be written.
+#[derive(Debug, Clone, Default)]
+pub struct NewRecording<'a> {
+    pub emg_channels: usize,
+    pub joint_angles: usize,
+    /// gzip (level 4) after shuffle, in chunks of this many rows; `None`: contiguous.
+    pub gzip_chunk: Option<usize>,
+    /// Attributes of the group, by name.
+    pub texts: Vec<(&'a str, String)>,
+    pub numbers: Vec<(&'a str, f64)>,
+}
+
+impl NewRecording<'_> {
+    /// Bytes of a row: time (f8), angles (f4), EMG (f4), little-endian, without padding.
+    pub fn row_bytes(&self) -> usize {
+        8 + 4 * (self.joint_angles + self.emg_channels)
+    }
+
+    /// Writes the file, in the place of an older one; `rows` holds whole rows. The same rows give the same bytes: no time
+    /// of day is anywhere.
+    ///
+    /// # Errors
+    /// The file cannot be written, or a text holds a NUL.
+    pub fn write(&self, path: &Path, rows: &[u8]) -> Result<(), RecordingError> {
+        match std::fs::remove_file(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RecordingError::io(path, error)),
+            _ => {}
+        }
+        self.write_hdf5(path, rows).map_err(|error| RecordingError::hdf5(path, &error))
+    }
+
+    fn row_type(&self) -> TypeDescriptor {
+        let float = |size, width| TypeDescriptor::FixedArray(Box::new(TypeDescriptor::Float(size)), width);
+        TypeDescriptor::Compound(CompoundType {
+            fields: vec![
+                CompoundField::new("time", TypeDescriptor::Float(FloatSize::U8), 0, 0),
+                CompoundField::new("joint_angles", float(FloatSize::U4, self.joint_angles), 8, 1),
+                CompoundField::new("emg", float(FloatSize::U4, self.emg_channels), 8 + 4 * self.joint_angles, 2),
+            ],
+            size: self.row_bytes(),
+        })
+    }
+
+    fn write_hdf5(&self, path: &Path, bytes: &[u8]) -> hdf5::Result<()> {
+        let rows = bytes.len() / self.row_bytes();
+        let file = hdf5::File::with_options().with_fcpl(|plist| plist.obj_track_times(false)).create(path)?;
+        let group = file.create_group_builder().obj_track_times(false).create("emg2pose")?;
+        // Rows without padding, as emg2pose has them, whatever the number of columns.
+        let builder = group.new_dataset_builder().packed(true).obj_track_times(false);
+        let mut builder = builder.empty_as(self.row_type()).shape(rows);
+        if let Some(chunk) = self.gzip_chunk {
+            builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);
+        }
+        let dataset = builder.create("timeseries")?;
+        write_rows(&dataset, rows, bytes)?;
+        for (name, text) in &self.texts {
+            let text: VarLenUnicode = text.parse().map_err(|_| format!("the attribute {name} holds a NUL"))?;
+            group.new_attr::<VarLenUnicode>().create(*name)?.write_scalar(&text)?;
+        }
+        for (name, number) in &self.numbers {
+            group.new_attr::<f64>().create(*name)?.write_scalar(number)?;
+        }
+        group.new_attr::<i64>().create("num_channels")?.write_scalar(&(self.emg_channels as i64))?;
+        file.close()
+    }
+}
+
+fn write_rows(dataset: &hdf5::Dataset, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
+    let dtype = dataset.dtype()?;
+    assert_eq!(bytes.len(), rows * dtype.size());
+    // SAFETY: `bytes` holds exactly `rows` rows of the dataset's own type, which H5S_ALL selects.
+    let status = hdf5::sync::sync(|| unsafe {
+        let all = hdf5_sys::h5s::H5S_ALL;
+        let default = hdf5_sys::h5p::H5P_DEFAULT;
+        hdf5_sys::h5d::H5Dwrite(dataset.id(), dtype.id(), all, all, default, bytes.as_ptr().cast())
+    });
+    if status < 0 { Err("the HDF5 library could not write the rows".into()) } else { Ok(()) }
+}

@@ -1,0 +1,152 @@
+//! `emg-train predict` from the command line, against windows run one by one in Python's onnxruntime.
+
+mod common;
+
+use common::{Bench, TINY};
+use serde_json::Value;
+
+fn bench(seconds: &str) -> Bench {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", seconds]);
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    bench
+}
+
+fn fit(bench: &Bench, run: &str, sets: &[&str]) {
+    let sets: Vec<_> = sets.iter().chain(&["training.num_epochs=1"]).flat_map(|set| ["--set", set]).collect();
+    bench.build(&[&["--config", "tiny.yaml"], sets.as_slice()].concat());
+    bench.ok("emg-train", &[&["fit", "--config", "tiny.yaml", "--run", run], sets.as_slice()].concat());
+}
+
+const FIRST: &str = "data/synth-00000_left.hdf5";
+
+/// Predicts the first recording, to HDF5 and CSV, and has both checked; gives the mean absolute error.
+fn check(bench: &Bench, model: &str) -> f64 {
+    let report = bench.json("emg-train", &["predict", model, FIRST, "--out", "one.h5", "--json"]);
+    bench.ok("emg-train", &["predict", model, FIRST, "--out", "one.csv"]);
+    let said = bench.python("check_predict.py", &[model, FIRST, "one.h5", "one.csv"]);
+    let numpy: f64 = said.split("mae ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let ours = report["recordings"][0]["mae_deg"].as_f64().unwrap();
+    assert!((ours - numpy).abs() < 1e-4, "{ours} {numpy}");
+    ours
+}
+
+#[test]
+fn predictions_are_those_of_windows_run_one_by_one() {
+    let bench = bench("2.1");
+    let variants: [&[&str]; 5] = [
+        &[],
+        &["model.initial_pose=true", "model.predict_velocity=true"],
+        &["data.normalize_emg=train", "model.decoder_type=mlp"],
+        &["data.normalize_emg=none", "data.normalize_angles=none", "model.type=lstm", "model.hidden_size=12"],
+        &["model.type=neuropose", "data.window_size=640", "data.stride=320"],
+    ];
+    for (i, sets) in variants.iter().enumerate() {
+        let run = format!("run{i}");
+        fit(&bench, &run, sets);
+        check(&bench, &format!("{run}/model.onnx"));
+    }
+    // The same run as another file.
+    bench.ok("emg-train", &["export", "run0", "--length", "777", "--out", "long.onnx"]);
+    check(&bench, "long.onnx");
+    // In half precision, every kind of network.
+    for i in [0, 2, 3, 4] {
+        let (run, half) = (format!("run{i}"), format!("half{i}.onnx"));
+        bench.ok("emg-train", &["export", &run, "--dtype", "float16", "--out", &half]);
+        let (full, half_error) = (check(&bench, &format!("{run}/model.onnx")), check(&bench, &half));
+        assert!((full - half_error).abs() < 0.01 && full != half_error, "{i}: {full} {half_error}");
+        let size = |path: &str| std::fs::metadata(bench.path(path)).unwrap().len();
+        assert!(size(&half) < size(&format!("{run}/model.onnx")), "{i}");
+    }
+}
+
+#[test]
+fn a_users_own_model_predicts_whatever_its_axes_are() {
+    let bench = Bench::new();
+    let sizes = ["--channels", "4", "--joints", "3", "--rate", "200", "--seconds", "8", "--recordings", "4"];
+    bench.ok("emg-cache", &[&["synth", "data"], &sizes[..]].concat());
+    let config = "
+data: {dataset_path: data, emg_channels: 4, joint_angles_channels: 3, window_size: 40, stride: 20,
+       normalize_emg: recording, normalize_angles: train, store: st}
+model: {input_size: 4, output_size: 3, original_sampling_rate: 200}
+training: {num_epochs: 1, batch_size: 8, learning_rate: 0.01, warmup_epochs: 0, num_workers: 0}
+";
+    std::fs::write(bench.path("own.yaml"), config).unwrap();
+    bench.build(&["--config", "own.yaml"]);
+    for (name, context) in [("cnn.torchscript", 0), ("tcn.dynamo", 14), ("gru.torchscript", 0), ("mlp.torchscript", 0)]
+    {
+        let path = format!("{}/tests/golden/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let context = format!("model.left_context={context}");
+        bench.ok("emg-train", &["fit", "--config", "own.yaml", "--run", name, "--model", &path, "--set", &context]);
+        check(&bench, &format!("{name}/model.onnx"));
+    }
+    let message = bench.fails("emg-train", 2, &["export", "cnn.torchscript", "--dtype", "float16"]);
+    assert!(message.contains("in float32"), "{message}");
+}
+
+#[test]
+fn folders_are_predicted_file_by_file() {
+    let bench = bench("0.5");
+    fit(&bench, "run", &[]);
+    let report = bench
+        .json("emg-train", &["predict", "run/model.onnx", "data", "--out", "out/csv", "--format", "csv", "--json"]);
+    let list = report["recordings"].as_array().unwrap();
+    assert_eq!(list.len(), 4);
+    for entry in list {
+        assert!(bench.path(entry["out"].as_str().unwrap()).exists(), "{entry}");
+        let (rows, predicted) = (entry["rows"].as_u64().unwrap(), entry["predicted_rows"].as_u64().unwrap());
+        assert!(rows == 1000 && predicted < rows && entry["started_from_row"] == Value::Null, "{entry}");
+    }
+    let said = bench.ok("emg-train", &["predict", "run/model.onnx", "data", "--out", "out"]);
+    assert!(said.contains("out/synth-00003_left.hdf5") && said.contains(" deg"), "{said}");
+    // What was predicted is a recording again: angles for emg-cache, too.
+    bench.ok("emg-train", &["predict", "run/model.onnx", "out/synth-00000_left.hdf5", "--out", "again.hdf5"]);
+}
+
+#[test]
+fn recordings_without_angles_can_be_predicted_but_for_tracking_models() {
+    let bench = bench("0.5");
+    fit(&bench, "run", &[]);
+    fit(&bench, "tracking", &["model.initial_pose=true"]);
+    bench.python("make_emg_only.py", &[FIRST, "only.hdf5", "failed.hdf5"]);
+    bench.ok("emg-train", &["predict", "run/model.onnx", FIRST, "--out", "a.csv"]);
+    let report = bench.json("emg-train", &["predict", "run/model.onnx", "only.hdf5", "--out", "b.csv", "--json"]);
+    assert_eq!(report["recordings"][0]["mae_deg"], Value::Null);
+    let read = |name: &str| std::fs::read_to_string(bench.path(name)).unwrap();
+    assert_eq!(read("a.csv"), read("b.csv"));
+    let message = bench.fails("emg-train", 1, &["predict", "tracking/model.onnx", "only.hdf5", "--out", "c.csv"]);
+    assert!(message.contains("only.hdf5: fields: expected joint_angles"), "{message}");
+    let message = bench.fails("emg-train", 1, &["predict", "tracking/model.onnx", "failed.hdf5", "--out", "c.csv"]);
+    assert!(message.contains("failed.hdf5: expected a row with a pose to start from"), "{message}");
+    assert!(!bench.path("c.csv").exists());
+}
+
+fn predict<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&["predict", "run/model.onnx"], more].concat()
+}
+
+#[test]
+fn what_cannot_be_predicted_is_refused_by_name() {
+    let bench = bench("0.5");
+    fit(&bench, "run", &[]);
+    bench.ok("emg-cache", &["synth", "short", "--recordings", "1", "--seconds", "0.05"]);
+    let short = bench.fails("emg-train", 2, &predict(&["data", "short/synth-00000_left.hdf5", "--out", "out"]));
+    assert!(short.contains("would both be written"), "{short}");
+    let short = bench.fails("emg-train", 1, &predict(&["short", "--out", "out.h5"]));
+    assert!(short.contains("short/synth-00000_left.hdf5: expected at least 200 rows"), "{short}");
+    let many = bench.fails("emg-train", 2, &predict(&["data", "--out", "out.h5"]));
+    assert!(many.contains("there are 4 recordings: name a folder"), "{many}");
+    let itself = bench.fails("emg-train", 2, &predict(&[FIRST, "--out", FIRST]));
+    assert!(itself.contains("is the recording itself"), "{itself}");
+    let format = bench.fails("emg-train", 2, &predict(&[FIRST, "--out", "a.csv", "--format", "hdf5"]));
+    assert!(format.contains("another extension"), "{format}");
+    let of = |model: &str| bench.fails("emg-train", 1, &["predict", model, FIRST, "--out", "out.h5"]);
+    bench.ok("emg-train", &["export", "run", "--streaming"]);
+    assert!(of("run/stream.onnx").contains("run/stream.onnx: a model's streaming form"), "{}", of("run/stream.onnx"));
+    let foreign = format!("{}/tests/golden/models/cnn.torchscript.onnx", env!("CARGO_MANIFEST_DIR"));
+    assert!(of(&foreign).contains("found none of its metadata"), "{}", of(&foreign));
+    std::fs::write(bench.path("text.onnx"), "not a model").unwrap();
+    assert!(of("text.onnx").contains("text.onnx: "), "{}", of("text.onnx"));
+    assert!(of("absent.onnx").contains("absent.onnx: No such file"), "{}", of("absent.onnx"));
+    assert!(!bench.path("out.h5").exists());
+}

@@ -1,0 +1,15 @@
+"""Writes a recording without its angles, and one whose angles all failed: make_emg_only.py FROM ONLY FAILED"""
+
+import sys
+
+import h5py
+import numpy as np
+
+source, only, failed = sys.argv[1:]
+with h5py.File(source) as file:
+    table = file["emg2pose/timeseries"][:]
+for path, fields in [(only, ["time", "emg"]), (failed, ["time", "joint_angles", "emg"])]:
+    rows = np.zeros(len(table), [(name, table.dtype[name]) for name in fields])
+    rows["time"], rows["emg"] = table["time"], table["emg"]
+    with h5py.File(path, "w") as file:
+        file.create_group("emg2pose").create_dataset("timeseries", data=rows)
