@@ -66,7 +66,7 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
             let step = training_step(&problem, &training, Kernels::Standard).unwrap();
             check(&format!("{name} {precision}"), &step.signatures, &table);
         }
-        let step = evaluation_step(&problem, true, Kernels::Standard).unwrap();
+        let step = evaluation_step(&problem, problem.shape.batch, Kernels::Standard).unwrap();
         check(&format!("{name} evaluation"), &step.signatures, &table);
     }
 }

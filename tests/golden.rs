@@ -142,7 +142,7 @@ fn the_evaluation_step_gives_the_same_loss_and_prediction() {
     let library = runtime::load(None).unwrap();
     for kernels in [Kernels::Standard, Kernels::Fused] {
         let golden = golden("lstm_velocity");
-        let graph = evaluation_step(&golden.problem, true, kernels).unwrap();
+        let graph = evaluation_step(&golden.problem, golden.problem.shape.batch, kernels).unwrap();
         let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
         stepper.set_state(0, &golden.parameters).unwrap();
         let floats = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice()).to_vec();

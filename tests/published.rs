@@ -201,7 +201,7 @@ fn running_statistics_and_evaluation_are_pytorchs() {
                 assert!((a - b).abs() <= 1e-5 * b.abs().max(0.1), "{name}: {}: {a}, PyTorch {b}", buffer.name);
             }
         }
-        let graph = evaluation_step(&case.problem, false, Kernels::Fused).unwrap();
+        let graph = evaluation_step(&case.problem, 0, Kernels::Fused).unwrap();
         let mut evaluation = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
         evaluation.set_state(0, &case.parameters).unwrap();
         if at.is_some() {

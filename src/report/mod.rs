@@ -2,12 +2,21 @@
 
 mod build;
 mod count;
+mod environment;
 mod fit;
+mod html;
+mod image;
+mod metrics;
 mod picture;
+mod tensorboard;
+mod terminal;
 mod units;
 
 pub use build::BuildProgress;
 pub use count::CountProgress;
+pub use environment::Environment;
 pub use fit::FitReport;
+pub use html::{ReportedRun, report_page};
+pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
-pub use units::{bytes, hours};
+pub use units::{bytes, duration, hours};

@@ -17,6 +17,16 @@ pub fn hours(rows: u64, rate: f64) -> String {
     if seconds < 3600.0 { format!("{:.1} min", seconds / 60.0) } else { format!("{:.2} h", seconds / 3600.0) }
 }
 
+/// e.g. `45 s`, `12 min 5 s` or `3 h 20 min`.
+pub fn duration(seconds: f64) -> String {
+    let seconds = seconds.round() as u64;
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
+        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -25,6 +35,8 @@ mod tests {
         assert_eq!(super::bytes(1536), "1.5 KiB");
         assert_eq!(super::bytes(463 << 30), "463.0 GiB");
         assert_eq!(super::hours(120_000, 2000.0), "1.0 min");
+        let durations = [0.4, 59.6, 725.0, 12_000.0].map(super::duration);
+        assert_eq!(durations, ["0 s", "1 min 0 s", "12 min 5 s", "3 h 20 min"]);
         assert_eq!(super::hours(14_400_000, 2000.0), "2.00 h");
     }
 }

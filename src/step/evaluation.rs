@@ -8,11 +8,12 @@ use crate::graph::{Graph, Kernels, TensorType, prune, select_kernels};
 use crate::model::{Pass, Weights, total_elements};
 use crate::runtime::StepperSpec;
 
-/// Builds the evaluation step; with `predictions`, its last result is the predicted angles in radians.
+/// Builds the evaluation step; its last result is the predicted angles in radians of the batch's first `predicted` windows, if
+/// that is not 0.
 ///
 /// # Errors
 /// A user's model does not fit the problem's sizes.
-pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -> Result<StepGraph, String> {
+pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) -> Result<StepGraph, String> {
     let mut graph = Graph::new();
     let mut state = Vec::new();
     let mut weights = Weights::default();
@@ -30,8 +31,9 @@ pub fn evaluation_step(problem: &Problem, predictions: bool, kernels: Kernels) -
     let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let mut results = outcome.outputs(&mut graph);
-    if predictions {
+    if predicted > 0 {
         let radians = to_radians(&mut graph, prediction, batch.units);
+        let radians = graph.slice(radians, 0, 0, predicted);
         graph.output("prediction", radians);
         results.push(("prediction".to_owned(), graph.shape(radians).to_vec()));
     }

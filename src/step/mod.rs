@@ -47,7 +47,7 @@ pub mod results {
     pub const ABSOLUTE: usize = 2;
     /// Sum over valid rows of error^2, per joint, radians^2.
     pub const SQUARED: usize = 3;
-    /// Angles [batch, target rows, joints] in radians; evaluation steps that were asked for them only.
+    /// Angles [windows, target rows, joints] in radians; evaluation steps that were asked for them only.
     pub const PREDICTION: usize = 4;
     /// 1 if the batch's gradient was finite, else 0; training steps only.
     pub const FINITE: usize = 4;

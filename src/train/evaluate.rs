@@ -7,11 +7,12 @@ use serde::Serialize;
 
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
+use super::examples::Example;
 use super::groups::{Collector, Group, Labels};
-use super::learner::Evaluator;
+use super::learner::{Evaluator, Outcome};
 use super::setup::gather;
 use crate::cache::{Cache, Split};
-use crate::dataset::{Loader, Pass};
+use crate::dataset::{Batch, Gather, Loader, Pass};
 use crate::metrics::{Metrics, OverUsers};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
@@ -45,7 +46,124 @@ pub struct EvaluateOptions {
     pub emg2pose_derivatives: bool,
 }
 
-/// Evaluates `checkpoint` on every window of `split`.
+/// Predictions of a split's windows by a checkpoint.
+pub(super) struct Predicting {
+    gather: Arc<Gather>,
+    evaluator: Evaluator,
+    workers: usize,
+    prefetch: usize,
+}
+
+impl Predicting {
+    /// # Errors
+    /// The library's, or a split without windows.
+    pub(super) fn new(
+        library: &Library,
+        provider: Provider,
+        cache: &Arc<Cache>,
+        model: &Model,
+        checkpoint: &Checkpoint,
+        split: Split,
+    ) -> Result<Self, TrainError> {
+        let config = &checkpoint.config;
+        let gather = Arc::new(gather(cache, config, model, split)?);
+        if gather.index.is_empty() {
+            return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
+        }
+        let problem = checkpoint.normalization.problem(config, model, gather.shape);
+        let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels()).map_err(TrainError::Usage)?;
+        let mut evaluator = Evaluator::new(library, provider, graph)?;
+        evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
+        let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
+        Ok(Self { gather, evaluator, workers, prefetch })
+    }
+
+    /// Windows of the split.
+    pub(super) fn windows(&self) -> u64 {
+        self.gather.index.len()
+    }
+
+    /// Calls `f` with every batch, its predictions [batch, target rows, joints] and its sums, in order.
+    pub(super) fn each(&mut self, mut f: impl FnMut(&Batch, &[f32], &Outcome)) -> Result<(), TrainError> {
+        let mut predictions = Vec::new();
+        let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
+        while let Some(batch) = loader.next_batch()? {
+            let outcome = self.evaluator.step(&batch, &mut predictions)?;
+            f(&batch, &predictions, &outcome);
+            loader.recycle(batch);
+        }
+        Ok(())
+    }
+
+    /// These windows, as many as a batch has at most, with their predictions.
+    pub(super) fn examples(&mut self, windows: &[u64]) -> Result<Vec<Example>, TrainError> {
+        let (shape, cache) = (self.gather.shape, self.gather.index.cache());
+        let mut batch = Batch::new(shape, self.gather.targets);
+        let windows: Vec<_> = windows.iter().take(shape.batch).map(|k| self.gather.window(*k, None)).collect();
+        self.gather.fill(&mut batch, &windows, true)?;
+        let mut predictions = Vec::new();
+        self.evaluator.step(&batch, &mut predictions)?;
+        Ok((0..windows.len()).map(|i| Example::of(cache, &batch, &predictions, i)).collect())
+    }
+}
+
+/// What a pass over a split adds up to.
+pub(super) struct Tally<'a> {
+    cache: &'a Cache,
+    metrics: Collector,
+    baseline: Collector,
+    means: Vec<f32>,
+    loss: f64,
+    rows: f64,
+    seconds: f64,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(cache: &'a Cache, checkpoint: &Checkpoint, options: EvaluateOptions) -> Self {
+        let settings = &cache.manifest().settings;
+        let (joints, rate) = (settings.joint_angles_channels, settings.sample_rate);
+        let online = checkpoint.config.training.compute_metrics_online;
+        let collector = || Collector::new(online, joints, rate, options.emg2pose_derivatives);
+        let means = mean_angles(checkpoint, cache);
+        Self { cache, metrics: collector(), baseline: collector(), means, loss: 0.0, rows: 0.0, seconds: 0.0 }
+    }
+
+    pub(super) fn push(&mut self, batch: &Batch, predictions: &[f32], outcome: &Outcome) {
+        let begin = Instant::now();
+        self.loss += outcome.loss * outcome.rows;
+        self.rows += outcome.rows;
+        if self.means.len() < predictions.len() {
+            self.means = self.means.repeat(predictions.len() / self.means.len());
+        }
+        self.metrics.push(batch, predictions, |window| Labels::of(self.cache, window));
+        self.baseline.push(batch, &self.means, |_| Labels::default());
+        self.seconds += begin.elapsed().as_secs_f64();
+    }
+
+    pub(super) fn finish(self, split: Split, windows: u64) -> Result<Evaluation, TrainError> {
+        if self.rows == 0.0 {
+            return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
+        }
+        let (begin, metrics) = (Instant::now(), self.metrics);
+        let result = Evaluation {
+            split,
+            cache: self.cache.key().to_string(),
+            windows,
+            loss: self.loss / self.rows,
+            metrics: metrics.all().expect("some row is valid"),
+            over_users: metrics.over_users(|_| true),
+            mean_predictor: self.baseline.all().expect("some row is valid"),
+            by_user: metrics.groups(|labels| labels.user.as_deref()),
+            by_stage: metrics.groups(|labels| labels.stage.as_deref()),
+            by_generalization: metrics.groups(|labels| labels.generalization.as_deref()),
+        };
+        let seconds = self.seconds + begin.elapsed().as_secs_f64();
+        tracing::info!("metrics took {seconds:.4} s");
+        Ok(result)
+    }
+}
+
+/// Evaluates `checkpoint` on every window of a split; `advanced` hears of every batch how many windows it had.
 ///
 /// # Errors
 /// The cache's, the library's, or a split without windows.
@@ -58,57 +176,15 @@ pub fn evaluate(
     options: EvaluateOptions,
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Evaluation, TrainError> {
-    let (config, split) = (&checkpoint.config, options.split);
-    let gather = Arc::new(gather(cache, config, model, split)?);
-    if gather.index.is_empty() {
-        return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
-    }
-    let (normalization, shape) = (&checkpoint.normalization, gather.shape);
-    let problem = normalization.problem(config, model, shape);
-    let graph = evaluation_step(&problem, true, provider.kernels()).map_err(TrainError::Usage)?;
-    let mut evaluator = Evaluator::new(library, provider, graph)?;
-    evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
-
-    let rate = cache.manifest().settings.sample_rate;
-    let collector =
-        || Collector::new(config.training.compute_metrics_online, shape.joints, rate, options.emg2pose_derivatives);
-    let (mut metrics, mut baseline) = (collector(), collector());
-    let means = mean_angles(checkpoint, cache).repeat(shape.target_rows() * shape.batch);
-    let (mut loss, mut rows, mut predictions) = (0.0, 0.0, Vec::new());
-    let training = &config.training;
-    let windows = gather.index.len();
-    let (start, mut metrics_seconds) = (Instant::now(), 0.0);
-    let mut loader =
-        Loader::start(Arc::clone(&gather), Pass::Evaluation, training.num_workers, training.prefetch_factor);
-    while let Some(batch) = loader.next_batch()? {
-        let outcome = evaluator.step(&batch, &mut predictions)?;
-        loss += outcome.loss * outcome.rows;
-        rows += outcome.rows;
-        let begin = Instant::now();
-        metrics.push(&batch, &predictions, |window| Labels::of(cache, window));
-        baseline.push(&batch, &means, |_| Labels::default());
-        metrics_seconds += begin.elapsed().as_secs_f64();
+    let start = Instant::now();
+    let mut predicting = Predicting::new(library, provider, cache, model, checkpoint, options.split)?;
+    let mut tally = Tally::new(cache, checkpoint, options);
+    predicting.each(|batch, predictions, outcome| {
+        tally.push(batch, predictions, outcome);
         advanced(batch.windows.len() as u64);
-        loader.recycle(batch);
-    }
-    if rows == 0.0 {
-        return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
-    }
-    let begin = Instant::now();
-    let result = Evaluation {
-        split,
-        cache: cache.key().to_string(),
-        windows,
-        loss: loss / rows,
-        metrics: metrics.all().expect("some row is valid"),
-        over_users: metrics.over_users(|_| true),
-        mean_predictor: baseline.all().expect("some row is valid"),
-        by_user: metrics.groups(|labels| labels.user.as_deref()),
-        by_stage: metrics.groups(|labels| labels.stage.as_deref()),
-        by_generalization: metrics.groups(|labels| labels.generalization.as_deref()),
-    };
-    metrics_seconds += begin.elapsed().as_secs_f64();
-    tracing::info!("evaluated in {:.3} s, of which metrics {metrics_seconds:.4} s", start.elapsed().as_secs_f64());
+    })?;
+    let result = tally.finish(options.split, predicting.windows())?;
+    tracing::info!("evaluated in {:.3} s", start.elapsed().as_secs_f64());
     Ok(result)
 }
 

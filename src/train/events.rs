@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::examples::Examples;
+
 /// A line of metrics.jsonl.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EpochRecord {
@@ -53,6 +55,11 @@ pub enum Event<'a> {
         windows_per_second: f64,
     },
     Epoch(&'a EpochRecord),
+    /// What the epoch's validation pass looked like; after [`Epoch`](Self::Epoch).
+    Examples {
+        epoch: usize,
+        examples: &'a Examples,
+    },
     /// A new best value of the monitored metric.
     Best {
         monitor: &'a str,

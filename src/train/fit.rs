@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::checkpoint::{Checkpoint, Partial, Pending, Progress, parameters_key};
 use super::error::TrainError;
 use super::events::{EpochRecord, Event, Listener};
+use super::examples::Examples;
 use super::export::{ExportOptions, export_run};
 use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
@@ -256,8 +257,8 @@ impl Fit<'_> {
     fn train(&mut self, mut batches: TrainingBatches, first: Batch) -> Result<(), TrainError> {
         let mut waiting = Some(first);
         while self.position.epoch < self.config.training.num_epochs && !self.is_patience_over() {
-            let record = self.epoch(&mut batches, &mut waiting)?;
-            self.end_epoch(&record)?;
+            let (record, examples) = self.epoch(&mut batches, &mut waiting)?;
+            self.end_epoch(&record, examples.as_ref())?;
             if self.is_patience_over() {
                 let (epoch, patience) = (self.position.epoch, self.config.training.patience);
                 self.listener.event(&Event::Stopped { epoch, patience });
@@ -273,7 +274,11 @@ impl Fit<'_> {
     }
 
     /// Trains what is left of the current epoch and validates.
-    fn epoch(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<EpochRecord, TrainError> {
+    fn epoch(
+        &mut self,
+        batches: &mut TrainingBatches,
+        waiting: &mut Option<Batch>,
+    ) -> Result<(EpochRecord, Option<Examples>), TrainError> {
         let (epoch, steps, start) = (self.position.epoch, batches.per_epoch, Instant::now());
         let times = self.steps(batches, waiting)?;
         let (train_seconds, start) = (start.elapsed().as_secs_f64(), Instant::now());
@@ -284,11 +289,12 @@ impl Fit<'_> {
             Err(TrainError::Interrupted) => return self.check_interrupt().map(|()| unreachable!("just interrupted")),
             result => result?,
         };
+        let (val, examples) = val.unzip();
         let joints = self.cache.manifest().settings.joint_angles_channels;
         let sums = std::mem::take(&mut self.position.partial);
         check_sums("training", &sums, epoch)?;
         val.as_ref().map_or(Ok(()), |val| check_sums("validation", val, epoch))?;
-        Ok(EpochRecord {
+        let record = EpochRecord {
             epoch: epoch + 1,
             learning_rate: self.rate(steps),
             train_loss: sums.mean_loss(),
@@ -302,7 +308,8 @@ impl Fit<'_> {
             train_seconds,
             wait_seconds: times.waiting,
             val_seconds: start.elapsed().as_secs_f64(),
-        })
+        };
+        Ok((record, examples))
     }
 
     /// The steps that are left of the current epoch; tells where time went.
@@ -428,7 +435,7 @@ impl Fit<'_> {
         Ok(())
     }
 
-    fn end_epoch(&mut self, record: &EpochRecord) -> Result<(), TrainError> {
+    fn end_epoch(&mut self, record: &EpochRecord, examples: Option<&Examples>) -> Result<(), TrainError> {
         let (training, logging) = (&self.config.training, &self.config.logging);
         self.position.epoch += 1;
         self.position.batch = 0;
@@ -441,6 +448,9 @@ impl Fit<'_> {
         let value = metric(record, &logging.monitor);
         let best = self.position.monitor.update(value, logging.mode, 0.0);
         self.listener.event(&Event::Epoch(record));
+        if let Some(examples) = examples {
+            self.listener.event(&Event::Examples { epoch: record.epoch, examples });
+        }
         if best {
             self.listener.event(&Event::Best { monitor: &self.config.logging.monitor, value });
             self.save("best")?;

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::checkpoint::{Partial, Progress};
 use super::error::TrainError;
+use super::examples::{Examples, OF_BATCH};
 use super::learner::Evaluator;
 use super::setup::Normalization;
 use crate::config::Config;
@@ -91,31 +92,37 @@ impl Validation {
         let evaluator = if gather.index.is_empty() {
             None
         } else {
-            let graph = evaluation_step(&problem, false, provider.kernels()).map_err(TrainError::Usage)?;
+            let predicted = gather.shape.batch.min(OF_BATCH);
+            let graph = evaluation_step(&problem, predicted, provider.kernels()).map_err(TrainError::Usage)?;
             Some(Evaluator::new(library, provider, graph)?)
         };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
         Ok(Self { gather, evaluator, workers, prefetch })
     }
 
-    /// The sums over the split with these weights; `None` for a split without windows.
+    /// The sums over the split with these weights, and examples of it; `None` for a split without windows.
     pub(super) fn run(
         &mut self,
         parameters: &[f32],
         buffers: &[f32],
         interrupted: &AtomicBool,
-    ) -> Result<Option<Partial>, TrainError> {
+    ) -> Result<Option<(Partial, Examples)>, TrainError> {
         let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
         evaluator.set_weights(parameters, buffers)?;
-        let mut sums = Partial::default();
+        let (mut sums, mut predictions) = (Partial::default(), Vec::new());
+        let cache = self.gather.index.cache();
+        let mut examples = Examples::new(cache, self.gather.shape.joints);
         let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
-        while let Some(batch) = loader.next_batch()? {
+        let batches = loader.batches_per_epoch();
+        for number in 0.. {
+            let Some(batch) = loader.next_batch()? else { break };
             if interrupted.load(Ordering::Relaxed) {
                 return Err(TrainError::Interrupted);
             }
-            sums.add(&evaluator.step(&batch, &mut Vec::new())?);
+            sums.add(&evaluator.step(&batch, &mut predictions)?);
+            examples.push(cache, &batch, &predictions, [number, batches]);
             loader.recycle(batch);
         }
-        Ok(Some(sums))
+        Ok(Some((sums, examples)))
     }
 }

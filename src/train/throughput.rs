@@ -196,8 +196,8 @@ fn median(values: &mut [f64]) -> Option<f64> {
     values.get(values.len() / 2).copied()
 }
 
-/// RssAnon of /proc/self/status.
-fn anonymous_bytes() -> Option<u64> {
+/// Bytes of memory that this process holds beside mapped files: RssAnon of /proc/self/status.
+pub(crate) fn anonymous_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)

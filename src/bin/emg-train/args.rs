@@ -68,6 +68,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show one run, or several side by side, as an HTML page
+    Report(ReportArgs),
     /// Predict the angles of whole recordings with an exported model
     Predict(PredictArgs),
     /// Measure how fast batches come, without training
@@ -144,6 +146,43 @@ pub(crate) struct FitArgs {
     /// Go on with the run in --run
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
+    /// Print the closing summary as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Path of libonnxruntime
+    #[arg(long)]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ReportArgs {
+    /// Folders of runs
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+    /// File to write (default: report.html in the run's folder, or comparison.html here for several runs)
+    #[arg(long, value_name = "FILE.html")]
+    pub(crate) out: Option<PathBuf>,
+    /// Split to evaluate
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    pub(crate) split: SplitArg,
+    /// Show what training left, without evaluating
+    #[arg(long)]
+    pub(crate) no_eval: bool,
+    /// Checkpoint: best, last, or the path of a file
+    #[arg(long, default_value = "best")]
+    pub(crate) checkpoint: String,
+    /// Cache to evaluate on (default: each run's own)
+    #[arg(long, value_name = "KEY")]
+    pub(crate) cache: Option<String>,
+    /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
+    #[arg(long)]
+    pub(crate) store: Option<PathBuf>,
+    /// Where to compute: auto, cpu or cuda (default: each run's)
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
     /// Path of libonnxruntime
     #[arg(long)]
     pub(crate) ort_lib: Option<PathBuf>,

@@ -19,9 +19,11 @@ use emg_pipeline::train::{
     Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
     apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
+use serde_json::json;
 
 use crate::args::{AccessArgs, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
 use crate::predict::predict;
+use crate::report::report;
 use crate::{doctor, print};
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
@@ -62,6 +64,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             }
             Ok(ExitCode::SUCCESS)
         }
+        Command::Report(args) => report(&args),
         Command::Predict(args) => predict(&args),
         Command::BenchData(args) => bench_data(&args, started),
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
@@ -109,7 +112,8 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
         signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
     }
-    let mut report = FitReport::new(RunFolder::metrics_path(&run, &config));
+    let metrics = RunFolder::metrics_path(&run, &config);
+    let mut report = FitReport::new(metrics.clone());
     let summary = emg_pipeline::train::fit(FitOptions {
         config,
         cache,
@@ -121,13 +125,16 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         started,
         listener: &mut report,
     })?;
-    println!("run         {}", run.display());
-    println!("checkpoint  {}", summary.best_checkpoint.display());
-    if let Some(model) = &summary.model {
-        println!("model       {}", model.display());
-    }
-    if let Some(best) = summary.best {
-        println!("best {} {best:.6} in {} epochs", summary.monitor, summary.epochs);
+    drop(report);
+    if args.json {
+        let summary = json!({
+            "run": run, "checkpoint": summary.best_checkpoint, "last_checkpoint": summary.last_checkpoint,
+            "model": summary.model, "metrics": metrics, "epochs": summary.epochs, "monitor": summary.monitor,
+            "best": summary.best, "seconds": started.elapsed().as_secs_f64(),
+        });
+        println!("{}", serde_json::to_string_pretty(&summary)?);
+    } else {
+        print::fit(&summary, &run, &metrics, started.elapsed().as_secs_f64());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,7 +168,7 @@ fn next_run() -> PathBuf {
     (1..).map(|i| PathBuf::from(format!("runs/{i}"))).find(|path| !path.exists()).expect("a free number")
 }
 
-fn run_config(run: &Path) -> Result<Config> {
+pub(crate) fn run_config(run: &Path) -> Result<Config> {
     let path = run.join("config.yaml");
     if !path.exists() {
         return Err(TrainError::Usage(format!("{} holds no run", run.display())).into());
@@ -249,7 +256,7 @@ fn build_command(args: &CacheArgs) -> String {
 }
 
 /// A run's checkpoint and the cache it was trained on, or another.
-fn open_run(args: &RunArgs, access: &Access) -> Result<(Checkpoint, Cache)> {
+pub(crate) fn open_run(args: &RunArgs, access: &Access) -> Result<(Checkpoint, Cache)> {
     let config = run_config(&args.run)?;
     let path = match args.checkpoint.as_str() {
         name @ ("best" | "last") => checkpoint_folder(&args.run, &config).join(format!("{name}.safetensors")),

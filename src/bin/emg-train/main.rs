@@ -5,6 +5,7 @@ mod commands;
 mod doctor;
 mod predict;
 mod print;
+mod report;
 
 use std::process::ExitCode;
 use std::time::Instant;

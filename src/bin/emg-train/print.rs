@@ -1,10 +1,27 @@
 //! Results for people, on stdout.
 
+use std::path::Path;
+
 use emg_pipeline::metrics::OverUsers;
 use emg_pipeline::report;
-use emg_pipeline::train::{Evaluation, Throughput};
+use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
 
 use crate::args::{By, Derivatives};
+
+/// How a training ended, and where everything is.
+pub(crate) fn fit(summary: &FitSummary, run: &Path, metrics: &Path, seconds: f64) {
+    let folder = metrics.parent().unwrap_or(Path::new("")).display();
+    println!("run         {}", run.display());
+    println!("checkpoint  {}", summary.best_checkpoint.display());
+    if let Some(model) = &summary.model {
+        println!("model       {}", model.display());
+    }
+    println!("metrics     {} (and .csv); tensorboard --logdir {folder}", metrics.display());
+    println!("next        emg-train report {run}; emg-train eval {run}", run = run.display());
+    if let Some(best) = summary.best {
+        println!("best {} {best:.6} in {} epochs, {}", summary.monitor, summary.epochs, report::duration(seconds));
+    }
+}
 
 pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Derivatives) {
     let (metrics, mean) = (&evaluation.metrics, &evaluation.mean_predictor);

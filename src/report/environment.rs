@@ -1,0 +1,101 @@
+//! Where a run trained: program, library, machine. environment.json of the run folder.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::units;
+use crate::train::{Event, Listener};
+
+/// The machine and the software of a training.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Environment {
+    pub program: String,
+    /// Provider and library.
+    pub computes_on: String,
+    pub host: String,
+    pub system: String,
+    pub cpu: String,
+    pub cores: usize,
+    pub memory: String,
+    pub gpus: Vec<String>,
+}
+
+/// The value of the first line of `file` that begins with `name:`.
+fn field(file: &str, name: &str) -> Option<String> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+fn gpus() -> Vec<String> {
+    let folders = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
+    folders.filter_map(|folder| field(folder.path().join("information").to_str()?, "Model")).collect()
+}
+
+impl Environment {
+    /// This machine, where a run computes on `provider`.
+    pub fn here(provider: &str) -> Self {
+        let names = rustix::system::uname();
+        let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
+        let kib = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
+        Self {
+            program: format!("emg-train {}", env!("CARGO_PKG_VERSION")),
+            computes_on: provider.to_owned(),
+            host: text(names.nodename()),
+            system: format!("{} {} {}", text(names.sysname()), text(names.release()), text(names.machine())),
+            cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
+            cores: std::thread::available_parallelism().map_or(1, Into::into),
+            memory: kib.map_or_else(|| "unknown".into(), |kib| units::bytes(kib << 10)),
+            gpus: gpus(),
+        }
+    }
+
+    /// What a run folder says of where it was trained.
+    pub fn of_run(folder: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()
+    }
+
+    /// Names and values.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let machine = format!("{}, {}", self.host, self.system);
+        let cpu = format!("{}, {} cores, {}", self.cpu, self.cores, self.memory);
+        let facts = [("trained by", &self.program), ("on", &self.computes_on), ("machine", &machine), ("cpu", &cpu)];
+        let facts = facts.map(|(name, value)| (name.to_owned(), value.clone()));
+        facts.into_iter().chain(self.gpus.iter().map(|gpu| ("gpu".to_owned(), gpu.clone()))).collect()
+    }
+}
+
+const FILE: &str = "environment.json";
+
+/// Writes environment.json when a training starts to report.
+#[derive(Debug)]
+pub(super) struct EnvironmentFile {
+    folder: PathBuf,
+    here: Option<Environment>,
+}
+
+impl EnvironmentFile {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned(), here: None }
+    }
+}
+
+impl Listener for EnvironmentFile {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Started { provider, .. } => self.here = Some(Environment::here(provider)),
+            // The folder is there once an epoch is done.
+            Event::Epoch(_) => {
+                if let Some(here) = self.here.take() {
+                    let path = self.folder.join(FILE);
+                    let text = serde_json::to_vec_pretty(&here).expect("plain data serializes");
+                    if let Err(error) = std::fs::write(&path, text) {
+                        eprintln!("warning: {}: {error}", path.display());
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Progress of a training on stderr: bars for epochs and batches on a terminal, lines elsewhere.
+
+use std::io::IsTerminal;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+
+use super::units;
+use crate::train::{EpochRecord, Event, Listener, anonymous_bytes};
+
+/// Shows how far a training has come.
+#[derive(Debug)]
+pub(super) struct Terminal {
+    /// On a terminal.
+    bars: Option<Bars>,
+    num_epochs: usize,
+}
+
+#[derive(Debug)]
+struct Bars {
+    all: MultiProgress,
+    epochs: ProgressBar,
+    batches: ProgressBar,
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::new();
+        let style = |template: &str| ProgressStyle::with_template(template).expect("a valid template");
+        let [epochs, batches] = [
+            "{prefix} {wide_bar:.green/dim} {pos}/{len}  {eta} left  {msg}",
+            "{prefix} {wide_bar:.blue/dim} {pos}/{len}  {eta} left  {msg}",
+        ]
+        .map(|template| all.add(ProgressBar::no_length().with_style(style(template))));
+        epochs.set_prefix("epochs ");
+        batches.set_prefix("batches");
+        Self { all, epochs, batches }
+    }
+}
+
+impl Terminal {
+    pub(super) fn new() -> Self {
+        let bars = std::io::stderr().is_terminal().then(Bars::new);
+        Self { bars, num_epochs: 0 }
+    }
+
+    fn line(&self, line: &str) {
+        match &self.bars {
+            Some(bars) => bars.all.suspend(|| eprintln!("{line}")),
+            None => eprintln!("{line}"),
+        }
+    }
+
+    fn started(&self, first_epoch: usize) {
+        if let Some(bars) = &self.bars {
+            bars.epochs.set_length(self.num_epochs as u64);
+            bars.epochs.set_position(first_epoch as u64 - 1);
+            bars.epochs.reset_eta();
+        }
+    }
+
+    fn step(&self, epoch: usize, step: u64, steps: u64, loss: f64, rate: f64) {
+        let Some(bars) = &self.bars else {
+            if step < steps {
+                eprintln!("epoch {epoch}/{} loss {loss:.4} {rate:.0} windows/s step {step}/{steps}", self.num_epochs);
+            }
+            return;
+        };
+        bars.batches.set_length(steps);
+        bars.batches.set_position(step);
+        let memory = anonymous_bytes().map_or(String::new(), |bytes| format!("  {}", units::bytes(bytes)));
+        bars.batches.set_message(format!("loss {loss:.4}  {rate:.0} windows/s{memory}"));
+    }
+
+    fn epoch(&self, record: &EpochRecord) {
+        let val = match (record.val_loss, record.val_mae_deg) {
+            (Some(loss), Some(mae)) => format!(" val loss {loss:.4} mae {mae:.2} deg"),
+            _ => String::new(),
+        };
+        let skipped = match record.skipped_batches {
+            0 => String::new(),
+            n => format!(" ({n} batches without a valid row skipped)"),
+        };
+        self.line(&format!(
+            "epoch {}/{} lr {:.2e} train loss {:.4} mae {:.2} deg{val} {:.1}+{:.1} s{skipped}",
+            record.epoch,
+            self.num_epochs,
+            record.learning_rate,
+            record.train_loss,
+            record.train_mae_deg,
+            record.train_seconds,
+            record.val_seconds
+        ));
+        if let Some(bars) = &self.bars {
+            bars.epochs.set_position(record.epoch as u64);
+            bars.batches.reset();
+        }
+    }
+
+    fn best(&self, monitor: &str, value: f64) {
+        if let Some(bars) = &self.bars {
+            bars.epochs.set_message(format!("best {monitor} {value:.4}"));
+        }
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        if let Some(bars) = &self.bars {
+            bars.epochs.finish_and_clear();
+            bars.batches.finish_and_clear();
+        }
+    }
+}
+
+impl Listener for Terminal {
+    fn event(&mut self, event: &Event<'_>) {
+        match event {
+            Event::FirstBatch { milliseconds } => {
+                self.line(&format!("first batch in memory {milliseconds:.0} ms after start"));
+            }
+            Event::Started {
+                parameters,
+                provider,
+                train_windows,
+                val_windows,
+                steps_per_epoch,
+                first_epoch,
+                num_epochs,
+                nodes,
+            } => {
+                self.num_epochs = *num_epochs;
+                self.line(&format!(
+                    "{parameters} parameters, a step of {nodes} nodes on {provider}; {train_windows} training and \
+                     {val_windows} validation windows, {steps_per_epoch} steps per epoch, from epoch {first_epoch}"
+                ));
+                self.started(*first_epoch);
+            }
+            Event::Step { epoch, step, steps, loss, windows_per_second } => {
+                self.step(*epoch, *step, *steps, *loss, *windows_per_second);
+            }
+            Event::Epoch(record) => self.epoch(record),
+            Event::Examples { .. } => {}
+            Event::Best { monitor, value } => {
+                tracing::info!("best {monitor} so far: {value}");
+                self.best(monitor, *value);
+            }
+            Event::Saved { path } => tracing::info!("saved {}", path.display()),
+            Event::Stopped { epoch, patience } => {
+                self.line(&format!("stopped after epoch {epoch}: no improvement for {patience} epochs"));
+            }
+            Event::Warning(message) => self.line(&format!("warning: {message}")),
+        }
+    }
+}
