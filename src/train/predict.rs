@@ -378,7 +378,7 @@ impl Prediction {
             bytes.extend(time.to_le_bytes());
             bytes.extend(angles.iter().chain(emg).flat_map(|value| value.to_le_bytes()));
         }
-        Ok(put_in_place(path, |part| Ok::<_, TrainError>(new.write(part, &bytes)?))?)
+        put_in_place(path, |part| Ok(new.write(part, &bytes)?))
     }
 
     /// Writes times and predicted angles as CSV, with a line of names.
@@ -396,6 +396,6 @@ impl Prediction {
             }
             file.flush()
         };
-        Ok(put_in_place(path, |part| write(part).map_err(TrainError::io(path)))?)
+        put_in_place(path, |part| write(part).map_err(TrainError::io(path)))
     }
 }
