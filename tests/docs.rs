@@ -1,40 +1,64 @@
 //! The documentation names everything there is.
 
-use emg_pipeline::config::Config;
+use emg_pipeline::config::{self, Config};
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-#[test]
-fn every_configuration_key_is_documented() {
-    let text = read("docs/configuration.md");
-    let config = serde_json::to_value(Config::default()).unwrap();
-    for (section, keys) in config.as_object().unwrap() {
-        let part = text.split(&format!("## {section}\n")).nth(1).unwrap().split("\n## ").next().unwrap();
-        for key in keys.as_object().unwrap().keys() {
-            assert!(part.contains(&format!("| `{key}` |")), "{section}.{key}");
-        }
+/// Compares a file with what is made of the code; with UPDATE_DOCS set, writes it (scripts/generate-docs).
+fn check_generated(path: &str, made: &str) {
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        std::fs::write(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path), made).unwrap();
     }
+    assert!(read(path) == made, "{path} is out of date: run scripts/generate-docs");
 }
 
 #[test]
-fn every_field_of_a_layout_is_documented() {
+fn the_reference_of_keys_is_the_schemas() {
     let text = read("docs/configuration.md");
-    let layout = serde_json::to_value(Config::default().data.resolved_layout().unwrap()).unwrap();
-    for field in layout.as_object().unwrap().keys().map(String::as_str).chain(["metadata"]) {
-        assert!(text.split("### Layouts").nth(1).unwrap().contains(&format!("| `{field}` |")), "{field}");
+    let mut made = String::new();
+    for (i, part) in text.split("<!-- generated: ").enumerate() {
+        if i == 0 {
+            made += part;
+            continue;
+        }
+        let (what, rest) = part.split_once(" -->\n").unwrap();
+        let (_, after) = rest.split_once("<!-- end -->").unwrap();
+        made += &format!("<!-- generated: {what} -->\n{}<!-- end -->{after}", config::markdown_table(what));
+    }
+    check_generated("docs/configuration.md", &made);
+    let schema = serde_json::to_string_pretty(&config::json_schema()).unwrap() + "\n";
+    check_generated("docs/config.schema.json", &schema);
+    // Every key of every section is in the tables, and says what it is.
+    let config = serde_json::to_value(Config::default()).unwrap();
+    for (section, keys) in config.as_object().unwrap() {
+        let table = config::markdown_table(section);
+        for key in keys.as_object().unwrap().keys() {
+            let line = table.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+            assert!(line.is_some_and(|line| line.len() > key.len() + 20), "{section}.{key}: {line:?}");
+        }
     }
 }
 
 /// What `--help` lists, the documentation has.
 #[test]
 fn every_option_is_documented() {
-    let docs = ["README.md", "docs/sharing.md", "docs/configuration.md", "docs/models.md", "docs/training.md"];
+    let docs = [
+        "README.md",
+        "docs/sharing.md",
+        "docs/configuration.md",
+        "docs/models.md",
+        "docs/training.md",
+        "docs/guide.md",
+    ];
     let docs = docs.map(read).join("\n");
     for (program, commands) in [
         (env!("CARGO_BIN_EXE_emg-cache"), &["build", "info", "verify", "repair", "explain", "gc"][..]),
-        (env!("CARGO_BIN_EXE_emg-train"), &["fit", "eval", "export", "bench-data", "doctor"]),
+        (
+            env!("CARGO_BIN_EXE_emg-train"),
+            &["fit", "eval", "export", "predict", "report", "config", "bench-data", "doctor"],
+        ),
     ] {
         for command in commands {
             let help = std::process::Command::new(program).args([command, "--help"]).output().unwrap();
@@ -57,7 +81,7 @@ fn every_command_is_in_the_readme() {
             "{command}"
         );
     }
-    for command in ["fit", "eval", "export", "bench-data", "doctor"] {
+    for command in ["fit", "eval", "export", "predict", "report", "config", "bench-data", "doctor"] {
         assert!(readme.contains(&format!("`emg-train {command}")), "{command}");
     }
 }

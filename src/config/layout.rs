@@ -2,16 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use schemars::JsonSchema;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::schema::{AngleUnit, DataConfig, Interpolation, InvalidRows};
 
+/// Layouts with a name.
+const NAMES: [&str; 2] = ["emg2pose", "generic_neuromotor_wrist"];
+
 /// A layout's name, or its description.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(untagged)]
 pub enum LayoutChoice {
+    #[schemars(extend("enum" = NAMES))]
     Named(String),
     Described(Layout),
 }
@@ -40,37 +45,40 @@ impl<'de> Deserialize<'de> for LayoutChoice {
 }
 
 /// The layout of recordings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Path of a compound dataset [T] that has EMG and angles as fields; without it, they are datasets of their own.
+    /// Path of a compound dataset that has EMG and angles as fields; without it they are datasets of their own.
     #[serde(default)]
     pub table: Option<String>,
-    /// EMG: a field of the table, or the path of a dataset [T, channels].
+    /// EMG: a field of the table, or the path of a dataset \[T, channels\].
     #[serde(default = "emg")]
     pub emg: String,
-    /// Joint angles: a field of the table, or the path of a dataset [T', joints].
+    /// Joint angles: a field of the table, or the path of a dataset \[T', joints\].
     #[serde(default = "joint_angles")]
     pub joint_angles: String,
-    /// Time stamps in seconds, likewise ([T]); only used to count gaps.
+    /// Time stamps in seconds, likewise; only used to count gaps.
     #[serde(default)]
     pub time: Option<String>,
-    /// Rate of the angles in Hz, where they are a dataset of their own; unset, that of the EMG.
+    /// Rate of angles that are a dataset of their own, Hz. They must last as long as the EMG, up to 0.1 s and 1 % (default: the
+    /// EMG's).
     #[serde(default)]
     pub joint_angle_rate: Option<f64>,
-    /// How angles of a lower rate are brought to the EMG's: linear, or hold (the last one).
+    /// How angles of another rate are brought to the EMG's; hold keeps the last one. A row that would need a failed or missing
+    /// sample has failed.
     #[serde(default)]
     pub interpolation: Interpolation,
+    /// Unit of the angles; caches hold radians.
     #[serde(default)]
     pub angle_unit: AngleUnit,
-    /// Which rows have no usable angles beside those that are not finite: zeros (all angles zero, as emg2pose marks
-    /// failures of inverse kinematics), or none.
+    /// Which rows have failed, beside those with an angle that is not finite: zeros are those whose angles are all zero, as
+    /// emg2pose marks failures of inverse kinematics.
     #[serde(default)]
     pub invalid_rows: InvalidRows,
     /// Group or dataset with the attributes `user`, `session`, `stage`, `side` and `sample_rate`.
     #[serde(default = "root")]
     pub attributes: String,
-    /// Names of metadata.csv's columns where they are others, e.g. `user: subject`.
+    /// Names of metadata.csv's columns where they are others: ours to the file's, e.g. `user: subject`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }

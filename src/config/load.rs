@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::layout::FIELDS;
+use super::place::places;
 use super::schema::Config;
 
 /// Built-in presets by name, compiled from `configs/`.
@@ -37,8 +38,37 @@ pub enum ConfigError {
     BadSet { given: String },
     #[error("{key}: expected {expected}, found {found}")]
     Invalid { key: &'static str, expected: String, found: String },
+    #[error("{place}: {source}")]
+    At { place: String, source: Box<ConfigError> },
     #[error("{key}: {found} is not supported yet; use {instead}")]
     NotYet { key: &'static str, found: String, instead: &'static str },
+}
+
+impl Config {
+    /// All keys as YAML, which loads as this configuration.
+    pub fn to_yaml(&self) -> String {
+        serde_saphyr::to_string(self).expect("a configuration serializes")
+    }
+}
+
+impl ConfigError {
+    /// The key whose value is wrong.
+    fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Invalid { key, .. } | Self::NotYet { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
+    /// Of an unknown key: where it stands, if `at` knows.
+    fn with_origin(self, at: &dyn Fn(&str) -> Option<String>) -> Self {
+        match self {
+            Self::UnknownKey { origin, key, suggestion } => {
+                Self::UnknownKey { origin: at(&key).unwrap_or(origin), key, suggestion }
+            }
+            other => other,
+        }
+    }
 }
 
 /// A configuration and what its user said.
@@ -67,7 +97,9 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
     };
     let parse = |message: String| ConfigError::Parse { origin: origin.clone(), message };
     let mut tree = yaml_tree(&text).map_err(parse)?;
-    check_keys(&tree, &origin)?;
+    let places = places(&text);
+    let at = |key: &str| places.get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
+    check_keys(&tree, &origin).map_err(|error| error.with_origin(&at))?;
     // Types are checked on the text, where an error can point at its line and column.
     serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(error.to_string()))?;
     let mut explicit = BTreeSet::new();
@@ -80,7 +112,12 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
     drop_nulls(&mut tree);
     let config: Config = serde_json::from_value(tree)
         .map_err(|error| ConfigError::Parse { origin: "configuration".into(), message: error.to_string() })?;
-    config.validate()?;
+    // What --set says is not in the file.
+    let set = |key: &str| sets.iter().any(|set| set.split('=').next() == Some(key));
+    config.validate().map_err(|error| match error.key().filter(|key| !set(key)).and_then(&at) {
+        Some(place) => ConfigError::At { place, source: Box::new(error) },
+        None => error,
+    })?;
     let warnings = IGNORED
         .iter()
         .filter(|key| explicit.contains(**key))
@@ -257,7 +294,20 @@ mod tests {
         assert!(message.contains("mine.yaml") && message.contains("line 3"), "{message}");
         std::fs::write(&path, "model:\n  tds_stages:\n  - {in_conv_kernal: 5}\n").unwrap();
         let message = load(path.to_str(), &[]).unwrap_err().to_string();
-        assert!(message.contains("in_conv_kernel"), "{message}");
+        assert!(message.contains("in_conv_kernel") && message.contains("mine.yaml:3:6: "), "{message}");
+        for (text, place, told) in [
+            ("data:\n  stride: 1\n  windowsize: 3\n", "mine.yaml:3:3: ", "did you mean `data.window_size`?"),
+            ("trainin: {}\n", "mine.yaml:1:1: ", "did you mean `training`?"),
+            ("data: {layout: {emg: a, joint_angels: b}}", "mine.yaml:1:25: ", "`data.layout.joint_angles`"),
+            ("model:\n  dropout: 2\n", "mine.yaml:2:3: ", "model.dropout: expected 0 <= dropout < 1, found 2"),
+            ("training:\n  data_residency: device\n", "mine.yaml:2:3: ", "not supported yet"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let message = load(path.to_str(), &[]).unwrap_err().to_string();
+            assert!(message.contains(place) && message.contains(told), "{message}");
+        }
+        let message = load(path.to_str(), &["training.data_residency=auto".into(), "model.dropout=3".into()]);
+        assert!(message.unwrap_err().to_string().starts_with("model.dropout: expected"));
         let message = load(Some("nowhere.yaml"), &[]).unwrap_err().to_string();
         assert!(message.contains("quick_demo"), "{message}");
     }

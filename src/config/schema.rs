@@ -3,13 +3,15 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::layout::LayoutChoice;
 
 /// The whole configuration: one YAML file with four sections, all optional.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct Config {
     pub data: DataConfig,
     pub model: ModelConfig,
@@ -18,14 +20,15 @@ pub struct Config {
 }
 
 /// Which recordings are read and how they are cut into normalized windows.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct DataConfig {
-    /// Folder (searched recursively) or file with the HDF5 recordings.
+    /// Folder (searched recursively), uncompressed tar archive or file with the HDF5 recordings.
     pub dataset_path: Option<PathBuf>,
-    /// HDF5 group that holds the table and the recording's attributes.
+    /// HDF5 group that holds the table and the recording's attributes (layout emg2pose).
     pub hdf5_group: String,
-    /// Compound dataset with the fields `time`, `joint_angles` and `emg`.
+    /// Compound dataset with the fields `time`, `joint_angles` and `emg` (layout emg2pose).
     pub table_name: String,
     /// Number of EMG channels each recording must have.
     pub emg_channels: usize,
@@ -43,9 +46,9 @@ pub struct DataConfig {
     pub split_ratio: [f64; 3],
     /// Shorthand: EMG and angles both by recording. `normalize_emg` and `normalize_angles` win.
     pub normalize: bool,
-    /// z-score of the EMG: by each recording's statistics, the training split's, or none.
+    /// z-score of the EMG: by each recording's statistics, the training split's, or none (default: as `normalize` says).
     pub normalize_emg: Option<Normalize>,
-    /// z-score of the angles, likewise.
+    /// z-score of the angles, likewise (default: as `normalize` says).
     pub normalize_angles: Option<Normalize>,
     /// Shuffle training windows: true, false, or `block`: 64 MiB blocks, then windows within 16 blocks, for storage that
     /// reads slowly out of order.
@@ -58,13 +61,13 @@ pub struct DataConfig {
     pub chunk_cache_size: usize,
     /// Seed of the random split.
     pub seed: u64,
-    /// What stays together in one split: recordings, sessions or users.
+    /// What stays together in one split.
     pub split_by: SplitBy,
     /// What an unusable recording does to the build.
     pub on_bad_recording: OnBad,
-    /// Layout of the recordings: emg2pose, generic_neuromotor_wrist, or a description (below).
+    /// Layout of the recordings: a name, or a description (below).
     pub layout: LayoutChoice,
-    /// Element type of the cached arrays: float32, or float16 for half the bytes (about three digits).
+    /// Element type of the cached arrays; float16 for half the bytes (about three digits).
     pub dtype: Dtype,
     /// Segments are closed before they grow beyond this many bytes.
     pub segment_bytes: u64,
@@ -76,7 +79,7 @@ pub struct DataConfig {
     pub eval_window: Option<usize>,
     /// Stride of validation and test windows (default: `stride`).
     pub eval_stride: Option<usize>,
-    /// Folder of the store.
+    /// Folder of the store (default: `./store`).
     pub store: Option<PathBuf>,
 }
 
@@ -134,11 +137,11 @@ impl DataConfig {
 }
 
 /// Architecture of the regressor.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Architecture: tds_lstm, tds_mlp, lstm, tracking_vemg2pose, regression_vemg2pose, tracking_emg2pose,
-    /// regression_emg2pose or neuropose (the last five have fixed sizes); unset, `decoder_type` decides.
+    /// Architecture; emg2pose's and neuropose have fixed sizes, onnx is your own model (default: as `decoder_type` says).
     #[serde(rename = "type")]
     pub kind: Option<ModelType>,
     /// EMG channels the model takes.
@@ -149,7 +152,7 @@ pub struct ModelConfig {
     pub dropout: f64,
     /// Stages of the time-depth-separable encoder.
     pub tds_stages: Vec<TdsStage>,
-    /// Decoder of the TDS models: `sequential_lstm`, or `mlp` for tds_mlp.
+    /// Decoder of the TDS models; `mlp` makes them tds_mlp.
     pub decoder_type: DecoderType,
     /// Units per decoder layer.
     pub decoder_hidden_size: usize,
@@ -171,7 +174,7 @@ pub struct ModelConfig {
     pub num_layers: usize,
     /// Whether the plain `lstm` reads both ways.
     pub bidirectional: bool,
-    /// Your own ONNX model, of `type: onnx`; `fit --model FILE` sets both.
+    /// Your own ONNX model, of `type: onnx`; `fit --model FILE` sets both (see models.md).
     pub onnx: Option<PathBuf>,
     /// Initializers of your own model that are not trained: names with `*` and `?`; `fit --freeze` adds to them.
     pub freeze: Vec<String>,
@@ -181,13 +184,13 @@ pub struct ModelConfig {
     pub emg_layout: AxisLayout,
     /// Angles as your own model gives them: channels_first [batch, joints, rows], channels_last, or auto.
     pub angles_layout: AxisLayout,
-    /// Accepted for compatibility, ignored with a warning.
+    /// Of the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_features: Option<serde_json::Value>,
-    /// Accepted for compatibility, ignored with a warning.
+    /// Of the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_hidden: Option<serde_json::Value>,
-    /// Accepted for compatibility, ignored with a warning.
+    /// Of the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_layers: Option<serde_json::Value>,
 }
@@ -242,8 +245,9 @@ impl ModelConfig {
 }
 
 /// One stage of the TDS encoder: a strided convolution and `num_blocks` blocks.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct TdsStage {
     /// Taps of the stage's strided convolution.
     pub in_conv_kernel: usize,
@@ -266,8 +270,9 @@ impl Default for TdsStage {
 }
 
 /// How the model is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct TrainingConfig {
     /// Epochs to train; also the period of the cosine schedule.
     pub num_epochs: usize,
@@ -277,10 +282,10 @@ pub struct TrainingConfig {
     pub learning_rate: f64,
     /// Decoupled for adamw, L2 for adam and sgd.
     pub weight_decay: f64,
-    /// adamw, adam, or sgd (momentum 0.9).
+    /// Optimizer; sgd has momentum 0.9.
     pub optimizer: Optimizer,
-    /// Learning rate after the warm-up: cosine (to 0), step, plateau (halved after 5 epochs without improvement),
-    /// onecycle (PyTorch's, with its own warm-up) or none.
+    /// Learning rate after the warm-up: cosine goes to 0, plateau halves it after 5 epochs without improvement, onecycle is
+    /// PyTorch's, with its own warm-up.
     pub scheduler: Schedule,
     /// Epochs between decays of `scheduler: step`.
     pub step_size: usize,
@@ -288,7 +293,7 @@ pub struct TrainingConfig {
     pub gamma: f64,
     /// Epochs of linear warm-up before the schedule starts.
     pub warmup_epochs: usize,
-    /// mse, mae, or mse+mae.
+    /// Loss over valid rows.
     pub loss_type: LossType,
     /// `mse+mae` = mse + mae_weight x mae.
     pub mae_weight: f64,
@@ -302,11 +307,11 @@ pub struct TrainingConfig {
     pub patience: usize,
     /// Smallest change that counts as an improvement.
     pub min_delta: f64,
-    /// Metric watched by early stopping and `scheduler: plateau`.
+    /// Metric watched by early stopping and `scheduler: plateau`, one of those of `logging.monitor`.
     pub monitor_metric: String,
     /// End with the best epoch's weights.
     pub restore_best_weights: bool,
-    /// auto (CUDA where library and driver have it), cpu or cuda.
+    /// Where to compute; auto is CUDA where library and driver have it.
     pub device: Device,
     /// Loader threads, which fill one batch after the other together; 0 loads on the training thread.
     pub num_workers: usize,
@@ -320,25 +325,25 @@ pub struct TrainingConfig {
     pub compute_metrics_online: bool,
     /// Seed of weights, order, jitter, rotation and dropout.
     pub seed: u64,
-    /// tf32, fp32, bf16 or fp16. The last two compute products in half precision, with float32 weights, and fp16
-    /// scales the loss; the CPU computes tf32 as fp32 and only rounds for the halves, so they are slower there.
+    /// Arithmetic. bf16 and fp16 compute products in half precision, with float32 weights, and fp16 scales the loss; the CPU
+    /// computes tf32 as fp32 and only rounds for the halves, so they are slower there.
     pub precision: Precision,
-    /// Where rows live during training: auto or host; device is not supported yet.
+    /// Where rows live during training; device is not supported yet.
     pub data_residency: Residency,
     /// Batches between releases of memory that ONNX Runtime holds but does not use (0: never). Not on CUDA, where a step
     /// is a captured graph.
     pub empty_cache_every: usize,
     /// Decay of a moving average of the weights, which is then evaluated and exported, e.g. 0.999 (0: none).
     pub ema: f64,
-    /// Largest gradient element; larger ones are cut to it before `gradient_clip_norm` counts.
+    /// Largest gradient element; larger ones are cut to it before `gradient_clip_norm` counts (default: off).
     pub clip_value: Option<f64>,
     /// Parameters without weight decay: names with `*` and `?`, e.g. ["*.bias", "*norm*"].
     pub no_decay: Vec<String>,
     /// Weight of each joint in the loss (default: all 1).
     pub joint_weights: Option<Vec<f64>>,
-    /// What a loss or gradient that is not finite does: stop, or skip the batch; both name the recordings.
+    /// What a loss or gradient that is not finite does: stops, or skips the batch; both name the recordings.
     pub on_nan: OnNan,
-    /// How often the learning rate changes: every epoch or every step.
+    /// How often the learning rate changes.
     pub schedule_per: SchedulePer,
 }
 
@@ -384,12 +389,13 @@ impl Default for TrainingConfig {
 }
 
 /// What a run writes and when.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct LoggingConfig {
-    /// Folder of checkpoints (default: `checkpoints` in the run folder).
+    /// Folder of checkpoints (default: `RUN/checkpoints`).
     pub checkpoint_dir: Option<PathBuf>,
-    /// Folder of metrics.jsonl (default: the run folder).
+    /// Folder of metrics.jsonl, metrics.csv, environment.json and TensorBoard's events (default: `RUN`).
     pub log_dir: Option<PathBuf>,
     /// Epochs between numbered checkpoints (0: none).
     pub save_every: usize,
@@ -397,7 +403,7 @@ pub struct LoggingConfig {
     pub log_every: usize,
     /// Write no numbered checkpoints, only `best` and `last`.
     pub save_best_only: bool,
-    /// Metric that decides which epoch is best.
+    /// Metric that decides which epoch is best: val_loss, val_mae, val_rmse, train_loss or train_mae.
     pub monitor: String,
     /// Whether a smaller or a larger `monitor` is better.
     pub mode: Mode,
@@ -427,7 +433,7 @@ impl Default for LoggingConfig {
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
         pub enum $name { $($(#[$of])* #[serde(rename = $word)] $variant),+ }
 
         impl std::fmt::Display for $name {
@@ -544,15 +550,27 @@ words!(
     Mode { Min = "min", Max = "max" }
 );
 
+/// Words that YAML spells as truth values, in a schema.
+fn words_and_truth(schema: &mut schemars::Schema) {
+    let words = if schema.as_value().to_string().contains("block") {
+        serde_json::json!([true, false, "block"])
+    } else {
+        serde_json::json!(["zero", true, false])
+    };
+    *schema = schemars::json_schema!({ "enum": words });
+}
+
 /// Pose before the decoder's first step. YAML: `zero` (or false) and `true`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(transform = words_and_truth, rename_all = "lowercase")]
 pub enum InitialPose {
     Zero,
     True,
 }
 
 /// Order of training windows. YAML: true, false or `block`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(transform = words_and_truth, rename_all = "lowercase")]
 pub enum Shuffle {
     Off,
     Full,

@@ -407,12 +407,11 @@ fn group_section(title: &str, of: impl Fn(&Evaluation) -> &Vec<Group>, runs: &[R
 }
 
 fn about(run: &ReportedRun, several: bool) -> Markup {
-    let yaml = serde_saphyr::to_string(&run.config).unwrap_or_default();
     html! {
         section {
             h2 { "Data and environment" @if several { ", " (run.name) } }
             table.plain { tbody { @for (name, value) in &run.facts { tr { td { (name) } td { code { (value) } } } } } }
         }
-        section { details { summary { "Configuration" @if several { ", " (run.name) } } pre { (yaml) } } }
+        section { details { summary { "Configuration" @if several { ", " (run.name) } } pre { (run.config.to_yaml()) } } }
     }
 }

@@ -103,8 +103,7 @@ impl RunFolder {
     /// # Errors
     /// The file cannot be written.
     pub(super) fn write_config(&self, config: &Config) -> Result<(), TrainError> {
-        let yaml = serde_saphyr::to_string(config).expect("a configuration serializes");
-        Ok(replace_file(&self.root.join("config.yaml"), yaml.as_bytes())?)
+        Ok(replace_file(&self.root.join("config.yaml"), config.to_yaml().as_bytes())?)
     }
 
     pub fn root(&self) -> &Path {

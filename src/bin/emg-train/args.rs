@@ -72,6 +72,21 @@ pub(crate) enum Command {
     Report(ReportArgs),
     /// Predict the angles of whole recordings with an exported model
     Predict(PredictArgs),
+    /// Check a configuration and print it with every default, or the schema of all keys
+    Config {
+        /// YAML file, or a preset (default: the preset default)
+        #[arg(long)]
+        config: Option<String>,
+        /// Override a key
+        #[arg(long, value_name = "SECTION.KEY=VALUE")]
+        set: Vec<String>,
+        /// Print the JSON Schema instead
+        #[arg(long, conflicts_with_all = ["config", "set"])]
+        schema: bool,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Measure how fast batches come, without training
     BenchData(BenchArgs),
     /// Show which ONNX Runtime library is used and what is missing

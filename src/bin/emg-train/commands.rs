@@ -66,6 +66,20 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
         }
         Command::Report(args) => report(&args),
         Command::Predict(args) => predict(&args),
+        Command::Config { schema: true, .. } => {
+            println!("{}", serde_json::to_string_pretty(&config::json_schema())?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Config { config, set, json, .. } => {
+            let loaded = config::load(config.as_deref(), &set)?;
+            loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            if json {
+                println!("{}", serde_json::to_string_pretty(&loaded.config)?);
+            } else {
+                print!("{}", loaded.config.to_yaml());
+            }
+            Ok(ExitCode::SUCCESS)
+        }
         Command::BenchData(args) => bench_data(&args, started),
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
         Command::Doctor { ort_lib, model: Some(model), set, json } => {
