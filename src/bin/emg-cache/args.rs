@@ -11,7 +11,7 @@ pub(crate) struct Usage(pub(crate) String);
 
 /// Turn HDF5 surface-EMG recordings, once, into shared caches of normalized windows.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "emg-cache", version, about)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -20,8 +20,14 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Write synthetic recordings whose angles can be learned from the EMG
+    #[command(
+        after_help = "Examples:\n  emg-cache synth recordings\n  emg-cache synth small --recordings 4 --seconds 5 --gzip 489"
+    )]
     Synth(SynthArgs),
     /// Build a cache; the last line on stdout is its key
+    #[command(
+        after_help = "Examples:\n  emg-cache build --config quick_demo recordings\n  emg-cache build --config my.yaml --store /nfs/lab/store /nfs/lab/emg2pose\n  emg-cache build --config my.yaml --store /nfs/lab/store --part 3/16    # one of 16 machines"
+    )]
     Build {
         #[command(flatten)]
         config: ConfigArgs,
@@ -32,8 +38,12 @@ pub(crate) enum Command {
         inputs: Vec<PathBuf>,
     },
     /// List the caches of a store
+    #[command(
+        after_help = "Examples:\n  emg-cache list --store /nfs/lab/store\n  emg-cache list --json | python3 -m json.tool"
+    )]
     List(StoreArgs),
     /// Show what a cache holds
+    #[command(after_help = "Examples:\n  emg-cache info ed961c17\n  emg-cache info ed961c17 --plot cache.svg --json")]
     Info {
         /// The cache's key, or its first 8 or more digits
         key: String,
@@ -44,6 +54,7 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Compare every byte of a cache, or of the whole store, with the recorded hashes
+    #[command(after_help = "Examples:\n  emg-cache verify\n  emg-cache verify ed961c17 --store /nfs/lab/store")]
     Verify {
         /// The cache's key (default: all caches, and segments that none names)
         key: Option<String>,
@@ -51,6 +62,7 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Make damaged files of a cache again from the recordings it was built from
+    #[command(after_help = "Examples:\n  emg-cache repair ed961c17 --config my.yaml /nfs/lab/emg2pose")]
     Repair {
         /// The cache's key; all 64 digits where its manifest is missing
         key: String,
@@ -60,6 +72,7 @@ pub(crate) enum Command {
         inputs: Vec<PathBuf>,
     },
     /// Show how a cache's key differs from that of the cache most like it
+    #[command(after_help = "Examples:\n  emg-cache explain ed961c17")]
     Explain {
         /// The cache's key, or its first 8 or more digits
         key: String,
@@ -67,22 +80,23 @@ pub(crate) enum Command {
         store: StoreArgs,
     },
     /// Keep a cache from gc --unpinned
+    #[command(after_help = "Examples:\n  emg-cache pin ed961c17 --store /nfs/lab/store")]
     Pin {
         /// The cache's key, or its first 8 or more digits
         key: String,
-        /// Folder of the store
-        #[arg(long)]
-        store: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// Take a pin back
+    #[command(after_help = "Examples:\n  emg-cache unpin ed961c17 --store /nfs/lab/store")]
     Unpin {
         /// The cache's key, or its first 8 or more digits
         key: String,
-        /// Folder of the store
-        #[arg(long)]
-        store: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreArgs,
     },
     /// Remove segments that no cache names, none younger than 24 hours, and what dead builds left
+    #[command(after_help = "Examples:\n  emg-cache gc --dry-run\n  emg-cache gc --unpinned --store /nfs/lab/store")]
     Gc {
         /// Only show what would be removed
         #[arg(long)]
@@ -93,6 +107,17 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  emg-cache completions bash > ~/.local/share/bash-completion/completions/emg-cache"
+    )]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages to a folder
+    #[command(after_help = "Examples:\n  emg-cache man ~/.local/share/man/man1")]
+    Man { folder: PathBuf },
 }
 
 #[derive(Debug, ClapArgs)]
@@ -117,6 +142,9 @@ pub(crate) struct ConfigArgs {
     /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
     #[arg(long)]
     pub(crate) store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -150,6 +178,9 @@ pub(crate) struct SynthArgs {
     /// Sampling rate in Hz
     #[arg(long, default_value_t = 2000.0, value_parser = seconds)]
     pub(crate) rate: f64,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

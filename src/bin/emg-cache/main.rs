@@ -4,17 +4,18 @@ mod args;
 mod info;
 mod upkeep;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use args::{Args, Command, ConfigArgs};
-use clap::Parser;
-use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, Store};
+use clap::{CommandFactory, Parser};
+use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, PartBuilt, Store};
 use emg_pipeline::config::{self, ConfigError};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
+use serde_json::json;
 
 fn main() -> ExitCode {
     // Programs of this project start this one for the HDF5 library; nobody types it, so --help is silent about it.
@@ -63,14 +64,26 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verify { key, store } => upkeep::verify(&open(store.store)?, key.as_deref(), store.json),
         Command::Repair { key, config, inputs } => upkeep::repair(&key, &config, inputs),
         Command::Explain { key, store } => upkeep::explain(&open(store.store)?, &key, store.json),
-        Command::Pin { key, store } => upkeep::pin(&open(store)?, &key),
-        Command::Unpin { key, store } => upkeep::unpin(&open(store)?, &key),
+        Command::Pin { key, store } => upkeep::pin(&open(store.store)?, &key, store.json),
+        Command::Unpin { key, store } => upkeep::unpin(&open(store.store)?, &key, store.json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "emg-cache", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => man(&folder),
         Command::Gc { dry_run, unpinned, store } => upkeep::gc(&open(store.store)?, unpinned, dry_run, store.json),
     }
 }
 
 fn open(store: Option<PathBuf>) -> Result<Store> {
     Ok(Store::open(&config::DataConfig::default().store_path(store))?)
+}
+
+fn man(folder: &Path) -> Result<ExitCode> {
+    std::fs::create_dir_all(folder)?;
+    clap_mangen::generate_to(Args::command(), folder)?;
+    println!("{}", folder.display());
+    Ok(ExitCode::SUCCESS)
 }
 
 fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
@@ -86,7 +99,12 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
         sample_rate: args.rate,
     };
     let paths = synthesize(&args.folder, &options, &|_| ())?;
-    println!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
+    if args.json {
+        let metadata = args.folder.join("metadata.csv");
+        println!("{}", serde_json::to_string_pretty(&json!({ "recordings": paths, "metadata": metadata }))?);
+    } else {
+        println!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -107,6 +125,15 @@ fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> 
     let built = cache::build_part(&store, &options, part, &progress);
     progress.finish();
     let built = built?;
+    if args.json {
+        let PartBuilt { planned, share, segments_written, recordings_read } = built;
+        let part = json!({
+            "part": part.0, "of": part.1, "planned": planned, "share": share,
+            "segments_written": segments_written, "recordings_read": recordings_read,
+        });
+        println!("{}", serde_json::to_string_pretty(&part)?);
+        return Ok(ExitCode::SUCCESS);
+    }
     eprintln!(
         "part {}/{}: {} of {} segments, {} written, {} recordings read",
         part.0, part.1, built.share, built.planned, built.segments_written, built.recordings_read
@@ -130,7 +157,15 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
         eprintln!("nothing to do: the cache is there already");
     }
     eprintln!("{} recordings read, {} segments written", built.recordings_read, built.segments_written);
-    println!("{}", built.key);
+    if args.json {
+        let built = json!({
+            "key": built.key, "reused": built.reused, "recordings_read": built.recordings_read,
+            "segments_written": built.segments_written, "skipped": built.skipped, "warnings": built.warnings,
+        });
+        println!("{}", serde_json::to_string_pretty(&built)?);
+    } else {
+        println!("{}", built.key);
+    }
     Ok(ExitCode::SUCCESS)
 }
 

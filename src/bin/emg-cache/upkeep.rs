@@ -52,6 +52,10 @@ pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Resu
     let repaired = cache::repair(&root, &key, &options, &progress);
     progress.finish();
     let repaired = repaired?;
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "key": key, "repaired": repaired }))?);
+        return Ok(ExitCode::SUCCESS);
+    }
     for path in &repaired {
         println!("{}", path.display());
     }
@@ -84,20 +88,27 @@ fn value(value: &Value) -> String {
     }
 }
 
-pub(crate) fn pin(store: &Store, key: &str) -> Result<ExitCode> {
+pub(crate) fn pin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
     let key = store.resolve(key)?;
     store.pin(&key)?;
-    println!("{key}");
-    Ok(ExitCode::SUCCESS)
+    Ok(pinned(&key, true, json))
 }
 
-pub(crate) fn unpin(store: &Store, key: &str) -> Result<ExitCode> {
+fn pinned(key: &Key, pinned: bool, json: bool) -> ExitCode {
+    if json {
+        println!("{}", json!({ "key": key, "pinned": pinned }));
+    } else {
+        println!("{key}");
+    }
+    ExitCode::SUCCESS
+}
+
+pub(crate) fn unpin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
     let key = store.resolve(key)?;
     if !store.unpin(&key)? {
         return Err(CacheError::NotPinned { store: store.root().into(), key: key.to_string() }.into());
     }
-    println!("{key}");
-    Ok(ExitCode::SUCCESS)
+    Ok(pinned(&key, false, json))
 }
 
 pub(crate) fn gc(store: &Store, unpinned: bool, dry_run: bool, json: bool) -> Result<ExitCode> {

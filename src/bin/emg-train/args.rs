@@ -10,7 +10,7 @@ use crate::predict::format_of;
 
 /// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
 #[derive(Debug, Parser)]
-#[command(version, about)]
+#[command(name = "emg-train", version, about)]
 pub(crate) struct Args {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -19,8 +19,14 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Train a model
+    #[command(
+        after_help = "Examples:\n  emg-train fit --config quick_demo --set data.dataset_path=recordings --run runs/first\n  emg-train fit --config my.yaml --store /nfs/lab/store --cache ed961c17 --stage /local/scratch\n  emg-train fit --resume --run runs/first --set training.num_epochs=20\n  emg-train fit --config my.yaml --model mine.onnx --freeze 'encoder.*'"
+    )]
     Fit(FitArgs),
     /// Evaluate a run's checkpoint on a split
+    #[command(
+        after_help = "Examples:\n  emg-train eval runs/first\n  emg-train eval runs/first --split val --by user,stage --json"
+    )]
     Eval {
         #[command(flatten)]
         run: RunArgs,
@@ -46,6 +52,9 @@ pub(crate) enum Command {
         ort_lib: Option<PathBuf>,
     },
     /// Write a run's checkpoint as an ONNX model
+    #[command(
+        after_help = "Examples:\n  emg-train export runs/first --out model.onnx\n  emg-train export runs/first --dtype float16 --length 2000\n  emg-train export runs/first --streaming --chunk 40 --json"
+    )]
     Export {
         #[command(flatten)]
         run: RunArgs,
@@ -69,10 +78,19 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Show one run, or several side by side, as an HTML page
+    #[command(
+        after_help = "Examples:\n  emg-train report runs/first\n  emg-train report runs/first runs/second --split val --out comparison.html"
+    )]
     Report(ReportArgs),
     /// Predict the angles of whole recordings with an exported model
+    #[command(
+        after_help = "Examples:\n  emg-train predict runs/first/model.onnx session.hdf5 --out predicted.h5\n  emg-train predict model.onnx recordings/ --out predicted/ --format csv"
+    )]
     Predict(PredictArgs),
     /// Check a configuration and print it with every default, or the schema of all keys
+    #[command(
+        after_help = "Examples:\n  emg-train config --config my.yaml\n  emg-train config --schema > config.schema.json"
+    )]
     Config {
         /// YAML file, or a preset (default: the preset default)
         #[arg(long)]
@@ -88,8 +106,12 @@ pub(crate) enum Command {
         json: bool,
     },
     /// Measure how fast batches come, without training
+    #[command(
+        after_help = "Examples:\n  emg-train bench-data --config quick_demo --set data.dataset_path=recordings\n  emg-train bench-data --config my.yaml --cache ed961c17 --epochs 1"
+    )]
     BenchData(BenchArgs),
     /// Show which ONNX Runtime library is used and what is missing
+    #[command(after_help = "Examples:\n  emg-train doctor\n  emg-train doctor --model tracking_vemg2pose")]
     Doctor {
         /// Path of libonnxruntime
         #[arg(long)]
@@ -105,6 +127,17 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Examples:\n  emg-train completions bash > ~/.local/share/bash-completion/completions/emg-train"
+    )]
+    Completions {
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages to a folder
+    #[command(after_help = "Examples:\n  emg-train man ~/.local/share/man/man1")]
+    Man { folder: PathBuf },
 }
 
 /// A configuration and the cache that goes with it.

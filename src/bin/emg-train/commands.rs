@@ -21,7 +21,9 @@ use emg_pipeline::train::{
 };
 use serde_json::json;
 
-use crate::args::{AccessArgs, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
+use clap::CommandFactory;
+
+use crate::args::{AccessArgs, Args, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
 use crate::predict::predict;
 use crate::report::report;
 use crate::{doctor, print};
@@ -81,6 +83,16 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchData(args) => bench_data(&args, started),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Args::command(), "emg-train", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Man { folder } => {
+            std::fs::create_dir_all(&folder)?;
+            clap_mangen::generate_to(Args::command(), &folder)?;
+            println!("{}", folder.display());
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
         Command::Doctor { ort_lib, model: Some(model), set, json } => {
             doctor::model(ort_lib.as_deref(), &model, &set, json, started)
