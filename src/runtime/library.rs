@@ -57,7 +57,12 @@ pub fn candidates(option: Option<&Path>) -> (Vec<Candidate>, Vec<String>) {
         }
         looked.push(format!("{source}: {}", folder.display()));
     };
-    let starts = [std::env::current_exe().ok(), std::env::current_dir().ok().map(|folder| folder.join("."))];
+    let program = std::env::current_exe().ok();
+    // Where pip has put this program, it has put the library, too.
+    if let Some(prefix) = program.as_deref().and_then(|program| program.parent()?.parent()) {
+        packages(prefix).into_iter().for_each(|folder| look("the program's own environment", folder));
+    }
+    let starts = [program, std::env::current_dir().ok().map(|folder| folder.join("."))];
     for start in starts.into_iter().flatten() {
         // A program in target/release belongs to the project three folders up; so does a shell inside it.
         for folder in start.ancestors().skip(1).take(5) {
@@ -67,12 +72,7 @@ pub fn candidates(option: Option<&Path>) -> (Vec<Candidate>, Vec<String>) {
         }
     }
     if let Some(environment) = std::env::var_os("VIRTUAL_ENV").filter(|path| !path.is_empty()) {
-        let lib = Path::new(&environment).join("lib");
-        let mut pythons: Vec<_> = std::fs::read_dir(&lib).into_iter().flatten().flatten().map(|e| e.path()).collect();
-        pythons.sort();
-        for python in pythons {
-            look("the virtual environment", python.join("site-packages/onnxruntime/capi"));
-        }
+        packages(Path::new(&environment)).into_iter().for_each(|folder| look("the virtual environment", folder));
     }
     for folder in
         ["/usr/local/lib", "/usr/lib", "/usr/lib64", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"]
@@ -80,6 +80,17 @@ pub fn candidates(option: Option<&Path>) -> (Vec<Candidate>, Vec<String>) {
         look("the system", folder.into());
     }
     (found, looked)
+}
+
+/// Where below an installation's prefix pip puts ONNX Runtime.
+fn packages(prefix: &Path) -> Vec<PathBuf> {
+    let pythons = |lib: &str| std::fs::read_dir(prefix.join(lib)).into_iter().flatten().flatten().map(|e| e.path());
+    let is_python = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("python3"));
+    let mut pythons: Vec<_> = ["lib", "lib64"].iter().flat_map(|lib| pythons(lib)).filter(is_python).collect();
+    pythons.sort();
+    let site = pythons.iter().flat_map(|python| ["site-packages", "dist-packages"].map(|name| python.join(name)));
+    let all = site.chain([prefix.to_owned()]).map(|folder| folder.join("onnxruntime/capi"));
+    all.filter(|folder| folder.is_dir()).collect()
 }
 
 fn library_in(folder: &Path) -> Option<PathBuf> {
@@ -140,6 +151,21 @@ pub fn providers(_: &Library) -> Vec<&'static str> {
     ["CPU"].into_iter().chain(cuda.then_some("CUDA")).collect()
 }
 
+/// Loads CUDA's and cuDNN's libraries from the packages that pip has put beside the library, as its Python package does:
+/// the loader would not look there. What is not there is left to the loader.
+fn preload_cuda(library: &Library) {
+    let Some(packages) = library.path.parent().and_then(|capi| capi.parent()?.parent()) else { return };
+    let names = ort::ep::cuda::CUDA_DYLIBS.iter().chain(&["libcudnn.so.9"]);
+    for name in names {
+        let folders = ["nvidia/cu13/lib", "nvidia/cudnn/lib"].map(|folder| packages.join(folder).join(name));
+        for path in folders.iter().filter(|path| path.exists()) {
+            if let Err(error) = ort::util::preload_dylib(path) {
+                tracing::warn!("{}: {error}", path.display());
+            }
+        }
+    }
+}
+
 impl Provider {
     /// The operators that step graphs for this provider may use.
     pub fn kernels(self) -> Kernels {
@@ -164,7 +190,10 @@ impl Provider {
         };
         match (device, missing) {
             (Device::Cpu, _) | (Device::Auto, Some(_)) => Ok(Self::Cpu),
-            (Device::Auto | Device::Cuda, None) => Ok(cuda),
+            (Device::Auto | Device::Cuda, None) => {
+                preload_cuda(library);
+                Ok(cuda)
+            }
             (Device::Cuda, Some(message)) => Err(RuntimeError::Cuda { message }),
         }
     }
