@@ -6,6 +6,18 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
+/// README and everything in docs/.
+fn pages() -> Vec<String> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let names = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let pages = names.filter(|name| name.ends_with(".md")).map(|name| format!("docs/{name}"));
+    std::iter::once("README.md".to_owned()).chain(pages).collect()
+}
+
+fn all() -> Vec<String> {
+    pages().iter().map(|page| read(page)).collect()
+}
+
 /// Compares a file with what is made of the code; with UPDATE_DOCS set, writes it (scripts/generate-docs).
 fn check_generated(path: &str, made: &str) {
     if std::env::var_os("UPDATE_DOCS").is_some() {
@@ -44,17 +56,9 @@ fn the_reference_of_keys_is_the_schemas() {
 /// What `--help` lists, the documentation has.
 #[test]
 fn every_option_is_documented() {
-    let docs = [
-        "README.md",
-        "docs/sharing.md",
-        "docs/configuration.md",
-        "docs/models.md",
-        "docs/training.md",
-        "docs/guide.md",
-    ];
-    let docs = docs.map(read).join("\n");
+    let docs = all().join("\n");
     for (program, commands) in [
-        (env!("CARGO_BIN_EXE_emg-cache"), &["build", "info", "verify", "repair", "explain", "gc"][..]),
+        (env!("CARGO_BIN_EXE_emg-cache"), &["synth", "build", "list", "info", "verify", "repair", "explain", "gc"][..]),
         (
             env!("CARGO_BIN_EXE_emg-train"),
             &["fit", "eval", "export", "predict", "report", "config", "bench-data", "doctor"],
@@ -75,7 +79,9 @@ fn every_option_is_documented() {
 #[test]
 fn every_command_is_in_the_readme() {
     let readme = read("README.md");
-    for command in ["synth", "build", "list", "info", "verify", "repair", "explain", "pin", "unpin", "gc"] {
+    for command in
+        ["synth", "build", "list", "info", "verify", "repair", "explain", "pin", "unpin", "gc", "completions", "man"]
+    {
         assert!(
             [format!("`emg-cache {command}"), format!("`{command} KEY`")].iter().any(|text| readme.contains(text)),
             "{command}"
@@ -84,6 +90,70 @@ fn every_command_is_in_the_readme() {
     for command in ["fit", "eval", "export", "predict", "report", "config", "bench-data", "doctor"] {
         assert!(readme.contains(&format!("`emg-train {command}")), "{command}");
     }
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for page in pages() {
+        let text = read(&page);
+        let folder = root.join(&page).parent().unwrap().to_owned();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.starts_with("http") {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+            let target = if path.is_empty() { root.join(&page) } else { folder.join(path) };
+            assert!(target.exists(), "{page}: {link}");
+            if let Some(anchor) = anchor {
+                let heading = |line: &str| {
+                    let words = line.trim_start_matches('#').trim().to_lowercase();
+                    words
+                        .chars()
+                        .filter(|c| c.is_alphanumeric() || " -_".contains(*c))
+                        .collect::<String>()
+                        .replace(' ', "-")
+                };
+                let text = std::fs::read_to_string(&target).unwrap();
+                let found = text.lines().filter(|line| line.starts_with('#')).any(|line| heading(line) == anchor);
+                assert!(found, "{page}: {link}");
+            }
+        }
+    }
+}
+
+/// What docs/troubleshooting.md quotes is what the programs, or the library, say.
+#[test]
+fn messages_of_the_troubleshooting_are_in_the_code() {
+    let mut code = String::new();
+    let mut folders = vec![std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                code += &std::fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    // Texts go on over lines.
+    let code = code.replace("\\\n", " ").split_whitespace().collect::<Vec<_>>().join(" ");
+    let others = ["is `cmake` not installed?", "failed to execute command", "Failed to allocate memory"];
+    let text = read("docs/troubleshooting.md");
+    let mut quoted = 0;
+    for line in text.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| message")) {
+        let cell = line.split(" | ").next().unwrap().trim_start_matches("| ");
+        let quotes = cell.split("``").flat_map(|part| part.split('`').skip(1).step_by(2)).collect::<Vec<_>>();
+        for piece in quotes.iter().flat_map(|quote| quote.split("..")).map(str::trim) {
+            if piece.len() < 4 || others.iter().any(|other| other.contains(piece)) {
+                continue;
+            }
+            assert!(code.contains(piece), "no program says {piece:?}: {line}");
+            quoted += 1;
+        }
+    }
+    assert!(quoted > 40, "{quoted}");
 }
 
 #[test]
