@@ -41,7 +41,7 @@ fn man_pages_and_completions_name_every_command() {
         for command in &all {
             let page = std::fs::read_to_string(bench.path(&format!("man1/{program}-{command}.1"))).unwrap();
             assert!(
-                page.contains("EXTRA") && page.contains(&format!("{program} {command}").replace('-', "\\-")),
+                page.contains("Examples:") && page.contains(&format!("{program} {command}").replace('-', "\\-")),
                 "{page}"
             );
         }
@@ -233,4 +233,25 @@ fn the_references_files_load_and_the_schema_says_the_same_as_the_programs() {
     }
     let cases: Vec<_> = cases.iter().map(String::as_str).collect();
     println!("{}", bench.python("check_schema.py", &cases));
+}
+
+/// `emg-train .. | head -1` ends neither in a panic nor before its work is done.
+#[test]
+fn a_reader_that_goes_away_ends_nothing() {
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "1"]);
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    bench.build(&["--config", "tiny.yaml"]);
+    let fit = ["fit", "--config", "tiny.yaml", "--set", "training.num_epochs=1", "--run", "run"];
+    let predict = ["predict", "run/model.onnx", "data", "--out", "out"];
+    for args in [&["config", "--schema"][..], &["completions", "bash"], &fit, &predict] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = bench.command("emg-train");
+        let status = command.args(args).stdout(writer.try_clone().unwrap()).stderr(writer).status().unwrap();
+        assert_eq!(status.code(), Some(0), "{args:?}");
+    }
+    for name in ["run/model.onnx", "out/synth-00000_left.hdf5", "out/synth-00002_left.hdf5"] {
+        assert!(bench.path(name).exists(), "{name}");
+    }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use emg_pipeline::dataset::Random;
 use emg_pipeline::graph::{Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
-use emg_pipeline::model::{Dropout, align_corners, half_pixel};
+use emg_pipeline::model::{Dropout, Interpolate, align_corners, half_pixel};
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
 
@@ -154,8 +154,10 @@ fn gradients_equal_differences() {
     case(&[&[8, 3]], &|g, x| g.strided_slice(x[0], 0, 1, 8, 3));
     case(&[&[2, 3]], &|g, x| g.pad(x[0], 1, 2, 1));
     case(&[&[2, 1]], &|g, x| g.expand(x[0], &[3, 2, 4]));
-    case(&[&[2, 7, 3]], &|g, x| align_corners(g, x[0], 4));
-    case(&[&[2, 3, 2]], &|g, x| half_pixel(g, x[0], 8));
+    for by in [Interpolate::Product, Interpolate::Pick] {
+        case(&[&[2, 7, 3]], &|g, x| align_corners(g, by, x[0], 4));
+        case(&[&[2, 3, 2]], &|g, x| half_pixel(g, by, x[0], 8));
+    }
     // The same weight twice: its products and row sums are pooled.
     case(&[&[3, 4], &[4, 4], &[4]], &|g, x| {
         let once = g.linear(x[0], x[1], Some(x[2]));

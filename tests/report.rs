@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, TINY};
+use common::{Bench, TINY, stderr};
 use serde_json::{Value, json};
 
 fn bench() -> Bench {
@@ -93,12 +93,26 @@ fn a_report_shows_what_there_is_and_says_what_is_missing() {
     bench.ok("emg-train", &["report", "run", "--no-eval", "--out", "plain.html"]);
     check(&bench, "plain.html", &json!({ "curves": 4, "windows": 0, "texts": ["No evaluation: --no-eval"] }));
     std::fs::remove_dir_all(bench.path("st")).unwrap();
-    bench.ok("emg-train", &["report", "run", "--out", "gone.html"]);
+    let output = bench.run("emg-train", &["report", "run", "--out", "gone.html"]);
+    assert!(
+        output.status.success() && stderr(&output).contains("warning: run: no evaluation: "),
+        "{}",
+        stderr(&output)
+    );
     check(
         &bench,
         "gone.html",
         &json!({ "curves": 4, "windows": 0, "texts": ["No evaluation:", "tds_lstm, 1 epochs"] }),
     );
+    // What was asked for must be possible.
+    let message = bench.fails("emg-train", 1, &["report", "run", "--store", "elsewhere"]);
+    assert!(message.contains("elsewhere"), "{message}");
+    let message = bench.fails("emg-train", 1, &["report", "run", "--checkpoint", "typo"]);
+    assert!(message.contains("typo"), "{message}");
+    let cut = std::fs::read(bench.path("run/checkpoints/best.safetensors")).unwrap();
+    std::fs::write(bench.path("run/checkpoints/best.safetensors"), &cut[..cut.len() / 2]).unwrap();
+    let message = bench.fails("emg-train", 1, &["report", "run"]);
+    assert!(message.contains("damaged"), "{message}");
     let message = bench.fails("emg-train", 2, &["report", "nothing"]);
     assert!(message.contains("nothing holds no run"), "{message}");
     let message = bench.fails("emg-train", 2, &["report", "run", "--out", "run"]);

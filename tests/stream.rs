@@ -11,10 +11,12 @@ use emg_pipeline::step::{Affine, AngleUnits, Exported, ExportedEmg, export, expo
 fn weights(model: &Model) -> Vec<f32> {
     let parameters = model.parameters();
     let mut values = initialize(&parameters, 5);
+    // Where steps are changes, they add up by themselves.
+    let factor = if model.config().predict_velocity { 1.0 } else { 8.0 };
     let mut at = 0;
     for parameter in &parameters {
         if parameter.name.starts_with("decoder.linear") {
-            values[at..at + parameter.elements()].iter_mut().for_each(|value| *value *= 8.0);
+            values[at..at + parameter.elements()].iter_mut().for_each(|value| *value *= factor);
         }
         at += parameter.elements();
     }
@@ -72,6 +74,13 @@ fn streams_give_what_whole_windows_give() {
         config.model.rollout_freq = 700.0;
     };
     write(&bench, "odd", &tds(&odd), 444, &[None, Some(6)], ExportedEmg::None);
+    // A step at every row, by a decoder without memory: what is right beyond the window, whole windows further on say.
+    let memoryless = |config: &mut Config| {
+        config.model.decoder_state_condition = false;
+        config.model.rollout_freq = 2000.0;
+    };
+    let rows = 172 + 4 * 50 + 1;
+    write(&bench, "memoryless", &model(ModelType::TdsMlp, memoryless), rows, &[None, Some(8)], ExportedEmg::None);
     for kind in [
         ModelType::TrackingVemg2pose,
         ModelType::RegressionVemg2pose,
@@ -90,6 +99,7 @@ fn what_cannot_be_streamed_is_refused_with_the_reason() {
     assert!(stream(ModelType::Lstm, 500, None).contains("lstm: it needs the whole window"));
     assert!(stream(ModelType::TdsLstm, 500, Some(30)).contains("a multiple of 4 rows"));
     assert!(stream(ModelType::TdsLstm, 500, Some(0)).contains("a multiple of 4 rows"));
+    assert!(stream(ModelType::TdsLstm, 500, Some(usize::MAX - 3)).contains("up to 1048576"));
     assert!(stream(ModelType::TdsLstm, 190, None).contains("too short to stream"));
     assert!(stream(ModelType::TdsLstm, 100, None).contains("172 rows of left context"));
     assert!(stream(ModelType::TdsLstm, 500, Some(1 << 20)).contains("at most 256"));

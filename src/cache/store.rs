@@ -306,7 +306,7 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> 
 /// # Errors
 /// The file cannot be written; an older one is then intact.
 pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    put_in_place(path, |part| write_synced(part, bytes))
+    put_in_place(path, |part| std::fs::write(part, bytes).map_err(CacheError::io(path)))
 }
 
 /// Puts what `write` writes to a file beside `path` in the place of an older one, once it is safe on disk.

@@ -4,38 +4,54 @@ use std::collections::HashMap;
 
 use granit_parser::{Event, Parser};
 
+/// A mapping or list that is open.
+enum Open {
+    List(String),
+    /// `key`: the one whose value comes next.
+    Mapping {
+        path: String,
+        key: Option<String>,
+    },
+}
+
+impl Open {
+    /// The path of the value that comes next.
+    fn next(&self) -> String {
+        match self {
+            Self::List(path) => format!("{path}[]"),
+            Self::Mapping { path, key } => below(path, key.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
+fn below(path: &str, key: &str) -> String {
+    if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
 /// Line and column (from 1) of each key by its path, e.g. `data.stride` or `model.tds_stages[].channels` (the first of that
 /// name). A text that cannot be parsed gives what comes before the error.
 pub(super) fn places(text: &str) -> HashMap<String, (usize, usize)> {
     let mut places = HashMap::new();
-    // For each open mapping or list: its path, and for a mapping the key whose value comes next.
-    let mut open: Vec<(String, Option<Option<String>>)> = Vec::new();
+    let mut open: Vec<Open> = Vec::new();
     for event in Parser::new_from_str(text) {
         let Ok((event, span)) = event else { break };
-        let path = match open.last() {
-            None => String::new(),
-            Some((path, None)) => format!("{path}[]"),
-            Some((path, Some(key))) => match (path.as_str(), key) {
-                (_, None) => String::new(),
-                ("", Some(key)) => key.clone(),
-                (path, Some(key)) => format!("{path}.{key}"),
-            },
-        };
-        let starts_value = matches!(event, Event::Scalar(..) | Event::Alias(_));
+        let path = open.last().map_or(String::new(), Open::next);
         match event {
-            Event::MappingStart(..) => open.push((path, Some(None))),
-            Event::SequenceStart(..) => open.push((path, None)),
+            Event::MappingStart(..) => open.push(Open::Mapping { path, key: None }),
+            Event::SequenceStart(..) => open.push(Open::List(path)),
             Event::MappingEnd | Event::SequenceEnd => {
                 open.pop();
                 end_value(&mut open);
             }
-            Event::Scalar(ref key, ..) if matches!(open.last(), Some((_, Some(None)))) => {
-                let (parent, awaited) = open.last_mut().expect("just looked at");
-                let own = if parent.is_empty() { key.to_string() } else { format!("{parent}.{key}") };
-                places.entry(own).or_insert((span.start.line(), span.start.col() + 1));
-                *awaited = Some(Some(key.to_string()));
-            }
-            _ if starts_value => end_value(&mut open),
+            Event::Scalar(word, ..) => match open.last_mut() {
+                Some(Open::Mapping { path, key: awaited @ None }) => {
+                    let place = (span.start.line(), span.start.col() + 1);
+                    places.entry(below(path, &word)).or_insert(place);
+                    *awaited = Some(word.into_owned());
+                }
+                _ => end_value(&mut open),
+            },
+            Event::Alias(_) => end_value(&mut open),
             _ => {}
         }
     }
@@ -43,8 +59,8 @@ pub(super) fn places(text: &str) -> HashMap<String, (usize, usize)> {
 }
 
 /// The value of the innermost mapping's key has come.
-fn end_value(open: &mut [(String, Option<Option<String>>)]) {
-    if let Some((_, Some(key))) = open.last_mut() {
+fn end_value(open: &mut [Open]) {
+    if let Some(Open::Mapping { key, .. }) = open.last_mut() {
         *key = None;
     }
 }

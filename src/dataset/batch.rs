@@ -76,6 +76,15 @@ impl Batch {
         parts.map(|((emg, joint_angles), mask)| Slot { emg, joint_angles, mask }).collect()
     }
 
+    /// Prediction, target [target_rows, joints] and mask [target_rows] of each real window that `predictions` has.
+    pub fn windows_with<'a>(&'a self, predictions: &'a [f32]) -> impl Iterator<Item = [&'a [f32]; 3]> {
+        let rows = self.shape.target_rows();
+        let elements = rows * self.shape.joints;
+        let pairs = predictions.chunks_exact(elements).zip(self.joint_angles.chunks_exact(elements));
+        let windows = pairs.zip(self.mask.chunks_exact(rows)).take(self.windows.len());
+        windows.map(|((prediction, target), mask)| [prediction, target, mask])
+    }
+
     /// Rows that count.
     pub fn valid_rows(&self) -> usize {
         self.mask.iter().filter(|mask| **mask > 0.0).count()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::network::{Network, Pass, check_matrix};
 use super::parameter::{Init, Parameter, Weights, matching, total_elements};
-use super::resample;
+use super::resample::{self, Interpolate};
 use crate::config::{AxisLayout, ModelConfig};
 use crate::graph::{Graph, OnnxModel, Port, TensorType, TrainingOperators, Value};
 
@@ -101,7 +101,7 @@ impl Imported {
             ));
         }
         check_matrix(expected, given)?;
-        Ok(resample::half_pixel(graph, y, expected))
+        Ok(resample::half_pixel(graph, Interpolate::Product, y, expected))
     }
 
     /// Whether joints are the second of three axes of an output of this shape.

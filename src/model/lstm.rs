@@ -73,7 +73,7 @@ impl Network for PlainLstm {
     fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
         let [batch, rows, _] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let steps = self.steps(rows);
-        let x = resample::align_corners(graph, emg, steps);
+        let x = resample::align_corners(graph, pass.interpolate, emg, steps);
         let mut x = graph.transpose(x, &[1, 0, 2]);
         for layer in 0..self.layers {
             let directions: Vec<_> = self
@@ -95,6 +95,6 @@ impl Network for PlainLstm {
         }
         let y = pass.linear(graph, "linear", x);
         let y = graph.transpose(y, &[1, 0, 2]);
-        Ok(resample::half_pixel(graph, y, rows))
+        Ok(resample::half_pixel(graph, pass.interpolate, y, rows))
     }
 }

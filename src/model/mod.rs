@@ -18,5 +18,5 @@ pub use architecture::Model;
 pub use dropout::Dropout;
 pub use network::Pass;
 pub use parameter::{Init, Parameter, Weights, initialize, matching, total_elements};
-pub use resample::{align_corners, half_pixel};
+pub use resample::{Interpolate, align_corners, half_pixel};
 pub use stream::{Stream, Streamed};

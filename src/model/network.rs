@@ -2,6 +2,7 @@
 
 use super::dropout::Dropout;
 use super::parameter::{Parameter, Weights};
+use super::resample::Interpolate;
 use super::stream::Stream;
 use crate::graph::{Graph, Value};
 
@@ -14,17 +15,24 @@ pub struct Pass {
     pub dropout: Option<Dropout>,
     /// Whether statistics are the batch's own, and the running ones follow them.
     pub training: bool,
+    /// How rows are interpolated.
+    pub interpolate: Interpolate,
     /// New values of the buffers, by name.
     updates: Vec<(String, Value)>,
 }
 
 impl Pass {
     pub fn training(weights: Weights, dropout: Option<Dropout>) -> Self {
-        Self { weights, dropout, training: true, updates: Vec::new() }
+        Self { weights, dropout, training: true, interpolate: Interpolate::Product, updates: Vec::new() }
     }
 
     pub fn evaluation(weights: Weights) -> Self {
-        Self { weights, dropout: None, training: false, updates: Vec::new() }
+        Self { weights, dropout: None, training: false, interpolate: Interpolate::Product, updates: Vec::new() }
+    }
+
+    /// As [`evaluation`](Self::evaluation), for a file that others run.
+    pub fn export(weights: Weights) -> Self {
+        Self { interpolate: Interpolate::Pick, ..Self::evaluation(weights) }
     }
 
     /// The new value of a buffer; what it was where nothing changed it.

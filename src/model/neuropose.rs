@@ -117,6 +117,6 @@ impl Network for Neuropose {
         let x = graph.transpose(x, &[0, 2, 1, 3]);
         let x = graph.reshape(x, &[batch, time, width]);
         let y = pass.linear(graph, "linear", x);
-        Ok(resample::half_pixel(graph, y, rows))
+        Ok(resample::half_pixel(graph, pass.interpolate, y, rows))
     }
 }

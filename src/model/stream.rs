@@ -8,6 +8,7 @@
 use super::decoder::{Decoder, StepState};
 use super::encoder::{Encoder, History};
 use super::network::Pass;
+use super::resample::mix;
 use crate::graph::{DType, Graph, Value};
 
 /// A network as a stream.
@@ -44,13 +45,21 @@ struct Grid {
     /// Rows of a chunk, and features that one gives.
     chunk: i64,
     fresh: i64,
+    /// Rows that angles lag behind the EMG.
+    lag: i64,
+    /// Steps made before a chunk that its rows may still need.
+    kept: i64,
+}
+
+/// a / b rounded up, of numbers that are not negative.
+fn div_ceil(a: i64, b: i64) -> i64 {
+    (a + b - 1) / b
 }
 
 impl Grid {
     /// The last feature that step `i` is made of.
     fn needed(&self, step: i64) -> i64 {
-        (step * (self.features - 1)).div_euclid(self.steps - 1)
-            + i64::from((step * (self.features - 1)) % (self.steps - 1) != 0)
+        div_ceil(step * (self.features - 1), self.steps - 1)
     }
 
     /// What positions of rows among steps are counted in.
@@ -70,10 +79,10 @@ impl Grid {
         2 * self.rows * (self.steps - 1)
     }
 
-    /// Rows that angles lag behind the EMG: what the steps on both sides of a row need beyond it.
-    fn lag(&self) -> i64 {
+    /// What the steps on both sides of a row need beyond it.
+    fn look_ahead(&self) -> i64 {
         let behind = |row: i64| {
-            let step = (self.position(row) + self.denominator() - 1) / self.denominator();
+            let step = div_ceil(self.position(row), self.denominator());
             self.needed(step) * self.stride - row
         };
         // Behind the window a row's step is less than one after it, and a step's feature less than one after the step.
@@ -89,19 +98,17 @@ impl Grid {
 
     /// Steps that one chunk can make.
     fn steps_per_chunk(&self) -> i64 {
-        (self.fresh * (self.steps - 1)).div_euclid(self.features - 1)
-            + i64::from((self.fresh * (self.steps - 1)) % (self.features - 1) != 0)
+        div_ceil(self.fresh * (self.steps - 1), self.features - 1)
     }
 
-    /// Steps made before a chunk that its rows may still need.
-    fn kept(&self) -> i64 {
-        let lag = self.lag();
-        let first_of = |chunk: i64| (chunk * self.chunk - lag - self.context).max(0);
+    /// The most steps made before a chunk that its rows may still need.
+    fn look_back(&self) -> i64 {
+        let first_of = |chunk: i64| (chunk * self.chunk - self.lag - self.context).max(0);
         let features = |rows: i64| (rows - self.context - 1 + self.stride).max(0) / self.stride;
         let behind = |chunk: i64| {
             self.steps_of(features(chunk * self.chunk)) - self.position(first_of(chunk)) / self.denominator()
         };
-        let chunks = (self.context + self.rows + lag) / self.chunk + 2;
+        let chunks = (self.context + self.rows + self.lag) / self.chunk + 2;
         // Behind the window, steps and rows keep their distance but for the chunk and the step that they are rounded to.
         (0..=chunks).map(behind).max().unwrap_or(0).max(1) + self.steps_per_chunk() + 1
     }
@@ -122,10 +129,13 @@ impl Stream {
         rate: f64,
     ) -> Result<Self, String> {
         const MOST_STEPS: usize = 256;
+        const MOST_ROWS: usize = 1 << 20;
         let (stride, context) = (encoder.stride(), encoder.left_context());
-        let chunk = chunk.unwrap_or_else(|| stride * (0.02 * rate / stride as f64).round().max(1.0) as usize);
-        if chunk == 0 || !chunk.is_multiple_of(stride) {
-            return Err(format!("a chunk of {chunk} rows: the network's strides ask for a multiple of {stride} rows"));
+        let chunk = chunk.unwrap_or_else(|| stride * (0.02 * rate / stride as f64).round().clamp(1.0, 1e4) as usize);
+        if chunk == 0 || chunk > MOST_ROWS || !chunk.is_multiple_of(stride) {
+            return Err(format!(
+                "a chunk of {chunk} rows: the network's strides ask for a multiple of {stride} rows, up to {MOST_ROWS}"
+            ));
         }
         let features = encoder.output_rows(rows).filter(|features| *features > 1 && steps > 1);
         let features = features.ok_or_else(|| {
@@ -134,7 +144,7 @@ impl Stream {
             )
         })?;
         encoder.history_shapes()?;
-        let grid = Grid {
+        let mut grid = Grid {
             context: context as i64,
             stride: stride as i64,
             features: features as i64,
@@ -142,11 +152,15 @@ impl Stream {
             rows: (rows - context) as i64,
             chunk: chunk as i64,
             fresh: (chunk / stride) as i64,
+            lag: 0,
+            kept: 0,
         };
         if grid.steps_per_chunk() as usize > MOST_STEPS {
             let steps = grid.steps_per_chunk();
             return Err(format!("a chunk of {chunk} rows takes {steps} decoder steps; at most {MOST_STEPS}"));
         }
+        grid.lag = grid.look_ahead();
+        grid.kept = grid.look_back();
         Ok(Self { encoder: encoder.clone(), decoder: decoder.clone(), grid })
     }
 
@@ -157,7 +171,7 @@ impl Stream {
 
     /// Rows that angles lag behind the EMG.
     pub fn lag(&self) -> usize {
-        self.grid.lag() as usize
+        self.grid.lag as usize
     }
 
     /// Shapes of the state's parts: convolutions' histories, the last feature, the decoder's state, the last poses.
@@ -165,7 +179,7 @@ impl Stream {
         let mut parts = self.encoder.history_shapes().expect("checked when the stream was made");
         parts.push(vec![1, 1, self.encoder.features()]);
         parts.extend(self.decoder.state_shapes());
-        parts.push(vec![self.grid.kept() as usize, self.decoder.joints]);
+        parts.push(vec![self.grid.kept as usize, self.decoder.joints]);
         parts
     }
 
@@ -257,7 +271,7 @@ impl Stream {
         let [low, share] = now.positions(graph, &self.grid);
         // Behind the stream's end the last pose stays.
         let last = graph.sub(after, now.one);
-        let first = graph.i64s(&[self.grid.kept()]);
+        let first = graph.i64s(&[self.grid.kept]);
         let first = graph.sub(now.steps, first);
         let place = |graph: &mut Graph, step: Value| {
             let step = min(graph, step, last);
@@ -270,16 +284,6 @@ impl Stream {
         let shape = [1, self.chunk(), self.decoder.joints];
         graph.reshape(rows, &shape)
     }
-}
-
-/// Rows of `x` along `axis`, `share` [n] of the way from `low` [n] to `high` [n].
-fn mix(graph: &mut Graph, x: Value, axis: usize, [low, high]: [Value; 2], share: Value) -> Value {
-    let [from, to] = [low, high].map(|index| graph.gather(x, index, axis));
-    let n = graph.shape(share)[0];
-    let share = graph.reshape(share, &[n, 1]);
-    let difference = graph.sub(to, from);
-    let moved = graph.mul(difference, share);
-    graph.add(from, moved)
 }
 
 /// The smaller of two integers: ONNX Runtime 1.31's Min and Max of int64 are wrong beyond 2^31.
@@ -325,7 +329,7 @@ impl Position {
         let features = graph.div(complete, stride);
         let chunk = graph.i64s(&[grid.chunk]);
         let first = graph.mul(chunks, chunk);
-        let offsets: Vec<_> = (0..grid.chunk).map(|i| i - grid.lag() - grid.context).collect();
+        let offsets: Vec<_> = (0..grid.chunk).map(|i| i - grid.lag - grid.context).collect();
         let offsets = graph.i64s(&offsets);
         let rows = graph.add(first, offsets);
         Self { zero, one, chunks, total, steps, features, rows }
@@ -398,7 +402,7 @@ impl Position {
     /// The newest of the poses `all` [kept + made, joints]: of what a chunk can make, what was made.
     fn kept(&self, graph: &mut Graph, grid: &Grid, after: Value, all: Value) -> Value {
         let made = graph.sub(after, self.steps);
-        let index: Vec<_> = (0..grid.kept()).collect();
+        let index: Vec<_> = (0..grid.kept).collect();
         let index = graph.i64s(&index);
         let index = graph.add(index, made);
         graph.gather(all, index, 0)

@@ -123,9 +123,9 @@ impl Network for Tds {
     ) -> Result<Value, String> {
         let rows = graph.shape(emg)[1];
         let features = self.encoder.forward(graph, pass, emg, None);
-        let features = resample::align_corners(graph, features, self.steps(rows));
+        let features = resample::align_corners(graph, pass.interpolate, features, self.steps(rows));
         let poses = self.decoder.roll_out(graph, pass, features, initial_pose);
-        Ok(resample::half_pixel(graph, poses, rows - self.left_context()))
+        Ok(resample::half_pixel(graph, pass.interpolate, poses, rows - self.left_context()))
     }
 }
 

@@ -8,6 +8,8 @@ pub enum RecordingError {
     Io { path: PathBuf, source: std::io::Error },
     #[error("{path}: not readable as HDF5: {message}")]
     Hdf5 { path: PathBuf, message: String },
+    #[error("{path}: cannot be written: {message}")]
+    Write { path: PathBuf, message: String },
     #[error("{path}: {what}: expected {expected}, found {found}")]
     Layout { path: PathBuf, what: String, expected: String, found: String },
     #[error("{path}: damaged: {message}")]

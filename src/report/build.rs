@@ -1,5 +1,6 @@
 //! Progress of a build on stderr: a bar on a terminal, a line at the start of each phase elsewhere.
 
+use crate::note;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 
@@ -30,7 +31,7 @@ impl BuildProgress {
     pub fn start(&self, what: &str, total: u64) {
         self.finish();
         if !self.terminal {
-            eprintln!("{what}");
+            note!("{what}");
             return;
         }
         let style = "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";

@@ -1,5 +1,6 @@
 //! Progress of a count on stderr: a bar on a terminal, one line elsewhere.
 
+use crate::{note, say};
 use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -12,7 +13,7 @@ impl CountProgress {
     /// Begins to show `what` is done, of `total` `units`.
     pub fn start(what: &str, total: u64, units: &str) -> Self {
         if !std::io::stderr().is_terminal() {
-            eprintln!("{what}");
+            note!("{what}");
             return Self(None);
         }
         let style = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {units} {{eta}} left");
@@ -26,12 +27,12 @@ impl CountProgress {
 
     /// Says something on stderr meanwhile.
     pub fn line(&self, line: &str) {
-        self.aside(|| eprintln!("{line}"));
+        self.aside(|| note!("{line}"));
     }
 
     /// Prints a result on stdout meanwhile.
     pub fn result(&self, line: &str) {
-        self.aside(|| println!("{line}"));
+        self.aside(|| say!("{line}"));
     }
 
     fn aside(&self, say: impl FnOnce()) {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::metrics::write_beside;
 use super::units;
-use crate::train::{Event, Listener};
+use crate::train::Event;
 
 /// The machine and the software of a training.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,23 +80,19 @@ impl EnvironmentFile {
     pub(super) fn new(folder: &Path) -> Self {
         Self { folder: folder.to_owned(), here: None }
     }
-}
 
-impl Listener for EnvironmentFile {
-    fn event(&mut self, event: &Event<'_>) {
+    /// Hears an event; gives a warning where the file cannot be written.
+    pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
         match event {
             Event::Started { provider, .. } => self.here = Some(Environment::here(provider)),
             // The folder is there once an epoch is done.
             Event::Epoch(_) => {
-                if let Some(here) = self.here.take() {
-                    let path = self.folder.join(FILE);
-                    let text = serde_json::to_vec_pretty(&here).expect("plain data serializes");
-                    if let Err(error) = std::fs::write(&path, text) {
-                        eprintln!("warning: {}: {error}", path.display());
-                    }
-                }
+                let path = self.folder.join(FILE);
+                let text = serde_json::to_vec_pretty(&self.here.take()?).expect("plain data serializes");
+                return write_beside(&path, &text).err().map(|error| format!("{}: {error}", path.display()));
             }
             _ => {}
         }
+        None
     }
 }

@@ -28,9 +28,10 @@ impl FitReport {
 
 impl Listener for FitReport {
     fn event(&mut self, event: &Event<'_>) {
-        self.terminal.event(event);
-        self.metrics.event(event);
-        self.tensorboard.event(event);
-        self.environment.event(event);
+        self.terminal.hear(event);
+        let warnings = [self.metrics.hear(event), self.tensorboard.hear(event), self.environment.hear(event)];
+        for warning in warnings.into_iter().flatten() {
+            self.terminal.hear(&Event::Warning(warning));
+        }
     }
 }

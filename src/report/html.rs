@@ -371,17 +371,17 @@ fn group_sections(runs: &[ReportedRun]) -> Markup {
 }
 
 fn group_section(title: &str, of: impl Fn(&Evaluation) -> &Vec<Group>, runs: &[ReportedRun]) -> Markup {
-    let groups: Vec<&[Group]> =
-        runs.iter().map(|run| run.evaluation().map_or(&[][..], |evaluation| of(evaluation))).collect();
-    let mut names: Vec<&str> =
-        groups.iter().flat_map(|groups| groups.iter().map(|group| group.name.as_str())).collect();
-    names.sort_unstable();
-    names.dedup();
-    let group = |r: usize, name: &str| groups[r].iter().find(|group| group.name == name);
+    let groups: Vec<BTreeMap<&str, &Group>> = runs
+        .iter()
+        .map(|run| run.evaluation().into_iter().flat_map(&of).map(|group| (group.name.as_str(), group)).collect())
+        .collect();
+    let names: BTreeSet<&str> = groups.iter().flat_map(|groups| groups.keys().copied()).collect();
+    let group = |r: usize, name: &str| groups[r].get(name).copied();
     let errors =
         |name: &str| -> Vec<_> { (0..runs.len()).map(|r| group(r, name).map(|g| g.metrics.mae_deg)).collect() };
     let largest = names.iter().flat_map(|name| errors(name)).flatten().fold(1e-9, f64::max);
     // The worst first: they are what one looks for.
+    let mut names: Vec<_> = names.into_iter().collect();
     names.sort_by(|a, b| errors(b)[0].unwrap_or(0.0).total_cmp(&errors(a)[0].unwrap_or(0.0)));
     html! {
         @if !names.is_empty() {

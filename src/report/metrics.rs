@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::train::{EpochRecord, Event, Listener};
+use crate::train::{EpochRecord, Event};
 
 /// Writes a run's epochs to files.
 #[derive(Debug)]
@@ -14,13 +14,17 @@ pub(super) struct MetricsFiles {
     pending: Vec<u8>,
 }
 
-/// The epochs of a metrics.jsonl; lines that are none are left out.
+/// The epochs of a metrics.jsonl; a last line that was cut short does not count.
 ///
 /// # Errors
-/// The file cannot be read.
+/// The file cannot be read, or holds a line that is no epoch.
 pub fn read_epochs(path: &Path) -> std::io::Result<Vec<EpochRecord>> {
     let text = std::fs::read_to_string(path)?;
-    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    let whole = text.rfind('\n').map_or(0, |end| end + 1);
+    let parse = |(i, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|error| std::io::Error::other(format!("line {}: {error}", i + 1)))
+    };
+    text[..whole].lines().enumerate().map(parse).collect()
 }
 
 impl MetricsFiles {
@@ -42,26 +46,30 @@ impl MetricsFiles {
         Ok(())
     }
 
-    /// Writes the table anew: an epoch that was trained again stands in it once.
+    /// Writes the table anew, from the lines.
     fn tabulate(&self) -> std::io::Result<()> {
-        let path = self.lines.with_extension("csv");
-        let part = path.with_extension("csv.part");
-        let mut table = csv::Writer::from_path(&part)?;
+        let mut table = csv::Writer::from_writer(Vec::new());
         for record in read_epochs(&self.lines)? {
             table.serialize(record)?;
         }
-        table.flush()?;
-        std::fs::rename(part, path)
+        let table = table.into_inner().map_err(|error| error.into_error())?;
+        write_beside(&self.lines.with_extension("csv"), &table)
+    }
+
+    /// Hears an event; gives a warning where a file cannot be written.
+    pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
+        let Event::Epoch(record) = event else { return None };
+        let of = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
+        match self.append(record) {
+            Err(error) => Some(of(&self.lines, error) + "; tried again after the next epoch"),
+            Ok(()) => self.tabulate().err().map(|error| of(&self.lines.with_extension("csv"), error)),
+        }
     }
 }
 
-impl Listener for MetricsFiles {
-    fn event(&mut self, event: &Event<'_>) {
-        let Event::Epoch(record) = event else { return };
-        if let Err(error) = self.append(record) {
-            eprintln!("warning: {}: {error}; tried again after the next epoch", self.lines.display());
-        } else if let Err(error) = self.tabulate() {
-            eprintln!("warning: {}: {error}", self.lines.with_extension("csv").display());
-        }
-    }
+/// Writes a file beside `path` and puts it in the place of an older one.
+pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let part = path.with_extension("part");
+    std::fs::write(&part, bytes)?;
+    std::fs::rename(part, path)
 }

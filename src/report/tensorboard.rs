@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::image;
 use crate::metrics::{Histogram, joint_names};
-use crate::train::{EpochRecord, Event, Examples, Listener};
+use crate::train::{EpochRecord, Event, Examples};
 
 /// Writes what a run reports to `events.out.tfevents...` in a folder.
 #[derive(Debug)]
@@ -27,6 +27,19 @@ impl TensorBoard {
         Self { folder: folder.to_owned(), first_epoch: 1, file: None, failed: false }
     }
 
+    /// Hears an event; gives a warning where the file cannot be written.
+    pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
+        match event {
+            Event::Started { first_epoch, .. } => {
+                self.first_epoch = *first_epoch;
+                None
+            }
+            Event::Epoch(record) => self.epoch(record),
+            Event::Examples { epoch, examples } => self.examples(*epoch, examples),
+            _ => None,
+        }
+    }
+
     fn open(&self) -> std::io::Result<File> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let (now, pid) = (now() as u64, std::process::id());
@@ -39,24 +52,27 @@ impl TensorBoard {
         Ok(file)
     }
 
-    fn write(&mut self, epoch: usize, values: Vec<Value>) {
+    fn write(&mut self, epoch: usize, values: Vec<Value>) -> Option<String> {
         if self.failed {
-            return;
+            return None;
         }
         let entry =
             Entry { wall_time: now(), step: epoch as i64, what: Some(What::Summary(Summary { value: values })) };
         let file = self.file.take().map_or_else(|| self.open(), Ok);
         let written = file.and_then(|mut file| file.write_all(&record(&entry)).map(|()| file));
         match written {
-            Ok(file) => self.file = Some(file),
+            Ok(file) => {
+                self.file = Some(file);
+                None
+            }
             Err(error) => {
                 self.failed = true;
-                eprintln!("warning: {}: {error}; no more events for TensorBoard", self.folder.display());
+                Some(format!("{}: {error}; no more events for TensorBoard", self.folder.display()))
             }
         }
     }
 
-    fn epoch(&mut self, record: &EpochRecord) {
+    fn epoch(&mut self, record: &EpochRecord) -> Option<String> {
         let rate = record.windows as f64 / record.train_seconds;
         let figures = [
             ("train/loss", Some(record.train_loss)),
@@ -72,10 +88,10 @@ impl TensorBoard {
         ];
         let figures = figures.into_iter().filter_map(|(tag, value)| Some((tag, value.filter(|v| v.is_finite())?)));
         let values = figures.map(|(tag, value)| Value::of(tag, Data::SimpleValue(value as f32)));
-        self.write(record.epoch, values.collect());
+        self.write(record.epoch, values.collect())
     }
 
-    fn examples(&mut self, epoch: usize, examples: &Examples) {
+    fn examples(&mut self, epoch: usize, examples: &Examples) -> Option<String> {
         let names = joint_names(examples.errors.len());
         let errors = names.iter().zip(&examples.errors).filter(|(_, errors)| errors.count > 0);
         let mut values: Vec<_> = errors
@@ -88,18 +104,7 @@ impl TensorBoard {
                 values.push(Value::of(&format!("val_window/{}", i + 1), Data::Image(image.into())));
             }
         }
-        self.write(epoch, values);
-    }
-}
-
-impl Listener for TensorBoard {
-    fn event(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Started { first_epoch, .. } => self.first_epoch = *first_epoch,
-            Event::Epoch(record) => self.epoch(record),
-            Event::Examples { epoch, examples } => self.examples(*epoch, examples),
-            _ => {}
-        }
+        self.write(epoch, values)
     }
 }
 

@@ -1,11 +1,12 @@
 //! Progress of a training on stderr: bars for epochs and batches on a terminal, lines elsewhere.
 
+use crate::note;
 use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::units;
-use crate::train::{EpochRecord, Event, Listener, anonymous_bytes};
+use crate::train::{EpochRecord, Event, anonymous_bytes};
 
 /// Shows how far a training has come.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub(super) struct Terminal {
     /// On a terminal.
     bars: Option<Bars>,
     num_epochs: usize,
+    /// Steps between lines.
+    log_every: u64,
 }
 
 #[derive(Debug)]
@@ -40,13 +43,13 @@ impl Bars {
 impl Terminal {
     pub(super) fn new() -> Self {
         let bars = std::io::stderr().is_terminal().then(Bars::new);
-        Self { bars, num_epochs: 0 }
+        Self { bars, num_epochs: 0, log_every: 1 }
     }
 
     fn line(&self, line: &str) {
         match &self.bars {
-            Some(bars) => bars.all.suspend(|| eprintln!("{line}")),
-            None => eprintln!("{line}"),
+            Some(bars) => bars.all.suspend(|| note!("{line}")),
+            None => note!("{line}"),
         }
     }
 
@@ -60,13 +63,17 @@ impl Terminal {
 
     fn step(&self, epoch: usize, step: u64, steps: u64, loss: f64, rate: f64) {
         let Some(bars) = &self.bars else {
-            if step < steps {
-                eprintln!("epoch {epoch}/{} loss {loss:.4} {rate:.0} windows/s step {step}/{steps}", self.num_epochs);
+            if step < steps && step.is_multiple_of(self.log_every) {
+                note!("epoch {epoch}/{} loss {loss:.4} {rate:.0} windows/s step {step}/{steps}", self.num_epochs);
             }
             return;
         };
         bars.batches.set_length(steps);
         bars.batches.set_position(step);
+        if step > 1 && !step.is_multiple_of(self.log_every) {
+            return;
+        }
+        bars.batches.set_prefix("batches");
         let memory = anonymous_bytes().map_or(String::new(), |bytes| format!("  {}", units::bytes(bytes)));
         bars.batches.set_message(format!("loss {loss:.4}  {rate:.0} windows/s{memory}"));
     }
@@ -112,8 +119,8 @@ impl Drop for Terminal {
     }
 }
 
-impl Listener for Terminal {
-    fn event(&mut self, event: &Event<'_>) {
+impl Terminal {
+    pub(super) fn hear(&mut self, event: &Event<'_>) {
         match event {
             Event::FirstBatch { milliseconds } => {
                 self.line(&format!("first batch in memory {milliseconds:.0} ms after start"));
@@ -127,8 +134,10 @@ impl Listener for Terminal {
                 first_epoch,
                 num_epochs,
                 nodes,
+                log_every,
             } => {
                 self.num_epochs = *num_epochs;
+                self.log_every = *log_every;
                 self.line(&format!(
                     "{parameters} parameters, a step of {nodes} nodes on {provider}; {train_windows} training and \
                      {val_windows} validation windows, {steps_per_epoch} steps per epoch, from epoch {first_epoch}"
@@ -139,6 +148,13 @@ impl Listener for Terminal {
                 self.step(*epoch, *step, *steps, *loss, *windows_per_second);
             }
             Event::Epoch(record) => self.epoch(record),
+            Event::Validating { batch, batches } => {
+                if let Some(bars) = &self.bars {
+                    bars.batches.set_prefix("checks ");
+                    bars.batches.set_length(*batches);
+                    bars.batches.set_position(*batch);
+                }
+            }
             Event::Examples { .. } => {}
             Event::Best { monitor, value } => {
                 tracing::info!("best {monitor} so far: {value}");

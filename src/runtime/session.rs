@@ -25,12 +25,19 @@ impl Tensor {
     }
 }
 
-/// An input of a loaded model.
+/// An input or output of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
     pub name: String,
     /// `None` where a dimension is not fixed.
     pub shape: Vec<Option<usize>>,
+}
+
+impl Port {
+    fn of(name: &str, dtype: &ort::value::ValueType) -> Self {
+        let dims = dtype.tensor_shape().into_iter().flat_map(|shape| shape.iter());
+        Self { name: name.to_owned(), shape: dims.map(|dim| usize::try_from(*dim).ok()).collect() }
+    }
 }
 
 /// A loaded model.
@@ -125,16 +132,16 @@ impl Session {
         Ok(Self { inner })
     }
 
-    /// The model's inputs, in its order.
+    /// The model's inputs, those with defaults last.
     pub fn inputs(&self) -> Vec<Port> {
-        let dims = |shape: Option<&ort::value::Shape>| {
-            shape.into_iter().flat_map(|shape| shape.iter().map(|dim| usize::try_from(*dim).ok())).collect()
-        };
-        let port = |outlet: &ort::value::Outlet| Port {
-            name: outlet.name().to_owned(),
-            shape: dims(outlet.dtype().tensor_shape()),
-        };
-        self.inner.inputs().iter().map(port).collect()
+        let needed = self.inner.inputs().iter().map(|outlet| Port::of(outlet.name(), outlet.dtype()));
+        let defaulted = self.inner.overridable_initializers();
+        needed.chain(defaulted.iter().map(|input| Port::of(input.name(), input.dtype()))).collect()
+    }
+
+    /// The model's outputs.
+    pub fn outputs(&self) -> Vec<Port> {
+        self.inner.outputs().iter().map(|outlet| Port::of(outlet.name(), outlet.dtype())).collect()
     }
 
     /// What the model says of itself under `name`.

@@ -144,7 +144,7 @@ impl<'a> Writer<'a> {
         };
         let parameters = Weights::constants(graph, self.exported.parameters, &model.parameters(), dtype);
         let buffers = Weights::constants(graph, self.exported.buffers, &model.buffers(), dtype);
-        let mut pass = Pass::evaluation(parameters.and(buffers));
+        let mut pass = Pass::export(parameters.and(buffers));
         graph.set_autocast(autocast);
         let result = forward(graph, &mut pass);
         graph.set_autocast(None);

@@ -27,6 +27,8 @@ pub enum TrainError {
         "{path}: expected a row with a pose to start from (a tracking model goes on from the true pose), found none"
     )]
     NoPose { path: PathBuf },
+    #[error("{path}: the model's angles of row {row} are not finite; nothing is written")]
+    NotFinitePrediction { path: PathBuf, row: usize },
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
     #[error(

@@ -42,17 +42,25 @@ pub enum Event<'a> {
         first_epoch: usize,
         num_epochs: usize,
         nodes: usize,
+        /// `logging.log_every`.
+        log_every: u64,
     },
     /// The first batch is in memory, this long after the process started.
     FirstBatch {
         milliseconds: f64,
     },
+    /// A step is done.
     Step {
         epoch: usize,
         step: u64,
         steps: u64,
         loss: f64,
         windows_per_second: f64,
+    },
+    /// A batch of the validation pass is done.
+    Validating {
+        batch: u64,
+        batches: u64,
     },
     Epoch(&'a EpochRecord),
     /// What the epoch's validation pass looked like; after [`Epoch`](Self::Epoch).

@@ -58,10 +58,8 @@ impl Examples {
 
     /// Adds what `predictions` [at most [`OF_BATCH`], rows, joints] say of batch `number` of `batches`.
     pub(super) fn push(&mut self, cache: &Cache, batch: &Batch, predictions: &[f32], [number, batches]: [u64; 2]) {
-        let (rows, joints) = (batch.shape.target_rows(), batch.shape.joints);
-        let windows = predictions.chunks_exact(rows * joints).zip(batch.joint_angles.chunks_exact(rows * joints));
-        let windows = windows.zip(batch.mask.chunks_exact(rows)).take(batch.windows.len());
-        for (i, ((prediction, target), mask)) in windows.enumerate() {
+        let joints = batch.shape.joints;
+        for (i, [prediction, target, mask]) in batch.windows_with(predictions).enumerate() {
             for ((prediction, target), valid) in
                 prediction.chunks_exact(joints).zip(target.chunks_exact(joints)).zip(mask)
             {

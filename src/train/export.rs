@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
-use crate::cache::{Manifest, Split, replace_file};
+use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype, Normalize};
 use crate::metrics::joint_names;
 use crate::model::Model;
@@ -44,17 +44,6 @@ pub struct ExportedModel {
 }
 
 impl ExportedModel {
-    /// Writes the file, replacing an older one only once the new one is safe on disk.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn save(&self, path: &Path) -> Result<(), TrainError> {
-        if path.file_name().is_none() || path.is_dir() {
-            return Err(TrainError::Usage(format!("--out {}: expected the path of a file", path.display())));
-        }
-        Ok(replace_file(path, &self.onnx)?)
-    }
-
     /// What a program that uses the file must know.
     pub fn about(&self, path: &Path) -> impl Serialize + use<> {
         let Self { onnx, window, left_context, chunk, lag } = self;

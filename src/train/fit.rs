@@ -97,6 +97,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         first_epoch: position.epoch + 1,
         num_epochs: config.training.num_epochs,
         nodes: graph.nodes,
+        log_every: config.logging.log_every as u64,
     });
     let mut learner = Learner::new(&library, provider, graph, &model, &config.training)?;
     set_out(&mut learner, &start, &model)?;
@@ -285,7 +286,8 @@ impl Fit<'_> {
         let averaged =
             self.learner.vector(EMA)?.map_or_else(|| self.learner.vector(PARAMETERS), |ema| Ok(Some(ema)))?;
         let (parameters, buffers) = (averaged.unwrap_or_default(), self.learner.vector(BUFFERS)?.unwrap_or_default());
-        let val = match self.validation.run(&parameters, &buffers, &self.interrupted) {
+        let mut heard = |batch, batches| self.listener.event(&Event::Validating { batch, batches });
+        let val = match self.validation.run(&parameters, &buffers, &self.interrupted, &mut heard) {
             Err(TrainError::Interrupted) => return self.check_interrupt().map(|()| unreachable!("just interrupted")),
             result => result?,
         };
@@ -315,7 +317,7 @@ impl Fit<'_> {
     /// The steps that are left of the current epoch; tells where time went.
     fn steps(&mut self, batches: &mut TrainingBatches, waiting: &mut Option<Batch>) -> Result<Times, TrainError> {
         let (start, mut windows, mut times) = (Instant::now(), 0, Times::default());
-        let (steps, log_every) = (batches.per_epoch, self.config.logging.log_every as u64);
+        let steps = batches.per_epoch;
         // A run that stopped in validation has no batch of this epoch left.
         let mut current = match (self.position.batch < steps, waiting.take()) {
             (false, first) => {
@@ -338,11 +340,9 @@ impl Fit<'_> {
             windows += batch.windows.len() as u64;
             self.position.partial.windows += batch.windows.len() as u64;
             let step = self.position.batch;
-            if step.is_multiple_of(log_every) || step == steps {
-                let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
-                let epoch = self.position.epoch + 1;
-                self.listener.event(&Event::Step { epoch, step, steps, loss, windows_per_second });
-            }
+            let windows_per_second = windows as f64 / start.elapsed().as_secs_f64();
+            let epoch = self.position.epoch + 1;
+            self.listener.event(&Event::Step { epoch, step, steps, loss, windows_per_second });
             batches.recycle(batch);
             current = next;
             let every = self.config.logging.save_every_steps as u64;

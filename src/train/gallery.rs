@@ -36,22 +36,20 @@ pub fn gallery(
     let (mut errors, mut seen) = (Vec::new(), 0u64);
     predicting.each(|batch, predictions, outcome| {
         tally.push(batch, predictions, outcome);
-        let (rows, joints) = (batch.shape.target_rows(), batch.shape.joints);
-        let windows = predictions.chunks_exact(rows * joints).zip(batch.joint_angles.chunks_exact(rows * joints));
-        let windows = windows.zip(batch.mask.chunks_exact(rows)).take(batch.windows.len());
-        for ((prediction, target), mask) in windows {
-            errors.extend(error_deg(joints, prediction, target, mask).map(|error| (error, seen)));
+        for [prediction, target, mask] in batch.windows_with(predictions) {
+            errors.extend(error_deg(batch.shape.joints, prediction, target, mask).map(|error| (error, seen)));
             seen += 1;
         }
         advanced(batch.windows.len() as u64);
     })?;
     let evaluation = tally.finish(options.split, predicting.windows())?;
     errors.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let mut picked = vec![("best", 0), ("median", errors.len() / 2), ("worst", errors.len().saturating_sub(1))];
-    picked.dedup_by_key(|(_, place)| *place);
+    let last = errors.len().saturating_sub(1);
     let mut windows = Vec::new();
-    for (name, place) in picked {
-        if let Some((error, window)) = errors.get(place) {
+    for (name, place) in [("best", 0), ("median", errors.len() / 2), ("worst", last)] {
+        // Of few windows, none is shown twice.
+        let again = name != "worst" && place == last && (name == "median" || last == 0);
+        if let Some((error, window)) = errors.get(place).filter(|_| !again) {
             let example = predicting.examples(&[*window])?.remove(0);
             windows.push((name, *error, example));
         }

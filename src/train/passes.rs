@@ -106,6 +106,7 @@ impl Validation {
         parameters: &[f32],
         buffers: &[f32],
         interrupted: &AtomicBool,
+        done: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<(Partial, Examples)>, TrainError> {
         let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
         evaluator.set_weights(parameters, buffers)?;
@@ -122,6 +123,7 @@ impl Validation {
             sums.add(&evaluator.step(&batch, &mut predictions)?);
             examples.push(cache, &batch, &predictions, [number, batches]);
             loader.recycle(batch);
+            done(number + 1, batches);
         }
         Ok(Some((sums, examples)))
     }

@@ -8,23 +8,33 @@ use serde::Serialize;
 
 use super::error::TrainError;
 use crate::cache::{SegmentSettings, measure, put_in_place};
-use crate::config::{AxisLayout, Dtype};
+use crate::config::{AxisLayout, Dtype, ModelType};
 use crate::metrics::Accumulator;
-use crate::recording::{Hdf5, NewRecording, Place, Reader, Recording, TableLayout};
+use crate::recording::{Hdf5, NewRecording, Place, Reader, Recording, RecordingError, TableLayout};
 use crate::runtime::{Library, Port, Provider, Session, Tensor};
 
 /// An exported model, ready to predict.
 #[derive(Debug)]
 pub struct Predictor {
+    path: PathBuf,
     session: Session,
+    about: About,
+}
+
+/// What an exported model says of itself.
+#[derive(Debug)]
+struct About {
     window: usize,
     left_context: usize,
     joints: Vec<String>,
     /// What recordings look like, and how their statistics are taken.
     recordings: SegmentSettings,
+    /// The input for EMG, and whether channels, and joints, are the second axis rather than the last.
     emg: Port,
     emg_first: bool,
     angles_first: bool,
+    /// A user's own model, whose output may have fewer rows.
+    is_own: bool,
     takes_statistics: bool,
     takes_pose: bool,
 }
@@ -69,8 +79,92 @@ struct Rows {
 
 /// Windows at once.
 const BATCH: usize = 16;
-/// Largest batch that a model may be fixed to.
-const MOST_FIXED: usize = 1024;
+/// Most EMG values at once, in a model whose batch is fixed.
+const MOST_VALUES: usize = 1 << 28;
+const DEFAULTED: [&str; 3] = ["emg_mean", "emg_std", "initial_pose"];
+
+impl About {
+    /// # Errors
+    /// What is missing, or contradicts the model.
+    fn read(session: &Session) -> Result<Self, String> {
+        if session.metadata("form").as_deref() == Some("stream") {
+            return Err("a model's streaming form; predict takes one of whole windows".into());
+        }
+        let needed = |name: &str| {
+            let missing =
+                || format!("expected a model that `emg-train export` wrote, found none of its metadata `{name}`");
+            session.metadata(name).ok_or_else(missing)
+        };
+        let number = |name: &str| -> Result<usize, String> {
+            let text = needed(name)?;
+            text.parse().map_err(|_| format!("its metadata `{name}` is not a number: {text}"))
+        };
+        let mut recordings: SegmentSettings = serde_json::from_str(&needed("recordings")?)
+            .map_err(|error| format!("its metadata `recordings` is not understood: {error}"))?;
+        recordings.dtype = Dtype::Float32;
+        let inputs = session.inputs();
+        let takes = |name: &str| inputs.iter().any(|port| port.name == name);
+        let first = |name| session.metadata(name).as_deref() == Some(&AxisLayout::ChannelsFirst.to_string());
+        let emg = inputs.iter().find(|port| !DEFAULTED.contains(&port.name.as_str()));
+        let about = Self {
+            window: number("window")?,
+            left_context: number("left_context")?,
+            joints: needed("joints")?.split(',').map(str::to_owned).collect(),
+            emg: emg.cloned().ok_or("it has no input for EMG")?,
+            emg_first: first("emg_layout"),
+            angles_first: first("angles_layout"),
+            is_own: needed("architecture")? == ModelType::Onnx.to_string(),
+            takes_statistics: takes(DEFAULTED[0]) && takes(DEFAULTED[1]),
+            takes_pose: takes(DEFAULTED[2]),
+            recordings,
+        };
+        about.check(&session.outputs()).map(|()| about)
+    }
+
+    /// Fails where the metadata is not of this model.
+    fn check(&self, outputs: &[Port]) -> Result<(), String> {
+        let (channels, joints) = (self.recordings.emg_channels, self.joints.len());
+        if self.window <= self.left_context || joints != self.recordings.joint_angles_channels {
+            let (window, context) = (self.window, self.left_context);
+            return Err(format!(
+                "its metadata contradicts itself: window {window}, left context {context}, {joints} joints"
+            ));
+        }
+        let fits = |shape: &[Option<usize>], wanted: [usize; 2]| {
+            shape.len() == 3 && shape[1..].iter().zip(wanted).all(|(dim, wanted)| dim.is_none_or(|dim| dim == wanted))
+        };
+        let taken = if self.emg_first { [channels, self.window] } else { [self.window, channels] };
+        if !fits(&self.emg.shape, taken) {
+            return Err(format!("its metadata says {taken:?} EMG values a window, its input is {}", shape(&self.emg)));
+        }
+        let given = [self.window - self.left_context, joints];
+        if let Some(output) = outputs.first().filter(|output| !self.is_own && !fits(&output.shape, given)) {
+            return Err(format!("its metadata says {given:?} angles a window, its output is {}", shape(output)));
+        }
+        let batch = self.fixed_batch().unwrap_or(1);
+        if batch == 0 || (self.takes_pose && batch > 1) || batch.saturating_mul(self.window * channels) > MOST_VALUES {
+            return Err(format!("its batch is fixed to {batch} windows, which predict does not take"));
+        }
+        Ok(())
+    }
+
+    fn fixed_batch(&self) -> Option<usize> {
+        self.emg.shape.first().copied().flatten()
+    }
+
+    /// First rows of the windows over `rows` rows: each begins where its left context overlaps the one before, the last ends
+    /// at the last row.
+    fn starts(&self, rows: usize) -> Vec<usize> {
+        let last = rows - self.window;
+        (0..last).step_by(self.window - self.left_context).chain([last]).collect()
+    }
+}
+
+/// A shape as people write it.
+fn shape(port: &Port) -> String {
+    let dims: Vec<_> = port.shape.iter().map(|dim| dim.map_or("batch".to_owned(), |dim| dim.to_string())).collect();
+    format!("{} [{}]", port.name, dims.join(", "))
+}
 
 impl Predictor {
     /// Loads a model that `export` wrote.
@@ -81,73 +175,29 @@ impl Predictor {
         let refuse = |message: String| TrainError::Model { path: path.to_owned(), message };
         let onnx = std::fs::read(path).map_err(TrainError::io(path))?;
         let session = Session::new(library, provider, &onnx).map_err(|error| refuse(error.to_string()))?;
-        let metadata = |name: &str| session.metadata(name);
-        if metadata("form").as_deref() == Some("stream") {
-            return Err(refuse(
-                "a model's streaming form; predict takes one of whole windows (export without --streaming)".into(),
-            ));
-        }
-        let needed = |name: &str| {
-            metadata(name).ok_or_else(|| {
-                refuse(format!("expected a model that `emg-train export` wrote, found none of its metadata `{name}`"))
-            })
-        };
-        let number = |name: &str| -> Result<usize, TrainError> {
-            let text = needed(name)?;
-            text.parse().map_err(|_| refuse(format!("its metadata `{name}` is not a number: {text}")))
-        };
-        let (window, left_context) = (number("window")?, number("left_context")?);
-        let recordings = needed("recordings")?;
-        let mut recordings: SegmentSettings = serde_json::from_str(&recordings)
-            .map_err(|error| refuse(format!("its metadata `recordings` is not understood: {error}")))?;
-        recordings.dtype = Dtype::Float32;
-        let joints: Vec<_> = needed("joints")?.split(',').map(str::to_owned).collect();
-        let first = |name| metadata(name).as_deref() == Some(AxisLayout::ChannelsFirst.to_string().as_str());
-        let inputs = session.inputs();
-        let emg = inputs.iter().find(|port| !["emg_mean", "emg_std", "initial_pose"].contains(&port.name.as_str()));
-        let emg = emg.cloned().ok_or_else(|| refuse("it has no input for EMG".into()))?;
-        let takes = |name: &str| inputs.iter().any(|port| port.name == name);
-        let (takes_statistics, takes_pose) = (takes("emg_mean"), takes("initial_pose"));
-        let (emg_first, angles_first) = (first("emg_layout"), first("angles_layout"));
-        if emg.shape.first().copied().flatten().is_some_and(|batch| batch == 0 || batch > MOST_FIXED) {
-            return Err(refuse(format!("its batch is fixed to {:?}; at most {MOST_FIXED}", emg.shape[0])));
-        }
-        if window <= left_context || joints.len() != recordings.joint_angles_channels {
-            return Err(refuse("its metadata contradicts itself".into()));
-        }
-        Ok(Self {
-            session,
-            window,
-            left_context,
-            joints,
-            recordings,
-            emg,
-            emg_first,
-            angles_first,
-            takes_statistics,
-            takes_pose,
-        })
+        let about = About::read(&session).map_err(refuse)?;
+        Ok(Self { path: path.to_owned(), session, about })
     }
 
     /// Names of the joint angles.
     pub fn joints(&self) -> &[String] {
-        &self.joints
+        &self.about.joints
     }
 
     /// Hz.
     pub fn sample_rate(&self) -> f64 {
-        self.recordings.sample_rate
+        self.about.recordings.sample_rate
     }
 
     /// A reader of recordings as the model's were.
     pub fn reader(&self, hdf5: Hdf5) -> Reader {
         const CHUNK_CACHE: usize = 64 << 20;
-        let settings = &self.recordings;
+        let settings = &self.about.recordings;
         let layout = TableLayout {
             layout: settings.layout.clone(),
             emg_channels: settings.emg_channels,
             joint_angles: settings.joint_angles_channels,
-            angles_may_miss: !self.takes_pose,
+            angles_may_miss: !self.about.takes_pose,
             sample_rate: settings.sample_rate,
             chunk_cache: CHUNK_CACHE,
         };
@@ -160,17 +210,10 @@ impl Predictor {
     /// The recording's; fewer rows than a window.
     pub fn check(&self, reader: &Reader, place: &Place) -> Result<u64, TrainError> {
         let rows = reader.count_rows(place)?;
-        if rows < self.window as u64 {
-            return Err(TrainError::Short { path: place.label(), rows, window: self.window });
+        if rows < self.about.window as u64 {
+            return Err(TrainError::Short { path: place.label(), rows, window: self.about.window });
         }
-        Ok(self.starts(rows as usize).len() as u64)
-    }
-
-    /// First rows of the windows over `rows` rows: each begins where its left context overlaps the one before, the last ends
-    /// at the last row.
-    fn starts(&self, rows: usize) -> Vec<usize> {
-        let last = rows - self.window;
-        (0..last).step_by(self.window - self.left_context).chain([last]).collect()
+        Ok(self.about.starts(rows as usize).len() as u64)
     }
 
     /// Predicts a recording's angles. `advanced` hears of every batch how many windows it had.
@@ -184,35 +227,38 @@ impl Predictor {
         advanced: &mut dyn FnMut(u64),
     ) -> Result<Prediction, TrainError> {
         self.check(reader, place)?;
-        let recording = Rows::read(&reader.open(place)?, &self.recordings)?;
-        let (rows, joints) = (recording.time.len(), self.joints.len());
+        let recording = Rows::read(&reader.open(place)?, &self.about.recordings)?;
+        let (rows, joints) = (recording.time.len(), self.about.joints.len());
         let mut angles = vec![0.0; rows * joints];
-        let starts = self.starts(rows);
-        let mut pose = self.takes_pose.then(|| self.first_pose(&recording, place)).transpose()?;
-        let started_from_row = pose.as_ref().map(|(row, _)| *row).filter(|row| *row != self.left_context);
-        let mut done = self.left_context;
+        let starts = self.about.starts(rows);
+        let mut pose = self.about.takes_pose.then(|| self.first_pose(&recording, place)).transpose()?;
+        let started_from_row = pose.as_ref().map(|(row, _)| *row).filter(|row| *row != self.about.left_context);
+        let mut done = self.about.left_context;
         for starts in starts.chunks(self.batch()) {
             let begin = pose.as_mut().map(|(_, pose)| {
-                if done > self.left_context {
+                if done > self.about.left_context {
                     // The row before the window's first, or where the last window overlaps, that row itself.
-                    let row = (starts[0] + self.left_context).min(done - 1);
+                    let row = (starts[0] + self.about.left_context).min(done - 1);
                     pose.copy_from_slice(&angles[row * joints..(row + 1) * joints]);
                 }
                 &pose[..]
             });
             let windows = self.run(&recording, starts, begin)?;
-            let of_window = (self.window - self.left_context) * joints;
+            let of_window = (self.about.window - self.about.left_context) * joints;
             for (start, window) in starts.iter().zip(windows.chunks_exact(of_window)) {
-                let end = start + self.window;
+                let end = start + self.about.window;
                 angles[done * joints..end * joints].copy_from_slice(&window[of_window - (end - done) * joints..]);
                 done = end;
             }
             advanced(starts.len() as u64);
         }
+        if let Some(at) = angles.iter().position(|angle| !angle.is_finite()) {
+            return Err(TrainError::NotFinitePrediction { path: place.label(), row: at / joints });
+        }
         let about = Predicted {
             recording: place.label(),
             rows,
-            predicted_rows: rows - self.left_context,
+            predicted_rows: rows - self.about.left_context,
             mae_deg: self.error(&recording, &angles),
             started_from_row,
         };
@@ -221,62 +267,64 @@ impl Predictor {
 
     /// Windows that run at once: one where each needs the pose that the one before ends with.
     fn batch(&self) -> usize {
-        let fixed = self.emg.shape.first().and_then(|batch| *batch);
-        if self.takes_pose { 1 } else { fixed.unwrap_or(BATCH) }
+        if self.about.takes_pose { 1 } else { self.about.fixed_batch().unwrap_or(BATCH) }
     }
 
-    /// The first predicted row with a true pose, or the last one before them, and that pose.
+    /// The row with a true pose that is nearest to the first predicted one, and that pose.
     fn first_pose(&self, recording: &Rows, place: &Place) -> Result<(usize, Vec<f32>), TrainError> {
-        let valid = |row: &usize| recording.valid[*row] > 0.0;
-        let row = (self.left_context..recording.valid.len()).find(valid);
-        let row = row.or_else(|| (0..self.left_context).rev().find(valid));
+        let (first, joints) = (self.about.left_context, self.about.joints.len());
+        let valid = (0..recording.valid.len()).filter(|row| recording.valid[*row] > 0.0);
+        let row = valid.min_by_key(|row| row.abs_diff(first));
         let row = row.ok_or_else(|| TrainError::NoPose { path: place.label() })?;
-        let joints = self.joints.len();
         Ok((row, recording.angles[row * joints..(row + 1) * joints].to_vec()))
     }
 
     /// The windows' predictions, end to end.
     fn run(&mut self, recording: &Rows, starts: &[usize], pose: Option<&[f32]>) -> Result<Vec<f32>, TrainError> {
-        let channels = self.recordings.emg_channels;
+        let channels = self.about.recordings.emg_channels;
         // A model with a fixed batch gets one that is full.
-        let batch = self.emg.shape.first().copied().flatten().unwrap_or(starts.len()).max(starts.len());
-        let mut emg = Vec::with_capacity(batch * self.window * channels);
+        let batch = self.about.fixed_batch().unwrap_or(starts.len());
+        let mut emg = Vec::with_capacity(batch * self.about.window * channels);
         for start in starts.iter().chain(std::iter::repeat(&starts[0])).take(batch) {
-            let window = &recording.emg[start * channels..(start + self.window) * channels];
-            if self.emg_first {
+            let window = &recording.emg[start * channels..(start + self.about.window) * channels];
+            if self.about.emg_first {
                 emg.extend((0..channels).flat_map(|channel| window.iter().skip(channel).step_by(channels)));
             } else {
                 emg.extend_from_slice(window);
             }
         }
-        let sizes = if self.emg_first { [channels, self.window] } else { [self.window, channels] };
+        let sizes = if self.about.emg_first { [channels, self.about.window] } else { [self.about.window, channels] };
         let emg = Tensor::new([batch, sizes[0], sizes[1]], emg);
-        let mut inputs = vec![(self.emg.name.clone(), emg)];
-        if self.takes_statistics {
+        let mut inputs = vec![(self.about.emg.name.clone(), emg)];
+        if self.about.takes_statistics {
             let [mean, divisor] = &recording.statistics;
             for (name, values) in [("emg_mean", mean), ("emg_std", divisor)] {
                 inputs.push((name.to_owned(), Tensor::new([1, channels], values.clone())));
             }
         }
         if let Some(pose) = pose {
-            inputs.push(("initial_pose".to_owned(), Tensor::new([1, self.joints.len()], pose.to_vec())));
+            inputs.push(("initial_pose".to_owned(), Tensor::new([1, self.about.joints.len()], pose.to_vec())));
         }
         let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
-        let output = self.session.run(&inputs)?.swap_remove(0);
+        let failed = |message: String| TrainError::Model { path: self.path.clone(), message };
+        let output = self.session.run(&inputs).map_err(|error| failed(error.to_string()))?.swap_remove(0);
         let mut windows = self.rows_of(&output, batch)?;
-        windows.truncate(starts.len() * (self.window - self.left_context) * self.joints.len());
+        windows.truncate(starts.len() * (self.about.window - self.about.left_context) * self.about.joints.len());
         Ok(windows)
     }
 
     /// A model's output as rows [batch, target rows, joints]: joints last, and interpolated where it gives fewer rows.
     fn rows_of(&self, output: &Tensor, batch: usize) -> Result<Vec<f32>, TrainError> {
-        let (joints, rows) = (self.joints.len(), self.window - self.left_context);
+        let (joints, rows) = (self.about.joints.len(), self.about.window - self.about.left_context);
         let own = output.values.len() / (batch * joints);
-        if output.values.len() != batch * joints * own || own == 0 {
-            let message = format!("a model of {joints} joints gave {:?} for {batch} windows", output.shape);
-            return Err(TrainError::Usage(message));
+        if output.values.len() != batch * joints * own || own == 0 || (own != rows && !self.about.is_own) {
+            let message = format!(
+                "expected {rows} rows of {joints} angles for each of {batch} windows, found {:?}",
+                output.shape
+            );
+            return Err(TrainError::Model { path: self.path.clone(), message });
         }
-        let by_joint = self.angles_first && output.shape.len() == 3;
+        let by_joint = self.about.angles_first && output.shape.len() == 3;
         let value = |window: usize, row: usize, joint: usize| {
             let within = if by_joint { joint * own + row } else { row * joints + joint };
             output.values[window * own * joints + within]
@@ -300,12 +348,13 @@ impl Predictor {
     }
 
     fn error(&self, recording: &Rows, angles: &[f32]) -> Option<f64> {
-        let (joints, from) = (self.joints.len(), self.left_context);
+        let (joints, from) = (self.about.joints.len(), self.about.left_context);
         if recording.angles.is_empty() {
             return None;
         }
         let (predicted, truth) = (&angles[from * joints..], &recording.angles[from * joints..]);
-        let sums = Accumulator::of(joints, self.recordings.sample_rate, predicted, truth, &recording.valid[from..]);
+        let sums =
+            Accumulator::of(joints, self.about.recordings.sample_rate, predicted, truth, &recording.valid[from..]);
         Some(sums.finish()).filter(|metrics| metrics.rows > 0).map(|metrics| metrics.mae_deg)
     }
 }
@@ -378,7 +427,11 @@ impl Prediction {
             bytes.extend(time.to_le_bytes());
             bytes.extend(angles.iter().chain(emg).flat_map(|value| value.to_le_bytes()));
         }
-        put_in_place(path, |part| Ok(new.write(part, &bytes)?))
+        let unwritten = |error: RecordingError| match error {
+            RecordingError::Hdf5 { message, .. } => RecordingError::Write { path: path.to_owned(), message },
+            other => other,
+        };
+        put_in_place(path, |part| Ok(new.write(part, &bytes).map_err(unwritten)?))
     }
 
     /// Writes times and predicted angles as CSV, with a line of names.

@@ -30,6 +30,17 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
     Ok(lock)
 }
 
+/// Writes a result that a user has named, replacing an older one only once the new one is safe on disk.
+///
+/// # Errors
+/// The path is no file's, or the file cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    if path.file_name().is_none() || path.is_dir() {
+        return Err(TrainError::Usage(format!("{}: expected the path of a file", path.display())));
+    }
+    Ok(replace_file(path, bytes)?)
+}
+
 /// Where a run's checkpoints lie.
 pub fn checkpoint_folder(root: &Path, config: &Config) -> PathBuf {
     config.logging.checkpoint_dir.clone().unwrap_or_else(|| root.join("checkpoints"))

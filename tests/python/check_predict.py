@@ -7,6 +7,7 @@ The predicted file is read as emg2pose's own tools do: by group, table and field
 
 import csv
 import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -29,7 +30,8 @@ def expected(model, table):
     session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     window, context = int(about["window"]), int(about["left_context"])
-    inputs = {value.name: value.shape for value in session.get_inputs()}
+    inputs = {value.name: value.shape for value in session.get_inputs() + session.get_overridable_initializers()}
+    assert ("emg_mean" in inputs) == (about["normalize_emg"] == "recording"), inputs
     emg = table["emg"].astype(np.float32)
     joints = len(about["joints"].split(","))
     feeds = {}
@@ -47,8 +49,8 @@ def expected(model, table):
         if "initial_pose" in inputs:
             if done == context:
                 truth = table["joint_angles"].astype(np.float32)
-                valid = np.flatnonzero((np.abs(truth) > 1e-8).any(axis=1) & (np.arange(len(emg)) >= context))
-                pose = truth[valid[0]]
+                valid = np.flatnonzero((np.abs(truth) > 1e-8).any(axis=1))
+                pose = truth[valid[np.argmin(np.abs(valid - context))]]
             else:
                 pose = angles[min(start + context, done - 1)]
             feeds["initial_pose"] = pose[None]
@@ -74,8 +76,10 @@ with h5py.File(predicted) as file:
     assert got.dtype.names == ("time", "joint_angles", "emg"), got.dtype
     for name in ["user", "session", "stage", "side", "sample_rate", "num_channels", "start", "end", "filename"]:
         assert name in group.attrs, name
-    for name in ["user", "session", "stage", "side", "sample_rate", "num_channels", "filename"]:
+    for name in ["user", "session", "stage", "side", "sample_rate", "num_channels"]:
         assert group.attrs[name] == attributes[name], name
+    assert group.attrs["filename"] == Path(recording).stem
+    assert (group.attrs["start"], group.attrs["end"]) == (got["time"][0], got["time"][-1])
 assert np.array_equal(got["time"], table["time"]) and np.array_equal(got["emg"], table["emg"])
 assert (got["joint_angles"][:context] == 0).all()
 worst = np.abs(got["joint_angles"] - wanted).max()

@@ -201,3 +201,25 @@ fn part(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     numbers.filter(|(i, n)| (1..=*n).contains(i)).ok_or_else(|| "expected I/N with 1 <= I <= N".into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        let mut parsed = 0;
+        for command in Args::command().get_subcommands() {
+            let examples = command.get_after_help().unwrap_or_else(|| panic!("{command}")).to_string();
+            for line in examples.lines().skip(1) {
+                // Up to a comment, a pipe or a file; quotes are the shell's.
+                let words = line.split_whitespace().take_while(|word| !["#", "|", ">"].contains(word));
+                let words: Vec<_> = words.map(|word| word.trim_matches('\'')).collect();
+                Args::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                parsed += 1;
+            }
+        }
+        assert!(parsed > 12, "{parsed}");
+    }
+}

@@ -1,5 +1,6 @@
 //! `emg-cache info`: what a cache holds, for people and as JSON.
 
+use emg_pipeline::say;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
@@ -15,7 +16,7 @@ pub(crate) fn info(store: &Store, key: &str, plot: Option<&Path>, json: bool) ->
         report::draw_cache(&cache, path)?;
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(&full(&cache))?);
+        say!("{}", serde_json::to_string_pretty(&full(&cache))?);
     } else {
         print(&cache);
     }
@@ -105,8 +106,8 @@ fn warnings(cache: &Cache) -> Vec<String> {
 fn print(cache: &Cache) {
     let (manifest, settings) = (cache.manifest(), &cache.manifest().settings);
     let bytes = manifest.segments.iter().map(|segment| segment.bytes).sum();
-    println!("key         {}", cache.key());
-    println!(
+    say!("key         {}", cache.key());
+    say!(
         "segments    {} ({}), {}, EMG by {}, angles by {}",
         manifest.segments.len(),
         report::bytes(bytes),
@@ -114,24 +115,35 @@ fn print(cache: &Cache) {
         settings.normalize_emg,
         settings.normalize_angles
     );
-    println!(
+    say!(
         "rows        {} EMG channels, {} joint angles at {} Hz",
-        settings.emg_channels, settings.joint_angles_channels, settings.sample_rate
+        settings.emg_channels,
+        settings.joint_angles_channels,
+        settings.sample_rate
     );
-    println!(
+    say!(
         "windows     {} rows, stride {}; evaluation {} rows, stride {}",
-        settings.window_size, settings.stride, settings.eval_window, settings.eval_stride
+        settings.window_size,
+        settings.stride,
+        settings.eval_window,
+        settings.eval_stride
     );
-    println!(
+    say!(
         "{:<12}{:>10}{:>8}{:>8}{:>12}{:>10}{:>12}",
-        "split", "recordings", "users", "stages", "length", "IK loss", "windows"
+        "split",
+        "recordings",
+        "users",
+        "stages",
+        "length",
+        "IK loss",
+        "windows"
     );
     for split in Split::ALL {
         line(cache, split.name(), |of| of == split, manifest.windows_of(split));
     }
     line(cache, "all", |_| true, manifest.windows.iter().sum());
     for warning in warnings(cache) {
-        println!("warning: {warning}");
+        say!("warning: {warning}");
     }
 }
 
@@ -143,7 +155,7 @@ fn line(cache: &Cache, name: &str, wanted: impl Fn(Split) -> bool, windows: u64)
     let distinct = |label: fn(&ManifestRecording) -> Option<&String>| {
         members().filter_map(|recording| label(recording.listed)).collect::<BTreeSet<_>>().len()
     };
-    println!(
+    say!(
         "{name:<12}{:>10}{:>8}{:>8}{:>12}{:>9.1}%{windows:>12}",
         members().count(),
         distinct(|recording| recording.user.as_ref()),

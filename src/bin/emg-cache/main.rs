@@ -4,6 +4,7 @@ mod args;
 mod info;
 mod upkeep;
 
+use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Messages tell their causes themselves.
-            eprintln!("error: {error}");
+            note!("error: {error}");
             ExitCode::from(exit_code(&error))
         }
     }
@@ -67,7 +68,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Pin { key, store } => upkeep::pin(&open(store.store)?, &key, store.json),
         Command::Unpin { key, store } => upkeep::unpin(&open(store.store)?, &key, store.json),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "emg-cache", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "emg-cache", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { folder } => man(&folder),
@@ -82,7 +85,7 @@ fn open(store: Option<PathBuf>) -> Result<Store> {
 fn man(folder: &Path) -> Result<ExitCode> {
     std::fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Args::command(), folder)?;
-    println!("{}", folder.display());
+    say!("{}", folder.display());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -101,9 +104,9 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
     let paths = synthesize(&args.folder, &options, &|_| ())?;
     if args.json {
         let metadata = args.folder.join("metadata.csv");
-        println!("{}", serde_json::to_string_pretty(&json!({ "recordings": paths, "metadata": metadata }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "recordings": paths, "metadata": metadata }))?);
     } else {
-        println!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
+        say!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -112,7 +115,7 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
 fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOptions)> {
     let loaded = config::load(args.config.as_deref(), &args.set)?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let store = loaded.config.data.store_path(args.store.clone());
     let hdf5 = Hdf5::workers(std::env::current_exe()?);
@@ -131,12 +134,17 @@ fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> 
             "part": part.0, "of": part.1, "planned": planned, "share": share,
             "segments_written": segments_written, "recordings_read": recordings_read,
         });
-        println!("{}", serde_json::to_string_pretty(&part)?);
+        say!("{}", serde_json::to_string_pretty(&part)?);
         return Ok(ExitCode::SUCCESS);
     }
-    eprintln!(
+    note!(
         "part {}/{}: {} of {} segments, {} written, {} recordings read",
-        part.0, part.1, built.share, built.planned, built.segments_written, built.recordings_read
+        part.0,
+        part.1,
+        built.share,
+        built.planned,
+        built.segments_written,
+        built.recordings_read
     );
     Ok(ExitCode::SUCCESS)
 }
@@ -148,23 +156,23 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
     progress.finish();
     let built = built?;
     for warning in built.warnings.iter().chain(&built.skipped) {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     if !built.skipped.is_empty() {
-        eprintln!("{} recordings left out", built.skipped.len());
+        note!("{} recordings left out", built.skipped.len());
     }
     if built.reused {
-        eprintln!("nothing to do: the cache is there already");
+        note!("nothing to do: the cache is there already");
     }
-    eprintln!("{} recordings read, {} segments written", built.recordings_read, built.segments_written);
+    note!("{} recordings read, {} segments written", built.recordings_read, built.segments_written);
     if args.json {
         let built = json!({
             "key": built.key, "reused": built.reused, "recordings_read": built.recordings_read,
             "segments_written": built.segments_written, "skipped": built.skipped, "warnings": built.warnings,
         });
-        println!("{}", serde_json::to_string_pretty(&built)?);
+        say!("{}", serde_json::to_string_pretty(&built)?);
     } else {
-        println!("{}", built.key);
+        say!("{}", built.key);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -174,18 +182,18 @@ fn list(store: &Store, json: bool) -> Result<ExitCode> {
     for key in store.cache_keys()? {
         match Manifest::read(store, &key) {
             Ok(manifest) => rows.push((key, manifest)),
-            Err(error) => eprintln!("warning: {error}"),
+            Err(error) => note!("warning: {error}"),
         }
     }
     if json {
         let rows: Vec<_> = rows.iter().map(|(key, manifest)| info::brief(key, manifest)).collect();
-        println!("{}", serde_json::to_string_pretty(&rows)?);
+        say!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(ExitCode::SUCCESS);
     }
     for (key, manifest) in rows {
         let bytes = report::bytes(manifest.segments.iter().map(|segment| segment.bytes).sum());
         let [train, val, test] = manifest.windows;
-        println!("{key}  {} recordings  {bytes}  windows {train}/{val}/{test}", manifest.recordings.len());
+        say!("{key}  {} recordings  {bytes}  windows {train}/{val}/{test}", manifest.recordings.len());
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,5 +1,6 @@
 //! Looking after a store: verify, repair, explain, pin, unpin, gc.
 
+use emg_pipeline::{note, say};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -22,11 +23,11 @@ pub(crate) fn verify(store: &Store, key: Option<&str>, json: bool) -> Result<Exi
     progress.finish();
     let damage = damage?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&damage)?);
+        say!("{}", serde_json::to_string_pretty(&damage)?);
     } else {
         damage.iter().for_each(print_damage);
         if damage.is_empty() {
-            println!("{} caches, no damage", keys.len());
+            say!("{} caches, no damage", keys.len());
         }
     }
     Ok(if damage.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -38,7 +39,7 @@ fn print_damage(found: &Damage) {
         [] => String::new(),
         names => format!("; recordings {}", names.join(", ")),
     };
-    println!("{}{block}: {}{recordings}", found.file.display(), found.what);
+    say!("{}{block}: {}{recordings}", found.file.display(), found.what);
 }
 
 pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
@@ -53,13 +54,13 @@ pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Resu
     progress.finish();
     let repaired = repaired?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "key": key, "repaired": repaired }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "key": key, "repaired": repaired }))?);
         return Ok(ExitCode::SUCCESS);
     }
     for path in &repaired {
-        println!("{}", path.display());
+        say!("{}", path.display());
     }
-    eprintln!("{} files made again", repaired.len());
+    note!("{} files made again", repaired.len());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -67,16 +68,16 @@ pub(crate) fn explain(store: &Store, key: &str, json: bool) -> Result<ExitCode> 
     let key = store.resolve(key)?;
     let explanation = cache::explain(store, &key)?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&explanation)?);
+        say!("{}", serde_json::to_string_pretty(&explanation)?);
         return Ok(ExitCode::SUCCESS);
     }
     let Some(explanation) = explanation else {
-        println!("the store has no other cache to compare with");
+        say!("the store has no other cache to compare with");
         return Ok(ExitCode::SUCCESS);
     };
-    println!("nearest     {}", explanation.nearest);
+    say!("nearest     {}", explanation.nearest);
     for difference in &explanation.differences {
-        println!("{}: {} here, {} there", difference.what, value(&difference.here), value(&difference.there));
+        say!("{}: {} here, {} there", difference.what, value(&difference.here), value(&difference.there));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -96,9 +97,9 @@ pub(crate) fn pin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
 
 fn pinned(key: &Key, pinned: bool, json: bool) -> ExitCode {
     if json {
-        println!("{}", json!({ "key": key, "pinned": pinned }));
+        say!("{}", json!({ "key": key, "pinned": pinned }));
     } else {
-        println!("{key}");
+        say!("{key}");
     }
     ExitCode::SUCCESS
 }
@@ -115,17 +116,17 @@ pub(crate) fn gc(store: &Store, unpinned: bool, dry_run: bool, json: bool) -> Re
     let plan = cache::plan_gc(store, unpinned)?;
     let removals = if dry_run { plan.removals.clone() } else { cache::run_gc(store, &plan)? };
     if json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "removed": removals, "warnings": plan.warnings }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "removed": removals, "warnings": plan.warnings }))?);
         return Ok(ExitCode::SUCCESS);
     }
     for warning in &plan.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let doing = if dry_run { "would remove" } else { "removed" };
     for removal in &removals {
-        println!("{doing} {}: {} ({})", removal.path.display(), removal.why, report::bytes(removal.bytes));
+        say!("{doing} {}: {} ({})", removal.path.display(), removal.why, report::bytes(removal.bytes));
     }
     let bytes = removals.iter().map(|removal| removal.bytes).sum();
-    println!("{doing} {} of {} entries, {}", removals.len(), plan.removals.len(), report::bytes(bytes));
+    say!("{doing} {} of {} entries, {}", removals.len(), plan.removals.len(), report::bytes(bytes));
     Ok(ExitCode::SUCCESS)
 }

@@ -1,12 +1,10 @@
 //! The command line of emg-train.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
 use emg_pipeline::config::{Device, Dtype, Precision};
-
-use crate::predict::format_of;
 
 /// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -58,13 +56,13 @@ pub(crate) enum Command {
     Export {
         #[command(flatten)]
         run: RunArgs,
-        /// File to write (default: model.onnx in the run's folder)
+        /// File to write (default: in the run's folder model.onnx, or e.g. model.2000.float16.onnx or stream.onnx)
         #[arg(long)]
         out: Option<PathBuf>,
         /// Rows per window (default: the cache's test windows)
         #[arg(long)]
         length: Option<usize>,
-        /// Element type of weights and products: float32, or float16 for half the file
+        /// Element type of weights and products with them: float32, or float16 for half the file
         #[arg(long, default_value_t = Dtype::Float32, value_parser = dtype)]
         dtype: Dtype,
         /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
@@ -236,6 +234,13 @@ pub(crate) struct ReportArgs {
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
+impl ReportArgs {
+    /// Whether options say what to evaluate: then it must be possible.
+    pub(crate) fn names_evaluation(&self) -> bool {
+        self.cache.is_some() || self.store.is_some() || self.ort_lib.is_some() || self.checkpoint != "best"
+    }
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PredictArgs {
     /// Model that `fit` or `export` wrote
@@ -266,7 +271,7 @@ pub(crate) struct PredictArgs {
 impl PredictArgs {
     /// Whether --out is a folder.
     pub(crate) fn is_folder(&self) -> bool {
-        self.out.is_dir() || format_of(&self.out).is_none()
+        self.out.is_dir() || self.out.extension().is_none()
     }
 
     pub(crate) fn precision(&self) -> Precision {
@@ -278,6 +283,15 @@ impl PredictArgs {
 pub(crate) enum Format {
     Hdf5,
     Csv,
+}
+
+/// What an output's extension says.
+pub(crate) fn format_of(path: &Path) -> Option<Format> {
+    match path.extension()?.to_str()?.to_lowercase().as_str() {
+        "csv" => Some(Format::Csv),
+        "h5" | "hdf5" => Some(Format::Hdf5),
+        _ => None,
+    }
 }
 
 /// How the cache's rows are reached.
@@ -361,4 +375,26 @@ fn device(text: &str) -> Result<Device, String> {
 
 fn seconds(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds)).ok_or("expected 0.01 to 86400".into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn every_example_is_a_command_line() {
+        let mut parsed = 0;
+        for command in Args::command().get_subcommands() {
+            let examples = command.get_after_help().unwrap_or_else(|| panic!("{command}")).to_string();
+            for line in examples.lines().skip(1) {
+                // Up to a comment, a pipe or a file; quotes are the shell's.
+                let words = line.split_whitespace().take_while(|word| !["#", "|", ">"].contains(word));
+                let words: Vec<_> = words.map(|word| word.trim_matches('\'')).collect();
+                Args::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
+                parsed += 1;
+            }
+        }
+        assert!(parsed > 12, "{parsed}");
+    }
 }

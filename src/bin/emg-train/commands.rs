@@ -1,5 +1,6 @@
 //! What each command of emg-train does.
 
+use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
-use emg_pipeline::config::{self, Config, Loaded, ModelType};
+use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::graph::OnnxModel;
 use emg_pipeline::model::Model;
@@ -17,7 +18,7 @@ use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
     Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
-    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput, write_file,
 };
 use serde_json::json;
 
@@ -45,7 +46,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
             let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |_| ())?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&result)?);
+                say!("{}", serde_json::to_string_pretty(&result)?);
             } else {
                 print::evaluation(&result, &by, derivatives);
             }
@@ -56,41 +57,50 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let model = load_model(&checkpoint.config, &run.run)?;
             let form = if streaming { Form::Stream { chunk } } else { Form::Window };
             let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
-            let name = if streaming { "stream.onnx" } else { "model.onnx" };
+            // Another form, length or type lies beside what `fit` wrote, not in its place.
+            let parts = [
+                Some(if streaming { "stream" } else { "model" }.to_owned()),
+                length.map(|rows| rows.to_string()),
+                (dtype != Dtype::Float32).then(|| dtype.to_string()),
+                Some("onnx".to_owned()),
+            ];
+            let name = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
             let out = out.unwrap_or_else(|| run.run.join(name));
-            exported.save(&out)?;
+            write_file(&out, &exported.onnx)?;
             if json {
-                println!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
+                say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
             } else {
-                println!("{}", out.display());
+                say!("{}", out.display());
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::Report(args) => report(&args),
         Command::Predict(args) => predict(&args),
         Command::Config { schema: true, .. } => {
-            println!("{}", serde_json::to_string_pretty(&config::json_schema())?);
+            say!("{}", serde_json::to_string_pretty(&config::json_schema())?);
             Ok(ExitCode::SUCCESS)
         }
         Command::Config { config, set, json, .. } => {
             let loaded = config::load(config.as_deref(), &set)?;
-            loaded.warnings.iter().for_each(|warning| eprintln!("warning: {warning}"));
+            loaded.warnings.iter().for_each(|warning| note!("warning: {warning}"));
             if json {
-                println!("{}", serde_json::to_string_pretty(&loaded.config)?);
+                say!("{}", serde_json::to_string_pretty(&loaded.config)?);
             } else {
-                print!("{}", loaded.config.to_yaml());
+                say!("{}", loaded.config.to_yaml().trim_end());
             }
             Ok(ExitCode::SUCCESS)
         }
         Command::BenchData(args) => bench_data(&args, started),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Args::command(), "emg-train", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "emg-train", &mut script);
+            say!("{}", String::from_utf8_lossy(&script).trim_end());
             Ok(ExitCode::SUCCESS)
         }
         Command::Man { folder } => {
             std::fs::create_dir_all(&folder)?;
             clap_mangen::generate_to(Args::command(), &folder)?;
-            println!("{}", folder.display());
+            say!("{}", folder.display());
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
@@ -105,7 +115,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     RunFolder::check(&run, args.resume)?;
     let mut loaded = load_config(&args, &run)?;
     for warning in &loaded.warnings {
-        eprintln!("warning: {warning}");
+        note!("warning: {warning}");
     }
     let start = start_of(&args, &run)?;
     let (root, key) = if let Start::Resume(checkpoint) = &start
@@ -158,7 +168,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
             "model": summary.model, "metrics": metrics, "epochs": summary.epochs, "monitor": summary.monitor,
             "best": summary.best, "seconds": started.elapsed().as_secs_f64(),
         });
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        say!("{}", serde_json::to_string_pretty(&summary)?);
     } else {
         print::fit(&summary, &run, &metrics, started.elapsed().as_secs_f64());
     }
@@ -174,7 +184,7 @@ fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
     let duty = args.epochs.map_or(Duty::Seconds(args.seconds), Duty::Epochs);
     let result = throughput(&loaded.config, &cache, &model, duty, started)?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&result)?);
+        say!("{}", serde_json::to_string_pretty(&result)?);
         return Ok(ExitCode::SUCCESS);
     }
     print::throughput(&result);
@@ -182,7 +192,7 @@ fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
 }
 
 fn access_of(args: &AccessArgs) -> Access {
-    let announce = |segments, bytes| eprintln!("staging {segments} segments ({})", emg_pipeline::report::bytes(bytes));
+    let announce = |segments, bytes| note!("staging {segments} segments ({})", emg_pipeline::report::bytes(bytes));
     let io = match args.io {
         IoArg::Mmap => Io::Mmap,
         IoArg::Read => Io::Read,

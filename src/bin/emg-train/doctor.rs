@@ -1,5 +1,6 @@
 //! `emg-train doctor`: which library is used, and what a model costs.
 
+use emg_pipeline::say;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -20,7 +21,7 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     let library = match runtime::load(option) {
         Ok(library) => library,
         Err(error) if json => {
-            println!("{}", json!({ "library": null, "missing": [error.to_string()] }));
+            say!("{}", json!({ "library": null, "missing": [error.to_string()] }));
             return Ok(ExitCode::FAILURE);
         }
         Err(error) => return Err(error.into()),
@@ -32,18 +33,18 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     }
     if json {
         let library = json!({ "path": library.path, "found_by": library.source, "version": library.version });
-        println!(
+        say!(
             "{}",
             serde_json::to_string_pretty(&json!({ "library": library, "providers": providers, "missing": missing }))?
         );
         return Ok(ExitCode::SUCCESS);
     }
-    println!("library    {}", library.path.display());
-    println!("found by   {}", library.source);
-    println!("version    {}", library.version);
-    println!("providers  {}", providers.join(", "));
+    say!("library    {}", library.path.display());
+    say!("found by   {}", library.source);
+    say!("version    {}", library.version);
+    say!("providers  {}", providers.join(", "));
     for line in missing {
-        println!("missing    {line}");
+        say!("missing    {line}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -93,11 +94,11 @@ pub(crate) fn model(
             "parameters": parameters, "nodes": nodes, "batch": shape.batch, "window": shape.rows,
             "creation_seconds": seconds, "seconds_since_start": total, "provider": provider.to_string(),
         });
-        println!("{}", serde_json::to_string_pretty(&figures)?);
+        say!("{}", serde_json::to_string_pretty(&figures)?);
         return Ok(ExitCode::SUCCESS);
     }
-    println!("parameters {parameters}");
-    println!("nodes      {nodes} in the training step of {} x {} rows", shape.batch, shape.rows);
-    println!("creation   {seconds:.2} s on {provider} ({total:.2} s since the program started)");
+    say!("parameters {parameters}");
+    say!("nodes      {nodes} in the training step of {} x {} rows", shape.batch, shape.rows);
+    say!("creation   {seconds:.2} s on {provider} ({total:.2} s since the program started)");
     Ok(ExitCode::SUCCESS)
 }

@@ -7,6 +7,7 @@ mod predict;
 mod print;
 mod report;
 
+use emg_pipeline::note;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             // Messages tell their causes themselves.
-            eprintln!("error: {error}");
+            note!("error: {error}");
             ExitCode::from(exit_code(&error))
         }
     }

@@ -1,5 +1,6 @@
 //! `emg-train predict`: recordings in, recordings with predicted angles out.
 
+use emg_pipeline::say;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -11,7 +12,7 @@ use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{Predicted, Prediction, Predictor, TrainError};
 use serde_json::json;
 
-use crate::args::{Format, PredictArgs};
+use crate::args::{Format, PredictArgs, format_of};
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let found = recording::find(&args.recordings)?;
@@ -43,7 +44,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
                 Ok(entry)
             })
             .collect::<Result<_>>()?;
-        println!("{}", serde_json::to_string_pretty(&json!({ "recordings": all }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "recordings": all }))?);
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -71,6 +72,14 @@ fn tell(about: &Predicted, out: &Path, json: bool, progress: &CountProgress) {
 /// Where each recording's prediction goes.
 fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainError> {
     if !args.is_folder() {
+        let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if !folder.is_dir() {
+            return Err(TrainError::Usage(format!("--out: there is no folder {}", folder.display())));
+        }
+        if format_of(&args.out).is_none() {
+            let message = format!("--out {}: expected .h5, .hdf5 or .csv, or a folder", args.out.display());
+            return Err(TrainError::Usage(message));
+        }
         if found.len() > 1 {
             let message = format!(
                 "--out {} is one file, but there are {} recordings: name a folder",
@@ -94,8 +103,10 @@ fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainErr
     for found in found {
         let out = of(found);
         let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-        if same(&out, &found.place.path) {
-            return Err(TrainError::Usage(format!("--out: {} is the recording itself", out.display())));
+        for (input, what) in [(&found.place.path, "recording"), (&args.model, "model")] {
+            if same(&out, input) {
+                return Err(TrainError::Usage(format!("--out: {} is the {what} itself", out.display())));
+            }
         }
         if let Some(other) = taken.insert(out.clone(), found) {
             let (a, b) = (other.place.label(), found.place.label());
@@ -104,13 +115,4 @@ fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainErr
         }
     }
     Ok(found.iter().map(of).collect())
-}
-
-/// What an output's extension says.
-pub(crate) fn format_of(path: &Path) -> Option<Format> {
-    match path.extension()?.to_str()? {
-        "csv" => Some(Format::Csv),
-        "h5" | "hdf5" => Some(Format::Hdf5),
-        _ => None,
-    }
 }

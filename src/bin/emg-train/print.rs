@@ -1,5 +1,6 @@
 //! Results for people, on stdout.
 
+use emg_pipeline::say;
 use std::path::Path;
 
 use emg_pipeline::metrics::OverUsers;
@@ -11,32 +12,35 @@ use crate::args::{By, Derivatives};
 /// How a training ended, and where everything is.
 pub(crate) fn fit(summary: &FitSummary, run: &Path, metrics: &Path, seconds: f64) {
     let folder = metrics.parent().unwrap_or(Path::new("")).display();
-    println!("run         {}", run.display());
-    println!("checkpoint  {}", summary.best_checkpoint.display());
+    say!("run         {}", run.display());
+    say!("checkpoint  {}", summary.best_checkpoint.display());
     if let Some(model) = &summary.model {
-        println!("model       {}", model.display());
+        say!("model       {}", model.display());
     }
-    println!("metrics     {} (and .csv); tensorboard --logdir {folder}", metrics.display());
-    println!("next        emg-train report {run}; emg-train eval {run}", run = run.display());
+    say!("metrics     {} (and .csv); tensorboard --logdir {folder}", metrics.display());
+    say!("next        emg-train report {run}; emg-train eval {run}", run = run.display());
     if let Some(best) = summary.best {
-        println!("best {} {best:.6} in {} epochs, {}", summary.monitor, summary.epochs, report::duration(seconds));
+        say!("best {} {best:.6} in {} epochs, {}", summary.monitor, summary.epochs, report::duration(seconds));
     }
 }
 
 pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Derivatives) {
     let (metrics, mean) = (&evaluation.metrics, &evaluation.mean_predictor);
-    println!("{} split: {} windows, {} valid rows", evaluation.split, evaluation.windows, metrics.rows);
-    println!(
+    say!("{} split: {} windows, {} valid rows", evaluation.split, evaluation.windows, metrics.rows);
+    say!(
         "loss {:.6}  mae {:.3} deg  rmse {:.3} deg  r2 {:.4}",
-        evaluation.loss, metrics.mae_deg, metrics.rmse_deg, metrics.r2
+        evaluation.loss,
+        metrics.mae_deg,
+        metrics.rmse_deg,
+        metrics.r2
     );
-    println!("mean predictor: mae {:.3} deg  rmse {:.3} deg", mean.mae_deg, mean.rmse_deg);
+    say!("mean predictor: mae {:.3} deg  rmse {:.3} deg", mean.mae_deg, mean.rmse_deg);
     if let Some(over) = &evaluation.over_users {
-        println!("{}", spread(over));
+        say!("{}", spread(over));
     }
     for parts in [&metrics.mae_deg_per_finger, &metrics.mae_deg_per_group].into_iter().flatten() {
         let parts: Vec<_> = parts.iter().map(|(name, mae)| format!("{name} {mae:.2}")).collect();
-        println!("mae deg: {}", parts.join("  "));
+        say!("mae deg: {}", parts.join("  "));
     }
     let (smooth, units) = (
         &metrics.smoothness,
@@ -45,9 +49,14 @@ pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Deriva
             Derivatives::Emg2pose => ["", "(emg2pose)", "(emg2pose)"],
         },
     );
-    println!(
+    say!(
         "predicted velocity {:.3} {}  acceleration {:.3} {}  jerk {:.3} {}",
-        smooth.velocity, units[0], smooth.acceleration, units[1], smooth.jerk, units[2]
+        smooth.velocity,
+        units[0],
+        smooth.acceleration,
+        units[1],
+        smooth.jerk,
+        units[2]
     );
     for by in by {
         let (what, groups) = match by {
@@ -58,9 +67,13 @@ pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Deriva
         for group in groups {
             let over = group.over_users.as_ref().filter(|over| over.users > 1).map_or(String::new(), spread);
             let own = &group.metrics;
-            println!(
+            say!(
                 "{what} {}: {} windows  mae {:.3} deg  rmse {:.3} deg  r2 {:.4}  {over}",
-                group.name, group.windows, own.mae_deg, own.rmse_deg, own.r2
+                group.name,
+                group.windows,
+                own.mae_deg,
+                own.rmse_deg,
+                own.r2
             );
         }
     }
@@ -76,8 +89,8 @@ fn spread(over: &OverUsers) -> String {
 
 pub(crate) fn throughput(result: &Throughput) {
     let bytes = |value: f64| report::bytes(value as u64);
-    println!("first batch in memory {:.1} ms after start", result.first_batch_ms);
-    println!(
+    say!("first batch in memory {:.1} ms after start", result.first_batch_ms);
+    say!(
         "{:.0} windows/s, {}/s ({} batches of {} in {:.2} s)",
         result.windows_per_second,
         bytes(result.bytes_per_second),
@@ -86,12 +99,12 @@ pub(crate) fn throughput(result: &Throughput) {
         result.seconds
     );
     if let Some(memcpy) = result.memcpy_bytes_per_second {
-        println!("plain copy {}/s: loading is {:.2} x as fast", bytes(memcpy), result.bytes_per_second / memcpy);
+        say!("plain copy {}/s: loading is {:.2} x as fast", bytes(memcpy), result.bytes_per_second / memcpy);
     }
     if let Some(gap) = result.epoch_gap_ms {
-        println!("first batch of an epoch {gap:.2} ms later than others");
+        say!("first batch of an epoch {gap:.2} ms later than others");
     }
     if let Some(anonymous) = result.anonymous_bytes {
-        println!("anonymous memory {}", bytes(anonymous as f64));
+        say!("anonymous memory {}", bytes(anonymous as f64));
     }
 }

@@ -1,15 +1,18 @@
 //! `emg-train report`: runs in, one HTML page out.
 
+use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Access, Cache};
+use emg_pipeline::cache::{Access, Cache, CacheError, Split};
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
-use emg_pipeline::runtime::{self, Provider};
-use emg_pipeline::train::{Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_model};
+use emg_pipeline::runtime::{self, Provider, RuntimeError};
+use emg_pipeline::train::{
+    Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_model, write_file,
+};
 use serde_json::json;
 
 use crate::args::{ReportArgs, RunArgs};
@@ -21,16 +24,13 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
         (None, [run]) => run.join("report.html"),
         (None, _) => PathBuf::from("comparison.html"),
     };
-    if out.file_name().is_none() || out.is_dir() {
-        return Err(TrainError::Usage(format!("--out {}: expected the path of a file", out.display())).into());
-    }
     let runs = args.runs.iter().map(|run| reported(args, run)).collect::<Result<Vec<_>>>()?;
-    std::fs::write(&out, report_page(&runs)).map_err(|source| TrainError::Io { path: out.clone(), source })?;
+    write_file(&out, report_page(&runs).as_bytes())?;
     if args.json {
         let runs: Vec<_> = runs.iter().map(summary).collect();
-        println!("{}", serde_json::to_string_pretty(&json!({ "report": out, "runs": runs }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "report": out, "runs": runs }))?);
     } else {
-        println!("{}", out.display());
+        say!("{}", out.display());
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -57,31 +57,45 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
         cache: args.cache.clone(),
         store: args.store.clone(),
     };
-    let opened = if args.no_eval {
-        Err("--no-eval".to_owned())
-    } else {
-        open_run(&own, &Access::default()).map_err(|e| e.to_string())
-    };
-    let mut rate = config.model.original_sampling_rate;
-    let gallery = match opened {
-        Err(reason) => Err(reason),
-        Ok((checkpoint, cache)) => {
+    let (mut rate, mut gallery) = (config.model.original_sampling_rate, Err("--no-eval".to_owned()));
+    if !args.no_eval {
+        let evaluated = open_run(&own, &Access::default()).and_then(|(checkpoint, cache)| {
             rate = cache.manifest().settings.sample_rate;
             facts.extend(cache_facts(&cache));
-            let cache = Arc::new(cache);
-            match evaluated(args, folder, checkpoint, &cache, &mut facts) {
-                Ok(gallery) => Ok(gallery),
-                // The cache has no such windows, or the library is not here: all else can be shown.
-                Err(error) if usage(&error) => Err(error.to_string()),
-                Err(error) => return Err(error),
+            evaluated(args, folder, checkpoint, &Arc::new(cache), &mut facts)
+        });
+        gallery = match evaluated {
+            Err(error) if !is_missing(&error) || args.names_evaluation() => return Err(error),
+            Err(error) => {
+                let reason = error.to_string();
+                note!("warning: {}: no evaluation: {reason}", folder.display());
+                Err(reason)
             }
-        }
-    };
+            Ok(gallery) => Ok(gallery),
+        };
+    }
     Ok(ReportedRun { name: folder.display().to_string(), config, epochs, gallery, rate, facts })
 }
 
-fn usage(error: &anyhow::Error) -> bool {
-    matches!(error.downcast_ref::<TrainError>(), Some(TrainError::Usage(_))) || error.is::<runtime::RuntimeError>()
+/// Whether what an evaluation needs is not at hand: a checkpoint, the store, the cache, its windows, the library. All else
+/// can be shown without. What is damaged is an error.
+fn is_missing(error: &anyhow::Error) -> bool {
+    let of_cache = |error: &CacheError| match error {
+        CacheError::NoCache { .. } | CacheError::NotAStore { .. } => true,
+        CacheError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        _ => false,
+    };
+    match error.downcast_ref::<TrainError>() {
+        Some(TrainError::Usage(_)) => true,
+        Some(TrainError::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+        Some(TrainError::Cache(error)) => of_cache(error),
+        Some(TrainError::Runtime(error)) => matches!(error, RuntimeError::NoLibrary { .. }),
+        Some(_) => false,
+        None => {
+            error.downcast_ref::<CacheError>().is_some_and(of_cache)
+                || matches!(error.downcast_ref::<RuntimeError>(), Some(RuntimeError::NoLibrary { .. }))
+        }
+    }
 }
 
 fn evaluated(
@@ -101,14 +115,9 @@ fn evaluated(
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.checkpoint, checkpoint.progress.epoch)));
     facts.push(("evaluated on".into(), format!("{provider}, ONNX Runtime {}", library.version)));
-    let split = args.split.into();
+    let split = Split::from(args.split);
     let options = EvaluateOptions { split, emg2pose_derivatives: false };
-    let [train, val, test] = cache.manifest().windows;
-    let total = match args.split {
-        crate::args::SplitArg::Train => train,
-        crate::args::SplitArg::Val => val,
-        crate::args::SplitArg::Test => test,
-    };
+    let total = cache.manifest().windows[split as usize];
     let progress = CountProgress::start(&format!("evaluating {} on {split}", folder.display()), total, "windows");
     let shown = gallery(&library, provider, cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
     progress.finish();

@@ -1,0 +1,34 @@
+//! Lines on stdout and stderr that outlive their reader: `println!` and `eprintln!` panic where a pipe was closed, and would
+//! take a training with them.
+
+use std::fmt::Arguments;
+use std::io::{ErrorKind, Write};
+
+/// Prints a line of results on stdout. Where nobody reads any more it is dropped; where it cannot be written for another
+/// reason, the program ends with 1.
+#[macro_export]
+macro_rules! say {
+    ($($text:tt)*) => { $crate::report::say_line(format_args!($($text)*)) };
+}
+
+/// Prints a line of progress or diagnostics on stderr, if anybody reads it.
+#[macro_export]
+macro_rules! note {
+    ($($text:tt)*) => { $crate::report::note_line(format_args!($($text)*)) };
+}
+
+#[doc(hidden)]
+pub fn say_line(line: Arguments<'_>) {
+    match writeln!(std::io::stdout().lock(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            note_line(format_args!("error: stdout: {error}"));
+            std::process::exit(1);
+        }
+        _ => {}
+    }
+}
+
+#[doc(hidden)]
+pub fn note_line(line: Arguments<'_>) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
