@@ -11,8 +11,8 @@ use emg_pipeline::step::{Affine, AngleUnits, Exported, ExportedEmg, export, expo
 fn weights(model: &Model) -> Vec<f32> {
     let parameters = model.parameters();
     let mut values = initialize(&parameters, 5);
-    // Where steps are changes, they add up by themselves.
-    let factor = if model.config().predict_velocity { 1.0 } else { 8.0 };
+    // emg2pose's networks scale their outputs down.
+    let factor = if model.config().architecture().to_string().ends_with("emg2pose") { 8.0 } else { 1.0 };
     let mut at = 0;
     for parameter in &parameters {
         if parameter.name.starts_with("decoder.linear") {

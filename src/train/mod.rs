@@ -27,7 +27,7 @@ pub use fit::{FitOptions, FitSummary, Start, fit};
 pub use gallery::{Gallery, gallery};
 pub use groups::Group;
 pub use predict::{Predicted, Prediction, Predictor};
-pub use run::{RunFolder, checkpoint_folder, write_file};
+pub use run::{RunFolder, check_file_path, checkpoint_folder, write_file};
 pub use setup::{IMPORTED, Normalization, apply_manifest, check_resume, load_model};
 pub(crate) use throughput::anonymous_bytes;
 pub use throughput::{Duty, Throughput, throughput};

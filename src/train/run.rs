@@ -30,14 +30,27 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
     Ok(lock)
 }
 
-/// Writes a result that a user has named, replacing an older one only once the new one is safe on disk.
+/// Fails unless a file can be put at a path that a user has named.
 ///
 /// # Errors
-/// The path is no file's, or the file cannot be written.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+/// It is a folder, or in none.
+pub fn check_file_path(path: &Path) -> Result<(), TrainError> {
     if path.file_name().is_none() || path.is_dir() {
         return Err(TrainError::Usage(format!("{}: expected the path of a file", path.display())));
     }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(TrainError::Usage(format!("{}: there is no folder {}", path.display(), folder.display()))),
+    }
+}
+
+/// Writes a result that a user has named, replacing an older one only once the new one is safe on disk.
+///
+/// # Errors
+/// As [`check_file_path`]; the file cannot be written.
+pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
+    check_file_path(path)?;
     Ok(replace_file(path, bytes)?)
 }
 

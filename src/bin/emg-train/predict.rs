@@ -9,7 +9,7 @@ use anyhow::Result;
 use emg_pipeline::recording::{self, Found, Hdf5};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
-use emg_pipeline::train::{Predicted, Prediction, Predictor, TrainError};
+use emg_pipeline::train::{Predicted, Prediction, Predictor, TrainError, check_file_path};
 use serde_json::json;
 
 use crate::args::{Format, PredictArgs, format_of};
@@ -72,10 +72,7 @@ fn tell(about: &Predicted, out: &Path, json: bool, progress: &CountProgress) {
 /// Where each recording's prediction goes.
 fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainError> {
     if !args.is_folder() {
-        let folder = args.out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        if !folder.is_dir() {
-            return Err(TrainError::Usage(format!("--out: there is no folder {}", folder.display())));
-        }
+        check_file_path(&args.out)?;
         if format_of(&args.out).is_none() {
             let message = format!("--out {}: expected .h5, .hdf5 or .csv, or a folder", args.out.display());
             return Err(TrainError::Usage(message));

@@ -11,7 +11,7 @@ use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
 use emg_pipeline::runtime::{self, Provider, RuntimeError};
 use emg_pipeline::train::{
-    Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_model, write_file,
+    Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, check_file_path, gallery, load_model, write_file,
 };
 use serde_json::json;
 
@@ -24,6 +24,9 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
         (None, [run]) => run.join("report.html"),
         (None, _) => PathBuf::from("comparison.html"),
     };
+    // A run that is not there is told before its report's place.
+    args.runs.iter().try_for_each(|run| run_config(run).map(|_| ()))?;
+    check_file_path(&out)?;
     let runs = args.runs.iter().map(|run| reported(args, run)).collect::<Result<Vec<_>>>()?;
     write_file(&out, report_page(&runs).as_bytes())?;
     if args.json {
