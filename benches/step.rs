@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use emg_pipeline::config::{Config, Device, load};
+use emg_pipeline::config::{Config, load};
 use emg_pipeline::dataset::{BatchShape, Random};
 use emg_pipeline::model::{Dropout, Model};
 use emg_pipeline::runtime::{self, Provider, Stepper};
@@ -46,7 +46,7 @@ fn main() {
     let (steps, warmup, batch) = (number("--steps", 5), number("--warmup", 2), number("--batch", 64));
     let mut config = configuration(&network);
     let word = |name: &str, default: &str| serde_json::json!(argument(name).unwrap_or_else(|| default.into()));
-    let device: Device = serde_json::from_value(word("--device", "cpu")).expect("cpu or cuda");
+    config.training.device = serde_json::from_value(word("--device", "cpu")).expect("cpu or cuda");
     config.training.precision = serde_json::from_value(word("--precision", "tf32")).expect("a precision");
     let model = Model::new(&config.model);
     let rows = number("--window", config.data.window_size);
@@ -61,7 +61,7 @@ fn main() {
         joint_weights: None,
     };
     let library = runtime::load(None).expect("ONNX Runtime");
-    let provider = Provider::choose(&library, device, config.training.precision).expect("the device");
+    let provider = Provider::choose(&library, &config.training).expect("the device");
     let start = Instant::now();
     let graph = training_step(&problem, &config.training, provider.kernels()).expect("a differentiable model");
     let built = start.elapsed();

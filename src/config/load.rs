@@ -300,6 +300,7 @@ mod tests {
             ("trainin: {}\n", "mine.yaml:1:1: ", "did you mean `training`?"),
             ("data: {layout: {emg: a, joint_angels: b}}", "mine.yaml:1:25: ", "`data.layout.joint_angles`"),
             ("model:\n  dropout: 2\n", "mine.yaml:2:3: ", "model.dropout: expected 0 <= dropout < 1, found 2"),
+            ("training:\n  device_memory_limit: 5\n", "mine.yaml:2:3: ", "at least 67108864 (64 MiB), found 5"),
             ("training:\n  data_residency: device\n", "mine.yaml:2:3: ", "not supported yet"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -330,6 +330,9 @@ pub struct TrainingConfig {
     pub precision: Precision,
     /// Where rows live during training; device is not supported yet.
     pub data_residency: Residency,
+    /// Most bytes of the device's memory that training, and validation beside it, may each take on CUDA (default: all there
+    /// is).
+    pub device_memory_limit: Option<usize>,
     /// Batches between releases of memory that ONNX Runtime holds but does not use (0: never). Not on CUDA, where a step
     /// is a captured graph.
     pub empty_cache_every: usize,
@@ -377,6 +380,7 @@ impl Default for TrainingConfig {
             seed: 42,
             precision: Precision::Tf32,
             data_residency: Residency::Auto,
+            device_memory_limit: None,
             empty_cache_every: 50,
             ema: 0.0,
             clip_value: None,

@@ -132,6 +132,8 @@ impl TrainingConfig {
         }
         let resident = self.data_residency != Residency::Device;
         not_yet(resident, "training.data_residency", self.data_residency, "auto or host")?;
+        let limit = self.device_memory_limit.unwrap_or(usize::MAX);
+        require(limit >= 64 << 20, "training.device_memory_limit", "at least 67108864 (64 MiB)", limit)?;
         require((0.0..1.0).contains(&self.ema), "training.ema", "0 (off) to below 1", self.ema)?;
         let cut = self.clip_value.unwrap_or(1.0);
         require(cut.is_finite() && cut > 0.0, "training.clip_value", "a number above 0", cut)?;

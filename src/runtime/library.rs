@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use ort::ep::{CUDA, ExecutionProvider};
 
 use super::error::RuntimeError;
-use crate::config::{Device, Precision};
+use crate::config::{Device, Precision, TrainingConfig};
 use crate::graph::Kernels;
 
 /// A place where the library may be.
@@ -29,10 +29,12 @@ pub struct Library {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     Cpu,
-    /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16.
+    /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16;
+    /// `memory_limit`: most bytes that a session may take.
     Cuda {
         tf32: bool,
         half: bool,
+        memory_limit: Option<usize>,
     },
 }
 
@@ -179,8 +181,9 @@ impl Provider {
     ///
     /// # Errors
     /// CUDA was asked for and is not there.
-    pub fn choose(library: &Library, device: Device, precision: Precision) -> Result<Self, RuntimeError> {
-        let cuda = Self::Cuda { tf32: precision != Precision::Fp32, half: precision == Precision::Fp16 };
+    pub fn choose(library: &Library, training: &TrainingConfig) -> Result<Self, RuntimeError> {
+        let &TrainingConfig { device, precision, device_memory_limit: memory_limit, .. } = training;
+        let cuda = Self::Cuda { tf32: precision != Precision::Fp32, half: precision == Precision::Fp16, memory_limit };
         let missing = if !providers(library).contains(&"CUDA") {
             Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
         } else if !Path::new("/dev/nvidiactl").exists() {

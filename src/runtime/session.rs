@@ -113,10 +113,13 @@ impl Session {
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }
-        if let Provider::Cuda { tf32, half } = provider {
+        if let Provider::Cuda { tf32, half, memory_limit } = provider {
             // Trying all algorithms takes seconds; but what cuDNN guesses for float16 it sometimes cannot do.
             let search = if half { ConvAlgorithmSearch::Exhaustive } else { ConvAlgorithmSearch::Heuristic };
             let mut cuda = CUDA::default().with_tf32(tf32).with_conv_algorithm_search(search);
+            if let Some(limit) = memory_limit {
+                cuda = cuda.with_memory_limit(limit);
+            }
             if let Some(stream) = stream {
                 // SAFETY: the caller keeps the stream until the session is gone.
                 cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(true);

@@ -84,7 +84,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     listener.event(&Event::FirstBatch { milliseconds: started.elapsed().as_secs_f64() * 1e3 });
 
     let library = runtime::load(ort_lib.as_deref())?;
-    let provider = Provider::choose(&library, config.training.device, config.training.precision)?;
+    let provider = Provider::choose(&library, &config.training)?;
     let normalization = Normalization::new(cache.manifest());
     let problem = normalization.problem(&config, &model, train.shape);
     let graph = training_step(&problem, &config.training, provider.kernels()).map_err(TrainError::Usage)?;

@@ -83,8 +83,13 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 }
 
 /// Keys that a resumed run may change, besides the section `logging`.
-const MAY_CHANGE: [&str; 4] =
-    ["training.num_epochs", "training.patience", "training.num_workers", "training.prefetch_factor"];
+const MAY_CHANGE: [&str; 5] = [
+    "training.num_epochs",
+    "training.patience",
+    "training.num_workers",
+    "training.prefetch_factor",
+    "training.device_memory_limit",
+];
 
 /// Compares a run's configuration with the one it is to go on with.
 ///

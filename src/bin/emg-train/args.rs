@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
-use emg_pipeline::config::{Device, Dtype, Precision};
+use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig};
 
 /// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -274,8 +274,10 @@ impl PredictArgs {
         self.out.is_dir() || self.out.extension().is_none()
     }
 
-    pub(crate) fn precision(&self) -> Precision {
-        if self.fp32 { Precision::Fp32 } else { Precision::Tf32 }
+    /// Where and how it computes.
+    pub(crate) fn computing(&self) -> TrainingConfig {
+        let precision = if self.fp32 { Precision::Fp32 } else { Precision::Tf32 };
+        TrainingConfig { device: self.device, precision, ..Default::default() }
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Result;
-use emg_pipeline::config::{self, Device};
+use emg_pipeline::config::{self, Device, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
@@ -28,7 +28,8 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     };
     let providers = runtime::providers(&library);
     let mut missing = Vec::new();
-    if let Err(error) = Provider::choose(&library, Device::Cuda, config::Precision::Fp32) {
+    let cuda = TrainingConfig { device: Device::Cuda, ..Default::default() };
+    if let Err(error) = Provider::choose(&library, &cuda) {
         missing.push(format!("for CUDA: {error}"));
     }
     if json {
@@ -71,7 +72,7 @@ pub(crate) fn model(
     };
     model.check_window(shape.rows).map_err(TrainError::Usage)?;
     let library = runtime::load(option)?;
-    let provider = Provider::choose(&library, training.device, training.precision)?;
+    let provider = Provider::choose(&library, training)?;
     let problem = Problem {
         model,
         shape,

@@ -18,7 +18,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let found = recording::find(&args.recordings)?;
     let outputs = outputs(args, &found)?;
     let library = runtime::load(args.ort_lib.as_deref())?;
-    let provider = Provider::choose(&library, args.device, args.precision())?;
+    let provider = Provider::choose(&library, &args.computing())?;
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
     // All are looked at before the first is predicted.

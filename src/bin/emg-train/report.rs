@@ -113,7 +113,7 @@ fn evaluated(
     }
     let library = runtime::load(args.ort_lib.as_deref())?;
     let training = &checkpoint.config.training;
-    let provider = Provider::choose(&library, training.device, training.precision)?;
+    let provider = Provider::choose(&library, training)?;
     let model = load_model(&checkpoint.config, folder)?;
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.checkpoint, checkpoint.progress.epoch)));
