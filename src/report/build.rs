@@ -1,6 +1,5 @@
 //! Progress of a build on stderr: a bar on a terminal, a line at the start of each phase elsewhere.
 
-use crate::note;
 use std::io::IsTerminal;
 use std::sync::Mutex;
 
@@ -8,6 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::units;
 use crate::cache::Events;
+use crate::note;
 
 /// Shows how far a build, or a verification, has come.
 #[derive(Debug)]

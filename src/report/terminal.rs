@@ -1,11 +1,11 @@
 //! Progress of a training on stderr: bars for epochs and batches on a terminal, lines elsewhere.
 
-use crate::note;
 use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::units;
+use crate::note;
 use crate::train::{EpochRecord, Event, anonymous_bytes};
 
 /// Shows how far a training has come.
@@ -34,8 +34,8 @@ impl Bars {
             "{prefix} {wide_bar:.blue/dim} {pos}/{len}  {eta} left  {msg}",
         ]
         .map(|template| all.add(ProgressBar::no_length().with_style(style(template))));
-        epochs.set_prefix("epochs ");
-        batches.set_prefix("batches");
+        epochs.set_prefix("epochs  ");
+        batches.set_prefix("batches ");
         Self { all, epochs, batches }
     }
 }
@@ -73,7 +73,7 @@ impl Terminal {
         if step > 1 && !step.is_multiple_of(self.log_every) {
             return;
         }
-        bars.batches.set_prefix("batches");
+        bars.batches.set_prefix("batches ");
         let memory = anonymous_bytes().map_or(String::new(), |bytes| format!("  {}", units::bytes(bytes)));
         bars.batches.set_message(format!("loss {loss:.4}  {rate:.0} windows/s{memory}"));
     }
@@ -150,7 +150,7 @@ impl Terminal {
             Event::Epoch(record) => self.epoch(record),
             Event::Validating { batch, batches } => {
                 if let Some(bars) = &self.bars {
-                    bars.batches.set_prefix("checks ");
+                    bars.batches.set_prefix("validate");
                     bars.batches.set_length(*batches);
                     bars.batches.set_position(*batch);
                 }

@@ -1,6 +1,5 @@
 //! `emg-cache info`: what a cache holds, for people and as JSON.
 
-use emg_pipeline::say;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::ExitCode;
@@ -8,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use emg_pipeline::cache::{Access, Cache, Key, Manifest, ManifestRecording, Moments, Split, Store};
 use emg_pipeline::report;
+use emg_pipeline::say;
 use serde_json::{Value, json};
 
 pub(crate) fn info(store: &Store, key: &str, plot: Option<&Path>, json: bool) -> Result<ExitCode> {

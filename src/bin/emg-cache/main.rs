@@ -4,7 +4,6 @@ mod args;
 mod info;
 mod upkeep;
 
-use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -16,6 +15,7 @@ use emg_pipeline::config::{self, ConfigError};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
+use emg_pipeline::{note, say};
 use serde_json::json;
 
 fn main() -> ExitCode {

@@ -1,12 +1,12 @@
 //! Looking after a store: verify, repair, explain, pin, unpin, gc.
 
-use emg_pipeline::{note, say};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use emg_pipeline::cache::{self, CacheError, Damage, Key, Store};
 use emg_pipeline::report::{self, BuildProgress};
+use emg_pipeline::{note, say};
 use serde_json::{Value, json};
 
 use crate::args::ConfigArgs;

@@ -1,6 +1,5 @@
 //! What each command of emg-train does.
 
-use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,21 +7,21 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
+use clap::CommandFactory;
 use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
 use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
 use emg_pipeline::dataset::build_options;
 use emg_pipeline::graph::OnnxModel;
 use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
-use emg_pipeline::report::FitReport;
+use emg_pipeline::report::{CountProgress, FitReport};
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
     Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
     apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput, write_file,
 };
+use emg_pipeline::{note, say};
 use serde_json::json;
-
-use clap::CommandFactory;
 
 use crate::args::{AccessArgs, Args, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
 use crate::predict::predict;
@@ -44,7 +43,12 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let cache = Arc::new(cache);
             let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
             let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
-            let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |_| ())?;
+            let total = cache.manifest().windows[options.split as usize];
+            let progress = CountProgress::start(&format!("evaluating {}", options.split), total, "windows");
+            let result =
+                evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
+            progress.finish();
+            let result = result?;
             if json {
                 say!("{}", serde_json::to_string_pretty(&result)?);
             } else {

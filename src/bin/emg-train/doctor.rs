@@ -1,6 +1,5 @@
 //! `emg-train doctor`: which library is used, and what a model costs.
 
-use emg_pipeline::say;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -10,6 +9,7 @@ use emg_pipeline::config::{self, Device, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
+use emg_pipeline::say;
 use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, training_step};
 use emg_pipeline::train::{TrainError, load_model};
 use serde_json::json;

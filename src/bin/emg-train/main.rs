@@ -7,7 +7,6 @@ mod predict;
 mod print;
 mod report;
 
-use emg_pipeline::note;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -15,6 +14,7 @@ use args::Args;
 use clap::Parser;
 use emg_pipeline::cache::CacheError;
 use emg_pipeline::config::ConfigError;
+use emg_pipeline::note;
 use emg_pipeline::recording;
 use emg_pipeline::train::TrainError;
 

@@ -1,6 +1,5 @@
 //! `emg-train predict`: recordings in, recordings with predicted angles out.
 
-use emg_pipeline::say;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +8,7 @@ use anyhow::Result;
 use emg_pipeline::recording::{self, Found, Hdf5};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
+use emg_pipeline::say;
 use emg_pipeline::train::{Predicted, Prediction, Predictor, TrainError, check_file_path};
 use serde_json::json;
 

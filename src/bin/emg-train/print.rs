@@ -1,10 +1,10 @@
 //! Results for people, on stdout.
 
-use emg_pipeline::say;
 use std::path::Path;
 
 use emg_pipeline::metrics::OverUsers;
 use emg_pipeline::report;
+use emg_pipeline::say;
 use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
 
 use crate::args::{By, Derivatives};

@@ -1,6 +1,5 @@
 //! `emg-train report`: runs in, one HTML page out.
 
-use emg_pipeline::{note, say};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use emg_pipeline::runtime::{self, Provider, RuntimeError};
 use emg_pipeline::train::{
     Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, check_file_path, gallery, load_model, write_file,
 };
+use emg_pipeline::{note, say};
 use serde_json::json;
 
 use crate::args::{ReportArgs, RunArgs};
