@@ -27,7 +27,7 @@ impl RuntimeError {
     pub(crate) fn ort<R>(doing: &'static str) -> impl FnOnce(ort::Error<R>) -> Self {
         move |error| {
             let message = error.message().to_owned();
-            let full = ["Failed to allocate memory", "out of memory", "CUDA failure 2"];
+            let full = ["Failed to allocate memory", "out of memory", "CUDA failure 2", "Available memory of"];
             if full.iter().any(|part| message.contains(part)) {
                 Self::OutOfMemory { doing, message }
             } else {
