@@ -101,7 +101,7 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
     let at = |key: &str| places.get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
     check_keys(&tree, &origin).map_err(|error| error.with_origin(&at))?;
     // Types are checked on the text, where an error can point at its line and column.
-    serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(error.to_string()))?;
+    serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(plain(&error)))?;
     let mut explicit = BTreeSet::new();
     if !is_preset {
         collect_keys(&tree, &mut explicit);
@@ -140,11 +140,16 @@ fn missing_file(path: &Path, source: std::io::Error) -> ConfigError {
 
 /// Parses YAML to a tree of sections; an empty text is an empty tree.
 fn yaml_tree(text: &str) -> Result<Value, String> {
-    match serde_saphyr::from_str::<Option<Value>>(text).map_err(|error| error.to_string())? {
+    match serde_saphyr::from_str::<Option<Value>>(text).map_err(|error| plain(&error))? {
         None => Ok(Value::Object(Map::new())),
         Some(tree @ Value::Object(_)) => Ok(tree),
         Some(_) => Err("expected the sections data, model, training and logging".into()),
     }
+}
+
+/// The parser's message without advice to programmers.
+fn plain(error: &serde_saphyr::Error) -> String {
+    error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "")
 }
 
 /// The tree of all known keys with null in place of optional values.
@@ -297,6 +302,7 @@ mod tests {
         assert!(message.contains("in_conv_kernel") && message.contains("mine.yaml:3:6: "), "{message}");
         for (text, place, told) in [
             ("data:\n  stride: 1\n  windowsize: 3\n", "mine.yaml:3:3: ", "did you mean `data.window_size`?"),
+            ("data:\n  stride: 1\n  stride: 2\n", "line 3 column 3", "duplicate mapping key: stride\n"),
             ("trainin: {}\n", "mine.yaml:1:1: ", "did you mean `training`?"),
             ("data: {layout: {emg: a, joint_angels: b}}", "mine.yaml:1:25: ", "`data.layout.joint_angles`"),
             ("model:\n  dropout: 2\n", "mine.yaml:2:3: ", "model.dropout: expected 0 <= dropout < 1, found 2"),
