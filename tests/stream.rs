@@ -122,7 +122,9 @@ fn exported_streams_run_in_python_and_in_a_browser() {
     let fit = ["fit", "--config", "tiny.yaml", "--run", "run", "--set", "training.num_epochs=2"];
     bench.ok("emg-train", &fit);
     let tools = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools");
-    for (name, more) in [("run/stream.onnx", &[][..]), ("half.onnx", &["--dtype", "float16", "--out", "half.onnx"])] {
+    for (name, more) in
+        [("run/stream.chunk32.onnx", &[][..]), ("half.onnx", &["--dtype", "float16", "--out", "half.onnx"])]
+    {
         let export = [&["export", "run", "--streaming", "--chunk", "32", "--json"], more].concat();
         let said = bench.json("emg-train", &export);
         assert_eq!((said["model"].as_str(), said["chunk"].as_u64()), (Some(name), Some(32)));
@@ -134,4 +136,12 @@ fn exported_streams_run_in_python_and_in_a_browser() {
     assert!(refused(&["--chunk", "32"]).contains("--streaming"));
     assert!(refused(&["--dtype", "int8"]).contains("expected float32 or float16"));
     assert!(refused(&["--out", "."]).contains("expected the path of a file"));
+    assert!(refused(&["--out", "/dev/null"]).contains("expected the path of a file"));
+    // A link's target is replaced, not the link; other weights lie beside the best.
+    std::fs::write(bench.path("target.onnx"), "old").unwrap();
+    std::os::unix::fs::symlink("target.onnx", bench.path("link.onnx")).unwrap();
+    bench.ok("emg-train", &["export", "run", "--out", "link.onnx"]);
+    assert!(bench.path("link.onnx").is_symlink());
+    assert_eq!(std::fs::read(bench.path("target.onnx")).unwrap(), std::fs::read(bench.path("run/model.onnx")).unwrap());
+    assert_eq!(bench.ok("emg-train", &["export", "run", "--checkpoint", "last"]).trim(), "run/model.last.onnx");
 }

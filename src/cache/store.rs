@@ -317,6 +317,8 @@ pub(crate) fn put_in_place<E: From<CacheError>>(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), E>,
 ) -> Result<(), E> {
+    // What a link leads to is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
     let place = || -> Result<(), CacheError> {

@@ -33,9 +33,10 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
 /// Fails unless a file can be put at a path that a user has named.
 ///
 /// # Errors
-/// It is a folder, or in none.
+/// It is a folder, a device or a pipe, or in no folder.
 pub fn check_file_path(path: &Path) -> Result<(), TrainError> {
-    if path.file_name().is_none() || path.is_dir() {
+    // A device or a pipe would be replaced, not written to.
+    if path.file_name().is_none() || (path.exists() && !path.is_file()) {
         return Err(TrainError::Usage(format!("{}: expected the path of a file", path.display())));
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

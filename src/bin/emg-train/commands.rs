@@ -18,7 +18,8 @@ use emg_pipeline::report::{CountProgress, FitReport};
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
     Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
-    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput, write_file,
+    apply_manifest, check_file_path, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    write_file,
 };
 use emg_pipeline::{note, say};
 use serde_json::json;
@@ -60,16 +61,20 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             let (checkpoint, cache) = open_run(&run, &Access::default())?;
             let model = load_model(&checkpoint.config, &run.run)?;
             let form = if streaming { Form::Stream { chunk } } else { Form::Window };
-            let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
-            // Another form, length or type lies beside what `fit` wrote, not in its place.
+            // Other weights, another form, length or type lie beside what `fit` wrote, not in its place.
+            let weights = Path::new(&run.checkpoint).file_stem().filter(|name| *name != "best");
             let parts = [
                 Some(if streaming { "stream" } else { "model" }.to_owned()),
+                weights.map(|name| name.to_string_lossy().into_owned()),
                 length.map(|rows| rows.to_string()),
+                chunk.map(|rows| format!("chunk{rows}")),
                 (dtype != Dtype::Float32).then(|| dtype.to_string()),
                 Some("onnx".to_owned()),
             ];
             let name = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
             let out = out.unwrap_or_else(|| run.run.join(name));
+            check_file_path(&out)?;
+            let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
             write_file(&out, &exported.onnx)?;
             if json {
                 say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);

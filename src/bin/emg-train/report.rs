@@ -80,8 +80,8 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
     Ok(ReportedRun { name: folder.display().to_string(), config, epochs, gallery, rate, facts })
 }
 
-/// Whether what an evaluation needs is not at hand: a checkpoint, the store, the cache, its windows, the library. All else
-/// can be shown without. What is damaged is an error.
+/// Whether what an evaluation needs is not at hand: a checkpoint, the store, the cache or a file of it, its windows, the
+/// library. All else can be shown without. What is there and damaged is an error.
 fn is_missing(error: &anyhow::Error) -> bool {
     let of_cache = |error: &CacheError| match error {
         CacheError::NoCache { .. } | CacheError::NotAStore { .. } => true,
