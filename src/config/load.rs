@@ -97,8 +97,7 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
     };
     let parse = |message: String| ConfigError::Parse { origin: origin.clone(), message };
     let mut tree = yaml_tree(&text).map_err(parse)?;
-    let places = places(&text);
-    let at = |key: &str| places.get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
+    let at = |key: &str| places(&text).get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
     check_keys(&tree, &origin).map_err(|error| error.with_origin(&at))?;
     // Types are checked on the text, where an error can point at its line and column.
     serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(plain(&error)))?;

@@ -102,12 +102,13 @@ impl Graph {
 /// Stores constants that are only read in half precision as such: half the file.
 pub fn narrow_constants(graph: &mut Graph) {
     graph.rewrite(|graph, node: &Node, _| {
-        let narrow = |graph: &Graph, x: Value| {
-            let narrows = node.operator.name == "Cast" && graph.dtype(node.outputs[0]).is_half();
-            graph.as_constant(x).filter(|constant| narrows && constant.dtype() == DType::F32).cloned()
-        };
-        let constant = narrow(graph, node.input(0))?;
-        Some(vec![graph.constant(constant.cast(graph.dtype(node.outputs[0])))])
+        let to = graph.dtype(node.outputs[0]);
+        if node.operator.name != "Cast" || !to.is_half() {
+            return None;
+        }
+        let wide = graph.as_constant(node.input(0)).filter(|constant| constant.dtype() == DType::F32)?;
+        let narrow = wide.clone().cast(to);
+        Some(vec![graph.constant(narrow)])
     });
 }
 

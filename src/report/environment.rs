@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::write_beside;
 use super::units;
+use crate::cache::replace_file;
 use crate::train::Event;
 
 /// The machine and the software of a training.
@@ -89,7 +89,7 @@ impl EnvironmentFile {
             Event::Epoch(_) => {
                 let path = self.folder.join(FILE);
                 let text = serde_json::to_vec_pretty(&self.here.take()?).expect("plain data serializes");
-                return write_beside(&path, &text).err().map(|error| format!("{}: {error}", path.display()));
+                return replace_file(&path, &text).err().map(|error| error.to_string());
             }
             _ => {}
         }

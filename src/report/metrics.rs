@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use crate::cache::replace_file;
 use crate::train::{EpochRecord, Event};
 
 /// Writes a run's epochs to files.
@@ -47,29 +48,20 @@ impl MetricsFiles {
     }
 
     /// Writes the table anew, from the lines.
-    fn tabulate(&self) -> std::io::Result<()> {
+    fn tabulate(&self) -> Result<(), Box<dyn std::error::Error>> {
         let mut table = csv::Writer::from_writer(Vec::new());
         for record in read_epochs(&self.lines)? {
             table.serialize(record)?;
         }
-        let table = table.into_inner().map_err(|error| error.into_error())?;
-        write_beside(&self.lines.with_extension("csv"), &table)
+        Ok(replace_file(&self.lines.with_extension("csv"), &table.into_inner()?)?)
     }
 
     /// Hears an event; gives a warning where a file cannot be written.
     pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
         let Event::Epoch(record) = event else { return None };
-        let of = |path: &Path, error: std::io::Error| format!("{}: {error}", path.display());
         match self.append(record) {
-            Err(error) => Some(of(&self.lines, error) + "; tried again after the next epoch"),
-            Ok(()) => self.tabulate().err().map(|error| of(&self.lines.with_extension("csv"), error)),
+            Err(error) => Some(format!("{}: {error}; tried again after the next epoch", self.lines.display())),
+            Ok(()) => self.tabulate().err().map(|error| format!("metrics.csv is not written: {error}")),
         }
     }
-}
-
-/// Writes a file beside `path` and puts it in the place of an older one.
-pub(super) fn write_beside(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let part = path.with_extension("part");
-    std::fs::write(&part, bytes)?;
-    std::fs::rename(part, path)
 }

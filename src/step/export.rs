@@ -158,7 +158,9 @@ impl<'a> Writer<'a> {
 
     fn finish(mut self, metadata: &[(String, String)]) -> Vec<u8> {
         select_kernels(&mut self.graph, Kernels::Standard);
-        narrow_constants(&mut self.graph);
+        if self.exported.dtype == Dtype::Float16 {
+            narrow_constants(&mut self.graph);
+        }
         prune(&mut self.graph);
         to_onnx(&self.graph, &self.defaults, &ModelInfo { metadata: metadata.to_vec() })
     }

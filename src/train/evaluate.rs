@@ -78,21 +78,27 @@ impl Predicting {
         Ok(Self { gather, evaluator, workers, prefetch })
     }
 
-    /// Windows of the split.
-    pub(super) fn windows(&self) -> u64 {
-        self.gather.index.len()
-    }
-
-    /// Calls `f` with every batch, its predictions [batch, target rows, joints] and its sums, in order.
-    pub(super) fn each(&mut self, mut f: impl FnMut(&Batch, &[f32], &Outcome)) -> Result<(), TrainError> {
+    /// Evaluates every window; `seen` gets each batch with its predictions [batch, target rows, joints], in order.
+    ///
+    /// # Errors
+    /// The cache's, the library's, or no valid row.
+    pub(super) fn evaluate(
+        &mut self,
+        checkpoint: &Checkpoint,
+        options: EvaluateOptions,
+        mut seen: impl FnMut(&Batch, &[f32]),
+    ) -> Result<Evaluation, TrainError> {
+        let gather = Arc::clone(&self.gather);
+        let mut tally = Tally::new(gather.index.cache(), checkpoint, options);
         let mut predictions = Vec::new();
         let mut loader = Loader::start(Arc::clone(&self.gather), Pass::Evaluation, self.workers, self.prefetch);
         while let Some(batch) = loader.next_batch()? {
             let outcome = self.evaluator.step(&batch, &mut predictions)?;
-            f(&batch, &predictions, &outcome);
+            tally.push(&batch, &predictions, &outcome);
+            seen(&batch, &predictions);
             loader.recycle(batch);
         }
-        Ok(())
+        tally.finish(options.split, gather.index.len())
     }
 
     /// These windows, as many as a batch has at most, with their predictions.
@@ -108,7 +114,7 @@ impl Predicting {
 }
 
 /// What a pass over a split adds up to.
-pub(super) struct Tally<'a> {
+struct Tally<'a> {
     cache: &'a Cache,
     metrics: Collector,
     baseline: Collector,
@@ -119,7 +125,7 @@ pub(super) struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    pub(super) fn new(cache: &'a Cache, checkpoint: &Checkpoint, options: EvaluateOptions) -> Self {
+    fn new(cache: &'a Cache, checkpoint: &Checkpoint, options: EvaluateOptions) -> Self {
         let settings = &cache.manifest().settings;
         let (joints, rate) = (settings.joint_angles_channels, settings.sample_rate);
         let online = checkpoint.config.training.compute_metrics_online;
@@ -128,7 +134,7 @@ impl<'a> Tally<'a> {
         Self { cache, metrics: collector(), baseline: collector(), means, loss: 0.0, rows: 0.0, seconds: 0.0 }
     }
 
-    pub(super) fn push(&mut self, batch: &Batch, predictions: &[f32], outcome: &Outcome) {
+    fn push(&mut self, batch: &Batch, predictions: &[f32], outcome: &Outcome) {
         let begin = Instant::now();
         self.loss += outcome.loss * outcome.rows;
         self.rows += outcome.rows;
@@ -140,7 +146,7 @@ impl<'a> Tally<'a> {
         self.seconds += begin.elapsed().as_secs_f64();
     }
 
-    pub(super) fn finish(self, split: Split, windows: u64) -> Result<Evaluation, TrainError> {
+    fn finish(self, split: Split, windows: u64) -> Result<Evaluation, TrainError> {
         if self.rows == 0.0 {
             return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
         }
@@ -178,12 +184,7 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     let start = Instant::now();
     let mut predicting = Predicting::new(library, provider, cache, model, checkpoint, options.split)?;
-    let mut tally = Tally::new(cache, checkpoint, options);
-    predicting.each(|batch, predictions, outcome| {
-        tally.push(batch, predictions, outcome);
-        advanced(batch.windows.len() as u64);
-    })?;
-    let result = tally.finish(options.split, predicting.windows())?;
+    let result = predicting.evaluate(checkpoint, options, |batch, _| advanced(batch.windows.len() as u64))?;
     tracing::info!("evaluated in {:.3} s", start.elapsed().as_secs_f64());
     Ok(result)
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
-use super::evaluate::{EvaluateOptions, Evaluation, Predicting, Tally};
+use super::evaluate::{EvaluateOptions, Evaluation, Predicting};
 use super::examples::Example;
 use crate::cache::Cache;
 use crate::model::Model;
@@ -32,23 +32,20 @@ pub fn gallery(
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Gallery, TrainError> {
     let mut predicting = Predicting::new(library, provider, cache, model, checkpoint, options.split)?;
-    let mut tally = Tally::new(cache, checkpoint, options);
     let (mut errors, mut seen) = (Vec::new(), 0u64);
-    predicting.each(|batch, predictions, outcome| {
-        tally.push(batch, predictions, outcome);
+    let evaluation = predicting.evaluate(checkpoint, options, |batch, predictions| {
         for [prediction, target, mask] in batch.windows_with(predictions) {
             errors.extend(error_deg(batch.shape.joints, prediction, target, mask).map(|error| (error, seen)));
             seen += 1;
         }
         advanced(batch.windows.len() as u64);
     })?;
-    let evaluation = tally.finish(options.split, predicting.windows())?;
     errors.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let last = errors.len().saturating_sub(1);
     let mut windows = Vec::new();
     for (name, place) in [("best", 0), ("median", errors.len() / 2), ("worst", last)] {
         // Of few windows, none is shown twice.
-        let again = name != "worst" && place == last && (name == "median" || last == 0);
+        let again = name != "worst" && place == last;
         if let Some((error, window)) = errors.get(place).filter(|_| !again) {
             let example = predicting.examples(&[*window])?.remove(0);
             windows.push((name, *error, example));

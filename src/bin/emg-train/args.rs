@@ -214,15 +214,8 @@ pub(crate) struct ReportArgs {
     /// Show what training left, without evaluating
     #[arg(long)]
     pub(crate) no_eval: bool,
-    /// Checkpoint: best, last, or the path of a file
-    #[arg(long, default_value = "best")]
-    pub(crate) checkpoint: String,
-    /// Cache to evaluate on (default: each run's own)
-    #[arg(long, value_name = "KEY")]
-    pub(crate) cache: Option<String>,
-    /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
-    #[arg(long)]
-    pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) of: CheckpointArgs,
     /// Where to compute: auto, cpu or cuda (default: each run's)
     #[arg(long, value_parser = device)]
     pub(crate) device: Option<Device>,
@@ -237,7 +230,7 @@ pub(crate) struct ReportArgs {
 impl ReportArgs {
     /// Whether options say what to evaluate: then it must be possible.
     pub(crate) fn names_evaluation(&self) -> bool {
-        self.cache.is_some() || self.store.is_some() || self.ort_lib.is_some() || self.checkpoint != "best"
+        self.of.cache.is_some() || self.of.store.is_some() || self.ort_lib.is_some() || self.of.checkpoint != "best"
     }
 }
 
@@ -320,6 +313,13 @@ pub(crate) enum IoArg {
 pub(crate) struct RunArgs {
     /// Folder of the run
     pub(crate) run: PathBuf,
+    #[command(flatten)]
+    pub(crate) of: CheckpointArgs,
+}
+
+/// Which weights of a run, and the cache that goes with them.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct CheckpointArgs {
     /// Checkpoint: best, last, or the path of a file
     #[arg(long, default_value = "best")]
     pub(crate) checkpoint: String,

@@ -24,7 +24,7 @@ use emg_pipeline::train::{
 use emg_pipeline::{note, say};
 use serde_json::json;
 
-use crate::args::{AccessArgs, Args, BenchArgs, CacheArgs, Command, Derivatives, FitArgs, IoArg, RunArgs};
+use crate::args::{AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, FitArgs, IoArg};
 use crate::predict::predict;
 use crate::report::report;
 use crate::{doctor, print};
@@ -33,7 +33,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     match command {
         Command::Fit(args) => fit(args, started),
         Command::Eval { run, split, by, derivatives, access, json, device, ort_lib } => {
-            let (mut checkpoint, cache) = open_run(&run, &access_of(&access))?;
+            let (mut checkpoint, cache) = open_run(&run.run, &run.of, &access_of(&access))?;
             if let Some(device) = device {
                 checkpoint.config.training.device = device;
             }
@@ -58,11 +58,11 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Export { run, out, length, dtype, streaming, chunk, json } => {
-            let (checkpoint, cache) = open_run(&run, &Access::default())?;
+            let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
             let model = load_model(&checkpoint.config, &run.run)?;
             let form = if streaming { Form::Stream { chunk } } else { Form::Window };
             // Other weights, another form, length or type lie beside what `fit` wrote, not in its place.
-            let weights = Path::new(&run.checkpoint).file_stem().filter(|name| *name != "best");
+            let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");
             let parts = [
                 Some(if streaming { "stream" } else { "model" }.to_owned()),
                 weights.map(|name| name.to_string_lossy().into_owned()),
@@ -301,10 +301,10 @@ fn build_command(args: &CacheArgs) -> String {
 }
 
 /// A run's checkpoint and the cache it was trained on, or another.
-pub(crate) fn open_run(args: &RunArgs, access: &Access) -> Result<(Checkpoint, Cache)> {
-    let config = run_config(&args.run)?;
+pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Result<(Checkpoint, Cache)> {
+    let config = run_config(run)?;
     let path = match args.checkpoint.as_str() {
-        name @ ("best" | "last") => checkpoint_folder(&args.run, &config).join(format!("{name}.safetensors")),
+        name @ ("best" | "last") => checkpoint_folder(run, &config).join(format!("{name}.safetensors")),
         path => path.into(),
     };
     let checkpoint = Checkpoint::load(&path)?;

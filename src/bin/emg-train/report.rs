@@ -15,7 +15,7 @@ use emg_pipeline::train::{
 use emg_pipeline::{note, say};
 use serde_json::json;
 
-use crate::args::{ReportArgs, RunArgs};
+use crate::args::ReportArgs;
 use crate::commands::{open_run, run_config};
 
 pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
@@ -54,15 +54,9 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
     let mut facts = vec![("run".to_owned(), std::path::absolute(folder)?.display().to_string())];
     let environment = metrics.parent().and_then(Environment::of_run);
     facts.extend(environment.iter().flat_map(Environment::facts));
-    let own = RunArgs {
-        run: folder.to_owned(),
-        checkpoint: args.checkpoint.clone(),
-        cache: args.cache.clone(),
-        store: args.store.clone(),
-    };
     let (mut rate, mut gallery) = (config.model.original_sampling_rate, Err("--no-eval".to_owned()));
     if !args.no_eval {
-        let evaluated = open_run(&own, &Access::default()).and_then(|(checkpoint, cache)| {
+        let evaluated = open_run(folder, &args.of, &Access::default()).and_then(|(checkpoint, cache)| {
             rate = cache.manifest().settings.sample_rate;
             facts.extend(cache_facts(&cache));
             evaluated(args, folder, checkpoint, &Arc::new(cache), &mut facts)
@@ -116,7 +110,7 @@ fn evaluated(
     let provider = Provider::choose(&library, training)?;
     let model = load_model(&checkpoint.config, folder)?;
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
-    facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.checkpoint, checkpoint.progress.epoch)));
+    facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.of.checkpoint, checkpoint.progress.epoch)));
     facts.push(("evaluated on".into(), format!("{provider}, ONNX Runtime {}", library.version)));
     let split = Split::from(args.split);
     let options = EvaluateOptions { split, emg2pose_derivatives: false };
