@@ -3,7 +3,8 @@
 
     make_operators.py OUTDIR
 
-OUTDIR/unknown.onnx has operators that nobody trains. OUTDIR/operators.safetensors holds for each case NAME
+OUTDIR/unknown.onnx has operators that nobody trains. OUTDIR/refused.json lists models whose nodes ONNX does not allow, as
+hexadecimal digits, with the shapes of their inputs x0, x1, .. and what the refusal says. OUTDIR/operators.safetensors holds for each case NAME
 
     NAME.model   uint8    the ONNX model, with float inputs x0, x1, .. and output y
     NAME.y                the output
@@ -149,6 +150,7 @@ one("Conv", [(2, 3, 9), (3, 1, 5)], lambda x, w: F.conv1d(x, w, None, 1, 2, 1, 3
 one("Conv", [(2, 3, 6, 7), (4, 3, 3, 2), (4,)], lambda x, w, b: F.conv2d(F.pad(x, (0, 1, 1, 1)), w, b, (2, 1)),
     name="Conv.2d", kernel_shape=[3, 2], strides=[2, 1], pads=[1, 0, 1, 1])
 one("Conv", [(1, 2, 8), (3, 2, 4)], lambda x, w: F.conv1d(F.pad(x, (1, 2)), w), name="Conv.same", auto_pad="SAME_UPPER")
+one("Conv", [(2, 3, 5), (4, 3, 1)], lambda x, w: F.conv1d(x, w, None, 100, 3), name="Conv.far", strides=[100], pads=[3, 3])
 one("ConvTranspose", [(2, 4, 5), (4, 3, 3), (6,)], lambda x, w, b: F.conv_transpose1d(x, w, b, 2, 1, 1, 2),
     strides=[2], pads=[1, 1], output_padding=[1], group=2)
 one("ConvTranspose", [(2, 3, 4, 3), (3, 2, 2, 3)], lambda x, w: F.conv_transpose2d(x, w, None, (2, 1), (0, 1)),
@@ -193,6 +195,8 @@ case("Split.equal", [("Split", ["x0"], ["a", "b"], {"axis": 0, "num_outputs": 2}
      [(4, 2)], lambda x: x[:2] - x[2:])
 one("Slice", [(5, 8)], lambda x: x[1:4, 1::3], constants={
     "starts": ints(1, 1), "ends": ints(-1, 2**62), "axes": ints(0, 1), "steps": ints(1, 3)})
+one("Slice", [(5, 3)], lambda x: x[1::9], name="Slice.far", constants={
+    "starts": ints(1), "ends": ints(2**62), "axes": ints(0), "steps": ints(2**62)})
 one("Slice", [(5, 3)], lambda x: torch.flip(x, (0,)), name="Slice.back", constants={
     "starts": ints(-1), "ends": ints(-(2**62)), "axes": ints(0), "steps": ints(-1)})
 one("Pad", [(2, 4)], lambda x: F.pad(x, (2, -1), value=0.5), constants={
@@ -281,14 +285,14 @@ for kind, order, extra in [("LSTM", [0, 2, 3, 1], {}), ("GRU", [1, 0, 2], {"line
             hidden_size=4, **extra)
 
 
-def model(nodes, shapes, constants, opset, output) -> bytes:
+def model(nodes, shapes, constants, opset, output, check=True) -> bytes:
     made = [helper.make_node(op, inputs, outputs, **attributes) for op, inputs, outputs, attributes in nodes]
     inputs = [helper.make_tensor_value_info(f"x{i}", TensorProto.FLOAT, shape) for i, shape in enumerate(shapes)]
     y = helper.make_tensor_value_info("y", TensorProto.FLOAT, output)
     weights = [numpy_helper.from_array(numpy.asarray(value), name) for name, value in constants.items()]
     graph = helper.make_graph(made, "operator", inputs, [y], weights)
     built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
-    if opset != 18:  # whose GroupNormalization the checker no longer takes, though models have it
+    if check and opset != 18:  # whose GroupNormalization the checker no longer takes, though models have it
         onnx.checker.check_model(built)
     return built.SerializeToString(deterministic=True)
 
@@ -304,6 +308,22 @@ def unknown() -> bytes:
     graph = helper.make_graph(nodes, "unknown", [x], [y])
     opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.example", 1)]
     return helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString(deterministic=True)
+
+
+def refused() -> list[dict]:
+    def node(operator, shapes, message, constants=None, **attributes):
+        inputs = [f"x{i}" for i in range(len(shapes))] + list(constants or {})
+        made = model([(operator, inputs, ["y"], attributes)], shapes, constants or {}, 20, None, check=False)
+        return {"model": made.hex(), "shapes": shapes, "message": message}
+
+    return [
+        node("BatchNormalization", [(2, 3, 4), (3,), (3,)], "input 4 is missing", {"mean": floats(0, 0, 0)}),
+        node("Conv", [(2, 3, 5), (6, 3, 1), (5,)], "bias [5] for 6 channels"),
+        node("ConvTranspose", [(2, 3, 5), (3, 4, 2), (2,)], "bias [2] for 4 channels"),
+        node("Pad", [(2, 3)], "pads [0, 0, 0, -9223372036854775808]", {"pads": ints(0, 0, 0, -(2**63))}),
+        node("Pad", [(2, 3)], "which is too large", {"pads": ints(2**24, 2**24, 2**24, 2**24)}),
+        node("Expand", [(1, 1)], "which is too large", {"shape": ints(2**30, 2**30)}),
+    ]
 
 
 def main() -> None:
@@ -336,6 +356,7 @@ def main() -> None:
     with open(folder / "operators.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text + b"".join(blobs))
     (folder / "unknown.onnx").write_bytes(unknown())
+    (folder / "refused.json").write_text(json.dumps(refused(), indent=1) + "\n")
     print(f"{len(CASES)} cases")
 
 

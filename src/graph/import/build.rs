@@ -17,6 +17,10 @@ type Values = HashMap<String, Value>;
 /// Forward nodes of a graph beyond which ONNX Runtime would take minutes to load its training step.
 const MOST_NODES: usize = 30_000;
 
+/// Elements of a tensor of the model beyond which no machine trains it. Gradients make larger tensors of it (a
+/// convolution's windows, for one), whose sizes then stay within those that a graph allows.
+const MOST_ELEMENTS: usize = 1 << 40;
+
 impl OnnxModel {
     /// Appends the model's nodes. `bound`: the values of its inputs, and of the initializers that are not to be
     /// constants. Gives the values of its outputs, in order.
@@ -97,6 +101,9 @@ impl OnnxModel {
         };
         if call.graph.nodes().len() > MOST_NODES {
             return Err(format!("the training step grows beyond {MOST_NODES} nodes: fewer recurrent steps or layers"));
+        }
+        if let Some(large) = outputs.iter().find(|y| call.graph.ty(**y).elements() > MOST_ELEMENTS) {
+            return Err(format!("it gives {}, which is too large", call.graph.ty(*large)));
         }
         // Nothing is learned from a tensor without elements, and few operators know what to do with one.
         let empty = outputs.iter().find(|y| call.graph.dtype(**y).is_float() && call.graph.ty(**y).elements() == 0);

@@ -18,8 +18,8 @@ pub(super) static OPERATORS: &[(&str, Lower)] = &[
 
 fn batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let [x, scale, bias, mean, variance] = [0, 1, 2, 3, 4].map(|i| call.float(i));
-    let (x, affine) = (x?, [scale?, bias?]);
-    let statistics = [(call.names[3].clone(), mean?), (call.names[4].clone(), variance?)];
+    let (x, affine, [mean, variance]) = (x?, [scale?, bias?], [mean?, variance?]);
+    let statistics = [(call.names[3].clone(), mean), (call.names[4].clone(), variance)];
     let statistics = statistics.each_ref().map(|(name, value)| (name.as_str(), *value));
     let channels = call.shape(x).get(1).copied().unwrap_or(0);
     if affine.iter().chain(statistics.iter().map(|(_, value)| value)).any(|v| call.graph.shape(*v) != [channels]) {

@@ -16,7 +16,7 @@ fn pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         Some(axes) => axes.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?,
         None => (0..rank).collect(),
     };
-    if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.abs() > 1 << 24) {
+    if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.unsigned_abs() > 1 << 24) {
         return Err(format!("pads {pads:?} for {} axes", axes.len()));
     }
     let fill = call.numbers(2)?;
@@ -25,7 +25,7 @@ fn pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         let (before, after) = (pads[i], pads[axes.len() + i]);
         let size = call.shape(x)[*along] as i64;
         if before < 0 || after < 0 {
-            let (from, to) = ((-before).max(0), size - (-after).max(0));
+            let (from, to) = ((-before).max(0), (size - (-after).max(0)).max(0));
             x = call.graph.slice(x, *along, from.min(to) as usize, to as usize);
         }
         let (before, after) = (before.max(0), after.max(0));
@@ -52,6 +52,9 @@ fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: 
 
 fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &str) -> Result<Value, String> {
     let size = call.shape(x)[along] as i64;
+    if size == 0 {
+        return Err("nothing is there to pad with".into());
+    }
     let at = |i: i64| match mode {
         "edge" => Ok(i.clamp(0, size - 1)),
         "wrap" => Ok(i.rem_euclid(size)),

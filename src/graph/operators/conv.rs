@@ -25,9 +25,17 @@ fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     if x.rank() != weight.len() || x.rank() < 3 || x.shape[1] != weight[1] * groups || weight[0] % groups != 0 {
         return Err("expected x [batch, in, spatial..] and weight [out, in / group, kernel..]".into());
     }
+    check_bias(graph, node, weight[0])?;
     let output = Geometry::new(node, &weight[2..])?.output(&x.shape[2..])?;
     let shape: Vec<_> = [x.shape[0], weight[0]].into_iter().chain(output).collect();
     Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn check_bias(graph: &Graph, node: &Node, channels: usize) -> Result<(), String> {
+    match node.optional(2).map(|bias| graph.shape(bias)) {
+        Some(shape) if shape != [channels] => Err(format!("bias {shape:?} for {channels} channels")),
+        _ => Ok(()),
+    }
 }
 
 fn output_padding(node: &Node, spatial: usize) -> Vec<usize> {
@@ -42,6 +50,7 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     if node.attributes.contains_key("output_shape") {
         return Err("output_shape is not supported: give pads and output_padding".into());
     }
+    check_bias(graph, node, weight[1] * groups)?;
     let geometry = Geometry::new(node, &weight[2..])?;
     let output = geometry.transposed_output(&x.shape[2..])?;
     let extra = output_padding(node, output.len());
@@ -154,8 +163,10 @@ fn conv_transpose_gradient(
 /// dx of a convolution by ConvTranspose.
 fn transposed(graph: &mut Graph, x: Value, weight: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
     let sizes = graph.shape(x)[2..].to_vec();
-    if geometry.pads.iter().any(|(before, after)| before != after) {
-        // Not every provider's transposed convolution has uneven padding, so it is cut off afterwards.
+    let uneven = geometry.pads.iter().any(|(before, after)| before != after);
+    if uneven || geometry.transposed_output(&graph.shape(dy)[2..]).is_err() {
+        // Not every provider's transposed convolution has uneven padding, and none has more than the windows span, so
+        // it is cut off afterwards.
         let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
         let whole = by_transpose(graph, &padded, weight, dy, &geometry.unpadded(), groups);
         return geometry.crop(graph, whole, &sizes);

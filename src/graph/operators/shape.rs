@@ -184,7 +184,9 @@ impl Ranges {
             let clip = |at: i64| (if at < 0 { at.saturating_add(size) } else { at }).clamp(0, size) as usize;
             let step =
                 usize::try_from(step).ok().filter(|step| *step > 0).ok_or("backward slices are not supported")?;
-            ranges[along] = (clip(*start), clip(*end).max(clip(*start)), step);
+            let (start, end) = (clip(*start), clip(*end).max(clip(*start)));
+            // Of a step beyond the end only the start is taken; its gradient would be spread as far as the step.
+            ranges[along] = if step < end - start { (start, end, step) } else { (start, end.min(start + 1), 1) };
         }
         Ok(Self(ranges))
     }
