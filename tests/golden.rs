@@ -66,7 +66,7 @@ const CASES: [&str; 4] = ["lstm_velocity", "lstm_unconditioned", "mlp", "mlp_vel
 
 /// Every case with and without fused operators.
 fn cases() -> impl Iterator<Item = (&'static str, Kernels)> {
-    CASES.into_iter().flat_map(|case| [(case, Kernels::Standard), (case, Kernels::Fused)])
+    CASES.into_iter().flat_map(|case| [Kernels::Standard, Kernels::Cpu, Kernels::Cuda].map(|kernels| (case, kernels)))
 }
 
 fn greatest(values: &[f32]) -> f32 {
@@ -140,7 +140,7 @@ fn twenty_steps_follow_pytorchs_loss_curve() {
 #[test]
 fn the_evaluation_step_gives_the_same_loss_and_prediction() {
     let library = runtime::load(None).unwrap();
-    for kernels in [Kernels::Standard, Kernels::Fused] {
+    for kernels in [Kernels::Standard, Kernels::Cpu, Kernels::Cuda] {
         let golden = golden("lstm_velocity");
         let graph = evaluation_step(&golden.problem, golden.problem.shape.batch, kernels).unwrap();
         let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();

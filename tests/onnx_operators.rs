@@ -140,7 +140,7 @@ fn operators_and_their_gradients_are_pytorchs() {
         for (i, gradient) in found.into_iter().enumerate() {
             graph.output(&format!("d{i}"), gradient);
         }
-        for kernels in [Kernels::Standard, Kernels::Fused] {
+        for kernels in [Kernels::Standard, Kernels::Cpu, Kernels::Cuda] {
             let mut graph = graph.clone();
             select_kernels(&mut graph, kernels);
             prune(&mut graph);

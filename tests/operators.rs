@@ -216,11 +216,11 @@ fn fused_operators_equal_standard_ones() {
             graph.output(name, value);
         }
         let inputs = [noise(1, shape), noise(2, &[n]), noise(3, &[n])];
-        let [standard, fused] = [Kernels::Standard, Kernels::Fused].map(|kernels| {
+        let [standard, fused] = [Kernels::Standard, Kernels::Cpu].map(|kernels| {
             let mut graph = graph.clone();
             select_kernels(&mut graph, kernels);
             prune(&mut graph);
-            if kernels == Kernels::Fused {
+            if kernels == Kernels::Cpu {
                 used.extend(graph.nodes().iter().filter(|n| !n.operator.domain.is_empty()).map(|n| n.operator.name));
             }
             session(&graph).run(&[("x", &inputs[0]), ("scale", &inputs[1]), ("bias", &inputs[2])]).unwrap()
@@ -248,12 +248,12 @@ fn weight_gradients_of_long_convolutions_are_the_same_by_fused_operators() {
         let gradient = gradients(&mut graph, loss, &[weight]).unwrap()[0];
         graph.output("dw", gradient);
         let inputs = [noise(1, &shape), noise(2, &kernel)];
-        let [standard, fused] = [Kernels::Standard, Kernels::Fused].map(|kernels| {
+        let [standard, fused] = [Kernels::Standard, Kernels::Cpu].map(|kernels| {
             let mut graph = graph.clone();
             select_kernels(&mut graph, kernels);
             prune(&mut graph);
             let uses = graph.nodes().iter().any(|node| node.operator.name == "Frames");
-            assert_eq!(uses, kernels == Kernels::Fused);
+            assert_eq!(uses, kernels == Kernels::Cpu);
             session(&graph).run(&[("x", &inputs[0]), ("w", &inputs[1])]).unwrap()
         });
         assert_close(&standard[0], &fused[0]);

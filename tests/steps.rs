@@ -120,7 +120,7 @@ fn furthest(a: &[f32], b: &[f32]) -> f32 {
 #[test]
 fn accumulated_batches_are_one_large_batch() {
     let model = model(ModelType::TdsLstm);
-    for kernels in [Kernels::Fused, Kernels::Standard] {
+    for kernels in [Kernels::Cpu, Kernels::Standard, Kernels::Cuda] {
         let config = TrainingConfig { gradient_clip_norm: 0.05, ..sgd() };
         let mut large = Trainer::new(&problem(&model, 6), &config, kernels);
         let accumulating = TrainingConfig { gradient_accumulation_steps: 3, ..config };
@@ -144,7 +144,7 @@ fn accumulated_batches_are_one_large_batch() {
 fn averages_follow_the_parameters() {
     let model = model(ModelType::TdsMlp);
     let config = TrainingConfig { ema: 0.75, ..sgd() };
-    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Fused);
+    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Cpu);
     let mut expected = trainer.vector("parameters");
     assert_eq!(trainer.vector("ema"), expected);
     for step in 1..=4 {
@@ -161,7 +161,7 @@ fn gradients_are_cut_by_value_then_by_norm() {
     let model = model(ModelType::TdsMlp);
     let windows = Windows::new(&model, 0, 4);
     let change = |config: &TrainingConfig| -> Vec<f32> {
-        let mut trainer = Trainer::new(&problem(&model, 4), config, Kernels::Fused);
+        let mut trainer = Trainer::new(&problem(&model, 4), config, Kernels::Cpu);
         let before = trainer.vector("parameters");
         trainer.step(&windows, Hyperparameters::new(1.0, 1));
         before.iter().zip(trainer.vector("parameters")).map(|(before, after)| before - after).collect()
@@ -184,7 +184,7 @@ fn decay_spares_the_parameters_that_are_named() {
         let after = |no_decay: &[&str], weight_decay: f64| {
             let no_decay = no_decay.iter().map(|name| (*name).to_owned()).collect();
             let config = TrainingConfig { optimizer, weight_decay, no_decay, ..sgd() };
-            let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Fused);
+            let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Cpu);
             trainer.step(&Windows::new(&model, 0, 4), Hyperparameters::new(0.1, 1));
             trainer.vector("parameters")
         };
@@ -210,7 +210,7 @@ fn joints_count_as_much_as_their_weights() {
     plain.loss = LossType::Mae;
     let weighted = Problem { joint_weights: Some(vec![2.0, 0.0, 0.5]), ..plain.clone() };
     let results =
-        |problem: &Problem| Trainer::new(problem, &sgd(), Kernels::Fused).step(&windows, Hyperparameters::new(0.1, 1));
+        |problem: &Problem| Trainer::new(problem, &sgd(), Kernels::Cpu).step(&windows, Hyperparameters::new(0.1, 1));
     let (plain, weighted) = (results(&plain), results(&weighted));
     assert_eq!(plain[results::ABSOLUTE], weighted[results::ABSOLUTE]);
     let [a, _, c] = plain[results::ABSOLUTE][..] else { panic!("three joints") };
@@ -231,13 +231,13 @@ fn half_precisions_follow_single_precision() {
             let hyper = |step| Hyperparameters { loss_scale: 1024.0, ..Hyperparameters::new(0.003, step) };
             (1..=12).map(|step| trainer.step(&windows, hyper(step))[results::LOSS][0]).collect()
         };
-        let single = losses(Precision::Fp32, Kernels::Fused);
+        let single = losses(Precision::Fp32, Kernels::Cpu);
         assert!(single[11] < 0.9 * single[0]);
         // ONNX Runtime runs float16 operators on the CPU as float32 ones, bfloat16 ones not at all.
         for (precision, kernels, tolerance) in [
-            (Precision::Fp16, Kernels::Fused, 2e-3),
+            (Precision::Fp16, Kernels::Cpu, 2e-3),
             (Precision::Fp16, Kernels::Standard, 2e-3),
-            (Precision::Bf16, Kernels::Fused, 2e-2),
+            (Precision::Bf16, Kernels::Cpu, 2e-2),
         ] {
             let half = losses(precision, kernels);
             let off = half.iter().zip(&single).map(|(a, b)| (a - b).abs() / b).fold(0.0f32, f32::max);
@@ -251,7 +251,7 @@ fn a_gradient_beyond_float16_changes_nothing() {
     let model = model(ModelType::TdsMlp);
     let windows = Windows::new(&model, 0, 4);
     let config = TrainingConfig { precision: Precision::Fp16, ema: 0.9, ..Default::default() };
-    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Fused);
+    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Cpu);
     let before = trainer.state();
     let scaled = |loss_scale: f32| Hyperparameters { loss_scale, ..Hyperparameters::new(0.1, 1) };
     assert_eq!(trainer.step(&windows, scaled(1e30))[results::FINITE], [0.0]);
@@ -266,7 +266,7 @@ fn undefined_emg_is_skipped_where_the_configuration_says_so() {
     let mut windows = Windows::new(&model, 0, 4);
     windows.emg[7] = f32::NAN;
     let config = TrainingConfig { on_nan: OnNan::Skip, gradient_accumulation_steps: 2, ..sgd() };
-    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Fused);
+    let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Cpu);
     let before = trainer.state();
     let part = |apply| Hyperparameters { apply, ..Hyperparameters::new(0.1, 1) };
     let outcome = |results: &[Vec<f32>]| (results[results::FINITE][0], results[results::APPLIED][0]);
@@ -278,7 +278,7 @@ fn undefined_emg_is_skipped_where_the_configuration_says_so() {
     let good = Windows::new(&model, 0, 4);
     trainer.step(&windows, part(false));
     assert_eq!(outcome(&trainer.step(&good, part(true))), (1.0, 1.0));
-    let mut alone = Trainer::new(&problem(&model, 4), &sgd(), Kernels::Fused);
+    let mut alone = Trainer::new(&problem(&model, 4), &sgd(), Kernels::Cpu);
     alone.step(&good, part(true));
     assert!(furthest(&trainer.vector("parameters"), &alone.vector("parameters")) < 1e-6);
 }
@@ -288,7 +288,7 @@ fn steps_repeat_bit_for_bit() {
     for kind in [ModelType::TdsLstm, ModelType::Lstm] {
         let model = model(kind);
         let run = || {
-            let mut trainer = Trainer::new(&problem(&model, 4), &TrainingConfig::default(), Kernels::Fused);
+            let mut trainer = Trainer::new(&problem(&model, 4), &TrainingConfig::default(), Kernels::Cpu);
             (1..=5).for_each(|i| drop(trainer.step(&Windows::new(&model, 0, 4), Hyperparameters::new(0.01, i))));
             trainer.state()
         };

@@ -28,5 +28,5 @@ pub(crate) use operators::as_batch_transpose;
 pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};
 pub use precision::{Autocast, narrow_constants};
 pub use prune::prune;
-pub use target::{Kernels, select_kernels};
+pub use target::{FUSED_ON_CUDA, Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

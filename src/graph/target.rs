@@ -1,5 +1,7 @@
 //! From the operators that differentiation uses to those that a provider has.
 
+use std::collections::HashMap;
+
 use super::core::{Attribute, Graph, Node, Value};
 use super::operators::{self, as_batch_transpose};
 use super::precision::{lacks_bf16, widen};
@@ -11,21 +13,73 @@ pub enum Kernels {
     /// ONNX's own only, in types that the CUDA provider has them in: what every other program runs, too.
     Standard,
     /// Also this project's fused operators, which the CPU has kernels of; and no half precision, which it has not.
-    Fused,
+    Cpu,
+    /// Also the fused operators of [`FUSED_ON_CUDA`].
+    Cuda,
 }
+
+/// Fused operators with a CUDA kernel, in float32.
+pub const FUSED_ON_CUDA: [&str; 3] = ["LstmCell", "LstmCellGradient", "ReluGradient"];
 
 /// Rewrites the graph for these kernels. Without fused ones, each fused operator becomes standard ones; with them,
 /// standard operators that have a faster kernel are exchanged.
 pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
-    match kernels {
-        Kernels::Standard => {
-            operators::expand_cells(graph);
-            graph.rewrite(|graph, node, _| node.operator.expand.map(|expand| expand(graph, node)));
-            widen(graph, |operator, dtype| dtype == DType::BF16 && lacks_bf16(operator));
-        }
-        Kernels::Fused => {
-            widen(graph, |_, _| true);
-            exchange(graph);
+    if kernels == Kernels::Cpu {
+        widen(graph, |_, _| true);
+        return exchange(graph);
+    }
+    let types = |graph: &Graph, node: &Node| graph.dtype(node.outputs[0]);
+    let is_cell = |node: &Node| node.operator.name.starts_with("LstmCell");
+    let fuses = |graph: &Graph, node: &Node| {
+        kernels == Kernels::Cuda && FUSED_ON_CUDA.contains(&node.operator.name) && types(graph, node) == DType::F32
+    };
+    // A cell's gradient and its forward pass belong together.
+    if graph.nodes.iter().any(|node| is_cell(node) && !fuses(graph, node)) {
+        operators::expand_cells(graph);
+    }
+    graph.rewrite(|graph, node, _| {
+        let expand = node.operator.expand.filter(|_| !fuses(graph, node))?;
+        Some(expand(graph, node))
+    });
+    widen(graph, |operator, dtype| dtype == DType::BF16 && lacks_bf16(operator));
+    if kernels == Kernels::Cuda {
+        absorb_sums(graph);
+    }
+}
+
+/// Takes sums into the kernels that need them: what is added to a product on its way to a cell's gates, which would be
+/// copied first, and the two parts of a hidden state's gradient.
+fn absorb_sums(graph: &mut Graph) {
+    let mut uses: HashMap<Value, usize> = HashMap::new();
+    let mut producers = HashMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().flatten().for_each(|x| *uses.entry(*x).or_default() += 1);
+        producers.extend(node.outputs.iter().map(|y| (*y, i)));
+    }
+    graph.outputs.iter().for_each(|(_, y)| *uses.entry(*y).or_default() += 1);
+    // The node that makes `x` for one node alone.
+    let maker = |x: Value| producers.get(&x).copied().filter(|_| uses[&x] == 1);
+    for i in 0..graph.nodes.len() {
+        let name = graph.nodes[i].operator.name;
+        let mut sum = graph.nodes[i].inputs[0].expect("cells have all inputs");
+        if name == "LstmCell" {
+            while let Some(j) = maker(sum).filter(|_| graph.nodes[i].inputs.len() < 4) {
+                let whole = graph.shape(graph.nodes[j].outputs[0]).to_vec();
+                let added = graph.nodes[j].inputs.get(2).copied().flatten();
+                let fits = |c: &Value| [&whole[..], &whole[1..]].contains(&graph.shape(*c));
+                let Some(c) = added.filter(|c| graph.nodes[j].operator.name == "Gemm" && fits(c)) else { break };
+                graph.nodes[j].inputs.truncate(2);
+                graph.nodes[i].inputs.push(Some(c));
+                sum = c;
+            }
+        } else if name == "LstmCellGradient"
+            && let Some(j) = maker(sum).filter(|j| graph.nodes[*j].operator.name == "Add")
+        {
+            let [a, b] = [0, 1].map(|k| graph.nodes[j].inputs[k].expect("a sum of two"));
+            if graph.shape(a) == graph.shape(b) {
+                graph.nodes[i].inputs[0] = Some(a);
+                graph.nodes[i].inputs.push(Some(b));
+            }
         }
     }
 }

@@ -87,23 +87,19 @@ impl Decoder {
         let weight = graph.slice(layers[0].weight, 1, 0, self.features);
         let shares = graph.shares(by_step, weight, Some(layers[0].bias));
         layers[0].input = self.conditioned.then(|| graph.slice(layers[0].weight, 1, self.features, self.inputs()));
-        Rolling { decoder: self, layers, shares }
+        let (mut weight, mut bias) = pass.affine("decoder.linear");
+        if self.scale != 1.0 {
+            // Once, instead of at each step what they give.
+            let scale = graph.scalar_like(weight, self.scale);
+            (weight, bias) = (graph.mul(weight, scale), graph.mul(bias, scale));
+        }
+        Rolling { decoder: self, layers, shares, output: (weight, bias) }
     }
 
     /// Shapes of what goes from a stream's step to the next: the pose, then hidden and cell state of each LSTM layer.
     pub(super) fn state_shapes(&self) -> Vec<Vec<usize>> {
         let cells = if self.recurrent { 2 * self.layers } else { 0 };
         std::iter::once(vec![1, self.joints]).chain(std::iter::repeat_n(vec![1, self.hidden], cells)).collect()
-    }
-
-    fn output(&self, graph: &mut Graph, pass: &Pass, x: Value) -> Value {
-        let x = if self.recurrent { graph.leaky_relu(x, SLOPE) } else { x };
-        let y = pass.linear(graph, "decoder.linear", x);
-        if self.scale == 1.0 {
-            return y;
-        }
-        let scale = graph.scalar_like(y, self.scale);
-        graph.mul(y, scale)
     }
 
     fn next_pose(&self, graph: &mut Graph, step: usize, pose: Option<Value>, output: Value) -> Value {
@@ -172,6 +168,8 @@ pub(super) struct Rolling<'a> {
     layers: Vec<Layer>,
     /// What each step's features give the first layer, with its bias.
     shares: Vec<Value>,
+    /// Weight and bias of the last layer, scaled.
+    output: (Value, Value),
 }
 
 impl Rolling<'_> {
@@ -182,7 +180,9 @@ impl Rolling<'_> {
         for layer in &mut self.layers {
             x = Some(layer.step(graph, pass, step, share.take(), x));
         }
-        self.decoder.output(graph, pass, x.expect("at least one layer"))
+        let x = x.expect("at least one layer");
+        let x = if self.decoder.recurrent { graph.leaky_relu(x, SLOPE) } else { x };
+        graph.linear(x, self.output.0, Some(self.output.1))
     }
 
     /// The state after `step`, which is the stream's step `number` [1], from the state before it.

@@ -5,7 +5,9 @@ use std::sync::Mutex;
 
 use ort::ep::{CUDA, ExecutionProvider};
 
+use super::cuda;
 use super::error::RuntimeError;
+use super::kernels::Module;
 use crate::config::{Device, Precision, TrainingConfig};
 use crate::graph::Kernels;
 
@@ -30,11 +32,12 @@ pub struct Library {
 pub enum Provider {
     Cpu,
     /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16;
-    /// `memory_limit`: most bytes that a session may take.
+    /// `memory_limit`: most bytes that a session may take; `fused`: whether this project's own kernels are there, too.
     Cuda {
         tf32: bool,
         half: bool,
         memory_limit: Option<usize>,
+        fused: bool,
     },
 }
 
@@ -168,12 +171,24 @@ fn preload_cuda(library: &Library) {
     }
 }
 
+/// Whether the fused operators have kernels here; says why not.
+fn has_own_kernels() -> bool {
+    // A driver or device that is missing is told by the session that needs it.
+    let Ok(_device) = cuda::Device::shared() else { return false };
+    let missing = Module::shared().err();
+    if let Some(reason) = missing {
+        tracing::warn!("steps take longer, by standard operators only: {reason}");
+    }
+    missing.is_none()
+}
+
 impl Provider {
     /// The operators that step graphs for this provider may use.
     pub fn kernels(self) -> Kernels {
         match self {
-            Self::Cpu => Kernels::Fused,
-            Self::Cuda { .. } => Kernels::Standard,
+            Self::Cpu => Kernels::Cpu,
+            Self::Cuda { fused: false, .. } => Kernels::Standard,
+            Self::Cuda { fused: true, .. } => Kernels::Cuda,
         }
     }
 
@@ -183,7 +198,7 @@ impl Provider {
     /// CUDA was asked for and is not there.
     pub fn choose(library: &Library, training: &TrainingConfig) -> Result<Self, RuntimeError> {
         let &TrainingConfig { device, precision, device_memory_limit: memory_limit, .. } = training;
-        let cuda = Self::Cuda { tf32: precision != Precision::Fp32, half: precision == Precision::Fp16, memory_limit };
+        let (tf32, half) = (precision != Precision::Fp32, precision == Precision::Fp16);
         let missing = if !providers(library).contains(&"CUDA") {
             Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
         } else if !Path::new("/dev/nvidiactl").exists() {
@@ -195,7 +210,7 @@ impl Provider {
             (Device::Cpu, _) | (Device::Auto, Some(_)) => Ok(Self::Cpu),
             (Device::Auto | Device::Cuda, None) => {
                 preload_cuda(library);
-                Ok(cuda)
+                Ok(Self::Cuda { tf32, half, memory_limit, fused: has_own_kernels() })
             }
             (Device::Cuda, Some(message)) => Err(RuntimeError::Cuda { message }),
         }

@@ -107,18 +107,22 @@ impl Session {
         let builder = builder.with_optimization_level(level).map_err(RuntimeError::ort(doing))?;
         let mut builder = builder.with_memory_pattern(false).map_err(RuntimeError::ort(doing))?;
         if provider == Provider::Cpu {
-            let fused = kernels::domain().map_err(RuntimeError::ort(doing))?;
+            let fused = kernels::on_cpu().map_err(RuntimeError::ort(doing))?;
             builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
         }
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }
-        if let Provider::Cuda { tf32, half, memory_limit } = provider {
+        if let Provider::Cuda { tf32, half, memory_limit, fused } = provider {
             // Trying all algorithms takes seconds; but what cuDNN guesses for float16 it sometimes cannot do.
             let search = if half { ConvAlgorithmSearch::Exhaustive } else { ConvAlgorithmSearch::Heuristic };
             let mut cuda = CUDA::default().with_tf32(tf32).with_conv_algorithm_search(search);
             if let Some(limit) = memory_limit {
                 cuda = cuda.with_memory_limit(limit);
+            }
+            if fused && let Some(module) = kernels::Module::shared().ok().filter(|_| stream.is_some()) {
+                let fused = kernels::on_cuda(module).map_err(RuntimeError::ort(doing))?;
+                builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
             }
             if let Some(stream) = stream {
                 // SAFETY: the caller keeps the stream until the session is gone.

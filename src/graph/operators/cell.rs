@@ -20,7 +20,8 @@ pub(super) static OPERATORS: &[Operator] = &[
 ];
 
 /// Inputs: the gates [batch, 4 hidden] before their activations, in the order input, forget, output, candidate; the
-/// cell state before [batch, hidden]. Outputs: hidden state, cell state, the three sigmoids [batch, 3 hidden], the
+/// cell state before [batch, hidden]; perhaps up to two more parts of the gates, [batch, 4 hidden] or [4 hidden], which
+/// are added to the first. Outputs: hidden state, cell state, the three sigmoids [batch, 3 hidden], the
 /// candidate's tanh, and the tanh of the cell state.
 fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (gates, before) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
@@ -28,11 +29,18 @@ fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     if gates != TensorType::new(before.dtype, [batch, 4 * hidden]) {
         return Err(format!("gates {gates} do not fit the state {before}"));
     }
+    for part in (2..node.inputs.len()).map(|i| ty(graph, node, i)) {
+        let part = part?;
+        if part.dtype != gates.dtype || ![&gates.shape[..], &gates.shape[1..]].contains(&part.shape.as_slice()) {
+            return Err(format!("a part {part} of gates {gates}"));
+        }
+    }
     let sigmoids = TensorType::new(before.dtype, [batch, 3 * hidden]);
     Ok(vec![before.clone(), before.clone(), sigmoids, before.clone(), before])
 }
 
-/// Inputs: dh, dc, then sigmoids, candidate, tanh of the cell state, and the cell state before. Outputs: gradients of
+/// Inputs: dh, dc, then sigmoids, candidate, tanh of the cell state, and the cell state before; perhaps a second part
+/// of dh, which is added to the first. Outputs: gradients of
 /// the gates and of the cell state before.
 fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let state = ty(graph, node, 0)?;

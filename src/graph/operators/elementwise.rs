@@ -1,7 +1,8 @@
 //! Elementwise arithmetic, activations, comparisons and selection.
 
 use super::super::autodiff::Adjoints;
-use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::build::attributes;
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
 use super::{Operator, Wanted, broadcast, fused, op, reduce_to, ty};
 
@@ -144,9 +145,8 @@ unary_gradient!(abs, |g, node, x, y, dy| {
 });
 unary_gradient!(identity, |_g, node, x, y, dy| dy);
 unary_gradient!(leaky_relu, |g, node, x, y, dy| {
-    let (zero, slope) = (g.scalar_like(x, 0.0), g.scalar_like(dy, node.float("alpha", 0.01)));
-    let (positive, scaled) = (g.greater(x, zero), g.mul(dy, slope));
-    g.select(positive, dy, scaled)
+    let slope = attributes([("slope", Attribute::Float(node.float("alpha", 0.01)))]);
+    g.apply1("ReluGradient", &[dy, x], slope)
 });
 unary_gradient!(neg, |g, node, x, y, dy| g.neg(dy));
 // y > 0 exactly where x > 0, and y is alive anyway where it feeds the next layer's weight gradient.
@@ -240,13 +240,15 @@ fn over_root(g: &mut Graph, x: Value, dy: Value, a: f32, b: f32) -> Value {
     g.div(dy, root)
 }
 
-/// dy where y > 0, else 0.
+/// dy where y > 0, else `slope` dy.
 fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (dy, slope) = (node.input(0), node.float("slope", 0.0));
     let zero = graph.scalar_like(node.input(1), 0.0);
     let positive = graph.greater(node.input(1), zero);
+    let slope_of_rest = graph.scalar_like(dy, slope);
     // A product with 0 would keep what is not finite.
-    let none = graph.scalar_like(node.input(0), 0.0);
-    vec![graph.select(positive, node.input(0), none)]
+    let rest = if slope == 0.0 { slope_of_rest } else { graph.mul(dy, slope_of_rest) };
+    vec![graph.select(positive, dy, rest)]
 }
 
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.

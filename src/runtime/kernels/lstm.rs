@@ -1,5 +1,6 @@
 //! The cell of a long short-term memory, and its gradient.
 
+use super::cuda::Launch;
 use super::operator::{Input, Settings, Workers};
 
 /// Elements of the state per piece of work; a piece is whole rows.
@@ -7,10 +8,13 @@ const PIECE: usize = 1 << 12;
 
 /// Shapes of hidden state, cell state, sigmoids, candidate and tanh of the cell state.
 pub(super) fn shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [gates, before] = inputs else { return Err("expected gates and a state".into()) };
+    let [gates, before, more @ ..] = inputs else { return Err("expected gates and a state".into()) };
     let [batch, hidden] = before[..] else { return Err(format!("{before:?} is not [batch, hidden]")) };
     if *gates != [batch, 4 * hidden] || hidden == 0 {
         return Err(format!("gates {gates:?} do not fit the state {before:?}"));
+    }
+    if let Some(part) = more.iter().find(|part| *part != gates && ***part != gates[1..]) {
+        return Err(format!("a part {part:?} of gates {gates:?}"));
     }
     let state = vec![batch, hidden];
     Ok(vec![state.clone(), state.clone(), vec![batch, 3 * hidden], state.clone(), state])
@@ -18,17 +22,35 @@ pub(super) fn shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usiz
 
 /// Shapes of the gradients of the gates and of the state before.
 pub(super) fn gradient_shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [dh, dc, sigmoids, candidate, squashed, before] = inputs else { return Err("expected six inputs".into()) };
+    let [dh, dc, sigmoids, candidate, squashed, before, more @ ..] = inputs else {
+        return Err("expected six inputs".into());
+    };
     let [batch, hidden] = dh[..] else { return Err(format!("{dh:?} is not [batch, hidden]")) };
-    if [dc, candidate, squashed, before].iter().any(|other| *other != dh) || *sigmoids != [batch, 3 * hidden] {
+    let alike = [dc, candidate, squashed, before].into_iter().chain(more).all(|other| other == dh);
+    if !alike || *sigmoids != [batch, 3 * hidden] {
         return Err(format!("{inputs:?} do not fit together"));
     }
     Ok(vec![vec![batch, 4 * hidden], dh.clone()])
 }
 
+/// As the kernel of cuda.cu takes it.
+pub(super) fn launch(shapes: &[Vec<usize>], _: &Settings) -> Launch {
+    let (rows, columns) = (shapes[1][0], shapes[1][1]);
+    // A part that is one row is that row for all.
+    let stride = |i: usize| shapes.get(i).map_or(0, |part| if part.len() == 2 { 4 * columns as u32 } else { 0 });
+    Launch { entry: "lstm_cell", rows, columns, numbers: vec![stride(2), stride(3)] }
+}
+
+/// As the kernel of cuda.cu takes it.
+pub(super) fn launch_gradient(shapes: &[Vec<usize>], _: &Settings) -> Launch {
+    Launch { entry: "lstm_cell_gradient", rows: shapes[0][0], columns: shapes[0][1], numbers: Vec::new() }
+}
+
 /// Some rows of the forward pass.
 struct Rows<'a> {
     gates: &'a [f32],
+    /// What is added to the gates: as many rows, or one for all of them.
+    more: Vec<&'a [f32]>,
     before: &'a [f32],
     hidden: &'a mut [f32],
     cell: &'a mut [f32],
@@ -49,11 +71,17 @@ pub(super) fn forward(
     let given = inputs[0].values.chunks(4 * some).zip(inputs[1].values.chunks(some));
     let states = hidden.chunks_mut(some).zip(cell.chunks_mut(some));
     let kept = sigmoids.chunks_mut(3 * some).zip(candidate.chunks_mut(some)).zip(squashed.chunks_mut(some));
+    let whole = inputs[0].values.len();
+    let part = |more: &'_ [f32], piece: usize, length: usize| -> std::ops::Range<usize> {
+        if more.len() == whole { 4 * some * piece..4 * some * piece + length } else { 0..more.len() }
+    };
     let pieces = given
         .zip(states)
         .zip(kept)
-        .map(|(((gates, before), (hidden, cell)), ((sigmoids, candidate), squashed))| Rows {
+        .enumerate()
+        .map(|(piece, (((gates, before), (hidden, cell)), ((sigmoids, candidate), squashed)))| Rows {
             gates,
+            more: inputs[2..].iter().map(|more| &more.values[part(more.values, piece, gates.len())]).collect(),
             before,
             hidden,
             cell,
@@ -71,10 +99,19 @@ fn step(rows: Rows<'_>, n: usize) {
     let states = rows.hidden.chunks_exact_mut(n).zip(rows.cell.chunks_exact_mut(n));
     let kept = rows.candidate.chunks_exact_mut(n).zip(rows.squashed.chunks_exact_mut(n));
     let kept = rows.sigmoids.chunks_exact_mut(3 * n).zip(kept);
-    for (((gates, before), (hidden, cell)), (sigmoids, (candidate, squashed))) in given.zip(states).zip(kept) {
+    for (row, (((gates, before), (hidden, cell)), (sigmoids, (candidate, squashed)))) in
+        given.zip(states).zip(kept).enumerate()
+    {
         let (open, closed) = gates.split_at(3 * n);
-        sigmoids.iter_mut().zip(open).for_each(|(y, x)| *y = sigmoid(*x));
-        candidate.iter_mut().zip(closed).for_each(|(y, x)| *y = tanh(*x));
+        sigmoids.copy_from_slice(open);
+        candidate.copy_from_slice(closed);
+        for part in &rows.more {
+            let (open, closed) = part[4 * n * row % part.len()..][..4 * n].split_at(3 * n);
+            sigmoids.iter_mut().zip(open).for_each(|(y, x)| *y += x);
+            candidate.iter_mut().zip(closed).for_each(|(y, x)| *y += x);
+        }
+        sigmoids.iter_mut().for_each(|y| *y = sigmoid(*y));
+        candidate.iter_mut().for_each(|y| *y = tanh(*y));
         let (input, rest) = sigmoids.split_at(n);
         let (forget, output) = rest.split_at(n);
         for i in 0..n {
@@ -89,6 +126,8 @@ fn step(rows: Rows<'_>, n: usize) {
 /// Some rows of the gradient.
 struct Gradient<'a> {
     dh: &'a [f32],
+    /// What is added to dh.
+    second: Option<&'a [f32]>,
     dc: &'a [f32],
     sigmoids: &'a [f32],
     candidate: &'a [f32],
@@ -116,7 +155,9 @@ pub(super) fn gradient(
             let (first, last) = (piece * some, piece * some + state.len());
             let [dh, dc, candidate, squashed, before] =
                 [dh, dc, candidate, squashed, before].map(|values| &values[first..last]);
-            Gradient { dh, dc, sigmoids: &sigmoids[3 * first..3 * last], candidate, squashed, before, gates, state }
+            let second = inputs.get(6).map(|second| &second.values[first..last]);
+            let sigmoids = &sigmoids[3 * first..3 * last];
+            Gradient { dh, second, dc, sigmoids, candidate, squashed, before, gates, state }
         })
         .collect();
     workers.each(pieces, |rows: Gradient<'_>| step_back(rows, n))
@@ -133,13 +174,17 @@ fn step_back(rows: Gradient<'_>, n: usize) {
         let (d_input, rest) = gates.split_at_mut(n);
         let (d_forget, rest) = rest.split_at_mut(n);
         let (d_output, d_candidate) = rest.split_at_mut(n);
-        for i in 0..n {
-            let cell = dc[i] + dh[i] * output[i] * (1.0 - squashed[i] * squashed[i]);
+        let mut element = |i: usize, dh: f32| {
+            let cell = dc[i] + dh * output[i] * (1.0 - squashed[i] * squashed[i]);
             d_input[i] = cell * candidate[i] * input[i] * (1.0 - input[i]);
             d_forget[i] = cell * before[i] * forget[i] * (1.0 - forget[i]);
-            d_output[i] = dh[i] * squashed[i] * output[i] * (1.0 - output[i]);
+            d_output[i] = dh * squashed[i] * output[i] * (1.0 - output[i]);
             d_candidate[i] = cell * input[i] * (1.0 - candidate[i] * candidate[i]);
             state[i] = cell * forget[i];
+        };
+        match rows.second.map(|second| &second[own.clone()]) {
+            Some(second) => (0..n).for_each(|i| element(i, dh[i] + second[i])),
+            None => (0..n).for_each(|i| element(i, dh[i])),
         }
     }
 }

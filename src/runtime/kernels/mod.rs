@@ -1,10 +1,12 @@
-//! CPU kernels of the fused operators (`graph::FUSED_DOMAIN`), as custom operators of ONNX Runtime.
+//! Kernels of the fused operators (`graph::FUSED_DOMAIN`) for the CPU, and of some for CUDA, as custom operators of ONNX
+//! Runtime.
 //!
 //! The arithmetic lies in safe functions over slices; work is cut into pieces whose number depends on shapes alone,
 //! and sums over pieces are taken in order, so results do not depend on the number of threads.
 
 mod adam;
 mod batch_norm;
+mod cuda;
 mod elementwise;
 mod frames;
 mod layer_norm;
@@ -12,6 +14,8 @@ mod lstm;
 mod mask;
 mod operator;
 mod pool;
+mod table;
 mod transpose;
 
-pub(super) use operator::domain;
+pub(super) use cuda::Module;
+pub(super) use table::{on_cpu, on_cuda};

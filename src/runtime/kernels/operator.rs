@@ -1,17 +1,15 @@
-//! What makes an operator of a function over slices.
+//! What a fused operator is, and how one runs on the CPU: as a function over slices.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use ort::operator::{
-    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput,
-    ShapeInferenceContext,
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
-use ort::value::{Shape, TensorElementType, ValueType};
+use ort::value::{Shape, TensorElementType, ValueRef, ValueType};
 
 use super::adam::Adam;
+use super::cuda::Launch;
 use super::pool::Axis;
-use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
-use crate::graph::FUSED_DOMAIN;
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
 pub(super) struct Workers<'a> {
@@ -57,9 +55,15 @@ pub(super) struct Settings {
     pub(super) modulus: i64,
     pub(super) threshold: i64,
     pub(super) scale: f32,
+    /// Of a rectifier's negative side.
+    pub(super) slope: f32,
 }
 
 impl Settings {
+    pub(super) fn of(context: &KernelContext<'_>) -> Self {
+        Self::new(|name| context.get(name), |name| context.get(name), |name| context.get(name))
+    }
+
     fn new(
         ints: impl Fn(&str) -> Option<Vec<i64>>,
         int: impl Fn(&str) -> Option<i64>,
@@ -75,160 +79,45 @@ impl Settings {
         let framing = ["advance", "length", "count"].map(|name| int(name).unwrap_or_default() as usize);
         let [modulus, threshold] = ["modulus", "threshold"].map(|name| int(name).unwrap_or_default());
         let (epsilon, scale) = (float("epsilon").unwrap_or(1e-5), float("scale").unwrap_or(1.0));
+        let slope = float("slope").unwrap_or(0.0);
         let pair = |names: [&str; 2]| names.map(|name| float(name).unwrap_or_default());
         let decoupled = int("decoupled").is_some_and(|flag| flag != 0);
         let adam = Adam { keep: pair(["keep1", "keep2"]), take: pair(["take1", "take2"]), decoupled };
-        Self { epsilon, order, framing, window, adam, modulus, threshold, scale }
+        Self { epsilon, order, framing, window, adam, modulus, threshold, scale, slope }
     }
 }
-
-/// Shapes of the outputs, from those of the inputs.
-type Shapes = fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>;
-/// Fills the outputs, which have those shapes.
-type Compute = fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>;
 
 /// A fused operator that gives float32 tensors.
 #[derive(Clone, Copy)]
-struct Fused {
-    name: &'static str,
-    inputs: usize,
+pub(super) struct Fused {
+    pub(super) name: &'static str,
+    pub(super) inputs: usize,
+    /// Further inputs that may be there, behind the others.
+    pub(super) more_inputs: usize,
     /// Whether it takes int64 tensors instead of float32 ones.
-    takes_integers: bool,
-    outputs: usize,
-    shapes: Shapes,
-    compute: Compute,
+    pub(super) takes_integers: bool,
+    pub(super) outputs: usize,
+    /// Shapes of the outputs, from those of the inputs.
+    pub(super) shapes: fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>,
+    /// Fills the outputs, which have those shapes.
+    pub(super) compute: fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>,
+    /// How its kernel in cuda.cu is started, if it has one.
+    pub(super) launch: Option<fn(&[Vec<usize>], &Settings) -> Launch>,
 }
 
-/// The domain with every fused operator.
-pub(in super::super) fn domain() -> ort::Result<Arc<OperatorDomain>> {
-    let operators = [
-        Fused {
-            name: "LayerNorm",
-            inputs: 3,
-            takes_integers: false,
-            outputs: 3,
-            shapes: layer_norm::forward_shapes,
-            compute: layer_norm::forward,
-        },
-        Fused {
-            name: "LayerNormGradient",
-            inputs: 5,
-            takes_integers: false,
-            outputs: 3,
-            shapes: layer_norm::gradient_shapes,
-            compute: layer_norm::gradient,
-        },
-        Fused {
-            name: "ReluGradient",
-            inputs: 2,
-            takes_integers: false,
-            outputs: 1,
-            shapes: elementwise::shapes,
-            compute: elementwise::relu_gradient,
-        },
-        Fused {
-            name: "BatchTranspose",
-            inputs: 1,
-            takes_integers: false,
-            outputs: 1,
-            shapes: transpose::shapes,
-            compute: transpose::batch_transpose,
-        },
-        Fused {
-            name: "BatchNorm",
-            inputs: 3,
-            takes_integers: false,
-            outputs: 3,
-            shapes: batch_norm::forward_shapes,
-            compute: batch_norm::forward,
-        },
-        Fused {
-            name: "BatchNormGradient",
-            inputs: 5,
-            takes_integers: false,
-            outputs: 3,
-            shapes: batch_norm::gradient_shapes,
-            compute: batch_norm::gradient,
-        },
-        Fused {
-            name: "LstmCell",
-            inputs: 2,
-            takes_integers: false,
-            outputs: 5,
-            shapes: lstm::shapes,
-            compute: lstm::forward,
-        },
-        Fused {
-            name: "LstmCellGradient",
-            inputs: 6,
-            takes_integers: false,
-            outputs: 2,
-            shapes: lstm::gradient_shapes,
-            compute: lstm::gradient,
-        },
-        Fused {
-            name: "AdamUpdate",
-            inputs: 8,
-            takes_integers: false,
-            outputs: 3,
-            shapes: adam::shapes,
-            compute: adam::update,
-        },
-        Fused {
-            name: "MaxPoolGradient",
-            inputs: 3,
-            takes_integers: false,
-            outputs: 1,
-            shapes: pool::shapes,
-            compute: pool::max_pool_gradient,
-        },
-        Fused {
-            name: "DropoutMask",
-            inputs: 3,
-            takes_integers: true,
-            outputs: 1,
-            shapes: mask::shapes,
-            compute: mask::mask,
-        },
-        Fused {
-            name: "Frames",
-            inputs: 1,
-            takes_integers: false,
-            outputs: 1,
-            shapes: frames::shapes,
-            compute: frames::frames,
-        },
-    ];
-    let domain = OperatorDomain::new(FUSED_DOMAIN)?;
-    operators.into_iter().try_fold(domain, OperatorDomain::add).map(Arc::new)
-}
-
-impl Operator for Fused {
-    type Kernel<'attr> = BoxedKernel<'attr>;
-
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+impl Fused {
+    pub(super) fn input_ports(self) -> impl Iterator<Item = OperatorInput> {
         let ty = if self.takes_integers { TensorElementType::Int64 } else { TensorElementType::Float32 };
-        (0..self.inputs).map(move |_| OperatorInput::required(ty))
+        let required = (0..self.inputs).map(move |_| OperatorInput::required(ty));
+        required.chain((0..self.more_inputs).map(move |_| OperatorInput::optional(ty)))
     }
 
     /// Each may be left out where nothing needs it.
-    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+    pub(super) fn output_ports(self) -> impl Iterator<Item = OperatorOutput> {
         (0..self.outputs).map(|_| OperatorOutput::optional(TensorElementType::Float32))
     }
 
-    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let settings = Settings::new(|name| context.get(name), |name| context.get(name), |name| context.get(name));
-        let own = *self;
-        Ok(Box::new(move |context: &ComputeContext| {
-            own.run(context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", own.name)))
-        }))
-    }
-
-    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+    pub(super) fn infer(self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
         let settings = Settings::new(
             |name| context.attr(name).ok(),
             |name| context.attr(name).ok(),
@@ -251,51 +140,90 @@ impl Operator for Fused {
     }
 }
 
-impl Fused {
-    fn run(&self, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
-        let text = |error: ort::Error| error.to_string();
-        let values = (0..self.inputs)
-            .map(|i| context.input(i).map_err(text)?.ok_or_else(|| format!("input {i} is missing")))
-            .collect::<Result<Vec<_>, _>>()?;
-        let dims = |shape: &ort::value::Shape| shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
-        let mut shapes = Vec::with_capacity(values.len());
-        let mut elements: Vec<(&[f32], &[i64])> = Vec::with_capacity(values.len());
-        for value in &values {
-            if self.takes_integers {
-                let (shape, integers) = value.try_extract_tensor::<i64>().map_err(text)?;
-                shapes.push(dims(shape));
-                elements.push((&[], integers));
-            } else {
-                let (shape, floats) = value.try_extract_tensor::<f32>().map_err(text)?;
-                shapes.push(dims(shape));
-                elements.push((floats, &[]));
-            }
-        }
-        let given = shapes.iter().zip(elements);
-        let inputs: Vec<_> = given.map(|(shape, (values, integers))| Input { shape, values, integers }).collect();
-        let wanted = (self.shapes)(&shapes, settings)?;
-        let mut given = wanted
-            .iter()
-            .enumerate()
-            .map(|(i, shape)| {
-                let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-                context.output(i, shape).map_err(text)
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        // Outputs that nobody takes are computed all the same, aside.
-        let mut aside: Vec<_> = given
-            .iter()
-            .zip(&wanted)
-            .map(|(value, shape)| if value.is_some() { Vec::new() } else { vec![0.0; shape.iter().product()] })
-            .collect();
-        let mut outputs = given
-            .iter_mut()
-            .zip(&mut aside)
-            .map(|(value, aside)| match value {
-                Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
-                None => Ok(aside.as_mut_slice()),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        (self.compute)(&inputs, settings, &mut outputs, &Workers { context })
+/// A fused operator on the CPU.
+pub(super) struct OnCpu(pub(super) Fused);
+
+impl Operator for OnCpu {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.0.name
     }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        self.0.input_ports()
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        self.0.output_ports()
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let (fused, settings) = (self.0, Settings::of(context));
+        Ok(Box::new(move |context: &ComputeContext| {
+            run(fused, context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", fused.name)))
+        }))
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        self.0.infer(context)
+    }
+}
+
+/// The tensors that the node was given.
+pub(super) fn inputs(fused: Fused, context: &ComputeContext) -> Result<Vec<ValueRef<'_>>, String> {
+    let mut values = Vec::with_capacity(fused.inputs + fused.more_inputs);
+    for i in 0..fused.inputs + fused.more_inputs {
+        match context.input(i).map_err(|error| error.to_string())? {
+            Some(value) => values.push(value),
+            None if i < fused.inputs => return Err(format!("input {i} is missing")),
+            None => break,
+        }
+    }
+    Ok(values)
+}
+
+fn run(fused: Fused, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
+    let text = |error: ort::Error| error.to_string();
+    let values = inputs(fused, context)?;
+    let dims = |shape: &ort::value::Shape| shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
+    let mut shapes = Vec::with_capacity(values.len());
+    let mut elements: Vec<(&[f32], &[i64])> = Vec::with_capacity(values.len());
+    for value in &values {
+        if fused.takes_integers {
+            let (shape, integers) = value.try_extract_tensor::<i64>().map_err(text)?;
+            shapes.push(dims(shape));
+            elements.push((&[], integers));
+        } else {
+            let (shape, floats) = value.try_extract_tensor::<f32>().map_err(text)?;
+            shapes.push(dims(shape));
+            elements.push((floats, &[]));
+        }
+    }
+    let given = shapes.iter().zip(elements);
+    let inputs: Vec<_> = given.map(|(shape, (values, integers))| Input { shape, values, integers }).collect();
+    let wanted = (fused.shapes)(&shapes, settings)?;
+    let mut given = wanted
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+            context.output(i, shape).map_err(text)
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    // Outputs that nobody takes are computed all the same, aside.
+    let mut aside: Vec<_> = given
+        .iter()
+        .zip(&wanted)
+        .map(|(value, shape)| if value.is_some() { Vec::new() } else { vec![0.0; shape.iter().product()] })
+        .collect();
+    let mut outputs = given
+        .iter_mut()
+        .zip(&mut aside)
+        .map(|(value, aside)| match value {
+            Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
+            None => Ok(aside.as_mut_slice()),
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    (fused.compute)(&inputs, settings, &mut outputs, &Workers { context })
 }

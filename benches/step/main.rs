@@ -2,9 +2,13 @@
 //! PyTorch on the CPU, benches/compare-gpu on CUDA.
 //!
 //!     cargo bench --bench step -- [--network tds_lstm] [--batch 64] [--window ROWS] [--steps 5] [--warmup 2]
-//!                                 [--device cpu] [--precision tf32]
+//!                                 [--device cpu] [--precision tf32] [--kernels 3] [--standard]
 //!
-//! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults. Prints one line of JSON.
+//! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults. `--kernels` adds so
+//! many steps on CUDA, and prints how long each kernel took in them; `--standard` takes standard operators only there.
+//! The last line printed is JSON.
+
+mod kernels;
 
 use std::time::Instant;
 
@@ -61,7 +65,10 @@ fn main() {
         joint_weights: None,
     };
     let library = runtime::load(None).expect("ONNX Runtime");
-    let provider = Provider::choose(&library, &config.training).expect("the device");
+    let mut provider = Provider::choose(&library, &config.training).expect("the device");
+    if let (true, Provider::Cuda { fused, .. }) = (std::env::args().any(|a| a == "--standard"), &mut provider) {
+        *fused = false;
+    }
     let start = Instant::now();
     let graph = training_step(&problem, &config.training, provider.kernels()).expect("a differentiable model");
     let built = start.elapsed();
@@ -79,7 +86,11 @@ fn main() {
     let mask: Vec<_> = noise(shape.batch * shape.target_rows()).iter().map(|x| f32::from(u8::from(*x < 0.8))).collect();
     let batch: [&[f32]; 3] = [&emg, &angles, &mask];
     let (mut times, mut losses, mut tenth) = (Vec::new(), Vec::new(), None);
-    for step in 1..=(warmup + steps) as u64 {
+    let profiled = number("--kernels", 0);
+    for step in 1..=(warmup + steps + profiled) as u64 {
+        if profiled > 0 && step == (warmup + steps + 1) as u64 {
+            kernels::start();
+        }
         // Both sets of buffers get the batch once, and keep it.
         if step <= 2 {
             stepper.load(&batch).expect("a batch");
@@ -95,9 +106,12 @@ fn main() {
         if step == 10 {
             tenth = Some(program.elapsed().as_secs_f64());
         }
-        if step > warmup as u64 {
+        if step > warmup as u64 && step <= (warmup + steps) as u64 {
             times.push(start.elapsed().as_secs_f64() * 1e3);
         }
+    }
+    if profiled > 0 {
+        kernels::print(profiled);
     }
     let mut sorted = times.clone();
     sorted.sort_by(f64::total_cmp);

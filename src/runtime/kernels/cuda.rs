@@ -1,0 +1,214 @@
+//! Fused operators on CUDA: cuda.cu, compiled by NVIDIA's run-time compiler (NVRTC) for the device at hand.
+
+use std::collections::HashMap;
+use std::ffi::{CString, c_void};
+use std::sync::OnceLock;
+
+use cudarc::driver::{result, sys};
+use cudarc::nvrtc;
+use ort::operator::{
+    BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
+};
+use ort::value::{DynTensorValueType, ValueType};
+
+use super::operator::{Fused, Settings, inputs};
+
+const SOURCE: &str = include_str!("cuda.cu");
+const BLOCK: usize = 256;
+
+/// How a kernel is started.
+pub(super) struct Launch {
+    /// Its name in cuda.cu.
+    pub(super) entry: &'static str,
+    pub(super) rows: usize,
+    pub(super) columns: usize,
+    /// Numbers of four bytes behind the arrays and `columns`.
+    pub(super) numbers: Vec<u32>,
+}
+
+/// The compiled kernels, by name.
+pub(in super::super) struct Module(HashMap<&'static str, sys::CUfunction>);
+
+// SAFETY: handles of code that is never unloaded.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
+
+impl Module {
+    /// The kernels for the first device, whose context is current; compiled once in a process.
+    ///
+    /// # Errors
+    /// Why there are none: no NVRTC, or a device that it does not know.
+    pub(in super::super) fn shared() -> Result<&'static Self, &'static str> {
+        static SHARED: OnceLock<Result<Module, String>> = OnceLock::new();
+        SHARED.get_or_init(Self::new).as_ref().map_err(String::as_str)
+    }
+
+    fn new() -> Result<Self, String> {
+        let text = |error: result::DriverError| format!("{error:?}");
+        let device = result::device::get(0).map_err(text)?;
+        // SAFETY: the device was just found.
+        let capability = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(text);
+        let major = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+        let minor = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let binary = compile(&format!("sm_{major}{minor}"))?;
+        // SAFETY: a whole binary for this device; the caller has made a context current.
+        let module = unsafe { result::module::load_data(binary.as_ptr().cast()) }.map_err(text)?;
+        let function = |name: &'static str| {
+            let symbol = CString::new(name).expect("no zero byte");
+            // SAFETY: the module was just loaded, and is never unloaded.
+            let function = unsafe { result::module::get_function(module, symbol) };
+            function.map(|function| (name, function)).map_err(|error| format!("{name}: {error:?}"))
+        };
+        ENTRIES.into_iter().map(function).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// The kernels of cuda.cu.
+pub(super) const ENTRIES: [&str; 3] = ["lstm_cell", "lstm_cell_gradient", "relu_gradient"];
+
+/// Machine code for an architecture such as `sm_90`.
+fn compile(architecture: &str) -> Result<Vec<u8>, String> {
+    // SAFETY: asks for the library's presence only; calling into a missing one would panic.
+    if !unsafe { nvrtc::sys::is_culib_present() } {
+        return Err("there is no NVRTC (libnvrtc.so.13); `pip install nvidia-cuda-nvrtc`".into());
+    }
+    let text = |error: nvrtc::result::NvrtcError| format!("NVRTC: {error}");
+    let (source, name) = (CString::new(SOURCE).expect("no zero byte"), c"cuda.cu");
+    let program = nvrtc::result::create_program(&source, Some(name)).map_err(text)?;
+    let options = [format!("--gpu-architecture={architecture}")];
+    // SAFETY: the program was just made, lives until the end, and is asked for its binary only once it is compiled.
+    unsafe {
+        let compiled = nvrtc::result::compile_program(program, &options).map_err(|error| {
+            let log = nvrtc::result::get_program_log(program).unwrap_or_default();
+            let log: Vec<_> = log.into_iter().map(|byte| byte as u8).collect();
+            format!("NVRTC: {error} for {architecture} {}", String::from_utf8_lossy(&log))
+        });
+        let binary = compiled.and_then(|()| {
+            let mut size = 0;
+            nvrtc::sys::nvrtcGetCUBINSize(program, &raw mut size).result().map_err(text)?;
+            let mut binary = vec![0u8; size];
+            nvrtc::sys::nvrtcGetCUBIN(program, binary.as_mut_ptr().cast()).result().map_err(text)?;
+            Ok(binary)
+        });
+        nvrtc::result::destroy_program(program).map_err(text)?;
+        binary
+    }
+}
+
+/// A fused operator on CUDA.
+pub(super) struct OnCuda {
+    fused: Fused,
+    launch: fn(&[Vec<usize>], &Settings) -> Launch,
+    module: &'static Module,
+}
+
+impl OnCuda {
+    /// `None` where it has no kernel.
+    pub(super) fn new(fused: Fused, module: &'static Module) -> Option<Self> {
+        fused.launch.map(|launch| Self { fused, launch, module })
+    }
+}
+
+impl Operator for OnCuda {
+    type Kernel<'attr> = BoxedKernel<'attr>;
+
+    fn name(&self) -> &str {
+        self.fused.name
+    }
+
+    fn execution_provider_type(&self) -> Option<&str> {
+        Some("CUDAExecutionProvider")
+    }
+
+    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
+        self.fused.input_ports()
+    }
+
+    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
+        self.fused.output_ports()
+    }
+
+    fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
+        let (fused, launch, module, settings) = (self.fused, self.launch, self.module, Settings::of(context));
+        Ok(Box::new(move |context: &ComputeContext| {
+            run(fused, launch, module, context, &settings)
+                .map_err(|error| ort::Error::new(format!("{}: {error}", fused.name)))
+        }))
+    }
+
+    fn infer_shape(&self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
+        self.fused.infer(context)
+    }
+}
+
+fn run(
+    fused: Fused,
+    launch: fn(&[Vec<usize>], &Settings) -> Launch,
+    module: &Module,
+    context: &ComputeContext,
+    settings: &Settings,
+) -> Result<(), String> {
+    let text = |error: ort::Error| error.to_string();
+    let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
+    for value in inputs(fused, context)? {
+        let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
+        shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
+        arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
+    }
+    arrays.resize(fused.inputs + fused.more_inputs, 0);
+    for (i, shape) in (fused.shapes)(&shapes, settings)?.into_iter().enumerate() {
+        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+        let value = context.output(i, shape).map_err(text)?;
+        let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
+        arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
+    }
+    let Launch { entry, rows, columns, numbers } = launch(&shapes, settings);
+    // The kernels count in 32 bits, and have up to four elements of an array for each row and column.
+    let (count, blocks) = (rows.saturating_mul(columns), columns.div_ceil(BLOCK));
+    if count > u32::MAX as usize / 4 || blocks > 65_535 {
+        return Err(format!("{rows} rows of {columns} elements are too many"));
+    }
+    if count == 0 {
+        return Ok(());
+    }
+    let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let mut numbers: Vec<_> = std::iter::once(columns as u32).chain(numbers).collect();
+    let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
+    let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
+    let (grid, block) = ((rows as u32, blocks as u32, 1), (BLOCK as u32, 1, 1));
+    // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
+    // for, or null, and numbers. The driver reads them before it returns.
+    unsafe { result::launch_kernel(module.0[entry], grid, block, 0, stream.cast(), &mut arguments) }
+        .map_err(|error| format!("{error:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::FUSED_ON_CUDA;
+    use crate::runtime::kernels::table::OPERATORS;
+
+    /// NVRTC needs no GPU: `scripts/setup --test` has brought it.
+    #[test]
+    fn the_kernels_compile_for_all_architectures_of_cuda_13() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/nvrtc/nvidia/cu13/lib/libnvrtc.so.13");
+        ort::util::preload_dylib(folder).unwrap();
+        for architecture in ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"] {
+            let binary = compile(architecture).unwrap();
+            for entry in ENTRIES {
+                let symbol = format!("\0.text.{entry}\0");
+                assert!(binary.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes()), "{architecture} {entry}");
+            }
+        }
+        let refusal = compile("sm_1").unwrap_err();
+        assert!(refusal.contains("sm_1"), "{refusal}");
+    }
+
+    #[test]
+    fn the_operators_that_graphs_may_use_are_those_with_a_kernel() {
+        let mut with_kernel: Vec<_> = OPERATORS.iter().filter(|f| f.launch.is_some()).map(|f| f.name).collect();
+        with_kernel.sort_unstable();
+        assert_eq!(with_kernel, FUSED_ON_CUDA);
+    }
+}

@@ -1,0 +1,174 @@
+//! What the kernels of cuda.cu compute, without a GPU: the source compiled by g++, its blocks and threads run one by
+//! one, against the cell's definition in float64 and central differences of it.
+
+mod common;
+
+use common::noise;
+use libloading::{Library, Symbol};
+
+const ROWS: usize = 3;
+const COLUMNS: usize = 300; // more than one block, the last not full
+
+/// Runs a kernel over the whole grid in place of a GPU.
+const HOST: &str = r#"
+#include <cmath>
+#define __global__
+#define __device__ static
+struct Index { unsigned x, y, z; };
+static Index blockIdx, threadIdx, blockDim = {256, 1, 1};
+#include "cuda.cu"
+#define EACH(rows, columns, call)                                                         \
+    for (blockIdx.x = 0; blockIdx.x < rows; blockIdx.x++)                                 \
+        for (blockIdx.y = 0; blockIdx.y < (columns + 255) / 256; blockIdx.y++)            \
+            for (threadIdx.x = 0; threadIdx.x < 256; threadIdx.x++)                       \
+    call
+extern "C" void cell(unsigned rows, const float **in, float **out, unsigned columns, unsigned b, unsigned c) {
+    EACH(rows, columns, lstm_cell(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], out[4], columns, b, c));
+}
+extern "C" void cell_gradient(unsigned rows, const float **in, float **out, unsigned columns) {
+    EACH(rows, columns,
+         lstm_cell_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], out[0], out[1], columns));
+}
+extern "C" void rectifier(unsigned rows, const float **in, float **out, unsigned columns, unsigned n, float slope) {
+    EACH(rows, columns, relu_gradient(in[0], in[1], out[0], columns, n, slope));
+}
+"#;
+
+fn compiled() -> (tempfile::TempDir, Library) {
+    let folder = tempfile::tempdir().unwrap();
+    let (source, library) = (folder.path().join("host.cc"), folder.path().join("host.so"));
+    std::fs::write(&source, HOST).unwrap();
+    let kernels = concat!(env!("CARGO_MANIFEST_DIR"), "/src/runtime/kernels");
+    let mut compiler = std::process::Command::new("c++");
+    compiler.args(["-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-I", kernels, "-o"]).args([&library, &source]);
+    assert!(compiler.status().unwrap().success());
+    // SAFETY: a library without initializers.
+    let loaded = unsafe { Library::new(&library) }.unwrap();
+    (folder, loaded)
+}
+
+fn values(seed: u64, n: usize) -> Vec<f32> {
+    noise(seed, n).into_iter().map(|x| 4.0 * x).collect()
+}
+
+/// Addresses of arrays, null for those that are empty.
+fn pointers(arrays: &[&[f32]]) -> Vec<*const f32> {
+    arrays.iter().map(|array| if array.is_empty() { std::ptr::null() } else { array.as_ptr() }).collect()
+}
+
+fn outputs(arrays: &mut [Vec<f32>]) -> Vec<*mut f32> {
+    arrays.iter_mut().map(|array| if array.is_empty() { std::ptr::null_mut() } else { array.as_mut_ptr() }).collect()
+}
+
+/// Gates (input, forget, output, candidate) and the state before, to the activated gates, the new state and the hidden
+/// state (Hochreiter and Schmidhuber 1997).
+fn cell(gates: [f64; 4], before: f64) -> ([f64; 4], f64, f64) {
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let [input, forget, output] = [gates[0], gates[1], gates[2]].map(sigmoid);
+    let candidate = gates[3].tanh();
+    let state = forget * before + input * candidate;
+    ([input, forget, output, candidate], state, output * state.tanh())
+}
+
+fn close(found: f32, expected: f64, what: &str) {
+    assert!((f64::from(found) - expected).abs() <= 2e-6 * expected.abs().max(1.0), "{what}: {found}, not {expected}");
+}
+
+#[test]
+fn cells_and_their_gradients_are_what_they_are_defined_as() {
+    type Forward = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32, u32);
+    type Backward = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32);
+    let (_folder, library) = compiled();
+    let n = ROWS * COLUMNS;
+    let (gates, before) = (values(1, 4 * n), values(2, n));
+    // Further parts of the gates: none, rows of their own, or one row for all.
+    for (second, third) in [(0, 0), (4 * n, 4 * COLUMNS), (4 * COLUMNS, 0)] {
+        let (second, third) = (values(3, second), values(4, third));
+        let stride = |part: &[f32]| if part.len() == 4 * n { 4 * COLUMNS as u32 } else { 0 };
+        let gate = |row: usize, column: usize| {
+            std::array::from_fn::<_, 4, _>(|k| {
+                let at = k * COLUMNS + column;
+                let own = |part: &[f32]| part.get(stride(part) as usize * row + at).map_or(0.0, |x| f64::from(*x));
+                f64::from(gates[4 * COLUMNS * row + at]) + own(&second) + own(&third)
+            })
+        };
+        let mut out = [n, n, 3 * n, n, n].map(|n| vec![f32::NAN; n]);
+        let columns = COLUMNS as u32;
+        // SAFETY: the functions above, with arrays of the sizes that they expect.
+        unsafe {
+            let forward: Symbol<'_, Forward> = library.get(b"cell").unwrap();
+            let given = pointers(&[&gates, &before, &second, &third]);
+            let made = outputs(&mut out);
+            forward(ROWS as u32, given.as_ptr(), made.as_ptr(), columns, stride(&second), stride(&third));
+        }
+        let (dh, more, dc) = (values(5, n), values(6, n), values(7, n));
+        let more = if second.is_empty() { Vec::new() } else { more };
+        let mut gradients = [4 * n, n].map(|n| vec![f32::NAN; n]);
+        // SAFETY: as above.
+        unsafe {
+            let backward: Symbol<'_, Backward> = library.get(b"cell_gradient").unwrap();
+            let given = pointers(&[&dh, &dc, &out[2], &out[3], &out[4], &before, &more]);
+            let made = outputs(&mut gradients);
+            backward(ROWS as u32, given.as_ptr(), made.as_ptr(), columns);
+        }
+        for (row, column) in (0..ROWS).flat_map(|row| (0..COLUMNS).map(move |column| (row, column))) {
+            let at = row * COLUMNS + column;
+            let (gates, before) = (gate(row, column), f64::from(before[at]));
+            let (active, state, hidden) = cell(gates, before);
+            close(out[0][at], hidden, "hidden state");
+            close(out[1][at], state, "cell state");
+            (0..3).for_each(|k| close(out[2][(3 * row + k) * COLUMNS + column], active[k], "sigmoid"));
+            close(out[3][at], active[3], "candidate");
+            close(out[4][at], state.tanh(), "tanh of the cell state");
+            let (dh, dc) = (f64::from(dh[at]) + more.get(at).map_or(0.0, |x| f64::from(*x)), f64::from(dc[at]));
+            let loss = |gates: [f64; 4], before: f64| {
+                let (_, state, hidden) = cell(gates, before);
+                dh * hidden + dc * state
+            };
+            let difference = |f: &dyn Fn(f64) -> f64| (f(1e-5) - f(-1e-5)) / 2e-5;
+            for k in 0..4 {
+                let moved = |by: f64| loss(std::array::from_fn(|i| gates[i] + if i == k { by } else { 0.0 }), before);
+                close(gradients[0][(4 * row + k) * COLUMNS + column], difference(&moved), "gradient of a gate");
+            }
+            close(gradients[1][at], difference(&|by| loss(gates, before + by)), "gradient of the state before");
+        }
+        // What nobody takes is left out.
+        let mut few = [vec![f32::NAN; n], Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+        // SAFETY: as above.
+        unsafe {
+            let forward: Symbol<'_, Forward> = library.get(b"cell").unwrap();
+            let given = pointers(&[&gates, &before, &second, &third]);
+            let made = outputs(&mut few);
+            forward(ROWS as u32, given.as_ptr(), made.as_ptr(), columns, stride(&second), stride(&third));
+        }
+        assert_eq!(few[0], out[0]);
+    }
+}
+
+#[test]
+fn rectifiers_pass_gradients_where_their_output_is_positive() {
+    type Rectifier = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32, f32);
+    let (_folder, library) = compiled();
+    let n = ROWS * COLUMNS - 7; // the last row is not full
+    let (mut dy, y) = (values(1, n), values(2, n));
+    dy[3] = f32::INFINITY;
+    for slope in [0.0, 0.25] {
+        let mut dx = [vec![f32::NAN; n]];
+        // SAFETY: as above.
+        unsafe {
+            let rectifier: Symbol<'_, Rectifier> = library.get(b"rectifier").unwrap();
+            let (given, made) = (pointers(&[&dy, &y]), outputs(&mut dx));
+            rectifier(ROWS as u32, given.as_ptr(), made.as_ptr(), COLUMNS as u32, n as u32, slope);
+        }
+        for i in 0..n {
+            let expected = if y[i] > 0.0 {
+                dy[i]
+            } else if slope == 0.0 {
+                0.0
+            } else {
+                slope * dy[i]
+            };
+            assert_eq!(dx[0][i], expected, "element {i} of slope {slope}");
+        }
+    }
+}
