@@ -1,13 +1,13 @@
 //! Every step graph of every preset, in every precision and with everything that training offers, stays inside what
-//! ONNX Runtime's CUDA provider has kernels of, and inside the rules of CUDA graph capture: checked without a GPU.
+//! ONNX Runtime's CUDA provider and this project have kernels of, and inside the rules of CUDA graph capture: checked without a GPU.
 
 use std::collections::{BTreeSet, HashMap};
 
 use emg_pipeline::config::{LossType, OnNan, PRESETS, Precision, TrainingConfig, load};
 use emg_pipeline::dataset::BatchShape;
-use emg_pipeline::graph::{Kernels, Signature};
+use emg_pipeline::graph::{DType, FUSED_ON_CUDA, Kernels, Signature};
 use emg_pipeline::model::Model;
-use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, evaluation_step, training_step};
+use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, ResidentRows, evaluation_step, training_step};
 
 /// Types with a kernel, by operator.
 fn table() -> HashMap<&'static str, BTreeSet<&'static str>> {
@@ -22,6 +22,10 @@ fn table() -> HashMap<&'static str, BTreeSet<&'static str>> {
 
 fn check(what: &str, signatures: &BTreeSet<Signature>, table: &HashMap<&'static str, BTreeSet<&'static str>>) {
     for Signature { operator, dtype, inputs, outputs } in signatures {
+        if FUSED_ON_CUDA.contains(operator) {
+            assert_eq!(*dtype, DType::F32, "{what}: {operator}");
+            continue;
+        }
         let types = table.get(operator).unwrap_or_else(|| panic!("{what}: the CUDA provider has no {operator}"));
         assert!(types.contains(format!("{dtype:?}").as_str()), "{what}: {operator} has no CUDA kernel for {dtype:?}");
         // Graph capture: wider ones copy a list of pointers to the device at every run.
@@ -50,6 +54,7 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
             loss: LossType::MseMae,
             mae_weight: 0.5,
             joint_weights: Some(vec![1.0; 20]),
+            resident: None,
         };
         for precision in [Precision::Tf32, Precision::Fp32, Precision::Bf16, Precision::Fp16] {
             let training = TrainingConfig {
@@ -63,10 +68,19 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
                 on_nan: OnNan::Skip,
                 ..config.training.clone()
             };
-            let step = training_step(&problem, &training, Kernels::Standard).unwrap();
-            check(&format!("{name} {precision}"), &step.signatures, &table);
+            for kernels in [Kernels::Standard, Kernels::Cuda] {
+                let step = training_step(&problem, &training, kernels).unwrap();
+                check(&format!("{name} {precision} {kernels:?}"), &step.signatures, &table);
+                let fused = step.signatures.iter().any(|signature| FUSED_ON_CUDA.contains(&signature.operator));
+                assert!(kernels == Kernels::Cuda || !fused, "{name}");
+            }
         }
-        let step = evaluation_step(&problem, problem.shape.batch, Kernels::Standard).unwrap();
-        check(&format!("{name} evaluation"), &step.signatures, &table);
+        for kernels in [Kernels::Standard, Kernels::Cuda] {
+            let step = evaluation_step(&problem, problem.shape.batch, kernels).unwrap();
+            check(&format!("{name} evaluation {kernels:?}"), &step.signatures, &table);
+        }
+        let resident = Some(ResidentRows { rows: 100_000, rolled: true });
+        let step = training_step(&Problem { resident, ..problem }, &config.training, Kernels::Cuda).unwrap();
+        check(&format!("{name}, rows on the device"), &step.signatures, &table);
     }
 }

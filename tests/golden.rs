@@ -58,6 +58,7 @@ fn golden(case: &str) -> Golden {
         loss: serde_json::from_value::<LossType>(loss["loss_type"].clone()).unwrap(),
         mae_weight: loss["mae_weight"].as_f64().unwrap(),
         joint_weights: None,
+        resident: None,
     };
     Golden { problem, tensors, parameters }
 }

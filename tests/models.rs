@@ -63,6 +63,7 @@ fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem 
         loss: LossType::Mse,
         mae_weight: 0.0,
         joint_weights: None,
+        resident: None,
     }
 }
 

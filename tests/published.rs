@@ -91,6 +91,7 @@ fn case(name: &str) -> Case {
             loss: LossType::Mae,
             mae_weight: 0.5,
             joint_weights: None,
+            resident: None,
         },
     }
 }
@@ -233,6 +234,7 @@ fn the_250_step_decoder_stays_below_15_000_nodes() {
         loss: LossType::Mae,
         mae_weight: 0.5,
         joint_weights: None,
+        resident: None,
     };
     for (kernels, most) in [(Kernels::Standard, 15_000), (Kernels::Cpu, 8_000), (Kernels::Cuda, 8_000)] {
         let nodes = training_step(&problem, &TrainingConfig::default(), kernels).unwrap().nodes;

@@ -49,6 +49,7 @@ fn problem(model: &Model, batch: usize) -> Problem {
         loss: LossType::MseMae,
         mae_weight: 0.5,
         joint_weights: None,
+        resident: None,
     }
 }
 

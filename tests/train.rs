@@ -103,6 +103,37 @@ fn accumulated_averaged_and_scaled_training_resumes_exactly() {
     assert!(vector("ema") != vector("parameters"));
 }
 
+/// Rows that lie with the step, which gathers windows from them, and batches that bring theirs: the same training to the
+/// last bit, with windows moved at random, padding beyond the recordings, failed rows and statistics by recording.
+#[test]
+fn training_is_the_same_wherever_rows_lie() {
+    const MOVED: [&str; 4] = ["--set", "data.jitter=true", "--set", "data.rotation=1"];
+    const BY_RECORDING: [&str; 4] = ["--set", "data.normalize_angles=recording", "--set", "data.padding=[30, 20]"];
+    const TRACKING: [&str; 4] = ["--set", "model.initial_pose=true", "--set", "data.skip_ik_failures=false"];
+    const LARGE: [&str; 2] = ["--set", "training.batch_size=4096"];
+    let bench = Bench::new();
+    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "3", "--ik-failures", "0.3"]);
+    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    for (name, set) in [
+        ("moved", MOVED.to_vec()),
+        ("by recording", [&MOVED[2..], &BY_RECORDING].concat()),
+        ("tracking", [&TRACKING[..], &BY_RECORDING[2..]].concat()),
+        ("one batch, filled up", LARGE.to_vec()),
+    ] {
+        bench.build(&[&["--config", "tiny.yaml"], &set[..]].concat());
+        let run = |residency: &str| {
+            let folder = format!("{name} {residency}");
+            let residency = format!("training.data_residency={residency}");
+            let output = bench.run("emg-train", &fit(&folder, &[&set[..], &["--set", &residency]].concat()));
+            assert!(output.status.success(), "{name}: {}", stderr(&output));
+            (tensors(&checkpoint(&bench, &folder, "last")), stderr(&output))
+        };
+        let ((host, quiet), (device, told)) = (run("host"), run("device"));
+        assert!(!quiet.contains("put with the steps") && told.contains("put with the steps"), "{told}");
+        assert_eq!(host, device, "{name}");
+    }
+}
+
 /// Exports a run and lets Python's onnxruntime compute what `eval` reports.
 fn check_export(bench: &Bench, run: &str, dataset: &str) {
     let evaluation = bench.ok("emg-train", &["eval", run, "--json"]);
@@ -328,7 +359,6 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     for (more, expected) in [
         (with(&["--set", "model.tds_stages=[{in_conv_kernel: 300}]"]), "left context"),
         (with(&["--set", "training.monitor_metric=val_los"]), "expected one of val_loss"),
-        (with(&["--set", "training.data_residency=device"]), "not supported yet"),
         (with(&["--set", "model.type=tracking_vemg2pose"]), "1790 rows of left context"),
         (with(&["--set", "model.type=neuropose"]), "pools 320 rows"),
         (with(&["--set", "training.no_decay=[nothing*]"]), "`nothing*` matches no parameter"),

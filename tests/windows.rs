@@ -76,7 +76,7 @@ fn dump(bench: &Bench, cache: &Arc<Cache>, case: u64, split: Split, context: usi
     let path = format!("case{case}-{split}.bin");
     let mut file = std::io::BufWriter::new(std::fs::File::create(bench.path(&path)).unwrap());
     if windows > 0 {
-        let gather = Arc::new(Gather { index, shape, targets: Targets::default() });
+        let gather = Arc::new(Gather { index, shape, targets: Targets::default(), resident: None });
         let mut loader = Loader::start(gather, Pass::Evaluation, 2, 2);
         while let Some(batch) = loader.next_batch().unwrap() {
             for i in 0..batch.windows.len() {

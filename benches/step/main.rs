@@ -63,6 +63,7 @@ fn main() {
         loss: config.training.loss_type,
         mae_weight: config.training.mae_weight,
         joint_weights: None,
+        resident: None,
     };
     let library = runtime::load(None).expect("ONNX Runtime");
     let mut provider = Provider::choose(&library, &config.training).expect("the device");

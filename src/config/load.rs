@@ -40,8 +40,6 @@ pub enum ConfigError {
     Invalid { key: &'static str, expected: String, found: String },
     #[error("{place}: {source}")]
     At { place: String, source: Box<ConfigError> },
-    #[error("{key}: {found} is not supported yet; use {instead}")]
-    NotYet { key: &'static str, found: String, instead: &'static str },
 }
 
 impl Config {
@@ -55,7 +53,7 @@ impl ConfigError {
     /// The key whose value is wrong.
     fn key(&self) -> Option<&'static str> {
         match self {
-            Self::Invalid { key, .. } | Self::NotYet { key, .. } => Some(key),
+            Self::Invalid { key, .. } => Some(key),
             _ => None,
         }
     }
@@ -306,7 +304,6 @@ mod tests {
             ("data: {layout: {emg: a, joint_angels: b}}", "mine.yaml:1:25: ", "`data.layout.joint_angles`"),
             ("model:\n  dropout: 2\n", "mine.yaml:2:3: ", "model.dropout: expected 0 <= dropout < 1, found 2"),
             ("training:\n  device_memory_limit: 5\n", "mine.yaml:2:3: ", "at least 67108864 (64 MiB), found 5"),
-            ("training:\n  data_residency: device\n", "mine.yaml:2:3: ", "not supported yet"),
         ] {
             std::fs::write(&path, text).unwrap();
             let message = load(path.to_str(), &[]).unwrap_err().to_string();

@@ -315,8 +315,11 @@ pub struct TrainingConfig {
     pub device: Device,
     /// Loader threads, which fill one batch after the other together; 0 loads on the training thread.
     pub num_workers: usize,
-    /// Page-locked batch buffers for CUDA (no effect yet).
+    /// Batches go to a CUDA device through page-locked memory, while the step before them computes; false: through ordinary
+    /// memory, and training waits for them.
     pub pin_memory: bool,
+    /// On CUDA, this project's own kernels, compiled when training starts, where it has some; false: standard operators only.
+    pub cuda_kernels: bool,
     /// Keep loader threads between epochs.
     pub persistent_workers: bool,
     /// Batches gathered ahead of the step (at least 1 with workers).
@@ -328,7 +331,9 @@ pub struct TrainingConfig {
     /// Arithmetic. bf16 and fp16 compute products in half precision, with float32 weights, and fp16 scales the loss; the CPU
     /// computes tf32 as fp32 and only rounds for the halves, so they are slower there.
     pub precision: Precision,
-    /// Where rows live during training; device is not supported yet.
+    /// Where the rows of the training split lie. host: in the page cache, and batches of them are copied to the device.
+    /// device: with the step, copied there once, so that a step is sent only where its windows begin. auto: device on CUDA
+    /// where they take at most a quarter of the free memory, else host.
     pub data_residency: Residency,
     /// Most bytes of the device's memory that training, and validation beside it, may each take on CUDA (default: all there
     /// is).
@@ -374,6 +379,7 @@ impl Default for TrainingConfig {
             device: Device::Auto,
             num_workers: 4,
             pin_memory: true,
+            cuda_kernels: true,
             persistent_workers: true,
             prefetch_factor: 2,
             compute_metrics_online: true,

@@ -1,20 +1,14 @@
-//! Values that have the right type but make no sense, or are not supported yet.
+//! Values that have the right type but make no sense.
 
 use std::fmt::Display;
 
 use super::load::ConfigError;
-use super::schema::{
-    Config, DataConfig, LoggingConfig, ModelConfig, ModelType, Residency, Schedule, SchedulePer, TrainingConfig,
-};
+use super::schema::{Config, DataConfig, LoggingConfig, ModelConfig, ModelType, Schedule, SchedulePer, TrainingConfig};
 
 type Checked = Result<(), ConfigError>;
 
 fn require(holds: bool, key: &'static str, expected: &str, found: impl Display) -> Checked {
     if holds { Ok(()) } else { Err(ConfigError::Invalid { key, expected: expected.into(), found: found.to_string() }) }
-}
-
-fn not_yet(holds: bool, key: &'static str, found: impl Display, instead: &'static str) -> Checked {
-    if holds { Ok(()) } else { Err(ConfigError::NotYet { key, found: found.to_string(), instead }) }
 }
 
 /// Windows longer than this are a mistake: an hour and a half at 2 kHz.
@@ -25,7 +19,7 @@ impl Config {
     /// Checks ranges and combinations.
     ///
     /// # Errors
-    /// The first key whose value makes no sense or is not supported yet.
+    /// The first key whose value makes no sense.
     pub fn validate(&self) -> Checked {
         self.data.validate()?;
         self.model.validate()?;
@@ -130,8 +124,6 @@ impl TrainingConfig {
         for (key, found) in [("training.learning_rate", self.learning_rate), ("training.gamma", self.gamma)] {
             require(found.is_finite() && found > 0.0, key, "a number above 0", found)?;
         }
-        let resident = self.data_residency != Residency::Device;
-        not_yet(resident, "training.data_residency", self.data_residency, "auto or host")?;
         let limit = self.device_memory_limit.unwrap_or(usize::MAX);
         require(limit >= 64 << 20, "training.device_memory_limit", "at least 67108864 (64 MiB)", limit)?;
         require((0.0..1.0).contains(&self.ema), "training.ema", "0 (off) to below 1", self.ema)?;

@@ -1,9 +1,12 @@
 //! Assembling batches: rows of windows copied out of the mapped segments, with their masks.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::index::{Window, WindowIndex};
 use super::random::Random;
+use super::resident::Resident;
 use crate::cache::{CacheError, CacheRecording};
 
 /// Sizes of a batch's tensors.
@@ -26,7 +29,7 @@ impl BatchShape {
 }
 
 /// A batch: EMG [batch, rows, channels] as cached, angles [batch, target_rows, joints] in radians,
-/// mask [batch, target_rows] of 0 and 1.
+/// mask [batch, target_rows] of 0 and 1; or, where rows are resident, none of these but where they lie.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub shape: BatchShape,
@@ -36,6 +39,12 @@ pub struct Batch {
     /// [batch, joints], of each window's recording, where [`Targets::recording_statistics`] asks for them.
     pub angle_mean: Vec<f32>,
     pub angle_divisor: Vec<f32>,
+    /// [batch], each window's first row among resident rows.
+    pub first_rows: Vec<i64>,
+    /// [batch, channels], the channel that each one is taken from, where resident rows are rolled.
+    pub channels: Vec<i64>,
+    /// Rows that count.
+    pub valid_rows: usize,
     /// Where the windows lie; as many as there are real ones, the rest of the batch is masked.
     pub windows: Vec<Window>,
 }
@@ -48,15 +57,19 @@ struct Slot<'a> {
 }
 
 impl Batch {
-    pub fn new(shape: BatchShape, targets: Targets) -> Self {
+    fn new(shape: BatchShape, targets: Targets, resident: bool) -> Self {
         let statistics = if targets.recording_statistics { shape.batch * shape.joints } else { 0 };
+        let (here, there) = if resident { (0, shape.batch) } else { (shape.batch, 0) };
         Self {
             shape,
-            emg: vec![0.0; shape.batch * shape.rows * shape.channels],
-            joint_angles: vec![0.0; shape.batch * shape.target_rows() * shape.joints],
-            mask: vec![0.0; shape.batch * shape.target_rows()],
+            emg: vec![0.0; here * shape.rows * shape.channels],
+            joint_angles: vec![0.0; here * shape.target_rows() * shape.joints],
+            mask: vec![0.0; here * shape.target_rows()],
             angle_mean: vec![0.0; statistics],
             angle_divisor: vec![1.0; statistics],
+            first_rows: vec![0; there],
+            channels: vec![0; there * shape.channels],
+            valid_rows: 0,
             windows: Vec::with_capacity(shape.batch),
         }
     }
@@ -84,11 +97,6 @@ impl Batch {
         let windows = pairs.zip(self.mask.chunks_exact(rows)).take(self.windows.len());
         windows.map(|((prediction, target), mask)| [prediction, target, mask])
     }
-
-    /// Rows that count.
-    pub fn valid_rows(&self) -> usize {
-        self.mask.iter().filter(|mask| **mask > 0.0).count()
-    }
 }
 
 /// What the model needs of the targets.
@@ -115,9 +123,16 @@ pub struct Gather {
     pub index: WindowIndex,
     pub shape: BatchShape,
     pub targets: Targets,
+    /// Where the split's rows lie that steps gather windows from themselves; `None`: batches have the rows.
+    pub resident: Option<Resident>,
 }
 
 impl Gather {
+    /// A batch to be filled.
+    pub(crate) fn batch(&self) -> Batch {
+        Batch::new(self.shape, self.targets, self.resident.is_some())
+    }
+
     pub(crate) fn window(&self, k: u64, augment: Option<(&Augment, u64, u64)>) -> (Window, isize) {
         let mut window = self.index.get(k);
         let Some((augment, epoch, position)) = augment else { return (window, 0) };
@@ -146,6 +161,10 @@ impl Gather {
         batch.windows.clear();
         batch.windows.extend(windows.iter().map(|(window, _)| *window));
         self.fill_statistics(batch);
+        if let Some(resident) = &self.resident {
+            self.fill_places(resident, batch, windows);
+            return Ok(());
+        }
         let mut slots = batch.slots();
         for Slot { emg, joint_angles, mask } in slots.split_off(windows.len()) {
             emg.fill(0.0);
@@ -154,10 +173,40 @@ impl Gather {
         }
         let fill = |(slot, (window, roll)): (Slot<'_>, &(Window, isize))| self.fill_slot(slot, window, *roll);
         if parallel {
-            slots.into_par_iter().zip(windows).try_for_each(fill)
+            slots.into_par_iter().zip(windows).try_for_each(fill)?;
         } else {
-            slots.into_iter().zip(windows).try_for_each(fill)
+            slots.into_iter().zip(windows).try_for_each(fill)?;
         }
+        batch.valid_rows = batch.mask.iter().filter(|mask| **mask > 0.0).count();
+        Ok(())
+    }
+
+    fn fill_places(&self, resident: &Resident, batch: &mut Batch, windows: &[(Window, isize)]) {
+        let channels = self.shape.channels;
+        batch.first_rows.fill(0);
+        batch.valid_rows = 0;
+        for (i, own) in batch.channels.iter_mut().enumerate() {
+            let (slot, channel) = (i / channels, (i % channels) as isize);
+            let roll = windows.get(slot).map_or(0, |(_, roll)| *roll);
+            *own = (channel - roll).rem_euclid(channels as isize) as i64;
+        }
+        for ((window, _), first_row) in windows.iter().zip(&mut batch.first_rows) {
+            *first_row = resident.first_row(window) as i64;
+            let starts_failed = self.targets.true_initial_pose && !self.valid(window).any(|range| range.start == 0);
+            if !starts_failed {
+                batch.valid_rows += self.valid(window).map(|range| range.len()).sum::<usize>();
+            }
+        }
+    }
+
+    /// The parts of a window's target rows that count.
+    fn valid(&self, window: &Window) -> impl Iterator<Item = Range<usize>> {
+        let BatchShape { rows, context, .. } = self.shape;
+        let first = window.start as i64 - self.index.shape().padding[0] as i64;
+        let clip = move |at: u64| (at as i64 - first).clamp(context as i64, rows as i64) as usize - context;
+        let runs = &self.index.cache().recording(window.recording).content.valid_runs;
+        let ranges = overlapping(runs, first, rows).iter().map(move |&(start, n)| clip(start)..clip(start + n));
+        ranges.filter(|range| !range.is_empty())
     }
 
     fn fill_statistics(&self, batch: &mut Batch) {
@@ -201,11 +250,7 @@ impl Gather {
             segment.copy_joint_angles(row(from), &mut angles[(from - context) * joints..(to - context) * joints])?;
         }
         mask.fill(0.0);
-        for &(start, length) in overlapping(&recording.content.valid_runs, first, rows) {
-            let (start, end) = (start as i64 - first, (start + length) as i64 - first);
-            let clip = |at: i64| at.clamp(context as i64, rows as i64) as usize - context;
-            mask[clip(start)..clip(end)].fill(1.0);
-        }
+        self.valid(window).for_each(|range| mask[range].fill(1.0));
         // Failed rows may hold values that are not finite, and 0 x NaN is NaN.
         for (row, _) in angles.chunks_exact_mut(joints).zip(mask.iter()).filter(|(_, mask)| **mask == 0.0) {
             row.fill(0.0);

@@ -58,6 +58,11 @@ impl WindowIndex {
         &self.cache
     }
 
+    /// Recordings that windows lie in, as indices into the cache's, in order.
+    pub fn recordings(&self) -> impl Iterator<Item = usize> {
+        self.runs.chunk_by(|a, b| a.recording == b.recording).map(|runs| runs[0].recording)
+    }
+
     pub fn shape(&self) -> WindowShape {
         self.shape
     }

@@ -174,7 +174,7 @@ impl Drop for Filler {
 
 impl Job {
     fn new_batch(&self) -> Batch {
-        Batch::new(self.gather.shape, self.gather.targets)
+        self.gather.batch()
     }
 
     /// The epoch of batch `number`, and its positions there.
@@ -202,7 +202,8 @@ impl Job {
     }
 
     fn fill(&self, number: u64, batch: &mut Batch, parallel: bool) -> Result<(), CacheError> {
-        let upcoming = self.upcoming(number);
+        // Where rows are resident, none is read any more.
+        let upcoming = if self.gather.resident.is_some() { Vec::new() } else { self.upcoming(number) };
         let advise = |windows: &[Window]| self.gather.will_need(windows.iter().copied());
         if parallel {
             upcoming.par_chunks(8).for_each(advise);
@@ -283,7 +284,7 @@ mod tests {
         let cache = Arc::new(Cache::open(&root, &built.key, &Access::default()).unwrap());
         let index = WindowIndex::new(cache, Split::Train);
         let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context };
-        (folder, Arc::new(Gather { index, shape, targets: Targets::default() }))
+        (folder, Arc::new(Gather { index, shape, targets: Targets::default(), resident: None }))
     }
 
     fn all(gather: &Arc<Gather>, pass: Pass, workers: usize, batches: usize) -> Vec<Batch> {

@@ -5,6 +5,7 @@ mod index;
 mod loader;
 mod order;
 mod random;
+mod resident;
 mod split;
 
 pub use batch::{Augment, Batch, BatchShape, Gather, Targets};
@@ -12,4 +13,5 @@ pub use index::{Window, WindowIndex};
 pub use loader::{Loader, Pass};
 pub use order::{Order, Permutation};
 pub use random::Random;
+pub use resident::{Resident, RowBlock};
 pub use split::{assign, build_options};

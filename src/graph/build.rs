@@ -131,6 +131,11 @@ impl Graph {
         self.apply1("Gather", &[x, indices], attributes([("axis", Attribute::Int(axis as i64))]))
     }
 
+    /// Elements of `x` at the positions `indices` along `axis`, int64; both have as many axes.
+    pub fn gather_elements(&mut self, x: Value, indices: Value, axis: usize) -> Value {
+        self.apply1("GatherElements", &[x, indices], attributes([("axis", Attribute::Int(axis as i64))]))
+    }
+
     /// Concatenates along `axis`; many values through a tree.
     pub fn concat(&mut self, parts: &[Value], axis: usize) -> Value {
         match parts {

@@ -144,6 +144,9 @@ impl Terminal {
                 ));
                 self.started(*first_epoch);
             }
+            Event::Uploaded { bytes, seconds } => {
+                self.line(&format!("{} MiB of training rows put with the steps in {seconds:.1} s", bytes >> 20));
+            }
             Event::Step { epoch, step, steps, loss, windows_per_second } => {
                 self.step(*epoch, *step, *steps, *loss, *windows_per_second);
             }

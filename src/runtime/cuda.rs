@@ -67,6 +67,13 @@ impl Device {
         self.compute.cast()
     }
 
+    /// Bytes of memory that nobody has taken.
+    pub(super) fn free_memory(&self) -> Result<u64, RuntimeError> {
+        self.enter()?;
+        let (free, _) = result::mem_get_info().map_err(driver("asking for free memory"))?;
+        Ok(free as u64)
+    }
+
     fn enter(&self) -> Result<(), RuntimeError> {
         // SAFETY: the primary context is never released.
         unsafe { result::ctx::set_current(self.context) }.map_err(driver("entering the CUDA context"))
@@ -124,16 +131,17 @@ impl<T> Drop for Locked<T> {
     }
 }
 
-/// A device tensor with its page-locked counterpart.
+/// A device tensor with its page-locked counterpart, which inputs can do without.
 struct Mirrored<T: PrimitiveTensorElementType + std::fmt::Debug + Copy + Default> {
     device: OrtTensor<T>,
-    host: Locked<T>,
+    host: Option<Locked<T>>,
 }
 
 impl<T: PrimitiveTensorElementType + std::fmt::Debug + Copy + Default> Mirrored<T> {
-    fn new(allocator: &Allocator, shape: &[usize]) -> Result<Self, RuntimeError> {
+    fn new(allocator: &Allocator, shape: &[usize], locked: bool) -> Result<Self, RuntimeError> {
         let device = OrtTensor::new(allocator, shape).map_err(RuntimeError::ort("allocating step buffers"))?;
-        Ok(Self { device, host: Locked::new(shape.iter().product())? })
+        let host = locked.then(|| Locked::new(shape.iter().product())).transpose()?;
+        Ok(Self { device, host })
     }
 
     fn address(&self) -> sys::CUdeviceptr {
@@ -142,18 +150,26 @@ impl<T: PrimitiveTensorElementType + std::fmt::Debug + Copy + Default> Mirrored<
 
     /// Starts copying `values` to the device.
     fn send(&mut self, values: &[T], stream: sys::CUstream) -> Result<(), RuntimeError> {
-        self.host.as_mut().copy_from_slice(values);
-        // SAFETY: both sides have as many elements, and live until the stream was waited for.
-        unsafe { result::memcpy_htod_async(self.address(), self.host.as_ref(), stream) }
-            .map_err(driver("copying to the device"))
+        assert_eq!(values.len(), self.device.shape().num_elements());
+        let address = self.address();
+        let from = match &mut self.host {
+            Some(host) => {
+                host.as_mut().copy_from_slice(values);
+                host.as_ref()
+            }
+            // Of ordinary memory the driver has taken a copy when it returns.
+            None => values,
+        };
+        // SAFETY: both sides have as many elements; page-locked memory lives until the stream was waited for.
+        unsafe { result::memcpy_htod_async(address, from, stream) }.map_err(driver("copying to the device"))
     }
 
     /// Starts copying the device's values to the host.
     fn fetch(&mut self, stream: sys::CUstream) -> Result<(), RuntimeError> {
         let address = self.address();
+        let host = self.host.as_mut().expect("results have page-locked memory");
         // SAFETY: as in `send`.
-        unsafe { result::memcpy_dtoh_async(self.host.as_mut(), address, stream) }
-            .map_err(driver("copying from the device"))
+        unsafe { result::memcpy_dtoh_async(host.as_mut(), address, stream) }.map_err(driver("copying from the device"))
     }
 }
 
@@ -190,6 +206,8 @@ struct Set {
 /// A step graph's buffers and bindings on the device.
 pub(super) struct DeviceMemory {
     sets: [Set; 2],
+    /// Both sets' steps read them.
+    tables: Vec<OrtTensor<f32>>,
     bindings: [IoBinding; 2],
     /// For each set: how its first run goes, which ends with the captured graph, and how that is run again.
     options: [[RunOptions<NoSelectedOutputs>; 2]; 2],
@@ -198,7 +216,13 @@ pub(super) struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    pub(super) fn new(session: &Session, spec: &StepperSpec, device: Arc<Device>) -> Result<Self, RuntimeError> {
+    /// `locked`: whether batches come through page-locked memory.
+    pub(super) fn new(
+        session: &Session,
+        spec: &StepperSpec,
+        device: Arc<Device>,
+        locked: bool,
+    ) -> Result<Self, RuntimeError> {
         let doing = "allocating step buffers";
         device.enter()?;
         let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default);
@@ -206,27 +230,27 @@ impl DeviceMemory {
         let allocator = Allocator::new(&session.inner, info).map_err(RuntimeError::ort(doing))?;
         let set = || -> Result<Set, RuntimeError> {
             let state = spec.state.iter().map(|(_, _, n)| OrtTensor::new(&allocator, [*n]));
-            let floats = |list: &[(String, Vec<usize>)]| {
-                list.iter().map(|(_, shape)| Mirrored::new(&allocator, shape)).collect::<Result<Vec<_>, _>>()
+            let floats = |list: &[(String, Vec<usize>)], locked| {
+                list.iter().map(|(_, shape)| Mirrored::new(&allocator, shape, locked)).collect::<Result<Vec<_>, _>>()
             };
             Ok(Set {
                 state: state.collect::<Result<_, _>>().map_err(RuntimeError::ort(doing))?,
-                inputs: floats(&spec.inputs)?,
-                controls: floats(&spec.controls)?,
+                inputs: floats(&spec.inputs, locked)?,
+                controls: floats(&spec.controls, true)?,
                 integers: spec
                     .integers
                     .iter()
-                    .map(|(_, shape)| Mirrored::new(&allocator, shape))
+                    .map(|(_, shape)| Mirrored::new(&allocator, shape, true))
                     .collect::<Result<_, _>>()?,
-                results: floats(&spec.results)?,
+                results: floats(&spec.results, true)?,
                 loaded: Event::new()?,
             })
         };
         let mut sets = [set()?, set()?];
-        let bindings = [
-            bind(session, spec, &mut sets, 0).map_err(RuntimeError::ort(doing))?,
-            bind(session, spec, &mut sets, 1).map_err(RuntimeError::ort(doing))?,
-        ];
+        let tables = spec.tables.iter().map(|(_, shape)| OrtTensor::new(&allocator, shape.as_slice()));
+        let tables = tables.collect::<Result<Vec<_>, _>>().map_err(RuntimeError::ort(doing))?;
+        let mut binding = |from| bind(session, spec, &mut sets, &tables, from).map_err(RuntimeError::ort(doing));
+        let bindings = [binding(0)?, binding(1)?];
         // One captured graph for each set of addresses. Its first run is two, a plain one and the captured one, and must
         // wait for the device between them: what the plain one frees only then would be allocated anew, which ends a
         // capture. Later the stream is waited for when results are read.
@@ -242,7 +266,7 @@ impl DeviceMemory {
             let [first, later] = [true, false].map(|waits| options(id, waits).map_err(RuntimeError::ort(doing)));
             Ok([first?, later?])
         };
-        Ok(Self { sets, bindings, options: [both("1")?, both("2")?], captured: [false; 2], device })
+        Ok(Self { sets, tables, bindings, options: [both("1")?, both("2")?], captured: [false; 2], device })
     }
 
     pub(super) fn set_state(&mut self, set: usize, i: usize, values: &[f32]) -> Result<(), RuntimeError> {
@@ -252,6 +276,13 @@ impl DeviceMemory {
         // SAFETY: the tensor has as many elements; the copy is waited for.
         unsafe { result::memcpy_htod_sync(tensor.data_ptr() as sys::CUdeviceptr, values) }
             .map_err(driver("copying to the device"))
+    }
+
+    pub(super) fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError> {
+        self.device.enter()?;
+        let address = self.tables[i].data_ptr() as sys::CUdeviceptr + (first * size_of::<f32>()) as sys::CUdeviceptr;
+        // SAFETY: the caller has checked that the table has as many elements; the copy is waited for.
+        unsafe { result::memcpy_htod_sync(address, values) }.map_err(driver("copying to the device"))
     }
 
     pub(super) fn state(&self, set: usize, i: usize, elements: usize) -> Result<Vec<f32>, RuntimeError> {
@@ -305,7 +336,7 @@ impl DeviceMemory {
     pub(super) fn results(&self, set: usize) -> Result<Vec<&[f32]>, RuntimeError> {
         self.device.enter()?;
         self.device.finish(self.device.compute)?;
-        Ok(self.sets[set].results.iter().map(|result| result.host.as_ref()).collect())
+        Ok(self.sets[set].results.iter().filter_map(|result| result.host.as_ref()).map(Locked::as_ref).collect())
     }
 }
 
@@ -319,7 +350,13 @@ impl Drop for DeviceMemory {
 }
 
 /// Binds the step that reads set `from` and writes the other's state.
-fn bind(session: &Session, spec: &StepperSpec, sets: &mut [Set; 2], from: usize) -> Result<IoBinding, ort::Error> {
+fn bind(
+    session: &Session,
+    spec: &StepperSpec,
+    sets: &mut [Set; 2],
+    tables: &[OrtTensor<f32>],
+    from: usize,
+) -> Result<IoBinding, ort::Error> {
     let mut binding = session.inner.create_binding()?;
     for (i, (input, output, _)) in spec.state.iter().enumerate() {
         // What is only read lies in the first set.
@@ -328,6 +365,9 @@ fn bind(session: &Session, spec: &StepperSpec, sets: &mut [Set; 2], from: usize)
         if let Some(output) = output {
             binding.bind_output(output, &mut sets[1 - from].state[i])?;
         }
+    }
+    for ((name, _), table) in spec.tables.iter().zip(tables) {
+        binding.bind_input(name, table)?;
     }
     let own = &mut sets[from];
     let floats = spec.inputs.iter().zip(&own.inputs).chain(spec.controls.iter().zip(&own.controls));

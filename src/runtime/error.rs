@@ -16,7 +16,7 @@ pub enum RuntimeError {
     #[error("CUDA, {doing}: {message}")]
     Device { doing: &'static str, message: String },
     #[error(
-        "the device's memory is full ({doing}: {message}); lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or data.window_size, or use training.precision: fp16, or raise training.device_memory_limit if it is set"
+        "the device's memory is full ({doing}: {message}); lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or data.window_size, or use training.precision: fp16, or set training.data_residency: host, or raise training.device_memory_limit if it is set"
     )]
     OutOfMemory { doing: &'static str, message: String },
     #[error("ONNX Runtime, {doing}: {message}")]

@@ -11,6 +11,7 @@ use super::stepper::StepperSpec;
 /// A step graph's buffers and bindings in host memory. Only state has two sets: steps take their inputs at once.
 pub(super) struct HostMemory {
     state: [Vec<OrtTensor<f32>>; 2],
+    tables: Vec<OrtTensor<f32>>,
     inputs: Vec<OrtTensor<f32>>,
     controls: Vec<OrtTensor<f32>>,
     integers: Vec<OrtTensor<i64>>,
@@ -38,6 +39,7 @@ impl HostMemory {
     pub(super) fn new(session: &Session, spec: &StepperSpec) -> Result<Self, RuntimeError> {
         let state = || spec.state.iter().map(|(_, _, n)| tensor(&[*n])).collect::<Result<Vec<_>, _>>();
         let mut state = [state()?, state()?];
+        let tables = tensors(&spec.tables)?;
         let (inputs, controls) = (tensors(&spec.inputs)?, tensors(&spec.controls)?);
         let (integers, mut results) = (tensors(&spec.integers)?, tensors(&spec.results)?);
         let mut binding = |from: usize| -> Result<IoBinding, ort::Error> {
@@ -51,6 +53,7 @@ impl HostMemory {
                 }
             }
             let floats = spec.inputs.iter().zip(&inputs).chain(spec.controls.iter().zip(&controls));
+            let floats = floats.chain(spec.tables.iter().zip(&tables));
             for ((name, _), tensor) in floats {
                 binding.bind_input(name, tensor)?;
             }
@@ -66,7 +69,7 @@ impl HostMemory {
         let bindings = [binding(0).map_err(RuntimeError::ort(doing))?, binding(1).map_err(RuntimeError::ort(doing))?];
         let mut shrinking = RunOptions::new().map_err(RuntimeError::ort(doing))?;
         shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(RuntimeError::ort(doing))?;
-        Ok(Self { state, inputs, controls, integers, results, bindings, shrinking })
+        Ok(Self { state, tables, inputs, controls, integers, results, bindings, shrinking })
     }
 
     pub(super) fn set_state(&mut self, set: usize, i: usize, values: &[f32]) {
@@ -75,6 +78,10 @@ impl HostMemory {
 
     pub(super) fn state(&self, set: usize, i: usize) -> Vec<f32> {
         self.state[set][i].extract_tensor().1.to_vec()
+    }
+
+    pub(super) fn write_table(&mut self, i: usize, first: usize, values: &[f32]) {
+        self.tables[i].extract_tensor_mut().1[first..first + values.len()].copy_from_slice(values);
     }
 
     pub(super) fn load(&mut self, inputs: &[&[f32]]) {

@@ -32,12 +32,14 @@ pub struct Library {
 pub enum Provider {
     Cpu,
     /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16;
-    /// `memory_limit`: most bytes that a session may take; `fused`: whether this project's own kernels are there, too.
+    /// `memory_limit`: most bytes that a session may take; `fused`: whether this project's own kernels are there, too;
+    /// `locked`: whether batches come through page-locked memory.
     Cuda {
         tf32: bool,
         half: bool,
         memory_limit: Option<usize>,
         fused: bool,
+        locked: bool,
     },
 }
 
@@ -171,6 +173,10 @@ fn preload_cuda(library: &Library) {
     }
 }
 
+fn has_driver() -> bool {
+    Path::new("/dev/nvidiactl").exists()
+}
+
 /// Whether the fused operators have kernels here; says why not.
 fn has_own_kernels() -> bool {
     // A driver or device that is missing is told by the session that needs it.
@@ -192,16 +198,32 @@ impl Provider {
         }
     }
 
+    /// Whether [`choose`](Self::choose) may find CUDA, before a library is loaded.
+    pub fn may_be_cuda(training: &TrainingConfig) -> bool {
+        training.device != Device::Cpu && has_driver()
+    }
+
+    /// Bytes of memory that a session here may take now; `None` on the CPU, where nobody counts.
+    ///
+    /// # Errors
+    /// The driver's.
+    pub fn free_memory(self) -> Result<Option<u64>, RuntimeError> {
+        let Self::Cuda { memory_limit, .. } = self else { return Ok(None) };
+        let free = cuda::Device::shared()?.free_memory()?;
+        Ok(Some(memory_limit.map_or(free, |limit| free.min(limit as u64))))
+    }
+
     /// The provider for `training.device`: CUDA if asked for, or if `auto` and both library and driver have it.
     ///
     /// # Errors
     /// CUDA was asked for and is not there.
     pub fn choose(library: &Library, training: &TrainingConfig) -> Result<Self, RuntimeError> {
         let &TrainingConfig { device, precision, device_memory_limit: memory_limit, .. } = training;
+        let (own_kernels, locked) = (training.cuda_kernels, training.pin_memory);
         let (tf32, half) = (precision != Precision::Fp32, precision == Precision::Fp16);
         let missing = if !providers(library).contains(&"CUDA") {
             Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
-        } else if !Path::new("/dev/nvidiactl").exists() {
+        } else if !has_driver() {
             Some("there is no NVIDIA driver on this machine (/dev/nvidiactl)".to_owned())
         } else {
             None
@@ -210,7 +232,7 @@ impl Provider {
             (Device::Cpu, _) | (Device::Auto, Some(_)) => Ok(Self::Cpu),
             (Device::Auto | Device::Cuda, None) => {
                 preload_cuda(library);
-                Ok(Self::Cuda { tf32, half, memory_limit, fused: has_own_kernels() })
+                Ok(Self::Cuda { tf32, half, memory_limit, fused: own_kernels && has_own_kernels(), locked })
             }
             (Device::Cuda, Some(message)) => Err(RuntimeError::Cuda { message }),
         }

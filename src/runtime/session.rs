@@ -113,7 +113,7 @@ impl Session {
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }
-        if let Provider::Cuda { tf32, half, memory_limit, fused } = provider {
+        if let Provider::Cuda { tf32, half, memory_limit, fused, .. } = provider {
             // Trying all algorithms takes seconds; but what cuDNN guesses for float16 it sometimes cannot do.
             let search = if half { ConvAlgorithmSearch::Exhaustive } else { ConvAlgorithmSearch::Heuristic };
             let mut cuda = CUDA::default().with_tf32(tf32).with_conv_algorithm_search(search);

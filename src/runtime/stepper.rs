@@ -15,6 +15,8 @@ use super::session::Session;
 pub struct StepperSpec {
     /// State vectors: (input name, output name, elements). Without output name the step only reads it.
     pub state: Vec<(String, Option<String>, usize)>,
+    /// Float32 inputs that stay as they are from step to step; [`Stepper::write_table`] fills them.
+    pub tables: Vec<(String, Vec<usize>)>,
     /// Float32 inputs of a batch.
     pub inputs: Vec<(String, Vec<usize>)>,
     /// Small float32 inputs that are known when a step starts.
@@ -63,10 +65,10 @@ impl Stepper {
                 let memory = HostMemory::new(&session, &spec)?;
                 (session, Memory::Host(Box::new(memory)))
             }
-            Provider::Cuda { .. } => {
+            Provider::Cuda { locked, .. } => {
                 let device = Device::shared()?;
                 let session = Session::on_stream(library, provider, onnx, device.compute_stream())?;
-                let memory = DeviceMemory::new(&session, &spec, device)?;
+                let memory = DeviceMemory::new(&session, &spec, device, locked)?;
                 (session, Memory::Device(Box::new(memory)))
             }
         };
@@ -94,6 +96,23 @@ impl Stepper {
         match &mut self.memory {
             Memory::Host(memory) => memory.set_state(set, i, values),
             Memory::Device(memory) => memory.set_state(set, i, values)?,
+        }
+        Ok(())
+    }
+
+    /// Writes to table `i` from element `first` on.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// The table ends before the values do.
+    pub fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError> {
+        let elements = self.spec.tables[i].1.iter().product::<usize>();
+        assert!(first.checked_add(values.len()).is_some_and(|end| end <= elements), "beyond table {i}");
+        match &mut self.memory {
+            Memory::Host(memory) => memory.write_table(i, first, values),
+            Memory::Device(memory) => memory.write_table(i, first, values)?,
         }
         Ok(())
     }

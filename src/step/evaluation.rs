@@ -39,6 +39,7 @@ pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) ->
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
-    let spec = StepperSpec { state, inputs: problem.inputs(), results, ..Default::default() };
+    let (inputs, integers, tables) = (problem.inputs(), problem.integers(), problem.tables());
+    let spec = StepperSpec { state, inputs, integers, tables, results, ..Default::default() };
     Ok(StepGraph::new(&graph, spec))
 }

@@ -3,7 +3,7 @@
 use crate::cache::Moments;
 use crate::config::LossType;
 use crate::dataset::BatchShape;
-use crate::graph::{Graph, TensorType, Value};
+use crate::graph::{DType, Graph, TensorType, Value};
 use crate::model::Model;
 
 /// z-score per column.
@@ -54,6 +54,16 @@ pub struct Problem {
     pub mae_weight: f64,
     /// Weight of each joint in the loss; `None`: all 1.
     pub joint_weights: Option<Vec<f32>>,
+    /// Where the rows of the split lie with the step, which gathers windows from them; `None`: batches bring rows.
+    pub resident: Option<ResidentRows>,
+}
+
+/// Rows that stay where steps compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ResidentRows {
+    pub rows: u64,
+    /// Whether channels are taken from others, window by window.
+    pub rolled: bool,
 }
 
 /// A batch as values of a graph.
@@ -80,11 +90,12 @@ impl Problem {
     pub(super) fn inputs(&self) -> Vec<(String, Vec<usize>)> {
         let BatchShape { batch, rows, channels, joints, .. } = self.shape;
         let targets = self.shape.target_rows();
-        let mut inputs = vec![
-            ("emg".to_owned(), vec![batch, rows, channels]),
-            ("joint_angles".to_owned(), vec![batch, targets, joints]),
-            ("mask".to_owned(), vec![batch, targets]),
-        ];
+        let mut inputs = Vec::new();
+        if self.resident.is_none() {
+            inputs.push(("emg".to_owned(), vec![batch, rows, channels]));
+            inputs.push(("joint_angles".to_owned(), vec![batch, targets, joints]));
+            inputs.push(("mask".to_owned(), vec![batch, targets]));
+        }
         if self.angles == AngleUnits::Recording {
             inputs.push(("angle_mean".to_owned(), vec![batch, joints]));
             inputs.push(("angle_divisor".to_owned(), vec![batch, joints]));
@@ -92,10 +103,54 @@ impl Problem {
         inputs
     }
 
+    /// The batch's integers: where resident rows are taken from.
+    pub fn integers(&self) -> Vec<(String, Vec<usize>)> {
+        let BatchShape { batch, channels, .. } = self.shape;
+        let Some(resident) = self.resident else { return Vec::new() };
+        let rolled = resident.rolled.then(|| ("channels".to_owned(), vec![batch, channels]));
+        [("first_rows".to_owned(), vec![batch])].into_iter().chain(rolled).collect()
+    }
+
+    /// Resident rows: EMG, angles, and which rows count.
+    pub(super) fn tables(&self) -> Vec<(String, Vec<usize>)> {
+        let Some(ResidentRows { rows, .. }) = self.resident else { return Vec::new() };
+        let (rows, BatchShape { channels, joints, .. }) = (rows as usize, self.shape);
+        let tables =
+            [("all_emg", vec![rows, channels]), ("all_joint_angles", vec![rows, joints]), ("all_valid", vec![rows])];
+        tables.map(|(name, shape)| (name.to_owned(), shape)).into()
+    }
+
+    /// EMG, angles and mask of a batch, as [`crate::dataset::Gather`] fills them in where rows are not resident.
+    fn gathered(&self, graph: &mut Graph) -> [Value; 3] {
+        let BatchShape { batch, rows, channels, context, .. } = self.shape;
+        let tables: Vec<_> =
+            self.tables().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))).collect();
+        let integers = self.integers().into_iter();
+        let integers: Vec<_> =
+            integers.map(|(name, shape)| graph.input(&name, TensorType::new(DType::I64, shape))).collect();
+        let offsets: Vec<_> = (0..rows as i64).collect();
+        let (first, offsets) = (graph.reshape(integers[0], &[batch, 1]), graph.i64s(&offsets));
+        let places = graph.add(first, offsets);
+        let targets = graph.slice(places, 1, context, rows);
+        let mut emg = graph.gather(tables[0], places, 0);
+        if let Some(sources) = integers.get(1) {
+            let sources = graph.reshape(*sources, &[batch, 1, channels]);
+            let sources = graph.expand(sources, &[batch, rows, channels]);
+            emg = graph.gather_elements(emg, sources, 2);
+        }
+        let (angles, mut mask) = (graph.gather(tables[1], targets, 0), graph.gather(tables[2], targets, 0));
+        if self.model.takes_initial_pose() {
+            // Windows count only if the pose that they start from is known.
+            let start = graph.slice(mask, 1, 0, 1);
+            mask = graph.mul(mask, start);
+        }
+        [emg, angles, mask]
+    }
+
     /// Adds the batch's inputs to a graph, EMG already in the model's units.
     pub(super) fn batch(&self, graph: &mut Graph) -> BatchValues {
-        let values: Vec<_> =
-            self.inputs().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))).collect();
+        let mut values = if self.resident.is_some() { self.gathered(graph).to_vec() } else { Vec::new() };
+        values.extend(self.inputs().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))));
         let emg = match &self.emg {
             EmgUnits::AsCached => values[0],
             EmgUnits::Train(affine) => normalize(graph, values[0], affine),

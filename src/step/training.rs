@@ -179,7 +179,8 @@ impl<'a> Step<'a> {
 
     fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
         let Self { problem, mut graph, state, pass, outcome, .. } = self;
-        let mut spec = StepperSpec { inputs: problem.inputs(), ..Default::default() };
+        let (inputs, integers, tables) = (problem.inputs(), problem.integers(), problem.tables());
+        let mut spec = StepperSpec { inputs, integers, tables, ..Default::default() };
         for ((name, elements, _), value) in state.into_iter().zip(next) {
             let next = format!("{name}_next");
             graph.output(&next, value);

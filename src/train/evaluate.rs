@@ -104,7 +104,7 @@ impl Predicting {
     /// These windows, as many as a batch has at most, with their predictions.
     pub(super) fn examples(&mut self, windows: &[u64]) -> Result<Vec<Example>, TrainError> {
         let (shape, cache) = (self.gather.shape, self.gather.index.cache());
-        let mut batch = Batch::new(shape, self.gather.targets);
+        let mut batch = self.gather.batch();
         let windows: Vec<_> = windows.iter().take(shape.batch).map(|k| self.gather.window(*k, None)).collect();
         self.gather.fill(&mut batch, &windows, true)?;
         let mut predictions = Vec::new();

@@ -49,6 +49,11 @@ pub enum Event<'a> {
     FirstBatch {
         milliseconds: f64,
     },
+    /// The training split's rows lie where steps compute.
+    Uploaded {
+        bytes: u64,
+        seconds: f64,
+    },
     /// A step is done.
     Step {
         epoch: usize,

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -13,14 +13,15 @@ use super::examples::Examples;
 use super::export::{ExportOptions, export_run};
 use super::learner::{Learner, Outcome};
 use super::passes::{TrainingBatches, Validation};
+use super::residency;
 use super::run::RunFolder;
 use super::schedule::{LossScale, Watch, learning_rate};
 use super::setup::{IMPORTED, Normalization, check_weights, gather};
 use crate::cache::{Cache, Split, replace_file};
-use crate::config::{Config, Mode, Normalize, OnNan, Precision, Schedule};
+use crate::config::{Config, Mode, Normalize, OnNan, Precision, Residency, Schedule};
 use crate::dataset::{Batch, Gather, Window};
 use crate::model::{Model, total_elements};
-use crate::runtime::{self, Provider};
+use crate::runtime::{self, Library, Provider};
 use crate::step::{BUFFERS, EMA, Hyperparameters, PARAMETERS, training_step};
 
 /// What to train, and where.
@@ -72,21 +73,28 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
     model.check_window(test).map_err(|message| TrainError::Usage(format!("test windows: {message}")))?;
-    let train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
+    let mut train = gather(&cache, &config, &model, Split::Train)?;
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
 
     let position = begin(&start, &config, &cache, &model, listener)?;
 
-    // The first batch needs no session, so it is loaded first.
+    // Where a session computes decides whether batches have rows. Otherwise the first one needs no session, and comes first.
+    let mut chosen = None;
+    if may_be_resident(&config) {
+        let (library, provider) = library_and_provider(ort_lib.as_deref(), &config)?;
+        train.resident = residency::resident(&config, provider, &train)?;
+        chosen = Some((library, provider));
+    }
+    let train = Arc::new(train);
     let mut batches = TrainingBatches::new(Arc::clone(&train), &config, &position);
     let first = batches.next_batch()?;
     listener.event(&Event::FirstBatch { milliseconds: started.elapsed().as_secs_f64() * 1e3 });
 
-    let library = runtime::load(ort_lib.as_deref())?;
-    let provider = Provider::choose(&library, &config.training)?;
+    let (library, provider) = chosen.map_or_else(|| library_and_provider(ort_lib.as_deref(), &config), Ok)?;
     let normalization = Normalization::new(cache.manifest());
-    let problem = normalization.problem(&config, &model, train.shape);
+    let mut problem = normalization.problem(&config, &model, train.shape);
+    problem.resident = residency::described(&train, &config);
     let graph = training_step(&problem, &config.training, provider.kernels()).map_err(TrainError::Usage)?;
     listener.event(&Event::Started {
         parameters: total_elements(&model.parameters()),
@@ -99,8 +107,12 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         nodes: graph.nodes,
         log_every: config.logging.log_every as u64,
     });
-    let mut learner = Learner::new(&library, provider, graph, &model, &config.training)?;
+    let mut learner = Learner::new(&library, provider, graph, &problem, &config.training)?;
     set_out(&mut learner, &start, &model)?;
+    let uploading = Instant::now();
+    if let Some(bytes) = residency::upload(&mut learner, &train)? {
+        listener.event(&Event::Uploaded { bytes, seconds: uploading.elapsed().as_secs_f64() });
+    }
     let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
     let resumed = match &start {
         Start::Resume(checkpoint) => Some(&**checkpoint),
@@ -119,6 +131,20 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     fit.run.write_config(&fit.config)?;
     fit.train(batches, first)?;
     fit.finish()
+}
+
+fn may_be_resident(config: &Config) -> bool {
+    match config.training.data_residency {
+        Residency::Host => false,
+        Residency::Auto => Provider::may_be_cuda(&config.training),
+        Residency::Device => true,
+    }
+}
+
+fn library_and_provider(ort_lib: Option<&Path>, config: &Config) -> Result<(Library, Provider), TrainError> {
+    let library = runtime::load(ort_lib)?;
+    let provider = Provider::choose(&library, &config.training)?;
+    Ok((library, provider))
 }
 
 /// Where training begins; what is odd about it is a warning.
@@ -367,7 +393,7 @@ impl Fit<'_> {
     /// changes nothing, and `None` is started.
     fn start_step(&mut self, batch: &Batch, batches_per_epoch: u64) -> Result<Option<bool>, TrainError> {
         self.position.batch += 1;
-        let valid = batch.valid_rows();
+        let valid = batch.valid_rows;
         let pending = &mut self.position.pending;
         (pending.batches, pending.rows) = (pending.batches + 1, pending.rows + valid);
         let complete = pending.batches >= self.config.training.gradient_accumulation_steps

@@ -3,11 +3,11 @@
 use super::checkpoint::Partial;
 use super::error::TrainError;
 use crate::config::TrainingConfig;
-use crate::dataset::{Batch, Random};
+use crate::dataset::{Batch, BatchShape, Random, RowBlock};
 use crate::model::{Dropout, Model};
 use crate::runtime::{Inputs, Library, Provider, Stepper};
 use crate::step::{
-    BUFFERS, EMA, Hyperparameters, PARAMETERS, StateVector, StepGraph, hyperparameters, results, state_vectors,
+    BUFFERS, EMA, Hyperparameters, PARAMETERS, Problem, StateVector, StepGraph, hyperparameters, results, state_vectors,
 };
 
 /// What a batch gave.
@@ -61,12 +61,10 @@ impl Partial {
     }
 }
 
+/// What of a batch a step takes as float32, in the order of its inputs.
 fn floats(batch: &Batch) -> Vec<&[f32]> {
-    let mut floats: Vec<&[f32]> = vec![&batch.emg, &batch.joint_angles, &batch.mask];
-    if !batch.angle_mean.is_empty() {
-        floats.extend([batch.angle_mean.as_slice(), batch.angle_divisor.as_slice()]);
-    }
-    floats
+    let all = [&batch.emg, &batch.joint_angles, &batch.mask, &batch.angle_mean, &batch.angle_divisor];
+    all.into_iter().map(Vec::as_slice).filter(|values| !values.is_empty()).collect()
 }
 
 /// The training step.
@@ -74,6 +72,8 @@ pub(super) struct Learner {
     stepper: Stepper,
     vectors: Vec<StateVector>,
     seed: u64,
+    /// Integers of the batch loaded last: where resident rows are taken from.
+    places: Vec<Vec<i64>>,
     dropout: bool,
 }
 
@@ -85,19 +85,31 @@ impl Learner {
         library: &Library,
         provider: Provider,
         graph: StepGraph,
-        model: &Model,
+        problem: &Problem,
         config: &TrainingConfig,
     ) -> Result<Self, TrainError> {
-        let dropout = !graph.spec.integers.is_empty();
-        let vectors = state_vectors(model, config);
+        let places = vec![Vec::new(); problem.integers().len()];
+        let dropout = graph.spec.integers.len() > places.len();
+        let vectors = state_vectors(&problem.model, config);
         let stepper = Stepper::new(library, provider, &graph.onnx, graph.spec)?;
         let stepper = stepper.shrink_every(config.empty_cache_every as u64);
-        Ok(Self { stepper, vectors, seed: config.seed, dropout })
+        Ok(Self { stepper, vectors, seed: config.seed, places, dropout })
     }
 
     /// Loads the batch of the next step, also while one runs.
     pub(super) fn load(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        self.places.iter_mut().zip([&batch.first_rows, &batch.channels]).for_each(|(own, new)| own.clone_from(new));
         Ok(self.stepper.load(&floats(batch))?)
+    }
+
+    /// Puts rows where the step gathers windows from.
+    pub(super) fn write_rows(&mut self, block: &RowBlock<'_>, shape: BatchShape) -> Result<(), TrainError> {
+        let first = block.first as usize;
+        let tables = [(block.emg, shape.channels), (block.joint_angles, shape.joints), (block.valid, 1)];
+        for (i, (values, columns)) in tables.into_iter().enumerate() {
+            self.stepper.write_table(i, first * columns, values)?;
+        }
+        Ok(())
     }
 
     /// Starts the step on the batch loaded last; `draw` numbers the batches of the whole training, for dropout.
@@ -105,8 +117,9 @@ impl Learner {
         const DROPOUT_STREAM: u64 = 0x6472_6f70;
         let mut random = Random::new(&[self.seed, DROPOUT_STREAM, draw]);
         let seeds: [i64; Dropout::SEEDS] = std::array::from_fn(|_| random.up_to(Dropout::MODULUS - 1) as i64);
-        let seeds: &[&[i64]] = if self.dropout { &[&seeds] } else { &[] };
-        Ok(self.stepper.launch(&[&hyperparameters(hyper)], seeds)?)
+        let places = self.places.iter().map(Vec::as_slice);
+        let integers: Vec<_> = places.chain(self.dropout.then_some(&seeds[..])).collect();
+        Ok(self.stepper.launch(&[&hyperparameters(hyper)], &integers)?)
     }
 
     /// What the step gave.

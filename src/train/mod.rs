@@ -12,6 +12,7 @@ mod groups;
 mod learner;
 mod passes;
 mod predict;
+mod residency;
 mod run;
 mod schedule;
 mod setup;

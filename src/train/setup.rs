@@ -83,12 +83,14 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 }
 
 /// Keys that a resumed run may change, besides the section `logging`.
-const MAY_CHANGE: [&str; 5] = [
+const MAY_CHANGE: [&str; 7] = [
     "training.num_epochs",
     "training.patience",
     "training.num_workers",
     "training.prefetch_factor",
     "training.device_memory_limit",
+    "training.data_residency",
+    "training.pin_memory",
 ];
 
 /// Compares a run's configuration with the one it is to go on with.
@@ -176,7 +178,7 @@ pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: 
         true_initial_pose: model.takes_initial_pose(),
         recording_statistics: settings.normalize_angles == Normalize::Recording,
     };
-    Ok(Gather { index, shape, targets })
+    Ok(Gather { index, shape, targets, resident: None })
 }
 
 /// How a model's EMG and angles are normalized: part of the model, whatever cache it is evaluated on.
@@ -224,6 +226,7 @@ impl Normalization {
                 .joint_weights
                 .as_ref()
                 .map(|weights| weights.iter().map(|weight| *weight as f32).collect()),
+            resident: None,
         }
     }
 }

@@ -81,6 +81,7 @@ pub(crate) fn model(
         loss: training.loss_type,
         mae_weight: training.mae_weight,
         joint_weights: None,
+        resident: None,
     };
     let building = Instant::now();
     let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::Usage)?;

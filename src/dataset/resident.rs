@@ -1,0 +1,114 @@
+//! A split's rows one after the other, as they are put where steps compute once, and how windows are found among them.
+
+use super::batch::BatchShape;
+use super::index::{Window, WindowIndex};
+use crate::cache::CacheError;
+
+/// Rows copied at once.
+const BLOCK: u64 = 1 << 16;
+
+/// Where each recording's rows begin among all rows of a split. A window of zeros comes first, which stands for the
+/// windows that a batch lacks; recordings are apart by as many zeros as windows reach beyond them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resident {
+    /// By the recordings' index in the cache; 0 for those without windows.
+    firsts: Vec<u64>,
+    rows: u64,
+    /// Zeros behind each recording, and before the first.
+    gap: u64,
+    before: u64,
+}
+
+/// Some rows on their way: EMG [n, channels], angles [n, joints] in radians, and 1 for each row that counts, else 0.
+#[derive(Debug, Clone, Copy)]
+pub struct RowBlock<'a> {
+    /// Number of the first of them.
+    pub first: u64,
+    pub emg: &'a [f32],
+    pub joint_angles: &'a [f32],
+    pub valid: &'a [f32],
+}
+
+impl Resident {
+    /// Of the recordings that windows of `shape` lie in.
+    pub fn new(index: &WindowIndex, shape: BatchShape) -> Self {
+        let padding = index.shape().padding.map(|rows| rows as u64);
+        let (gap, before) = (padding[0].max(padding[1]), padding[0]);
+        let mut firsts = vec![0; index.cache().recordings().count()];
+        let mut rows = (shape.rows as u64).max(gap);
+        for recording in index.recordings() {
+            firsts[recording] = rows;
+            rows += index.cache().recording(recording).content.rows + gap;
+        }
+        Self { firsts, rows, gap, before }
+    }
+
+    /// All rows, zeros between recordings included.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Number of a window's first row, padding included.
+    pub fn first_row(&self, window: &Window) -> u64 {
+        self.firsts[window.recording] + window.start - self.before
+    }
+
+    /// Gives all rows to `sink`, in order and in pieces. Angles of rows that do not count are 0.
+    ///
+    /// # Errors
+    /// A segment is damaged; the sink's.
+    pub fn copy<E: From<CacheError>>(
+        &self,
+        index: &WindowIndex,
+        shape: BatchShape,
+        mut sink: impl FnMut(RowBlock<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let BatchShape { channels, joints, .. } = shape;
+        let mut emg = vec![0.0; BLOCK as usize * channels];
+        let mut angles = vec![0.0; BLOCK as usize * joints];
+        let mut valid = vec![0.0; BLOCK as usize];
+        let mut reached = 0;
+        let mut give = |first: u64, rows: u64, emg: &[f32], angles: &[f32], valid: &[f32]| {
+            let n = rows as usize;
+            let (emg, joint_angles, valid) = (&emg[..n * channels], &angles[..n * joints], &valid[..n]);
+            sink(RowBlock { first, emg, joint_angles, valid })
+        };
+        for recording in index.recordings() {
+            self.zeros(reached, self.firsts[recording], shape, &mut give)?;
+            let (cache, first) = (index.cache(), self.firsts[recording]);
+            let own = cache.recording(recording);
+            let segment = cache.segment(own.segment);
+            for from in (0..own.content.rows).step_by(BLOCK as usize) {
+                let rows = (own.content.rows - from).min(BLOCK);
+                let at = own.content.first_row + from;
+                segment.will_need(at + rows, (own.content.rows - from - rows).min(BLOCK));
+                segment.copy_emg(at, &mut emg[..rows as usize * channels])?;
+                segment.copy_joint_angles(at, &mut angles[..rows as usize * joints])?;
+                valid.fill(0.0);
+                for (start, length) in &own.content.valid_runs {
+                    let clip = |row: u64| row.clamp(from, from + rows) - from;
+                    valid[clip(*start) as usize..clip(start + length) as usize].fill(1.0);
+                }
+                // Failed rows may hold values that are not finite, and 0 x NaN is NaN.
+                let failed = angles.chunks_exact_mut(joints).zip(&valid).filter(|(_, valid)| **valid == 0.0);
+                failed.for_each(|(row, _)| row.fill(0.0));
+                give(first + from, rows, &emg, &angles, &valid)?;
+            }
+            reached = first + own.content.rows;
+        }
+        self.zeros(reached, self.rows, shape, &mut give)
+    }
+
+    fn zeros<E>(
+        &self,
+        from: u64,
+        to: u64,
+        shape: BatchShape,
+        give: &mut impl FnMut(u64, u64, &[f32], &[f32], &[f32]) -> Result<(), E>,
+    ) -> Result<(), E> {
+        debug_assert!(from <= to && (to - from == self.gap || from == 0));
+        let zeros = vec![0.0; (to - from).min(BLOCK) as usize * shape.channels.max(shape.joints)];
+        let mut starts = (from..to).step_by(BLOCK as usize);
+        starts.try_for_each(|first| give(first, (to - first).min(BLOCK), &zeros, &zeros, &zeros))
+    }
+}
