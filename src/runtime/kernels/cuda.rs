@@ -11,7 +11,7 @@ use ort::operator::{
 };
 use ort::value::{DynTensorValueType, ValueType};
 
-use super::operator::{Fused, Settings, inputs};
+use super::operator::{Fused, Settings, Start, inputs};
 
 const SOURCE: &str = include_str!("cuda.cu");
 const BLOCK: usize = 256;
@@ -99,7 +99,7 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
 /// A fused operator on CUDA.
 pub(super) struct OnCuda {
     fused: Fused,
-    launch: fn(&[Vec<usize>], &Settings) -> Launch,
+    launch: Start,
     module: &'static Module,
 }
 
@@ -144,7 +144,7 @@ impl Operator for OnCuda {
 
 fn run(
     fused: Fused,
-    launch: fn(&[Vec<usize>], &Settings) -> Launch,
+    launch: Start,
     module: &Module,
     context: &ComputeContext,
     settings: &Settings,

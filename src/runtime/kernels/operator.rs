@@ -87,6 +87,13 @@ impl Settings {
     }
 }
 
+/// Shapes of the outputs, from those of the inputs.
+pub(super) type Shapes = fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>;
+/// Fills the outputs, which have those shapes.
+pub(super) type Compute = fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>;
+/// How the kernel in cuda.cu is started, for inputs of these shapes.
+pub(super) type Start = fn(&[Vec<usize>], &Settings) -> Launch;
+
 /// A fused operator that gives float32 tensors.
 #[derive(Clone, Copy)]
 pub(super) struct Fused {
@@ -97,12 +104,10 @@ pub(super) struct Fused {
     /// Whether it takes int64 tensors instead of float32 ones.
     pub(super) takes_integers: bool,
     pub(super) outputs: usize,
-    /// Shapes of the outputs, from those of the inputs.
-    pub(super) shapes: fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>,
-    /// Fills the outputs, which have those shapes.
-    pub(super) compute: fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>,
-    /// How its kernel in cuda.cu is started, if it has one.
-    pub(super) launch: Option<fn(&[Vec<usize>], &Settings) -> Launch>,
+    pub(super) shapes: Shapes,
+    pub(super) compute: Compute,
+    /// `None`: it has no kernel for CUDA.
+    pub(super) launch: Option<Start>,
 }
 
 impl Fused {
