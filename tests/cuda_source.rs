@@ -9,28 +9,72 @@ use libloading::{Library, Symbol};
 const ROWS: usize = 3;
 const COLUMNS: usize = 300; // more than one block, the last not full
 
-/// Runs a kernel over the whole grid in place of a GPU.
+/// Runs a kernel over the whole grid in place of a GPU: block after block, each thread of it as a thread.
 const HOST: &str = r#"
+#include <barrier>
 #include <cmath>
+#include <memory>
+#include <thread>
+#include <vector>
 #define __global__
 #define __device__ static
+#define __shared__ static
 struct Index { unsigned x, y, z; };
-static Index blockIdx, threadIdx, blockDim = {256, 1, 1};
+static thread_local Index blockIdx, threadIdx;
+static const Index blockDim = {256, 1, 1};
+static std::unique_ptr<std::barrier<>> block, warps[8];
+static float lanes[256];
+static void __syncthreads() { block->arrive_and_wait(); }
+static float __shfl_xor_sync(unsigned, float x, int apart) {
+    std::barrier<> &warp = *warps[threadIdx.x / 32];
+    lanes[threadIdx.x] = x;
+    warp.arrive_and_wait();
+    const float other = lanes[threadIdx.x ^ apart];
+    warp.arrive_and_wait();
+    return other;
+}
 #include "cuda.cu"
-#define EACH(rows, columns, call)                                                         \
-    for (blockIdx.x = 0; blockIdx.x < rows; blockIdx.x++)                                 \
-        for (blockIdx.y = 0; blockIdx.y < (columns + 255) / 256; blockIdx.y++)            \
-            for (threadIdx.x = 0; threadIdx.x < 256; threadIdx.x++)                       \
-    call
+template <class Call> static void each(unsigned x, unsigned y, Call call) {
+    for (unsigned i = 0; i < x * y; i++) {
+        block = std::make_unique<std::barrier<>>(256);
+        for (auto &warp : warps)
+            warp = std::make_unique<std::barrier<>>(32);
+        std::vector<std::thread> threads;
+        for (unsigned t = 0; t < 256; t++)
+            threads.emplace_back([=] {
+                blockIdx = {i % x, i / x, 0}, threadIdx = {t, 0, 0};
+                call();
+                // Who has returned is waited for no longer.
+                block->arrive_and_drop();
+                warps[t / 32]->arrive_and_drop();
+            });
+        for (auto &thread : threads)
+            thread.join();
+    }
+}
+static unsigned blocks(unsigned columns) { return (columns + 255) / 256; }
 extern "C" void cell(unsigned rows, const float **in, float **out, unsigned columns, unsigned b, unsigned c) {
-    EACH(rows, columns, lstm_cell(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], out[4], columns, b, c));
+    each(rows, blocks(columns), [=] {
+        lstm_cell(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], out[4], columns, b, c);
+    });
 }
 extern "C" void cell_gradient(unsigned rows, const float **in, float **out, unsigned columns) {
-    EACH(rows, columns,
-         lstm_cell_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], out[0], out[1], columns));
+    each(rows, blocks(columns), [=] {
+        lstm_cell_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], out[0], out[1], columns);
+    });
 }
 extern "C" void rectifier(unsigned rows, const float **in, float **out, unsigned columns, unsigned n, float slope) {
-    EACH(rows, columns, relu_gradient(in[0], in[1], out[0], columns, n, slope));
+    each(rows, blocks(columns), [=] { relu_gradient(in[0], in[1], out[0], columns, n, slope); });
+}
+extern "C" void layer_norm(unsigned rows, const float **in, float **out, unsigned columns, unsigned parts) {
+    std::vector<float> sums(2 * columns * parts, NAN);
+    float *scratch = sums.data();
+    const auto kernel = [=](auto entry) {
+        entry(in[0], in[1], in[2], in[3], in[4], out[0], out[1], out[2], scratch, columns, rows, parts);
+    };
+    each((rows + 7) / 8, 1, [=] { kernel(layer_norm_input_gradient); });
+    each(parts, blocks(columns), [=] { kernel(layer_norm_partial_sums); });
+    each((2 * columns + 31) / 32, 1, [=] { kernel(layer_norm_sums); });
 }
 "#;
 
@@ -40,7 +84,8 @@ fn compiled() -> (tempfile::TempDir, Library) {
     std::fs::write(&source, HOST).unwrap();
     let kernels = concat!(env!("CARGO_MANIFEST_DIR"), "/src/runtime/kernels");
     let mut compiler = std::process::Command::new("c++");
-    compiler.args(["-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-I", kernels, "-o"]).args([&library, &source]);
+    compiler.args(["-std=c++20", "-pthread", "-O1", "-shared", "-fPIC", "-Wall", "-Wno-unknown-pragmas", "-Werror"]);
+    compiler.args(["-I", kernels, "-o"]).args([&library, &source]);
     assert!(compiler.status().unwrap().success());
     // SAFETY: a library without initializers.
     let loaded = unsafe { Library::new(&library) }.unwrap();
@@ -48,7 +93,7 @@ fn compiled() -> (tempfile::TempDir, Library) {
 }
 
 fn values(seed: u64, n: usize) -> Vec<f32> {
-    noise(seed, n).into_iter().map(|x| 4.0 * x).collect()
+    noise(seed, n).map(|x| 4.0 * x).collect()
 }
 
 /// Addresses of arrays, null for those that are empty.
@@ -170,5 +215,68 @@ fn rectifiers_pass_gradients_where_their_output_is_positive() {
             };
             assert_eq!(dx[0][i], expected, "element {i} of slope {slope}");
         }
+    }
+}
+
+#[test]
+fn gradients_of_layer_normalizations_are_their_differences() {
+    type Gradient = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32);
+    const EPSILON: f64 = 1e-5;
+    let (_folder, library) = compiled();
+    for (rows, columns, parts) in [(70, 300, 3), (5, 48, 1), (33, 32, 9)] {
+        let (dy, x, scale) = (values(1, rows * columns), values(2, rows * columns), values(3, columns));
+        let row = |values: &[f32], row: usize| -> Vec<f64> {
+            values[row * columns..(row + 1) * columns].iter().map(|x| f64::from(*x)).collect()
+        };
+        let statistics = |x: &[f64]| {
+            let n = x.len() as f64;
+            let mean = x.iter().sum::<f64>() / n;
+            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
+            (mean, 1.0 / (variance + EPSILON).sqrt())
+        };
+        let all: Vec<_> = (0..rows).map(|i| statistics(&row(&x, i))).collect();
+        let (mean, inverse): (Vec<_>, Vec<_>) =
+            all.iter().map(|(mean, inverse)| (*mean as f32, *inverse as f32)).unzip();
+        let mut out = [rows * columns, columns, columns].map(|n| vec![f32::NAN; n]);
+        // SAFETY: as above.
+        unsafe {
+            let gradient: Symbol<'_, Gradient> = library.get(b"layer_norm").unwrap();
+            let (given, made) = (pointers(&[&dy, &x, &scale, &mean, &inverse]), outputs(&mut out));
+            gradient(rows as u32, given.as_ptr(), made.as_ptr(), columns as u32, parts);
+        }
+        let (mut dscale, mut dbias) = (vec![0.0; columns], vec![0.0; columns]);
+        for i in 0..rows {
+            let (dy, x) = (row(&dy, i), row(&x, i));
+            let (mean, inverse) = all[i];
+            for c in 0..columns {
+                dscale[c] += dy[c] * (x[c] - mean) * inverse;
+                dbias[c] += dy[c];
+            }
+            let loss = |x: &[f64]| {
+                let (mean, inverse) = statistics(x);
+                (0..columns).map(|c| dy[c] * f64::from(scale[c]) * (x[c] - mean) * inverse).sum::<f64>()
+            };
+            for c in (i % 7..columns).step_by(7) {
+                let at = |by: f64| {
+                    loss(&x.iter().enumerate().map(|(k, x)| if k == c { x + by } else { *x }).collect::<Vec<_>>())
+                };
+                close(out[0][i * columns + c], (at(1e-4) - at(-1e-4)) / 2e-4, "dx");
+            }
+        }
+        for c in 0..columns {
+            let sum = |found: f32, expected: f64, what: &str| {
+                assert!((f64::from(found) - expected).abs() <= 1e-4, "{what} {c}: {found}, not {expected}");
+            };
+            sum(out[1][c], dscale[c], "dscale");
+            sum(out[2][c], dbias[c], "dbias");
+        }
+        let mut few = [Vec::new(), Vec::new(), vec![f32::NAN; columns]];
+        // SAFETY: as above.
+        unsafe {
+            let gradient: Symbol<'_, Gradient> = library.get(b"layer_norm").unwrap();
+            let (given, made) = (pointers(&[&dy, &x, &scale, &mean, &inverse]), outputs(&mut few));
+            gradient(rows as u32, given.as_ptr(), made.as_ptr(), columns as u32, parts);
+        }
+        assert_eq!(few[2], out[2]);
     }
 }

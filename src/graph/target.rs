@@ -19,7 +19,7 @@ pub enum Kernels {
 }
 
 /// Fused operators with a CUDA kernel, in float32.
-pub const FUSED_ON_CUDA: [&str; 3] = ["LstmCell", "LstmCellGradient", "ReluGradient"];
+pub const FUSED_ON_CUDA: [&str; 4] = ["LayerNormGradient", "LstmCell", "LstmCellGradient", "ReluGradient"];
 
 /// Rewrites the graph for these kernels. Without fused ones, each fused operator becomes standard ones; with them,
 /// standard operators that have a faster kernel are exchanged.

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
+use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
@@ -14,16 +15,25 @@ use ort::value::{DynTensorValueType, ValueType};
 use super::operator::{Fused, Settings, Start, inputs};
 
 const SOURCE: &str = include_str!("cuda.cu");
-const BLOCK: usize = 256;
+/// Threads of a block.
+pub(super) const BLOCK: usize = 256;
 
-/// How a kernel is started.
+/// How an operator's kernels are started, one after the other, all with the same arguments: the operator's arrays (null
+/// for those that are not there), the scratch array if there is one, and numbers of four bytes.
 pub(super) struct Launch {
-    /// Its name in cuda.cu.
-    pub(super) entry: &'static str,
-    pub(super) rows: usize,
-    pub(super) columns: usize,
-    /// Numbers of four bytes behind the arrays and `columns`.
+    /// Names in cuda.cu, and the blocks of the grid in x and y.
+    pub(super) kernels: Vec<(&'static str, [usize; 2])>,
     pub(super) numbers: Vec<u32>,
+    /// Elements of an array for what one kernel leaves for the next.
+    pub(super) scratch: usize,
+}
+
+impl Launch {
+    /// One kernel with a thread for each of the columns of each row. Its numbers begin with the columns.
+    pub(super) fn by_row(entry: &'static str, rows: usize, columns: usize, numbers: &[u32]) -> Self {
+        let numbers = std::iter::once(columns as u32).chain(numbers.iter().copied()).collect();
+        Self { kernels: vec![(entry, [rows, columns.div_ceil(BLOCK)])], numbers, scratch: 0 }
+    }
 }
 
 /// The compiled kernels, by name.
@@ -65,7 +75,14 @@ impl Module {
 }
 
 /// The kernels of cuda.cu.
-pub(super) const ENTRIES: [&str; 3] = ["lstm_cell", "lstm_cell_gradient", "relu_gradient"];
+pub(super) const ENTRIES: [&str; 6] = [
+    "layer_norm_input_gradient",
+    "layer_norm_partial_sums",
+    "layer_norm_sums",
+    "lstm_cell",
+    "lstm_cell_gradient",
+    "relu_gradient",
+];
 
 /// Machine code for an architecture such as `sm_90`.
 fn compile(architecture: &str) -> Result<Vec<u8>, String> {
@@ -163,24 +180,33 @@ fn run(
         let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
         arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
     }
-    let Launch { entry, rows, columns, numbers } = launch(&shapes, settings);
-    // The kernels count in 32 bits, and have up to four elements of an array for each row and column.
-    let (count, blocks) = (rows.saturating_mul(columns), columns.div_ceil(BLOCK));
-    if count > u32::MAX as usize / 4 || blocks > 65_535 {
-        return Err(format!("{rows} rows of {columns} elements are too many"));
+    // The kernels count in 32 bits, and some have four elements of an array for one of another.
+    if shapes.iter().any(|shape| shape.iter().try_fold(4u32, |n, dim| n.checked_mul(*dim as u32)).is_none()) {
+        return Err(format!("{shapes:?} are too many elements"));
     }
-    if count == 0 {
-        return Ok(());
-    }
+    let Launch { kernels, mut numbers, scratch } = launch(&shapes, settings);
+    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
+    let allocator = context.allocator(&info).map_err(text)?;
+    // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
+    let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
+    arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
     let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
-    let mut numbers: Vec<_> = std::iter::once(columns as u32).chain(numbers).collect();
     let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
     let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
-    let (grid, block) = ((rows as u32, blocks as u32, 1), (BLOCK as u32, 1, 1));
-    // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
-    // for, or null, and numbers. The driver reads them before it returns.
-    unsafe { result::launch_kernel(module.0[entry], grid, block, 0, stream.cast(), &mut arguments) }
-        .map_err(|error| format!("{error:?}"))
+    for (entry, [x, y]) in kernels {
+        if x == 0 || y == 0 {
+            continue;
+        }
+        if x > i32::MAX as usize || y > 65_535 {
+            return Err(format!("a grid of {x} x {y} blocks is too large"));
+        }
+        let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
+        // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
+        // for, or null, and numbers. The driver reads them before it returns.
+        unsafe { result::launch_kernel(module.0[entry], grid, block, 0, stream.cast(), &mut arguments) }
+            .map_err(|error| format!("{entry}: {error:?}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ pub(super) fn shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usiz
 pub(super) fn launch(shapes: &[Vec<usize>], settings: &Settings) -> Launch {
     const COLUMNS: usize = 1 << 12;
     let elements: usize = shapes[0].iter().product();
-    let numbers = vec![elements as u32, settings.slope.to_bits()];
-    Launch { entry: "relu_gradient", rows: elements.div_ceil(COLUMNS), columns: elements.min(COLUMNS), numbers }
+    let (rows, columns) = (elements.div_ceil(COLUMNS), elements.min(COLUMNS));
+    Launch::by_row("relu_gradient", rows, columns, &[elements as u32, settings.slope.to_bits()])
 }
 
 /// Inputs: dy, y. Output: dy where y > 0, else `slope` dy.

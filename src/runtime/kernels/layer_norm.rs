@@ -1,5 +1,6 @@
 //! Layer normalization over the last axis, and its gradient (Ba, Kiros and Hinton 2016).
 
+use super::cuda::{BLOCK, Launch};
 use super::operator::{Input, Settings, Workers};
 
 /// Elements per piece of work; a piece is whole rows.
@@ -92,6 +93,24 @@ pub(super) fn gradient_shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec
         return Err(format!("dy {dy:?}, x {x:?}, scale {scale:?}, mean {mean:?} and {inverse_std:?} do not fit"));
     }
     Ok(vec![x.clone(), scale.clone(), scale.clone()])
+}
+
+/// As the kernels of cuda.cu take it.
+pub(super) fn launch_gradient(shapes: &[Vec<usize>], _: &Settings) -> Launch {
+    /// Parts that the sums over rows are taken in first: enough for all processors of a device.
+    const PARTS: usize = 512;
+    /// Rows that each part has at least.
+    const LEAST: usize = 32;
+    const WARP: usize = 32;
+    let columns = shapes[2][0];
+    let rows = shapes[3].iter().product::<usize>();
+    let parts = rows.div_ceil(LEAST).min(PARTS);
+    let kernels = vec![
+        ("layer_norm_input_gradient", [rows.div_ceil(BLOCK / WARP), 1]),
+        ("layer_norm_partial_sums", [parts, columns.div_ceil(BLOCK)]),
+        ("layer_norm_sums", [(2 * columns).div_ceil(WARP), 1]),
+    ];
+    Launch { kernels, numbers: [columns, rows, parts].map(|n| n as u32).into(), scratch: 2 * columns * parts }
 }
 
 /// With xhat = (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat)

@@ -38,12 +38,12 @@ pub(super) fn launch(shapes: &[Vec<usize>], _: &Settings) -> Launch {
     let (rows, columns) = (shapes[1][0], shapes[1][1]);
     // A part that is one row is that row for all.
     let stride = |i: usize| shapes.get(i).map_or(0, |part| if part.len() == 2 { 4 * columns as u32 } else { 0 });
-    Launch { entry: "lstm_cell", rows, columns, numbers: vec![stride(2), stride(3)] }
+    Launch::by_row("lstm_cell", rows, columns, &[stride(2), stride(3)])
 }
 
 /// As the kernel of cuda.cu takes it.
 pub(super) fn launch_gradient(shapes: &[Vec<usize>], _: &Settings) -> Launch {
-    Launch { entry: "lstm_cell_gradient", rows: shapes[0][0], columns: shapes[0][1], numbers: Vec::new() }
+    Launch::by_row("lstm_cell_gradient", shapes[0][0], shapes[0][1], &[])
 }
 
 /// Some rows of the forward pass.

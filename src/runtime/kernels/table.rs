@@ -28,7 +28,7 @@ pub(super) const OPERATORS: [Fused; 12] = [
         outputs: 3,
         shapes: layer_norm::gradient_shapes,
         compute: layer_norm::gradient,
-        launch: None,
+        launch: Some(layer_norm::launch_gradient),
     },
     Fused {
         name: "ReluGradient",
