@@ -223,7 +223,7 @@ fn gradients_of_layer_normalizations_are_their_differences() {
     type Gradient = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32);
     const EPSILON: f64 = 1e-5;
     let (_folder, library) = compiled();
-    for (rows, columns, parts) in [(70, 300, 3), (5, 48, 1), (33, 32, 9)] {
+    for (rows, columns, parts) in [(70, 300, 3), (5, 48, 1), (33, 32, 9), (1, 40, 1), (40, 20, 2)] {
         let (dy, x, scale) = (values(1, rows * columns), values(2, rows * columns), values(3, columns));
         let row = |values: &[f32], row: usize| -> Vec<f64> {
             values[row * columns..(row + 1) * columns].iter().map(|x| f64::from(*x)).collect()

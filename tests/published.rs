@@ -141,6 +141,7 @@ fn loss_and_gradients_match_pytorch() {
 fn loss_and_gradients_by_standard_operators_match_pytorch() {
     for name in ["tracking_vemg2pose", "tracking_emg2pose", "neuropose", "tds_lstm", "lstm"] {
         check_gradients(name, Kernels::Standard);
+        check_gradients(name, Kernels::Cuda);
     }
 }
 

@@ -103,6 +103,17 @@ fn accumulated_averaged_and_scaled_training_resumes_exactly() {
     assert!(vector("ema") != vector("parameters"));
 }
 
+/// What a run says of its epochs, but for times.
+fn metrics(bench: &Bench, run: &str) -> Vec<serde_json::Value> {
+    let lines = std::fs::read_to_string(bench.path(run).join("metrics.jsonl")).unwrap();
+    let parse = |line: &str| {
+        let mut record: serde_json::Value = serde_json::from_str(line).unwrap();
+        record.as_object_mut().unwrap().retain(|key, _| !key.ends_with("_seconds"));
+        record
+    };
+    lines.lines().map(parse).collect()
+}
+
 /// Rows that lie with the step, which gathers windows from them, and batches that bring theirs: the same training to the
 /// last bit, with windows moved at random, padding beyond the recordings, failed rows and statistics by recording.
 #[test]
@@ -111,6 +122,14 @@ fn training_is_the_same_wherever_rows_lie() {
     const BY_RECORDING: [&str; 4] = ["--set", "data.normalize_angles=recording", "--set", "data.padding=[30, 20]"];
     const TRACKING: [&str; 4] = ["--set", "model.initial_pose=true", "--set", "data.skip_ik_failures=false"];
     const LARGE: [&str; 2] = ["--set", "training.batch_size=4096"];
+    const STORED: [&str; 6] = [
+        "--set",
+        "data.dtype=float16",
+        "--set",
+        "data.shuffle=block",
+        "--set",
+        "training.gradient_accumulation_steps=3",
+    ];
     let bench = Bench::new();
     bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "3", "--ik-failures", "0.3"]);
     std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
@@ -119,6 +138,7 @@ fn training_is_the_same_wherever_rows_lie() {
         ("by recording", [&MOVED[2..], &BY_RECORDING].concat()),
         ("tracking", [&TRACKING[..], &BY_RECORDING[2..]].concat()),
         ("one batch, filled up", LARGE.to_vec()),
+        ("in halves, by blocks", STORED.to_vec()),
     ] {
         bench.build(&[&["--config", "tiny.yaml"], &set[..]].concat());
         let run = |residency: &str| {
@@ -126,12 +146,24 @@ fn training_is_the_same_wherever_rows_lie() {
             let residency = format!("training.data_residency={residency}");
             let output = bench.run("emg-train", &fit(&folder, &[&set[..], &["--set", &residency]].concat()));
             assert!(output.status.success(), "{name}: {}", stderr(&output));
-            (tensors(&checkpoint(&bench, &folder, "last")), stderr(&output))
+            (tensors(&checkpoint(&bench, &folder, "last")), metrics(&bench, &folder), stderr(&output))
         };
-        let ((host, quiet), (device, told)) = (run("host"), run("device"));
+        let ((host, said, quiet), (device, heard, told)) = (run("host"), run("device"));
         assert!(!quiet.contains("put with the steps") && told.contains("put with the steps"), "{told}");
         assert_eq!(host, device, "{name}");
+        assert_eq!(said, heard, "{name}");
     }
+    // A run may go on with its rows elsewhere.
+    let [host, device] = ["host", "device"].map(|residency| format!("training.data_residency={residency}"));
+    bench.build(&["--config", "tiny.yaml"]);
+    bench.ok(
+        "emg-train",
+        &fit("halves", &["--set", &host, "--set", "training.num_epochs=2", "--set", "training.scheduler=none"]),
+    );
+    bench.ok("emg-train", &fit("whole", &["--set", &host, "--set", "training.scheduler=none"]));
+    let on = ["--resume", "--set", &device, "--set", "training.scheduler=none"];
+    bench.ok("emg-train", &fit("halves", &on));
+    assert_eq!(tensors(&checkpoint(&bench, "halves", "last")), tensors(&checkpoint(&bench, "whole", "last")));
 }
 
 /// Exports a run and lets Python's onnxruntime compute what `eval` reports.

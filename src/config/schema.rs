@@ -332,8 +332,9 @@ pub struct TrainingConfig {
     /// computes tf32 as fp32 and only rounds for the halves, so they are slower there.
     pub precision: Precision,
     /// Where the rows of the training split lie. host: in the page cache, and batches of them are copied to the device.
-    /// device: with the step, copied there once, so that a step is sent only where its windows begin. auto: device on CUDA
-    /// where they take at most a quarter of the free memory, else host.
+    /// device: with the step, copied there once, so that a step is sent only where its windows begin; on CUDA at most
+    /// 2^31 / joint_angles_channels rows. auto: device on CUDA where they take at most a quarter of the free memory and the
+    /// step has room beside them, else host.
     pub data_residency: Residency,
     /// Most bytes of the device's memory that training, and validation beside it, may each take on CUDA (default: all there
     /// is).

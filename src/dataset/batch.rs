@@ -118,7 +118,7 @@ pub struct Augment {
 }
 
 /// Copies windows of one split into batches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Gather {
     pub index: WindowIndex,
     pub shape: BatchShape,

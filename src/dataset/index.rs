@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::cache::{Cache, Split, WindowShape};
 
 /// Windows of one split, numbered by recording order, then by row. Memory: O(runs).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct WindowIndex {
     cache: Arc<Cache>,
     shape: WindowShape,

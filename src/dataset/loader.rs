@@ -251,7 +251,7 @@ mod tests {
     use super::*;
     use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::{Config, Shuffle};
-    use crate::dataset::{BatchShape, Targets, WindowIndex};
+    use crate::dataset::{BatchShape, Resident, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
     const ROWS: usize = 700;
@@ -330,6 +330,45 @@ mod tests {
             assert_eq!(last.windows.len(), if rest == 0 { 4 } else { rest });
             if rest > 0 {
                 assert!(last.mask[rest * (65 - context)..].iter().all(|mask| *mask == 0.0));
+            }
+        }
+    }
+
+    /// Where rows are resident, a batch says of each window where it begins, and how many of its rows count.
+    #[test]
+    fn places_among_resident_rows_are_those_of_the_rows_that_batches_have() {
+        for (skip, context) in [(true, 12), (false, 0), (false, 30)] {
+            let (_folder, copied) = gather(skip, context);
+            for true_initial_pose in [false, true] {
+                let copied =
+                    Gather { targets: Targets { true_initial_pose, ..copied.targets }, ..Gather::clone(&copied) };
+                let resident = Resident::new(&copied.index, copied.shape);
+                let mut rows = vec![f32::NAN; resident.rows() as usize * 16];
+                let mut reached = 0;
+                let copy = resident.copy(&copied.index, copied.shape, |block| -> Result<(), CacheError> {
+                    assert_eq!(block.first, reached);
+                    reached += block.valid.len() as u64;
+                    let first = block.first as usize * 16;
+                    rows[first..first + block.emg.len()].copy_from_slice(block.emg);
+                    Ok(())
+                });
+                copy.unwrap();
+                assert_eq!(reached, resident.rows());
+                let placed = Arc::new(Gather { resident: Some(resident), ..copied.clone() });
+                let copied = Arc::new(copied);
+                let augment = Augment { jitter: true, rotation: 1, seed: 5 };
+                let pass = Pass::Training { shuffle: Shuffle::Full, augment, first_epoch: 0, first_batch: 0 };
+                let take = |gather: &Arc<Gather>| take(Loader::start(Arc::clone(gather), pass, 0, 1), 12);
+                for (here, there) in take(&copied).into_iter().zip(take(&placed)) {
+                    assert_eq!((here.valid_rows, &here.windows), (there.valid_rows, &there.windows));
+                    assert!(there.emg.is_empty() && there.mask.is_empty());
+                    for (i, emg) in here.emg.iter().enumerate() {
+                        let (slot, row, channel) = (i / (65 * 16), i / 16 % 65, i % 16);
+                        let source = there.channels[slot * 16 + channel] as usize;
+                        let at = (there.first_rows[slot] as usize + row) * 16 + source;
+                        assert_eq!(*emg, rows[at], "window {slot} row {row} channel {channel}");
+                    }
+                }
             }
         }
     }

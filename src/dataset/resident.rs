@@ -5,7 +5,9 @@ use super::index::{Window, WindowIndex};
 use crate::cache::CacheError;
 
 /// Rows copied at once.
-const BLOCK: u64 = 1 << 16;
+const BLOCK: u64 = 1 << 12;
+/// Rows that are asked for before they are copied.
+const AHEAD: u64 = 1 << 17;
 
 /// Where each recording's rows begin among all rows of a split. A window of zeros comes first, which stands for the
 /// windows that a batch lacks; recordings are apart by as many zeros as windows reach beyond them.
@@ -81,7 +83,12 @@ impl Resident {
             for from in (0..own.content.rows).step_by(BLOCK as usize) {
                 let rows = (own.content.rows - from).min(BLOCK);
                 let at = own.content.first_row + from;
-                segment.will_need(at + rows, (own.content.rows - from - rows).min(BLOCK));
+                if from % AHEAD == 0 {
+                    // At first twice as much: what is copied now, too.
+                    let asked = if from == 0 { 0 } else { from + AHEAD };
+                    let end = (from + 2 * AHEAD).min(own.content.rows);
+                    segment.will_need(own.content.first_row + asked, end.saturating_sub(asked));
+                }
                 segment.copy_emg(at, &mut emg[..rows as usize * channels])?;
                 segment.copy_joint_angles(at, &mut angles[..rows as usize * joints])?;
                 valid.fill(0.0);

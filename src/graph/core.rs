@@ -167,7 +167,7 @@ pub struct Graph {
     /// Names of constants that readers of the file should recognise.
     pub(super) names: HashMap<Value, String>,
     /// Nodes already made, so that an equal one is not made again (all operators are pure).
-    made: HashMap<String, Vec<Value>>,
+    pub(super) made: HashMap<String, Vec<Value>>,
     /// What nodes made from now on come from.
     origin: Option<Arc<str>>,
     /// Set while operators are applied in a lower precision.

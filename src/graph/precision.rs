@@ -66,6 +66,11 @@ impl Graph {
         self.autocast = autocast;
     }
 
+    /// Whether products take their inputs in float16, whose range is small.
+    pub fn has_small_range(&self) -> bool {
+        matches!(self.autocast, Some(Autocast::Fp16 | Autocast::Fp16Weights))
+    }
+
     /// `x` in another element type.
     pub fn cast(&mut self, x: Value, to: DType) -> Value {
         if self.dtype(x) == to {

@@ -103,6 +103,8 @@ fn absorb_sums(graph: &mut Graph) {
             }
         }
     }
+    // Products without their sums are no longer what the same inputs once made.
+    graph.made.clear();
 }
 
 /// ONNX Runtime transposes on one thread and normalizes without vector instructions.

@@ -88,12 +88,14 @@ impl Decoder {
         let shares = graph.shares(by_step, weight, Some(layers[0].bias));
         layers[0].input = self.conditioned.then(|| graph.slice(layers[0].weight, 1, self.features, self.inputs()));
         let (mut weight, mut bias) = pass.affine("decoder.linear");
-        if self.scale != 1.0 {
-            // Once, instead of at each step what they give.
+        // Weights are scaled once, where float16 has room for it; what they give is scaled at each step.
+        let scales_weights = self.scale != 1.0 && !graph.has_small_range();
+        if scales_weights {
             let scale = graph.scalar_like(weight, self.scale);
             (weight, bias) = (graph.mul(weight, scale), graph.mul(bias, scale));
         }
-        Rolling { decoder: self, layers, shares, output: (weight, bias) }
+        let scale = if scales_weights { 1.0 } else { self.scale };
+        Rolling { decoder: self, layers, shares, output: (weight, bias), scale }
     }
 
     /// Shapes of what goes from a stream's step to the next: the pose, then hidden and cell state of each LSTM layer.
@@ -168,8 +170,9 @@ pub(super) struct Rolling<'a> {
     layers: Vec<Layer>,
     /// What each step's features give the first layer, with its bias.
     shares: Vec<Value>,
-    /// Weight and bias of the last layer, scaled.
+    /// Weight and bias of the last layer, and what is left to scale what it gives by.
     output: (Value, Value),
+    scale: f32,
 }
 
 impl Rolling<'_> {
@@ -182,7 +185,12 @@ impl Rolling<'_> {
         }
         let x = x.expect("at least one layer");
         let x = if self.decoder.recurrent { graph.leaky_relu(x, SLOPE) } else { x };
-        graph.linear(x, self.output.0, Some(self.output.1))
+        let y = graph.linear(x, self.output.0, Some(self.output.1));
+        if self.scale == 1.0 {
+            return y;
+        }
+        let scale = graph.scalar_like(y, self.scale);
+        graph.mul(y, scale)
     }
 
     /// The state after `step`, which is the stream's step `number` [1], from the state before it.

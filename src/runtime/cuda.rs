@@ -74,14 +74,23 @@ impl Device {
         Ok(free as u64)
     }
 
-    fn enter(&self) -> Result<(), RuntimeError> {
+    /// Makes the device's context this thread's.
+    pub(super) fn enter(&self) -> Result<(), RuntimeError> {
         // SAFETY: the primary context is never released.
         unsafe { result::ctx::set_current(self.context) }.map_err(driver("entering the CUDA context"))
     }
 
+    /// Copies values to an address that has room for them, and waits until they are there: a plain copy from ordinary
+    /// memory ends when the driver has a copy of its own.
+    fn write(&self, address: sys::CUdeviceptr, values: &[f32]) -> Result<(), RuntimeError> {
+        // SAFETY: the callers have as many elements at the address; the copy is waited for.
+        unsafe { result::memcpy_htod_async(address, values, self.copies) }.map_err(driver("copying to the device"))?;
+        self.finish(self.copies)
+    }
+
     fn finish(&self, stream: sys::CUstream) -> Result<(), RuntimeError> {
         // SAFETY: the stream lives as long as `self`.
-        unsafe { result::stream::synchronize(stream) }.map_err(driver("running a step"))
+        unsafe { result::stream::synchronize(stream) }.map_err(driver("waiting for the device"))
     }
 }
 
@@ -273,16 +282,13 @@ impl DeviceMemory {
         self.device.enter()?;
         let tensor = &self.sets[set].state[i];
         assert_eq!(tensor.shape().num_elements(), values.len());
-        // SAFETY: the tensor has as many elements; the copy is waited for.
-        unsafe { result::memcpy_htod_sync(tensor.data_ptr() as sys::CUdeviceptr, values) }
-            .map_err(driver("copying to the device"))
+        self.device.write(tensor.data_ptr() as sys::CUdeviceptr, values)
     }
 
     pub(super) fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError> {
         self.device.enter()?;
         let address = self.tables[i].data_ptr() as sys::CUdeviceptr + (first * size_of::<f32>()) as sys::CUdeviceptr;
-        // SAFETY: the caller has checked that the table has as many elements; the copy is waited for.
-        unsafe { result::memcpy_htod_sync(address, values) }.map_err(driver("copying to the device"))
+        self.device.write(address, values)
     }
 
     pub(super) fn state(&self, set: usize, i: usize, elements: usize) -> Result<Vec<f32>, RuntimeError> {

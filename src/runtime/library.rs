@@ -180,7 +180,7 @@ fn has_driver() -> bool {
 /// Whether the fused operators have kernels here; says why not.
 fn has_own_kernels() -> bool {
     // A driver or device that is missing is told by the session that needs it.
-    let Ok(_device) = cuda::Device::shared() else { return false };
+    let Ok(_device) = cuda::Device::shared().and_then(|device| device.enter().map(|()| device)) else { return false };
     let missing = Module::shared().err();
     if let Some(reason) = missing {
         tracing::warn!("steps take longer, by standard operators only: {reason}");
@@ -198,9 +198,9 @@ impl Provider {
         }
     }
 
-    /// Whether [`choose`](Self::choose) may find CUDA, before a library is loaded.
-    pub fn may_be_cuda(training: &TrainingConfig) -> bool {
-        training.device != Device::Cpu && has_driver()
+    /// Why this project's own kernels are not there, if they could be.
+    pub fn missing_kernels(self) -> Option<&'static str> {
+        if matches!(self, Self::Cuda { fused: false, .. }) { Module::shared().err() } else { None }
     }
 
     /// Bytes of memory that a session here may take now; `None` on the CPU, where nobody counts.

@@ -9,6 +9,7 @@ use ort::session::builder::GraphOptimizationLevel;
 use super::error::RuntimeError;
 use super::kernels;
 use super::library::{Library, Provider};
+use crate::graph::Kernels;
 
 /// A float32 tensor in host memory.
 #[derive(Debug, Clone, PartialEq)]
@@ -58,7 +59,8 @@ struct FirstSession(Option<MutexGuard<'static, bool>>);
 impl FirstSession {
     fn begin(provider: Provider) -> Self {
         static MADE: Mutex<bool> = Mutex::new(false);
-        let made = (provider == Provider::Cpu).then(|| MADE.lock().unwrap_or_else(PoisonError::into_inner));
+        let made =
+            (provider.kernels() != Kernels::Standard).then(|| MADE.lock().unwrap_or_else(PoisonError::into_inner));
         Self(made.filter(|made| !**made))
     }
 

@@ -1,7 +1,7 @@
 //! The training loop.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use super::run::RunFolder;
 use super::schedule::{LossScale, Watch, learning_rate};
 use super::setup::{IMPORTED, Normalization, check_weights, gather};
 use crate::cache::{Cache, Split, replace_file};
-use crate::config::{Config, Mode, Normalize, OnNan, Precision, Residency, Schedule};
+use crate::config::{Config, Mode, Normalize, OnNan, Precision, Schedule};
 use crate::dataset::{Batch, Gather, Window};
 use crate::model::{Model, total_elements};
 use crate::runtime::{self, Library, Provider};
@@ -73,47 +73,47 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
     model.check_window(test).map_err(|message| TrainError::Usage(format!("test windows: {message}")))?;
-    let mut train = gather(&cache, &config, &model, Split::Train)?;
+    let mut train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
 
     let position = begin(&start, &config, &cache, &model, listener)?;
 
-    // Where a session computes decides whether batches have rows. Otherwise the first one needs no session, and comes first.
-    let mut chosen = None;
-    if may_be_resident(&config) {
-        let (library, provider) = library_and_provider(ort_lib.as_deref(), &config)?;
-        train.resident = residency::resident(&config, provider, &train)?;
-        chosen = Some((library, provider));
-    }
-    let train = Arc::new(train);
-    let mut batches = TrainingBatches::new(Arc::clone(&train), &config, &position);
-    let first = batches.next_batch()?;
+    // The first batch needs no session, so it is loaded first.
+    let (mut batches, mut first) = first_batch(&train, &config, &position)?;
     listener.event(&Event::FirstBatch { milliseconds: started.elapsed().as_secs_f64() * 1e3 });
 
-    let (library, provider) = chosen.map_or_else(|| library_and_provider(ort_lib.as_deref(), &config), Ok)?;
-    let normalization = Normalization::new(cache.manifest());
-    let mut problem = normalization.problem(&config, &model, train.shape);
-    problem.resident = residency::described(&train, &config);
-    let graph = training_step(&problem, &config.training, provider.kernels()).map_err(TrainError::Usage)?;
-    listener.event(&Event::Started {
-        parameters: total_elements(&model.parameters()),
-        provider: format!("{provider}, ONNX Runtime {}", library.version),
-        train_windows: train.index.len(),
-        val_windows: val.index.len(),
-        steps_per_epoch: batches.per_epoch,
+    let library = runtime::load(ort_lib.as_deref())?;
+    let provider = Provider::choose(&library, &config.training)?;
+    let resident = residency::resident(&config, provider, &train)?;
+    let steps = Steps {
+        library: &library,
+        provider,
+        config: &config,
+        model: &model,
+        start: &start,
         first_epoch: position.epoch + 1,
-        num_epochs: config.training.num_epochs,
-        nodes: graph.nodes,
-        log_every: config.logging.log_every as u64,
-    });
-    let mut learner = Learner::new(&library, provider, graph, &problem, &config.training)?;
-    set_out(&mut learner, &start, &model)?;
-    let uploading = Instant::now();
-    if let Some(bytes) = residency::upload(&mut learner, &train)? {
-        listener.event(&Event::Uploaded { bytes, seconds: uploading.elapsed().as_secs_f64() });
+        per_epoch: batches.per_epoch,
+    };
+    let mut built = None;
+    if resident.is_some() {
+        train = Arc::new(Gather { resident, ..Gather::clone(&train) });
+        (batches, first) = first_batch(&train, &config, &position)?;
+        built = match steps.build(&train, &val, &first, &cache, listener) {
+            Err(TrainError::Runtime(error)) if residency::goes_back(&config, &error) => {
+                let message = format!("the training rows stay on the host: beside them, {error}");
+                listener.event(&Event::Warning(message));
+                train = Arc::new(Gather { resident: None, ..Gather::clone(&train) });
+                (batches, first) = first_batch(&train, &config, &position)?;
+                None
+            }
+            result => Some(result?),
+        };
     }
-    let validation = Validation::new(&library, provider, &normalization, &config, &model, val)?;
+    let (learner, validation) = match built {
+        Some(built) => built,
+        None => steps.build(&train, &val, &first, &cache, listener)?,
+    };
     let resumed = match &start {
         Start::Resume(checkpoint) => Some(&**checkpoint),
         Start::New | Start::Weights(_) => None,
@@ -129,22 +129,72 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         fit.must_save("last")?;
     }
     fit.run.write_config(&fit.config)?;
+    let uploading = Instant::now();
+    if let Some(bytes) = residency::upload(&mut fit.learner, &train, &fit.interrupted)? {
+        fit.listener.event(&Event::Uploaded { bytes, seconds: uploading.elapsed().as_secs_f64() });
+    }
     fit.train(batches, first)?;
     fit.finish()
 }
 
-fn may_be_resident(config: &Config) -> bool {
-    match config.training.data_residency {
-        Residency::Host => false,
-        Residency::Auto => Provider::may_be_cuda(&config.training),
-        Residency::Device => true,
-    }
+/// Batches from where training stands on, and the first of them.
+fn first_batch(
+    train: &Arc<Gather>,
+    config: &Config,
+    position: &Progress,
+) -> Result<(TrainingBatches, Batch), TrainError> {
+    let mut batches = TrainingBatches::new(Arc::clone(train), config, position);
+    let first = batches.next_batch()?;
+    Ok((batches, first))
 }
 
-fn library_and_provider(ort_lib: Option<&Path>, config: &Config) -> Result<(Library, Provider), TrainError> {
-    let library = runtime::load(ort_lib)?;
-    let provider = Provider::choose(&library, &config.training)?;
-    Ok((library, provider))
+/// What the steps of training and validation are made of.
+struct Steps<'a> {
+    library: &'a Library,
+    provider: Provider,
+    config: &'a Config,
+    model: &'a Model,
+    start: &'a Start,
+    first_epoch: usize,
+    per_epoch: u64,
+}
+
+impl Steps<'_> {
+    /// Both, with the state that training starts with. Where rows are to be resident they have run already, so that what
+    /// memory they need is known before any row is copied.
+    fn build(
+        &self,
+        train: &Gather,
+        val: &Arc<Gather>,
+        first: &Batch,
+        cache: &Cache,
+        listener: &mut dyn Listener,
+    ) -> Result<(Learner, Validation), TrainError> {
+        let Self { library, provider, config, model, .. } = *self;
+        let normalization = Normalization::new(cache.manifest());
+        let mut problem = normalization.problem(config, model, train.shape);
+        problem.resident = residency::described(train, config);
+        let graph = training_step(&problem, &config.training, provider.kernels()).map_err(TrainError::Usage)?;
+        listener.event(&Event::Started {
+            parameters: total_elements(&model.parameters()),
+            provider: format!("{provider}, ONNX Runtime {}", library.version),
+            train_windows: train.index.len(),
+            val_windows: val.index.len(),
+            steps_per_epoch: self.per_epoch,
+            first_epoch: self.first_epoch,
+            num_epochs: config.training.num_epochs,
+            nodes: graph.nodes,
+            log_every: config.logging.log_every as u64,
+        });
+        let mut learner = Learner::new(library, provider, graph, &problem, &config.training)?;
+        let mut validation = Validation::new(library, provider, &normalization, config, model, Arc::clone(val))?;
+        if train.resident.is_some() {
+            learner.rehearse(first)?;
+            validation.rehearse()?;
+        }
+        set_out(&mut learner, self.start, model)?;
+        Ok((learner, validation))
+    }
 }
 
 /// Where training begins; what is odd about it is a warning.

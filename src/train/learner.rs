@@ -102,6 +102,16 @@ impl Learner {
         Ok(self.stepper.load(&floats(batch))?)
     }
 
+    /// Runs the step, so that it has taken the memory that it needs. The state vectors are nothing to go on from then.
+    pub(super) fn rehearse(&mut self, batch: &Batch) -> Result<(), TrainError> {
+        // One captured graph for each of the two sets of buffers.
+        (0..2).try_for_each(|_| {
+            self.load(batch)?;
+            self.launch(Hyperparameters::new(0.0, 1), 0)?;
+            self.finish().map(|_| ())
+        })
+    }
+
     /// Puts rows where the step gathers windows from.
     pub(super) fn write_rows(&mut self, block: &RowBlock<'_>, shape: BatchShape) -> Result<(), TrainError> {
         let first = block.first as usize;

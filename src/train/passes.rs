@@ -100,6 +100,14 @@ impl Validation {
         Ok(Self { gather, evaluator, workers, prefetch })
     }
 
+    /// Runs the step with whatever weights it has, so that it has taken the memory that it needs.
+    pub(super) fn rehearse(&mut self) -> Result<(), TrainError> {
+        let batch = self.gather.batch();
+        let Some(evaluator) = &mut self.evaluator else { return Ok(()) };
+        // One captured graph for each of the two sets of buffers.
+        (0..2).try_for_each(|_| evaluator.step(&batch, &mut Vec::new()).map(|_| ()))
+    }
+
     /// The sums over the split with these weights, and examples of it; `None` for a split without windows.
     pub(super) fn run(
         &mut self,

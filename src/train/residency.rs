@@ -1,10 +1,12 @@
 //! Where the rows of the training split lie: on the host, which gathers every batch, or where the steps compute.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::error::TrainError;
 use super::learner::Learner;
 use crate::config::{Config, Residency};
 use crate::dataset::{Gather, Resident};
-use crate::runtime::Provider;
+use crate::runtime::{Provider, RuntimeError};
 use crate::step::ResidentRows;
 
 /// ONNX Runtime's CUDA kernel of Gather counts a table's elements in 32 bits.
@@ -23,30 +25,35 @@ fn bytes(resident: &Resident, gather: &Gather) -> u64 {
 /// # Errors
 /// They were to be there whatever it takes, and there is no room.
 pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> Result<Option<Resident>, TrainError> {
-    let resident = Resident::new(&gather.index, gather.shape);
-    let free = provider.free_memory()?;
-    let (bytes, widest) = (bytes(&resident, gather), gather.shape.channels.max(gather.shape.joints) as u64);
-    let most = MOST_ELEMENTS / widest;
-    let refuse = |expected: String, found: String| {
-        let message = format!(
-            "training.data_residency is device: expected {expected} of the training split's rows, found {found}; \
-             leave it at auto or set it to host"
-        );
-        Err(TrainError::Usage(message))
-    };
-    match config.training.data_residency {
-        Residency::Host => Ok(None),
-        Residency::Auto => {
-            let fits = free.is_some_and(|free| bytes <= free / SHARE) && resident.rows() <= most;
-            Ok(fits.then_some(resident))
-        }
-        Residency::Device if resident.rows() > most => refuse(format!("at most {most}"), resident.rows().to_string()),
-        Residency::Device if free.is_some_and(|free| bytes > free) => {
-            let free = free.unwrap_or_default() >> 20;
-            refuse(format!("at most {free} MiB, the device's free memory,"), format!("{} MiB", bytes >> 20))
-        }
-        Residency::Device => Ok(Some(resident)),
+    let residency = config.training.data_residency;
+    if residency == Residency::Host || (residency == Residency::Auto && provider == Provider::Cpu) {
+        return Ok(None);
     }
+    let resident = Resident::new(&gather.index, gather.shape);
+    let (bytes, widest) = (bytes(&resident, gather), gather.shape.channels.max(gather.shape.joints) as u64);
+    // On the CPU nobody counts.
+    let free = provider.free_memory()?.unwrap_or(u64::MAX);
+    let most = if provider == Provider::Cpu { u64::MAX } else { MOST_ELEMENTS / widest };
+    if residency == Residency::Auto {
+        return Ok((bytes <= free / SHARE && resident.rows() <= most).then_some(resident));
+    }
+    let (expected, found) = if resident.rows() > most {
+        (format!("at most {most} rows, which is what the library can count,"), resident.rows().to_string())
+    } else if bytes > free {
+        (format!("at most {} MiB, the device's free memory,", free >> 20), format!("{} MiB", bytes >> 20))
+    } else {
+        return Ok(Some(resident));
+    };
+    let message = format!(
+        "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at auto \
+         or set it to host"
+    );
+    Err(TrainError::Usage(message))
+}
+
+/// Whether rows that `auto` has put with the steps go back to the host after this error.
+pub(super) fn goes_back(config: &Config, error: &RuntimeError) -> bool {
+    config.training.data_residency == Residency::Auto && matches!(error, RuntimeError::OutOfMemory { .. })
 }
 
 /// What the step graph is told of them.
@@ -58,9 +65,16 @@ pub(super) fn described(gather: &Gather, config: &Config) -> Option<ResidentRows
 /// Copies the split's rows to where the step gathers them from; gives their bytes. Nothing if they stay on the host.
 ///
 /// # Errors
-/// A segment is damaged; the library's.
-pub(super) fn upload(learner: &mut Learner, gather: &Gather) -> Result<Option<u64>, TrainError> {
+/// A segment is damaged; the library's; interrupted.
+pub(super) fn upload(
+    learner: &mut Learner,
+    gather: &Gather,
+    interrupted: &AtomicBool,
+) -> Result<Option<u64>, TrainError> {
     let Some(resident) = &gather.resident else { return Ok(None) };
-    resident.copy(&gather.index, gather.shape, |block| learner.write_rows(&block, gather.shape))?;
+    resident.copy(&gather.index, gather.shape, |block| match interrupted.load(Ordering::Relaxed) {
+        true => Err(TrainError::Interrupted),
+        false => learner.write_rows(&block, gather.shape),
+    })?;
     Ok(Some(bytes(resident, gather)))
 }

@@ -83,7 +83,7 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 }
 
 /// Keys that a resumed run may change, besides the section `logging`.
-const MAY_CHANGE: [&str; 7] = [
+const MAY_CHANGE: [&str; 8] = [
     "training.num_epochs",
     "training.patience",
     "training.num_workers",
@@ -91,6 +91,7 @@ const MAY_CHANGE: [&str; 7] = [
     "training.device_memory_limit",
     "training.data_residency",
     "training.pin_memory",
+    "training.cuda_kernels",
 ];
 
 /// Compares a run's configuration with the one it is to go on with.

@@ -270,7 +270,8 @@ impl PredictArgs {
     /// Where and how it computes.
     pub(crate) fn computing(&self) -> TrainingConfig {
         let precision = if self.fp32 { Precision::Fp32 } else { Precision::Tf32 };
-        TrainingConfig { device: self.device, precision, ..Default::default() }
+        // A model is run as it is: none of its nodes has a kernel of this project.
+        TrainingConfig { device: self.device, precision, cuda_kernels: false, ..Default::default() }
     }
 }
 

@@ -29,8 +29,11 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     let providers = runtime::providers(&library);
     let mut missing = Vec::new();
     let cuda = TrainingConfig { device: Device::Cuda, ..Default::default() };
-    if let Err(error) = Provider::choose(&library, &cuda) {
-        missing.push(format!("for CUDA: {error}"));
+    match Provider::choose(&library, &cuda) {
+        Ok(provider) => {
+            missing.extend(provider.missing_kernels().map(|why| format!("for its own CUDA kernels: {why}")));
+        }
+        Err(error) => missing.push(format!("for CUDA: {error}")),
     }
     if json {
         let library = json!({ "path": library.path, "found_by": library.source, "version": library.version });

@@ -38,6 +38,11 @@ fn conv(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let (x, weight) = (call.float(0)?, call.float(1)?);
     let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
     let input = spatial(call, x, &kernel)?;
+    // The weight's gradient needs every window whole.
+    let windows = kernel.iter().try_fold(call.graph.ty(x).elements(), |n, size| n.checked_mul(*size));
+    if windows.is_none_or(|elements| elements > 1 << 50) {
+        return Err(format!("a kernel of {kernel:?} over {input:?} is too large"));
+    }
     resolve(call, &input, &kernel);
     call.attributes.insert("kernel_shape".into(), ints(kernel.iter().copied()));
     let pads = call.attributes.ints("pads", &vec![0; 2 * kernel.len()]);

@@ -55,6 +55,9 @@ fn cell_gradient(
     wanted: Wanted<'_>,
     adjoints: &mut Adjoints,
 ) -> Result<(), String> {
+    if node.inputs.len() > 2 {
+        return Err("a cell that has taken in sums is not differentiated any more".into());
+    }
     let zeros = |graph: &mut Graph| {
         let shape = graph.shape(node.outputs[0]).to_vec();
         graph.zeros(node.outputs[0], &shape)
@@ -72,7 +75,10 @@ fn cell_gradient(
 }
 
 fn expand_cell(graph: &mut Graph, node: &Node) -> Vec<Value> {
-    let (gates, before) = (node.input(0), node.input(1));
+    let (mut gates, before) = (node.input(0), node.input(1));
+    for part in node.inputs[2..].iter().flatten() {
+        gates = graph.add(gates, *part);
+    }
     let hidden = graph.shape(before)[1];
     let parts = graph.split(gates, 1, &[3 * hidden, hidden]);
     let (sigmoids, candidate) = (graph.sigmoid(parts[0]), graph.tanh(parts[1]));
@@ -120,7 +126,10 @@ pub(in super::super) fn expand_cells(graph: &mut Graph) {
             let found = all_slopes(graph, &cells);
             slopes.extend(cells.iter().map(|cell| cell[0]).zip(found));
         }
-        let (dh, dc, sigmoids) = (node.input(0), node.input(1), node.input(2));
+        let (mut dh, dc, sigmoids) = (node.input(0), node.input(1), node.input(2));
+        if let Some(second) = node.optional(6) {
+            dh = graph.add(dh, second);
+        }
         let Slopes { cell, gates } = slopes[&sigmoids];
         let through = graph.mul(dh, cell);
         let dcell = graph.add(dc, through);

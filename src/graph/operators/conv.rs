@@ -22,7 +22,11 @@ fn groups(node: &Node) -> Result<usize, String> {
 
 fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (x, weight, groups) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, groups(node)?);
-    if x.rank() != weight.len() || x.rank() < 3 || x.shape[1] != weight[1] * groups || weight[0] % groups != 0 {
+    if x.rank() != weight.len()
+        || x.rank() < 3
+        || weight[1].checked_mul(groups) != Some(x.shape[1])
+        || weight[0] % groups != 0
+    {
         return Err("expected x [batch, in, spatial..] and weight [out, in / group, kernel..]".into());
     }
     check_bias(graph, node, weight[0])?;
@@ -50,7 +54,8 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     if node.attributes.contains_key("output_shape") {
         return Err("output_shape is not supported: give pads and output_padding".into());
     }
-    check_bias(graph, node, weight[1] * groups)?;
+    let channels = weight[1].checked_mul(groups).ok_or("a number of groups that no channels have")?;
+    check_bias(graph, node, channels)?;
     let geometry = Geometry::new(node, &weight[2..])?;
     let output = geometry.transposed_output(&x.shape[2..])?;
     let extra = output_padding(node, output.len());
@@ -58,7 +63,7 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
         return Err("output_padding must have a number for each spatial axis".into());
     }
     let output = output.into_iter().zip(extra).map(|(size, extra)| size + extra);
-    let shape: Vec<_> = [x.shape[0], weight[1] * groups].into_iter().chain(output).collect();
+    let shape: Vec<_> = [x.shape[0], channels].into_iter().chain(output).collect();
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 

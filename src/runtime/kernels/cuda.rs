@@ -99,7 +99,10 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
         let compiled = nvrtc::result::compile_program(program, &options).map_err(|error| {
             let log = nvrtc::result::get_program_log(program).unwrap_or_default();
             let log: Vec<_> = log.into_iter().map(|byte| byte as u8).collect();
-            format!("NVRTC: {error} for {architecture} {}", String::from_utf8_lossy(&log))
+            let (mut major, mut minor) = (0, 0);
+            let _ = nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor);
+            let log = String::from_utf8_lossy(&log);
+            format!("NVRTC {major}.{minor} (expected: 13) does not compile for {architecture}: {error} {log}")
         });
         let binary = compiled.and_then(|()| {
             let mut size = 0;
@@ -181,8 +184,11 @@ fn run(
         arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
     }
     // The kernels count in 32 bits, and some have four elements of an array for one of another.
-    if shapes.iter().any(|shape| shape.iter().try_fold(4u32, |n, dim| n.checked_mul(*dim as u32)).is_none()) {
-        return Err(format!("{shapes:?} are too many elements"));
+    let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
+    if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
+        return Err(format!(
+            "{shapes:?} are no elements, or too many for this kernel; set training.cuda_kernels: false"
+        ));
     }
     let Launch { kernels, mut numbers, scratch } = launch(&shapes, settings);
     let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
@@ -190,20 +196,19 @@ fn run(
     // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
     let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
     arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
+    let missing = |entry: &str| format!("there is no kernel {entry}");
     let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
     let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
     let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
     for (entry, [x, y]) in kernels {
-        if x == 0 || y == 0 {
-            continue;
-        }
         if x > i32::MAX as usize || y > 65_535 {
             return Err(format!("a grid of {x} x {y} blocks is too large"));
         }
         let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
+        let kernel = *module.0.get(entry).ok_or_else(|| missing(entry))?;
         // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
         // for, or null, and numbers. The driver reads them before it returns.
-        unsafe { result::launch_kernel(module.0[entry], grid, block, 0, stream.cast(), &mut arguments) }
+        unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
             .map_err(|error| format!("{entry}: {error:?}"))?;
     }
     Ok(())
@@ -220,8 +225,17 @@ mod tests {
     fn the_kernels_compile_for_all_architectures_of_cuda_13() {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/.tools/nvrtc/nvidia/cu13/lib/libnvrtc.so.13");
         ort::util::preload_dylib(folder).unwrap();
-        for architecture in ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"] {
-            let binary = compile(architecture).unwrap();
+        let mut count = 0;
+        // SAFETY: asks for a number, then for as many.
+        let architectures = unsafe {
+            nvrtc::sys::nvrtcGetNumSupportedArchs(&raw mut count).result().unwrap();
+            let mut list = vec![0; count as usize];
+            nvrtc::sys::nvrtcGetSupportedArchs(list.as_mut_ptr()).result().unwrap();
+            list
+        };
+        assert!(architectures.contains(&90), "{architectures:?}");
+        for architecture in architectures.into_iter().map(|number| format!("sm_{number}")) {
+            let binary = compile(&architecture).unwrap();
             for entry in ENTRIES {
                 let symbol = format!("\0.text.{entry}\0");
                 assert!(binary.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes()), "{architecture} {entry}");
@@ -229,6 +243,56 @@ mod tests {
         }
         let refusal = compile("sm_1").unwrap_err();
         assert!(refusal.contains("sm_1"), "{refusal}");
+    }
+
+    /// The parameters of a kernel in the source.
+    fn parameters(entry: &str) -> Vec<String> {
+        let between = |text: &str, from: &str, to: &str| -> String {
+            let start = text.find(from).unwrap_or_else(|| panic!("no {from}")) + from.len();
+            text[start..start + text[start..].find(to).unwrap()].replace('\\', " ")
+        };
+        let mut list = between(SOURCE, &format!("__global__ void {entry}("), ")");
+        if list == "LAYER_NORM_GRADIENT" {
+            list = between(SOURCE, "#define LAYER_NORM_GRADIENT", "\n\n");
+        }
+        list.split(',').map(|one| one.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    /// What the driver is given is what each kernel takes: arrays in the order of the operator's inputs and outputs,
+    /// scratch, numbers.
+    #[test]
+    fn launches_have_the_arguments_of_their_kernels() {
+        let rows = vec![6, 40];
+        let shapes = |name: &str| match name {
+            "LstmCell" => vec![vec![6, 160], rows.clone(), vec![160], vec![6, 160]],
+            "LstmCellGradient" => {
+                vec![rows.clone(), rows.clone(), vec![6, 120], rows.clone(), rows.clone(), rows.clone()]
+            }
+            "LayerNormGradient" => vec![rows.clone(), rows.clone(), vec![40], vec![6, 1], vec![6, 1]],
+            _ => vec![rows.clone(), rows.clone()],
+        };
+        for fused in OPERATORS {
+            let Some(launch) = fused.launch else { continue };
+            let Launch { kernels, numbers, scratch } = launch(&shapes(fused.name), &Settings::default());
+            let arrays = fused.inputs + fused.more_inputs + fused.outputs + usize::from(scratch > 0);
+            for (entry, grid) in kernels {
+                let parameters = parameters(entry);
+                assert!(ENTRIES.contains(&entry) && grid.iter().all(|blocks| *blocks > 0), "{entry}");
+                assert_eq!(parameters.len(), arrays + numbers.len(), "{entry}: {parameters:?}");
+                for (i, parameter) in parameters.iter().enumerate() {
+                    let kind = match i {
+                        _ if i < fused.inputs + fused.more_inputs => "const float *",
+                        _ if i < arrays => "float *",
+                        _ if parameter.ends_with(" slope") => "float ",
+                        _ => "unsigned ",
+                    };
+                    assert!(parameter.starts_with(kind), "{entry}: {parameter}, expected {kind}");
+                }
+            }
+        }
+        // The third part of the gates is one row for all, the fourth has rows of its own.
+        let launch = OPERATORS.iter().find(|fused| fused.name == "LstmCell").unwrap().launch.unwrap();
+        assert_eq!(launch(&shapes("LstmCell"), &Settings::default()).numbers, [40, 0, 160]);
     }
 
     #[test]

@@ -5,132 +5,39 @@ use std::sync::Arc;
 use ort::operator::OperatorDomain;
 
 use super::cuda::{Module, OnCuda};
-use super::operator::{Fused, OnCpu};
+use super::operator::{Compute, Fused, OnCpu, Shapes};
 use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
 use crate::graph::FUSED_DOMAIN;
 
 pub(super) const OPERATORS: [Fused; 12] = [
+    fused("LayerNorm", [3, 3], layer_norm::forward_shapes, layer_norm::forward),
     Fused {
-        name: "LayerNorm",
-        inputs: 3,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 3,
-        shapes: layer_norm::forward_shapes,
-        compute: layer_norm::forward,
-        launch: None,
-    },
-    Fused {
-        name: "LayerNormGradient",
-        inputs: 5,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 3,
-        shapes: layer_norm::gradient_shapes,
-        compute: layer_norm::gradient,
         launch: Some(layer_norm::launch_gradient),
+        ..fused("LayerNormGradient", [5, 3], layer_norm::gradient_shapes, layer_norm::gradient)
     },
     Fused {
-        name: "ReluGradient",
-        inputs: 2,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 1,
-        shapes: elementwise::shapes,
-        compute: elementwise::relu_gradient,
         launch: Some(elementwise::launch),
+        ..fused("ReluGradient", [2, 1], elementwise::shapes, elementwise::relu_gradient)
     },
+    fused("BatchTranspose", [1, 1], transpose::shapes, transpose::batch_transpose),
+    fused("BatchNorm", [3, 3], batch_norm::forward_shapes, batch_norm::forward),
+    fused("BatchNormGradient", [5, 3], batch_norm::gradient_shapes, batch_norm::gradient),
+    Fused { more_inputs: 2, launch: Some(lstm::launch), ..fused("LstmCell", [2, 5], lstm::shapes, lstm::forward) },
     Fused {
-        name: "BatchTranspose",
-        inputs: 1,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 1,
-        shapes: transpose::shapes,
-        compute: transpose::batch_transpose,
-        launch: None,
-    },
-    Fused {
-        name: "BatchNorm",
-        inputs: 3,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 3,
-        shapes: batch_norm::forward_shapes,
-        compute: batch_norm::forward,
-        launch: None,
-    },
-    Fused {
-        name: "BatchNormGradient",
-        inputs: 5,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 3,
-        shapes: batch_norm::gradient_shapes,
-        compute: batch_norm::gradient,
-        launch: None,
-    },
-    Fused {
-        name: "LstmCell",
-        inputs: 2,
-        more_inputs: 2,
-        takes_integers: false,
-        outputs: 5,
-        shapes: lstm::shapes,
-        compute: lstm::forward,
-        launch: Some(lstm::launch),
-    },
-    Fused {
-        name: "LstmCellGradient",
-        inputs: 6,
         more_inputs: 1,
-        takes_integers: false,
-        outputs: 2,
-        shapes: lstm::gradient_shapes,
-        compute: lstm::gradient,
         launch: Some(lstm::launch_gradient),
+        ..fused("LstmCellGradient", [6, 2], lstm::gradient_shapes, lstm::gradient)
     },
-    Fused {
-        name: "AdamUpdate",
-        inputs: 8,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 3,
-        shapes: adam::shapes,
-        compute: adam::update,
-        launch: None,
-    },
-    Fused {
-        name: "MaxPoolGradient",
-        inputs: 3,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 1,
-        shapes: pool::shapes,
-        compute: pool::max_pool_gradient,
-        launch: None,
-    },
-    Fused {
-        name: "DropoutMask",
-        inputs: 3,
-        more_inputs: 0,
-        takes_integers: true,
-        outputs: 1,
-        shapes: mask::shapes,
-        compute: mask::mask,
-        launch: None,
-    },
-    Fused {
-        name: "Frames",
-        inputs: 1,
-        more_inputs: 0,
-        takes_integers: false,
-        outputs: 1,
-        shapes: frames::shapes,
-        compute: frames::frames,
-        launch: None,
-    },
+    fused("AdamUpdate", [8, 3], adam::shapes, adam::update),
+    fused("MaxPoolGradient", [3, 1], pool::shapes, pool::max_pool_gradient),
+    Fused { takes_integers: true, ..fused("DropoutMask", [3, 1], mask::shapes, mask::mask) },
+    fused("Frames", [1, 1], frames::shapes, frames::frames),
 ];
+
+/// On the CPU only, from so many float32 inputs to so many outputs.
+const fn fused(name: &'static str, [inputs, outputs]: [usize; 2], shapes: Shapes, compute: Compute) -> Fused {
+    Fused { name, inputs, more_inputs: 0, takes_integers: false, outputs, shapes, compute, launch: None }
+}
 
 /// All of them, on the CPU.
 pub(in super::super) fn on_cpu() -> ort::Result<Arc<OperatorDomain>> {
