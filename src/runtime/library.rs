@@ -177,15 +177,11 @@ fn has_driver() -> bool {
     Path::new("/dev/nvidiactl").exists()
 }
 
-/// Whether the fused operators have kernels here; says why not.
+/// Whether the fused operators have kernels here.
 fn has_own_kernels() -> bool {
     // A driver or device that is missing is told by the session that needs it.
     let Ok(_device) = cuda::Device::shared().and_then(|device| device.enter().map(|()| device)) else { return false };
-    let missing = Module::shared().err();
-    if let Some(reason) = missing {
-        tracing::warn!("steps take longer, by standard operators only: {reason}");
-    }
-    missing.is_none()
+    Module::shared().is_ok()
 }
 
 impl Provider {
@@ -198,9 +194,10 @@ impl Provider {
         }
     }
 
-    /// Why this project's own kernels are not there, if they could be.
-    pub fn missing_kernels(self) -> Option<&'static str> {
-        if matches!(self, Self::Cuda { fused: false, .. }) { Module::shared().err() } else { None }
+    /// Why this project's own kernels are not there, if they were wanted.
+    pub fn missing_kernels(self, training: &TrainingConfig) -> Option<&'static str> {
+        let missing = training.cuda_kernels && matches!(self, Self::Cuda { fused: false, .. });
+        missing.then(|| Module::shared().err()).flatten()
     }
 
     /// Bytes of memory that a session here may take now; `None` on the CPU, where nobody counts.

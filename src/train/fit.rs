@@ -85,6 +85,10 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
 
     let library = runtime::load(ort_lib.as_deref())?;
     let provider = Provider::choose(&library, &config.training)?;
+    if let Some(reason) = provider.missing_kernels(&config.training) {
+        let message = format!("steps take longer, by standard operators only: {reason}");
+        listener.event(&Event::Warning(message));
+    }
     let resident = residency::resident(&config, provider, &train)?;
     let steps = Steps {
         library: &library,
@@ -101,8 +105,9 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         (batches, first) = first_batch(&train, &config, &position)?;
         built = match steps.build(&train, &val, &first, &cache, listener) {
             Err(TrainError::Runtime(error)) if residency::goes_back(&config, &error) => {
-                let message = format!("the training rows stay on the host: beside them, {error}");
-                listener.event(&Event::Warning(message));
+                tracing::info!("{error}");
+                let message = "the training rows stay on the host: a step has no room beside them";
+                listener.event(&Event::Warning(message.into()));
                 train = Arc::new(Gather { resident: None, ..Gather::clone(&train) });
                 (batches, first) = first_batch(&train, &config, &position)?;
                 None

@@ -31,7 +31,7 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     let cuda = TrainingConfig { device: Device::Cuda, ..Default::default() };
     match Provider::choose(&library, &cuda) {
         Ok(provider) => {
-            missing.extend(provider.missing_kernels().map(|why| format!("for its own CUDA kernels: {why}")));
+            missing.extend(provider.missing_kernels(&cuda).map(|why| format!("for its own CUDA kernels: {why}")));
         }
         Err(error) => missing.push(format!("for CUDA: {error}")),
     }
