@@ -30,25 +30,43 @@ pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> 
         return Ok(None);
     }
     let resident = Resident::new(&gather.index, gather.shape);
-    let (bytes, widest) = (bytes(&resident, gather), gather.shape.channels.max(gather.shape.joints) as u64);
     // On the CPU nobody counts.
-    let free = provider.free_memory()?.unwrap_or(u64::MAX);
-    let most = if provider == Provider::Cpu { u64::MAX } else { MOST_ELEMENTS / widest };
-    if residency == Residency::Auto {
-        return Ok((bytes <= free / SHARE && resident.rows() <= most).then_some(resident));
-    }
-    let (expected, found) = if resident.rows() > most {
-        (format!("at most {most} rows, which is what the library can count,"), resident.rows().to_string())
-    } else if bytes > free {
-        (format!("at most {} MiB, the device's free memory,", free >> 20), format!("{} MiB", bytes >> 20))
-    } else {
-        return Ok(Some(resident));
+    let room = match provider.free_memory()? {
+        Some(free) => Room { free, rows: MOST_ELEMENTS / gather.shape.channels.max(gather.shape.joints) as u64 },
+        None => Room { free: u64::MAX, rows: u64::MAX },
     };
-    let message = format!(
-        "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at auto \
-         or set it to host"
-    );
-    Err(TrainError::Usage(message))
+    let has = room.has(residency, resident.rows(), bytes(&resident, gather)).map_err(TrainError::Usage)?;
+    Ok(has.then_some(resident))
+}
+
+/// What a device has room for.
+struct Room {
+    /// Bytes that nobody has taken.
+    free: u64,
+    /// Rows that the library can count.
+    rows: u64,
+}
+
+impl Room {
+    /// Whether `rows` of so many `bytes` go there; an error where they must, and cannot.
+    fn has(&self, residency: Residency, rows: u64, bytes: u64) -> Result<bool, String> {
+        let (expected, found) = match residency {
+            Residency::Host => return Ok(false),
+            Residency::Auto => return Ok(bytes <= self.free / SHARE && rows <= self.rows),
+            Residency::Device if rows > self.rows => {
+                (format!("at most {} rows, which is what the library can count,", self.rows), rows.to_string())
+            }
+            Residency::Device if bytes > self.free => {
+                let free = self.free >> 20;
+                (format!("at most {free} MiB, the device's free memory,"), format!("{} MiB", bytes >> 20))
+            }
+            Residency::Device => return Ok(true),
+        };
+        Err(format!(
+            "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at \
+             auto or set it to host"
+        ))
+    }
 }
 
 /// Whether rows that `auto` has put with the steps go back to the host after this error.
@@ -77,4 +95,38 @@ pub(super) fn upload(
         false => learner.write_rows(&block, gather.shape),
     })?;
     Ok(Some(bytes(resident, gather)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_go_where_there_is_room() {
+        let room = Room { free: 800 << 20, rows: 1000 };
+        let has = |residency, rows, mebibytes: u64| room.has(residency, rows, mebibytes << 20);
+        assert_eq!(has(Residency::Host, 1, 1), Ok(false));
+        assert_eq!(has(Residency::Auto, 1000, 200), Ok(true));
+        assert_eq!(has(Residency::Auto, 1000, 201), Ok(false));
+        assert_eq!(has(Residency::Auto, 1001, 1), Ok(false));
+        assert_eq!(has(Residency::Device, 1000, 800), Ok(true));
+        let message = has(Residency::Device, 1001, 1).unwrap_err();
+        assert!(message.contains("expected at most 1000 rows") && message.contains("found 1001;"), "{message}");
+        let message = has(Residency::Device, 1, 801).unwrap_err();
+        assert!(message.contains("expected at most 800 MiB") && message.contains("found 801 MiB;"), "{message}");
+    }
+
+    #[test]
+    fn rows_go_back_only_where_nobody_asked_for_the_device() {
+        let full = RuntimeError::OutOfMemory { doing: "running a step", message: "full".into() };
+        let other = RuntimeError::Ort { doing: "running a step", message: "broken".into() };
+        let config = |residency| {
+            let mut config = Config::default();
+            config.training.data_residency = residency;
+            config
+        };
+        assert!(goes_back(&config(Residency::Auto), &full));
+        assert!(!goes_back(&config(Residency::Auto), &other));
+        assert!(!goes_back(&config(Residency::Device), &full));
+    }
 }
