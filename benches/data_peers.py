@@ -15,6 +15,8 @@ Needs torch, numpy and h5py; streaming mosaicml-streaming==0.13.0 (and with it n
 compiled against OpenCV's and TurboJPEG's headers. Where one does not import, its command prints {"unavailable": why}.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -27,11 +29,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+try:
+    import h5py
+except ImportError:  # what maps a store does without
+    h5py = None
 
 CHANNELS, JOINTS = 16, 20
 STATISTICS_SAMPLES = 10_000

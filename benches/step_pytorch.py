@@ -2,12 +2,13 @@
 """Time and memory of training steps in PyTorch, on one batch already in memory.
 
     step_pytorch.py [--network tds_lstm] [--batch 64] [--window ROWS] [--threads 2] [--steps 5] [--warmup 2]
-                    [--device cpu] [--precision tf32] [--mode eager]
+                    [--device cpu] [--precision tf32] [--mode eager] [--store STORE [--stride 1000] [--workers 4]]
 
 The networks are those of tests/golden. On CUDA, `--mode` is eager, compile (torch.compile of the encoder; the decoder's
 loop over 250 steps takes it too long) or captured (the whole step as one CUDA graph), and `--precision` tf32, fp32,
 bf16 or fp16 (autocast). A step is forward, loss, backward, clipping to a global norm of 1
-where the preset clips, and AdamW (Adam for emg2pose's networks). Prints one line of JSON.
+where the preset clips, and AdamW (Adam for emg2pose's networks). With `--store`, each step takes its own batch of
+windows of the store's rows, shuffled, from a DataLoader over numpy.memmap. Prints one line of JSON.
 
 It is meant as a strong peer, so each choice was the fastest of those tried: convolutions on channels-last tensors (in
 make_golden.py), LSTM cells rather than nn.LSTM called a step at a time, and fused optimizers.
@@ -19,11 +20,16 @@ import resource
 from statistics import median
 from time import perf_counter
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import make_published
 import torch
+from data_peers import MappedWindows
 from make_golden import TdsModel, left_context, masked_loss, model_config
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 
 JOINTS = 20
 
@@ -76,6 +82,17 @@ def network(name: str) -> tuple[nn.Module, int, int]:
     return model, model.CONTEXT, WINDOWS.get(name, 11_790)
 
 
+def batches(arguments: argparse.Namespace, window: int) -> Iterator[dict[str, Tensor]]:
+    """Shuffled batches without end of EMG and angles, whole windows, in page-locked memory for CUDA."""
+    windows = MappedWindows(arguments.store, window, arguments.stride)
+    loader = DataLoader(
+        windows, arguments.batch, shuffle=True, drop_last=True, num_workers=arguments.workers, prefetch_factor=2,
+        persistent_workers=True, pin_memory=arguments.device == "cuda",
+    )  # fmt: skip
+    while True:
+        yield from loader
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Times training steps.")
     parser.add_argument("--network", default="tds_lstm")
@@ -87,6 +104,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="tf32")
     parser.add_argument("--mode", default="eager")
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--stride", type=int, default=1000)
+    parser.add_argument("--workers", type=int, default=4)
     arguments = parser.parse_args()
     program = perf_counter()
     cuda = arguments.device == "cuda"
@@ -140,9 +160,20 @@ def main() -> None:
             work()
         run = graph.replay
 
+    loaded = batches(arguments, window) if arguments.store else None
+
+    def load() -> None:
+        """Copies the next batch to where steps take it from; rows whose angles are all 0 do not count."""
+        batch = next(loaded)
+        emg.copy_(batch["emg"], non_blocking=True)
+        target.copy_(batch["joint_angles"][:, context:], non_blocking=True)
+        mask.copy_((target != 0).any(-1))
+
     def step() -> float:
         """Takes one step; returns its milliseconds."""
         start = perf_counter()
+        if loaded:
+            load()
         run()
         if cuda:
             torch.cuda.synchronize()
@@ -155,7 +186,9 @@ def main() -> None:
             tenth = perf_counter() - program
     times = times[arguments.warmup :]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"ms_per_step": median(times), "steps": times, "peak_mib": peak, "seconds_to_step_10": tenth}))
+    rate = 1e3 * arguments.batch * len(times) / sum(times)
+    found = {"ms_per_step": median(times), "steps": times, "peak_mib": peak, "seconds_to_step_10": tenth}
+    print(json.dumps(found | {"windows_per_second": rate}))
 
 
 if __name__ == "__main__":
