@@ -84,9 +84,7 @@ fn results_are_json_where_a_program_asks() {
 /// DESIGN: 0 done, 1 failed at work, 2 wrong usage or configuration, 130 interrupted.
 #[test]
 fn exit_codes_say_what_happened() {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "1"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "4", "--seconds", "1"]);
     std::fs::write(bench.path("bad.yaml"), "data:\n  strid: 3\n").unwrap();
     bench.build(&["--config", "tiny.yaml"]);
     std::fs::write(bench.path("broken.hdf5"), "not HDF5").unwrap();
@@ -238,9 +236,7 @@ fn the_references_files_load_and_the_schema_says_the_same_as_the_programs() {
 /// `emg-train .. | head -1` ends neither in a panic nor before its work is done.
 #[test]
 fn a_reader_that_goes_away_ends_nothing() {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "1"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "3", "--seconds", "1"]);
     bench.build(&["--config", "tiny.yaml"]);
     let fit = ["fit", "--config", "tiny.yaml", "--set", "training.num_epochs=1", "--run", "run"];
     let predict = ["predict", "run/model.onnx", "data", "--out", "out"];

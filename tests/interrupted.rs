@@ -7,13 +7,11 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{Bench, TINY, checkpoint, stderr, tensors};
+use common::{Bench, checkpoint, stderr, tensors};
 use emg_pipeline::dataset::Random;
 
 fn bench() -> Bench {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "3"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "4", "--seconds", "3"]);
     bench.build(&["--config", "tiny.yaml"]);
     bench
 }

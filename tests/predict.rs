@@ -2,14 +2,11 @@
 
 mod common;
 
-use common::{Bench, TINY, stderr};
+use common::{Bench, stderr};
 use serde_json::Value;
 
 fn bench(seconds: &str) -> Bench {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", seconds, "--ik-failures", "0.3"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
-    bench
+    Bench::tiny(&["--recordings", "4", "--seconds", seconds, "--ik-failures", "0.3"])
 }
 
 fn fit(bench: &Bench, run: &str, sets: &[&str]) {

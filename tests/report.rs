@@ -2,13 +2,11 @@
 
 mod common;
 
-use common::{Bench, TINY, stderr};
+use common::{Bench, stderr};
 use serde_json::{Value, json};
 
 fn bench() -> Bench {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "2"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "4", "--seconds", "2"]);
     bench.build(&["--config", "tiny.yaml"]);
     bench
 }

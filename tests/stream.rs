@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Bench, TINY};
+use common::Bench;
 use emg_pipeline::config::{Config, Dtype, InitialPose, ModelType};
 use emg_pipeline::model::{Model, initialize};
 use emg_pipeline::step::{Affine, AngleUnits, Exported, ExportedEmg, export, export_stream};
@@ -115,9 +115,7 @@ fn what_cannot_be_streamed_is_refused_with_the_reason() {
 
 #[test]
 fn exported_streams_run_in_python_and_in_a_browser() {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "1"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "4", "--seconds", "1"]);
     bench.build(&["--config", "tiny.yaml"]);
     let fit = ["fit", "--config", "tiny.yaml", "--run", "run", "--set", "training.num_epochs=2"];
     bench.ok("emg-train", &fit);

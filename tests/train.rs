@@ -22,10 +22,7 @@ const STATEFUL: [&str; 8] = [
 ];
 
 fn bench(seconds: &str) -> Bench {
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", seconds]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
-    bench
+    Bench::tiny(&["--recordings", "4", "--seconds", seconds])
 }
 
 fn fit<'a>(run: &'a str, more: &[&'a str]) -> Vec<&'a str> {
@@ -130,9 +127,7 @@ fn training_is_the_same_wherever_rows_lie() {
         "--set",
         "training.gradient_accumulation_steps=3",
     ];
-    let bench = Bench::new();
-    bench.ok("emg-cache", &["synth", "data", "--recordings", "4", "--seconds", "3", "--ik-failures", "0.3"]);
-    std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+    let bench = Bench::tiny(&["--recordings", "4", "--seconds", "3", "--ik-failures", "0.3"]);
     for (name, set) in [
         ("moved", MOVED.to_vec()),
         ("by recording", [&MOVED[2..], &BY_RECORDING].concat()),

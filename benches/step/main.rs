@@ -51,6 +51,7 @@ fn main() {
     let mut config = configuration(&network);
     let word = |name: &str, default: &str| serde_json::json!(argument(name).unwrap_or_else(|| default.into()));
     config.training.device = serde_json::from_value(word("--device", "cpu")).expect("cpu or cuda");
+    config.training.cuda_kernels = !std::env::args().any(|argument| argument == "--standard");
     config.training.precision = serde_json::from_value(word("--precision", "tf32")).expect("a precision");
     let model = Model::new(&config.model);
     let rows = number("--window", config.data.window_size);
@@ -66,10 +67,7 @@ fn main() {
         resident: None,
     };
     let library = runtime::load(None).expect("ONNX Runtime");
-    let mut provider = Provider::choose(&library, &config.training).expect("the device");
-    if let (true, Provider::Cuda { fused, .. }) = (std::env::args().any(|a| a == "--standard"), &mut provider) {
-        *fused = false;
-    }
+    let provider = Provider::choose(&library, &config.training).expect("the device");
     let start = Instant::now();
     let graph = training_step(&problem, &config.training, provider.kernels()).expect("a differentiable model");
     let built = start.elapsed();
@@ -120,7 +118,7 @@ fn main() {
         "{}",
         serde_json::json!({
             "ms_per_step": sorted[sorted.len() / 2], "steps": times,
-            "nodes": graph.nodes, "build_ms": built.as_secs_f64() * 1e3, "open_ms": opened.as_secs_f64() * 1e3,
+            "nodes": graph.nodes, "window": shape.rows, "build_ms": built.as_secs_f64() * 1e3, "open_ms": opened.as_secs_f64() * 1e3,
             "peak_mib": peak_mib(), "seconds_to_step_10": tenth, "losses": losses, "provider": provider.to_string(),
         })
     );

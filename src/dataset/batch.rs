@@ -201,12 +201,9 @@ impl Gather {
 
     /// The parts of a window's target rows that count.
     fn valid(&self, window: &Window) -> impl Iterator<Item = Range<usize>> {
-        let BatchShape { rows, context, .. } = self.shape;
-        let first = window.start as i64 - self.index.shape().padding[0] as i64;
-        let clip = move |at: u64| (at as i64 - first).clamp(context as i64, rows as i64) as usize - context;
+        let first = window.start as i64 - self.index.shape().padding[0] as i64 + self.shape.context as i64;
         let runs = &self.index.cache().recording(window.recording).content.valid_runs;
-        let ranges = overlapping(runs, first, rows).iter().map(move |&(start, n)| clip(start)..clip(start + n));
-        ranges.filter(|range| !range.is_empty())
+        valid_ranges(runs, first, self.shape.target_rows())
     }
 
     fn fill_statistics(&self, batch: &mut Batch) {
@@ -251,10 +248,7 @@ impl Gather {
         }
         mask.fill(0.0);
         self.valid(window).for_each(|range| mask[range].fill(1.0));
-        // Failed rows may hold values that are not finite, and 0 x NaN is NaN.
-        for (row, _) in angles.chunks_exact_mut(joints).zip(mask.iter()).filter(|(_, mask)| **mask == 0.0) {
-            row.fill(0.0);
-        }
+        clear_failed(angles, joints, mask);
         if self.targets.true_initial_pose && mask.first() == Some(&0.0) {
             mask.fill(0.0);
         }
@@ -292,6 +286,19 @@ impl Gather {
         }
         range.into_iter().for_each(|(recording, first, end)| ask(recording, first, end));
     }
+}
+
+/// The parts of rows [first, first + rows) that count, from the first on.
+pub(super) fn valid_ranges(runs: &[(u64, u64)], first: i64, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let clip = move |at: u64| (at as i64 - first).clamp(0, rows as i64) as usize;
+    overlapping(runs, first, rows).iter().map(move |&(start, length)| clip(start)..clip(start + length))
+}
+
+/// Makes angles [n, joints] zero where `mask` [n] is 0: failed rows may hold values that are not finite, and 0 x NaN is
+/// NaN.
+pub(super) fn clear_failed(angles: &mut [f32], joints: usize, mask: &[f32]) {
+    let rows = angles.chunks_exact_mut(joints).zip(mask);
+    rows.filter(|(_, mask)| **mask == 0.0).for_each(|(row, _)| row.fill(0.0));
 }
 
 /// The valid runs that touch rows [first, first + rows).

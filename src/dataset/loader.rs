@@ -86,7 +86,7 @@ impl Loader {
         let mut loader = Self { next: job.first, job, total, filler, spare: Vec::new() };
         if let Some(filler) = &mut loader.filler {
             for _ in 0..total.unwrap_or(u64::MAX).min(loader.job.ahead) {
-                filler.order(total, loader.job.new_batch());
+                filler.order(total, loader.job.gather.batch());
             }
         }
         loader
@@ -115,7 +115,7 @@ impl Loader {
             let results = filler.results.as_ref().expect("open while the loader lives");
             return results.recv().expect("the loader thread panicked").map(Some);
         }
-        let mut batch = self.spare.pop().unwrap_or_else(|| self.job.new_batch());
+        let mut batch = self.spare.pop().unwrap_or_else(|| self.job.gather.batch());
         self.job.fill(number, &mut batch, false)?;
         Ok(Some(batch))
     }
@@ -173,10 +173,6 @@ impl Drop for Filler {
 }
 
 impl Job {
-    fn new_batch(&self) -> Batch {
-        self.gather.batch()
-    }
-
     /// The epoch of batch `number`, and its positions there.
     fn positions(&self, number: u64) -> (u64, Range<u64>) {
         let size = self.gather.shape.batch as u64;

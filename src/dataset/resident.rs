@@ -1,6 +1,6 @@
 //! A split's rows one after the other, as they are put where steps compute once, and how windows are found among them.
 
-use super::batch::BatchShape;
+use super::batch::{BatchShape, clear_failed, valid_ranges};
 use super::index::{Window, WindowIndex};
 use crate::cache::CacheError;
 
@@ -92,13 +92,9 @@ impl Resident {
                 segment.copy_emg(at, &mut emg[..rows as usize * channels])?;
                 segment.copy_joint_angles(at, &mut angles[..rows as usize * joints])?;
                 valid.fill(0.0);
-                for (start, length) in &own.content.valid_runs {
-                    let clip = |row: u64| row.clamp(from, from + rows) - from;
-                    valid[clip(*start) as usize..clip(start + length) as usize].fill(1.0);
-                }
-                // Failed rows may hold values that are not finite, and 0 x NaN is NaN.
-                let failed = angles.chunks_exact_mut(joints).zip(&valid).filter(|(_, valid)| **valid == 0.0);
-                failed.for_each(|(row, _)| row.fill(0.0));
+                let ranges = valid_ranges(&own.content.valid_runs, from as i64, rows as usize);
+                ranges.for_each(|range| valid[range].fill(1.0));
+                clear_failed(&mut angles, joints, &valid);
                 give(first + from, rows, &emg, &angles, &valid)?;
             }
             reached = first + own.content.rows;

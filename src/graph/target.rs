@@ -28,9 +28,9 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
         widen(graph, |_, _| true);
         return exchange(graph);
     }
-    let types = |graph: &Graph, node: &Node| graph.dtype(node.outputs[0]);
     let fuses = |graph: &Graph, node: &Node| {
-        kernels == Kernels::Cuda && FUSED_ON_CUDA.contains(&node.operator.name) && types(graph, node) == DType::F32
+        let has_kernel = FUSED_ON_CUDA.contains(&node.operator.name) && graph.dtype(node.outputs[0]) == DType::F32;
+        kernels == Kernels::Cuda && has_kernel
     };
     // A cell's gradient and its forward pass belong together.
     if graph.nodes.iter().any(|node| is_cell(node) && !fuses(graph, node)) {

@@ -87,15 +87,11 @@ impl Decoder {
         let weight = graph.slice(layers[0].weight, 1, 0, self.features);
         let shares = graph.shares(by_step, weight, Some(layers[0].bias));
         layers[0].input = self.conditioned.then(|| graph.slice(layers[0].weight, 1, self.features, self.inputs()));
-        let (mut weight, mut bias) = pass.affine("decoder.linear");
-        // Weights are scaled once, where float16 has room for it; what they give is scaled at each step.
-        let scales_weights = self.scale != 1.0 && !graph.has_small_range();
-        if scales_weights {
-            let scale = graph.scalar_like(weight, self.scale);
-            (weight, bias) = (graph.mul(weight, scale), graph.mul(bias, scale));
-        }
-        let scale = if scales_weights { 1.0 } else { self.scale };
-        Rolling { decoder: self, layers, shares, output: (weight, bias), scale }
+        // Weights are scaled once; where float16 has no room for it, what they give is scaled at each step.
+        let (once, scale) = if graph.has_small_range() { (1.0, self.scale) } else { (self.scale, 1.0) };
+        let (weight, bias) = pass.affine("decoder.linear");
+        let output = (scaled(graph, weight, once), scaled(graph, bias, once));
+        Rolling { decoder: self, layers, shares, output, scale }
     }
 
     /// Shapes of what goes from a stream's step to the next: the pose, then hidden and cell state of each LSTM layer.
@@ -134,6 +130,14 @@ impl Decoder {
     fn halves(&self, graph: &mut Graph, output: Value) -> [Value; 2] {
         [0, self.joints].map(|from| graph.slice(output, 1, from, from + self.joints))
     }
+}
+
+fn scaled(graph: &mut Graph, x: Value, by: f32) -> Value {
+    if by == 1.0 {
+        return x;
+    }
+    let by = graph.scalar_like(x, by);
+    graph.mul(x, by)
 }
 
 /// What a stream's step takes from the one before.
@@ -186,11 +190,7 @@ impl Rolling<'_> {
         let x = x.expect("at least one layer");
         let x = if self.decoder.recurrent { graph.leaky_relu(x, SLOPE) } else { x };
         let y = graph.linear(x, self.output.0, Some(self.output.1));
-        if self.scale == 1.0 {
-            return y;
-        }
-        let scale = graph.scalar_like(y, self.scale);
-        graph.mul(y, scale)
+        scaled(graph, y, self.scale)
     }
 
     /// The state after `step`, which is the stream's step `number` [1], from the state before it.

@@ -39,7 +39,6 @@ pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) ->
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
-    let (inputs, integers, tables) = (problem.inputs(), problem.integers(), problem.tables());
-    let spec = StepperSpec { state, inputs, integers, tables, results, ..Default::default() };
+    let spec = StepperSpec { state, results, ..problem.spec() };
     Ok(StepGraph::new(&graph, spec))
 }

@@ -5,6 +5,7 @@ use crate::config::LossType;
 use crate::dataset::BatchShape;
 use crate::graph::{DType, Graph, TensorType, Value};
 use crate::model::Model;
+use crate::runtime::StepperSpec;
 
 /// z-score per column.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,7 +88,7 @@ impl Problem {
     }
 
     /// Names and shapes of the batch's inputs, in the order of [`crate::dataset::Batch`]'s fields.
-    pub(super) fn inputs(&self) -> Vec<(String, Vec<usize>)> {
+    fn inputs(&self) -> Vec<(String, Vec<usize>)> {
         let BatchShape { batch, rows, channels, joints, .. } = self.shape;
         let targets = self.shape.target_rows();
         let mut inputs = Vec::new();
@@ -112,7 +113,7 @@ impl Problem {
     }
 
     /// Resident rows: EMG, angles, and which rows count.
-    pub(super) fn tables(&self) -> Vec<(String, Vec<usize>)> {
+    fn tables(&self) -> Vec<(String, Vec<usize>)> {
         let Some(ResidentRows { rows, .. }) = self.resident else { return Vec::new() };
         let (rows, BatchShape { channels, joints, .. }) = (rows as usize, self.shape);
         let tables =
@@ -145,6 +146,12 @@ impl Problem {
             mask = graph.mul(mask, start);
         }
         [emg, angles, mask]
+    }
+
+    /// What a step takes of a batch and of resident rows.
+    pub(super) fn spec(&self) -> StepperSpec {
+        let (inputs, integers, tables) = (self.inputs(), self.integers(), self.tables());
+        StepperSpec { inputs, integers, tables, ..Default::default() }
     }
 
     /// Adds the batch's inputs to a graph, EMG already in the model's units.

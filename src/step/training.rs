@@ -8,7 +8,6 @@ use super::state::{BUFFERS, EMA, GRADIENT, PARAMETERS, ROWS, moments, skips, sta
 use crate::config::{Precision, TrainingConfig};
 use crate::graph::{Autocast, Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
 use crate::model::{Dropout, Parameter, Pass, Weights, total_elements};
-use crate::runtime::StepperSpec;
 
 const RANDOM: &str = "random";
 
@@ -179,8 +178,7 @@ impl<'a> Step<'a> {
 
     fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
         let Self { problem, mut graph, state, pass, outcome, .. } = self;
-        let (inputs, integers, tables) = (problem.inputs(), problem.integers(), problem.tables());
-        let mut spec = StepperSpec { inputs, integers, tables, ..Default::default() };
+        let mut spec = problem.spec();
         for ((name, elements, _), value) in state.into_iter().zip(next) {
             let next = format!("{name}_next");
             graph.output(&next, value);

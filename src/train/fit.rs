@@ -73,14 +73,14 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
     model.check_window(test).map_err(|message| TrainError::Usage(format!("test windows: {message}")))?;
-    let mut train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
+    let host = Arc::new(gather(&cache, &config, &model, Split::Train)?);
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
-    check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
+    check_windows(&config, &host, &val, cache.manifest().settings.normalize_angles, listener)?;
 
     let position = begin(&start, &config, &cache, &model, listener)?;
 
     // The first batch needs no session, so it is loaded first.
-    let (mut batches, mut first) = first_batch(&train, &config, &position)?;
+    let (mut batches, mut first) = first_batch(&host, &config, &position)?;
     listener.event(&Event::FirstBatch { milliseconds: started.elapsed().as_secs_f64() * 1e3 });
 
     let library = runtime::load(ort_lib.as_deref())?;
@@ -89,7 +89,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         let message = format!("steps take longer, by standard operators only: {reason}");
         listener.event(&Event::Warning(message));
     }
-    let resident = residency::resident(&config, provider, &train)?;
+    let resident = residency::resident(&config, provider, &host)?;
     let steps = Steps {
         library: &library,
         provider,
@@ -99,25 +99,21 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         first_epoch: position.epoch + 1,
         per_epoch: batches.per_epoch,
     };
-    let mut built = None;
+    let mut train = Arc::clone(&host);
     if resident.is_some() {
-        train = Arc::new(Gather { resident, ..Gather::clone(&train) });
+        train = Arc::new(Gather { resident, ..Gather::clone(&host) });
         (batches, first) = first_batch(&train, &config, &position)?;
-        built = match steps.build(&train, &val, &first, &cache, listener) {
-            Err(TrainError::Runtime(error)) if residency::goes_back(&config, &error) => {
-                tracing::info!("{error}");
-                let message = "the training rows stay on the host: a step has no room beside them";
-                listener.event(&Event::Warning(message.into()));
-                train = Arc::new(Gather { resident: None, ..Gather::clone(&train) });
-                (batches, first) = first_batch(&train, &config, &position)?;
-                None
-            }
-            result => Some(result?),
-        };
     }
-    let (learner, validation) = match built {
-        Some(built) => built,
-        None => steps.build(&train, &val, &first, &cache, listener)?,
+    let (learner, validation) = match steps.build(&train, &val, &first, &cache, listener) {
+        Err(TrainError::Runtime(error)) if train.resident.is_some() && residency::goes_back(&config, &error) => {
+            tracing::info!("{error}");
+            let message = "the training rows stay on the host: a step has no room beside them";
+            listener.event(&Event::Warning(message.into()));
+            train = host;
+            (batches, first) = first_batch(&train, &config, &position)?;
+            steps.build(&train, &val, &first, &cache, listener)?
+        }
+        built => built?,
     };
     let resumed = match &start {
         Start::Resume(checkpoint) => Some(&**checkpoint),

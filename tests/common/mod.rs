@@ -16,6 +16,14 @@ impl Bench {
         Self { folder: tempfile::tempdir().unwrap() }
     }
 
+    /// With the recordings that `emg-cache synth data` makes of these options, and [`TINY`] as tiny.yaml.
+    pub(crate) fn tiny(synth: &[&str]) -> Self {
+        let bench = Self::new();
+        bench.ok("emg-cache", &[&["synth", "data"], synth].concat());
+        std::fs::write(bench.path("tiny.yaml"), TINY).unwrap();
+        bench
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

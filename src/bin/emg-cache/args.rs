@@ -203,23 +203,16 @@ fn part(text: &str) -> Result<(usize, usize), String> {
 }
 
 #[cfg(test)]
+#[path = "../shared/examples.rs"]
+mod examples;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn every_example_is_a_command_line() {
-        let mut parsed = 0;
-        for command in Args::command().get_subcommands() {
-            let examples = command.get_after_help().unwrap_or_else(|| panic!("{command}")).to_string();
-            for line in examples.lines().skip(1) {
-                // Up to a comment, a pipe or a file; quotes are the shell's.
-                let words = line.split_whitespace().take_while(|word| !["#", "|", ">"].contains(word));
-                let words: Vec<_> = words.map(|word| word.trim_matches('\'')).collect();
-                Args::try_parse_from(&words).unwrap_or_else(|error| panic!("{line}: {error}"));
-                parsed += 1;
-            }
-        }
+        let parsed = examples::parsed::<Args>();
         assert!(parsed > 12, "{parsed}");
     }
 }

@@ -117,6 +117,7 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
 }
 
 /// A fused operator on CUDA.
+#[derive(Clone, Copy)]
 pub(super) struct OnCuda {
     fused: Fused,
     launch: Start,
@@ -150,10 +151,9 @@ impl Operator for OnCuda {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let (fused, launch, module, settings) = (self.fused, self.launch, self.module, Settings::of(context));
+        let (own, settings) = (*self, Settings::of(context));
         Ok(Box::new(move |context: &ComputeContext| {
-            run(fused, launch, module, context, &settings)
-                .map_err(|error| ort::Error::new(format!("{}: {error}", fused.name)))
+            own.run(context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", own.fused.name)))
         }))
     }
 
@@ -162,56 +162,53 @@ impl Operator for OnCuda {
     }
 }
 
-fn run(
-    fused: Fused,
-    launch: Start,
-    module: &Module,
-    context: &ComputeContext,
-    settings: &Settings,
-) -> Result<(), String> {
-    let text = |error: ort::Error| error.to_string();
-    let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
-    for value in inputs(fused, context)? {
-        let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
-        shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
-        arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
-    }
-    arrays.resize(fused.inputs + fused.more_inputs, 0);
-    for (i, shape) in (fused.shapes)(&shapes, settings)?.into_iter().enumerate() {
-        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-        let value = context.output(i, shape).map_err(text)?;
-        let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
-        arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
-    }
-    // The kernels count in 32 bits, and some have four elements of an array for one of another.
-    let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
-    if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
-        return Err(format!(
-            "{shapes:?} are no elements, or too many for this kernel; set training.cuda_kernels: false"
-        ));
-    }
-    let Launch { kernels, mut numbers, scratch } = launch(&shapes, settings);
-    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
-    let allocator = context.allocator(&info).map_err(text)?;
-    // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
-    let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
-    arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
-    let missing = |entry: &str| format!("there is no kernel {entry}");
-    let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
-    let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
-    let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
-    for (entry, [x, y]) in kernels {
-        if x > i32::MAX as usize || y > 65_535 {
-            return Err(format!("a grid of {x} x {y} blocks is too large"));
+impl OnCuda {
+    fn run(&self, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
+        let text = |error: ort::Error| error.to_string();
+        let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
+        for value in inputs(self.fused, context)? {
+            let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
+            shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
+            arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
         }
-        let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
-        let kernel = *module.0.get(entry).ok_or_else(|| missing(entry))?;
-        // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
-        // for, or null, and numbers. The driver reads them before it returns.
-        unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
-            .map_err(|error| format!("{entry}: {error:?}"))?;
+        arrays.resize(self.fused.inputs + self.fused.more_inputs, 0);
+        for (i, shape) in (self.fused.shapes)(&shapes, settings)?.into_iter().enumerate() {
+            let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+            let value = context.output(i, shape).map_err(text)?;
+            let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
+            arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
+        }
+        // The kernels count in 32 bits, and some have four elements of an array for one of another.
+        let elements =
+            |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
+        if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
+            return Err(format!(
+                "{shapes:?} are no elements, or too many for this kernel; set training.cuda_kernels: false"
+            ));
+        }
+        let Launch { kernels, mut numbers, scratch } = (self.launch)(&shapes, settings);
+        let info =
+            MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
+        let allocator = context.allocator(&info).map_err(text)?;
+        // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
+        let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
+        arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
+        let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+        let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
+        let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
+        for (entry, [x, y]) in kernels {
+            if x > i32::MAX as usize || y > 65_535 {
+                return Err(format!("a grid of {x} x {y} blocks is too large"));
+            }
+            let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
+            let kernel = *self.module.0.get(entry).ok_or_else(|| format!("there is no kernel {entry}"))?;
+            // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
+            // for, or null, and numbers. The driver reads them before it returns.
+            unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
+                .map_err(|error| format!("{entry}: {error:?}"))?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 #[cfg(test)]
