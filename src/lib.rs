@@ -19,11 +19,15 @@
 pub mod cache;
 pub mod config;
 pub mod dataset;
+pub mod files;
 pub mod graph;
 pub mod metrics;
 pub mod model;
+pub mod random;
 pub mod recording;
 pub mod report;
 pub mod runtime;
+pub mod statistics;
 pub mod step;
 pub mod train;
+pub mod units;

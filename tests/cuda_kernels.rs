@@ -7,7 +7,8 @@ use emg_pipeline::config::{LossType, OnNan, PRESETS, Precision, TrainingConfig, 
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::{DType, FUSED_ON_CUDA, Kernels, Signature};
 use emg_pipeline::model::Model;
-use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, ResidentRows, evaluation_step, training_step};
+use emg_pipeline::step::{Problem, ResidentRows, evaluation_step, training_step};
+use emg_pipeline::units::Units;
 
 /// Types with a kernel, by operator.
 fn table() -> HashMap<&'static str, BTreeSet<&'static str>> {
@@ -49,8 +50,8 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
         let problem = Problem {
             model,
             shape,
-            emg: EmgUnits::AsCached,
-            angles: AngleUnits::Recording,
+            emg: Units::Raw,
+            angles: Units::PerRecording,
             loss: LossType::MseMae,
             mae_weight: 0.5,
             joint_weights: Some(vec![1.0; 20]),

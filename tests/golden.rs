@@ -9,9 +9,9 @@ use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
 use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
-    AngleUnits, EmgUnits, Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results,
-    training_step,
+    Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results, training_step,
 };
+use emg_pipeline::units::Units;
 
 struct Golden {
     problem: Problem,
@@ -53,8 +53,8 @@ fn golden(case: &str) -> Golden {
     let problem = Problem {
         model,
         shape,
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: serde_json::from_value::<LossType>(loss["loss_type"].clone()).unwrap(),
         mae_weight: loss["mae_weight"].as_f64().unwrap(),
         joint_weights: None,

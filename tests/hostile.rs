@@ -7,9 +7,9 @@ use std::path::Path;
 use std::process::Command;
 
 use common::{Bench, files, stderr};
-use emg_pipeline::cache::{self, CacheSettings, Manifest, NoEvents, Store};
+use emg_pipeline::cache::{self, BuildOptions, CacheSettings, Manifest, NoEvents, Store};
 use emg_pipeline::config::{self, Config};
-use emg_pipeline::dataset::{Random, build_options};
+use emg_pipeline::random::Random;
 use emg_pipeline::recording::{Hdf5, WORKER_ARGUMENT};
 use serde_json::{Value, json};
 
@@ -191,7 +191,7 @@ fn a_recording_that_crashes_the_library_fails_alone_and_by_name() {
     let name = |i: usize| names[i].file_name().unwrap().to_str().unwrap().to_owned();
     let script = format!("*{}*) kill -SEGV $$;;\n*{}*) exit 3;;\n*{}*) echo nonsense;;", name(1), name(2), name(4));
     let hdf5 = worker(&bench, "worker", &script);
-    let options = build_options(&config(&["data.split_ratio=[1,0,0]"]), vec![bench.path("data")], hdf5).unwrap();
+    let options = BuildOptions::new(&config(&["data.split_ratio=[1,0,0]"]), vec![bench.path("data")], hdf5).unwrap();
     let built = cache::build(&bench.path("st"), &options, &NoEvents).unwrap();
     let skipped = built.skipped.join("\n");
     assert_eq!(built.skipped.len(), 3, "{skipped}");

@@ -12,9 +12,8 @@ use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::{Kernels, OnnxModel};
 use emg_pipeline::model::{Model, initialize};
 use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
-use emg_pipeline::step::{
-    AngleUnits, BUFFERS, EmgUnits, Hyperparameters, Problem, hyperparameters, results, training_step,
-};
+use emg_pipeline::step::{BUFFERS, Hyperparameters, Problem, hyperparameters, results, training_step};
+use emg_pipeline::units::Units;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -58,8 +57,8 @@ fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem 
     Problem {
         model,
         shape: BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context },
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: LossType::Mse,
         mae_weight: 0.0,
         joint_weights: None,
@@ -131,7 +130,7 @@ fn damaged_models_are_refused_or_train() {
         names.iter().map(|(n, e)| std::fs::read(folder().join(format!("{n}.{e}.onnx"))).unwrap()).collect();
     let (mut refused, mut trained) = (0, 0);
     for round in 0..count {
-        let mut random = emg_pipeline::dataset::Random::new(&[round, 77]);
+        let mut random = emg_pipeline::random::Random::new(&[round, 77]);
         let mut pick = |most: usize| random.up_to(most as u64) as usize;
         let mut bytes = files[pick(files.len() - 1)].clone();
         for _ in 0..pick(4) {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use emg_pipeline::dataset::Random;
 use emg_pipeline::graph::{Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
 use emg_pipeline::model::{Dropout, Interpolate, align_corners, half_pixel};
+use emg_pipeline::random::Random;
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
 

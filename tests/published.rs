@@ -13,9 +13,9 @@ use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::{Model, initialize, total_elements};
 use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
-    AngleUnits, BUFFERS, EmgUnits, Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results,
-    training_step,
+    BUFFERS, Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results, training_step,
 };
+use emg_pipeline::units::Units;
 
 const CASES: [&str; 8] = [
     "tracking_vemg2pose",
@@ -86,8 +86,8 @@ fn case(name: &str) -> Case {
         problem: Problem {
             model,
             shape,
-            emg: EmgUnits::AsCached,
-            angles: AngleUnits::Radians,
+            emg: Units::Raw,
+            angles: Units::Raw,
             loss: LossType::Mae,
             mae_weight: 0.5,
             joint_weights: None,
@@ -230,8 +230,8 @@ fn the_250_step_decoder_stays_below_15_000_nodes() {
     let problem = Problem {
         model,
         shape,
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: LossType::Mae,
         mae_weight: 0.5,
         joint_weights: None,

@@ -10,8 +10,9 @@ use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
 use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
 use emg_pipeline::step::{
-    AngleUnits, EmgUnits, Hyperparameters, Problem, StateVector, hyperparameters, results, state_vectors, training_step,
+    Hyperparameters, Problem, StateVector, hyperparameters, results, state_vectors, training_step,
 };
+use emg_pipeline::units::Units;
 
 const ROWS: usize = 40;
 const CHANNELS: usize = 4;
@@ -44,8 +45,8 @@ fn problem(model: &Model, batch: usize) -> Problem {
     Problem {
         model: model.clone(),
         shape: BatchShape { batch, rows: ROWS, channels: CHANNELS, joints: JOINTS, context },
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: LossType::MseMae,
         mae_weight: 0.5,
         joint_weights: None,

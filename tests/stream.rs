@@ -5,7 +5,8 @@ mod common;
 use common::Bench;
 use emg_pipeline::config::{Config, Dtype, InitialPose, ModelType};
 use emg_pipeline::model::{Model, initialize};
-use emg_pipeline::step::{Affine, AngleUnits, Exported, ExportedEmg, export, export_stream};
+use emg_pipeline::step::{Exported, export, export_stream};
+use emg_pipeline::units::{Affine, Units};
 
 /// The model's weights, with angles that say something: those of new weights hardly move.
 fn weights(model: &Model) -> Vec<f32> {
@@ -28,12 +29,21 @@ fn affine(n: usize, mean: f32, divisor: f32) -> Affine {
 }
 
 /// Writes the model's whole form and streams of it in these chunks.
-fn write(bench: &Bench, name: &str, model: &Model, rows: usize, chunks: &[Option<usize>], emg: ExportedEmg) {
+fn write(bench: &Bench, name: &str, model: &Model, rows: usize, chunks: &[Option<usize>], emg: Units) {
     let parameters = weights(model);
     let metadata = vec![("left_context".to_owned(), model.left_context().to_string())];
-    let angles = if emg == ExportedEmg::None { AngleUnits::Radians } else { AngleUnits::Train(affine(20, 0.5, 0.7)) };
-    let mut exported =
-        Exported { model, parameters: &parameters, buffers: &[], rows, emg, angles, dtype: Dtype::Float32, metadata };
+    let angles = if emg == Units::Raw { Units::Raw } else { Units::Fixed(affine(20, 0.5, 0.7)) };
+    let mut exported = Exported {
+        model,
+        parameters: &parameters,
+        buffers: &[],
+        rows,
+        emg,
+        train_emg: affine(16, 0.1, 1.3),
+        angles,
+        dtype: Dtype::Float32,
+        metadata,
+    };
     std::fs::write(bench.path(&format!("{name}.onnx")), export(&exported).unwrap()).unwrap();
     for chunk in chunks {
         let stream = model.stream(rows, *chunk).unwrap();
@@ -55,17 +65,17 @@ fn model(kind: ModelType, change: impl Fn(&mut Config)) -> Model {
 #[test]
 fn streams_give_what_whole_windows_give() {
     let bench = Bench::new();
-    let recording = || ExportedEmg::Recording(affine(16, 0.1, 1.3));
+    let recording = || Units::PerRecording;
     let tds = |change: &dyn Fn(&mut Config)| model(ModelType::TdsLstm, change);
     write(&bench, "tds_lstm", &tds(&|_| ()), 500, &[None, Some(4), Some(200)], recording());
-    write(&bench, "tds_lstm_long", &tds(&|_| ()), 2003, &[None, Some(64)], ExportedEmg::Train(affine(16, 0.1, 1.3)));
+    write(&bench, "tds_lstm_long", &tds(&|_| ()), 2003, &[None, Some(64)], Units::Fixed(affine(16, 0.1, 1.3)));
     let tracking = |config: &mut Config| {
         config.model.initial_pose = InitialPose::True;
         config.model.predict_velocity = true;
         config.model.rollout_freq = 130.0;
     };
     write(&bench, "tds_lstm_tracking", &tds(&tracking), 900, &[None, Some(12)], recording());
-    write(&bench, "tds_mlp", &model(ModelType::TdsMlp, |_| ()), 600, &[None, Some(100)], ExportedEmg::None);
+    write(&bench, "tds_mlp", &model(ModelType::TdsMlp, |_| ()), 600, &[None, Some(100)], Units::Raw);
     // Strides that do not divide kernels, and more steps than features.
     let odd = |config: &mut Config| {
         config.model.tds_stages[0].in_conv_kernel = 7;
@@ -73,21 +83,21 @@ fn streams_give_what_whole_windows_give() {
         config.model.tds_stages[1].in_conv_kernel = 4;
         config.model.rollout_freq = 700.0;
     };
-    write(&bench, "odd", &tds(&odd), 444, &[None, Some(6)], ExportedEmg::None);
+    write(&bench, "odd", &tds(&odd), 444, &[None, Some(6)], Units::Raw);
     // A step at every row, by a decoder without memory: what is right beyond the window, whole windows further on say.
     let memoryless = |config: &mut Config| {
         config.model.decoder_state_condition = false;
         config.model.rollout_freq = 2000.0;
     };
     let rows = 172 + 4 * 50 + 1;
-    write(&bench, "memoryless", &model(ModelType::TdsMlp, memoryless), rows, &[None, Some(8)], ExportedEmg::None);
+    write(&bench, "memoryless", &model(ModelType::TdsMlp, memoryless), rows, &[None, Some(8)], Units::Raw);
     for kind in [
         ModelType::TrackingVemg2pose,
         ModelType::RegressionVemg2pose,
         ModelType::TrackingEmg2pose,
         ModelType::RegressionEmg2pose,
     ] {
-        write(&bench, &kind.to_string(), &model(kind, |_| ()), 5790, &[None, Some(400)], ExportedEmg::None);
+        write(&bench, &kind.to_string(), &model(kind, |_| ()), 5790, &[None, Some(400)], Units::Raw);
     }
     println!("{}", bench.python("check_stream.py", &["."]));
 }

@@ -6,9 +6,10 @@ use std::io::Write;
 use std::sync::Arc;
 
 use common::Bench;
-use emg_pipeline::cache::{self, Access, Cache, NoEvents, Split};
+use emg_pipeline::cache::{self, Access, BuildOptions, Cache, NoEvents, Split};
 use emg_pipeline::config;
-use emg_pipeline::dataset::{BatchShape, Gather, Loader, Pass, Random, Targets, WindowIndex, build_options};
+use emg_pipeline::dataset::{BatchShape, Gather, Loader, Pass, Targets, WindowIndex};
+use emg_pipeline::random::Random;
 use emg_pipeline::recording::Hdf5;
 use serde_json::json;
 
@@ -45,7 +46,7 @@ fn windows_are_those_that_numpy_cuts() {
             format!("data.skip_ik_failures={skip}"),
         ];
         let config = config::load(None, &sets).unwrap().config;
-        let options = build_options(&config, vec![bench.path("data")], Hdf5::InProcess).unwrap();
+        let options = BuildOptions::new(&config, vec![bench.path("data")], Hdf5::InProcess).unwrap();
         let key = match cache::build(&bench.path("st"), &options, &NoEvents) {
             Ok(built) => built.key,
             // No training recording has a window.

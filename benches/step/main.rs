@@ -13,12 +13,12 @@ mod kernels;
 use std::time::Instant;
 
 use emg_pipeline::config::{Config, load};
-use emg_pipeline::dataset::{BatchShape, Random};
+use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::{Dropout, Model};
+use emg_pipeline::random::Random;
 use emg_pipeline::runtime::{self, Provider, Stepper};
-use emg_pipeline::step::{
-    AngleUnits, EmgUnits, Hyperparameters, Problem, hyperparameters, results, state_vectors, training_step,
-};
+use emg_pipeline::step::{Hyperparameters, Problem, hyperparameters, results, state_vectors, training_step};
+use emg_pipeline::units::Units;
 
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
@@ -59,8 +59,8 @@ fn main() {
     let problem = Problem {
         model: model.clone(),
         shape,
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: config.training.loss_type,
         mae_weight: config.training.mae_weight,
         joint_weights: None,

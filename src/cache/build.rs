@@ -7,47 +7,18 @@ use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::inputs::{Inputs, Usable};
 use super::keys::Key;
-use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Split, Totals};
+use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Totals};
 use super::open::Cache;
+use super::options::BuildOptions;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
 use super::segment::{SegmentIndex, SegmentRecording};
-use super::settings::{CacheSettings, FORMAT, NORMALIZER};
+use super::settings::{FORMAT, NORMALIZER};
 use super::sink::SegmentSink;
+use super::split::Split;
 use super::store::{BuildFolder, Store};
 use super::writer::SegmentWriter;
-use crate::recording::{Hdf5, RecordingError};
-
-/// What to build.
-pub struct BuildOptions {
-    pub settings: CacheSettings,
-    /// Files, or folders that are searched recursively.
-    pub inputs: Vec<PathBuf>,
-    /// Segments are closed before they grow beyond this many bytes.
-    pub segment_bytes: u64,
-    /// Leave unusable recordings out instead of failing.
-    pub skip_bad: bool,
-    /// Bytes of the HDF5 library's chunk cache.
-    pub chunk_cache: usize,
-    /// How the HDF5 library is reached.
-    pub hdf5: Hdf5,
-    /// Names of metadata.csv's columns, where they are others.
-    pub metadata_columns: BTreeMap<String, String>,
-    /// Assigns splits to recordings that no metadata.csv assigns; one for each candidate.
-    pub splitter: Box<Splitter>,
-}
-
-/// Gives each candidate its split, or says why it cannot.
-pub type Splitter = dyn Fn(&[Candidate]) -> Result<Vec<Split>, String> + Sync;
-
-/// A recording without a split.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Candidate {
-    pub name: String,
-    pub blake3: Key,
-    pub user: Option<String>,
-    pub session: Option<String>,
-}
+use crate::recording::RecordingError;
 
 /// What a build did.
 #[derive(Debug)]

@@ -153,10 +153,12 @@ fn halve(wide: &[u8], out: &mut [u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::build::{BuildOptions, NoEvents, build};
+    use super::super::build::{NoEvents, build};
+    use super::super::options::BuildOptions;
     use super::super::settings::{CacheSettings, NORMALIZER};
     use super::super::{Manifest, Store};
-    use crate::cache::Split;
+    use crate::cache::Assignment;
+    use crate::config::SplitBy;
     use crate::config::{Config, Normalize};
     use crate::recording::{Hdf5, write_fixture};
 
@@ -180,7 +182,7 @@ mod tests {
             chunk_cache: 1 << 20,
             hdf5: Hdf5::InProcess,
             metadata_columns: Default::default(),
-            splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
+            assignment: Assignment { ratio: [1.0, 0.0, 0.0], by: SplitBy::Recording, seed: 0 },
         };
         let root = folder.path().join("store");
         let built = build(&root, &options, &NoEvents).unwrap();

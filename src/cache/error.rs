@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::config::SplitBy;
+use crate::files::FileError;
 use crate::recording::RecordingError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
     #[error("{path}: {message}")]
@@ -32,8 +34,12 @@ pub enum CacheError {
     Leakage { first: String, first_split: String, second: String, second_split: String },
     #[error("{path}: cannot stage: {message}")]
     Stage { path: PathBuf, message: String },
-    #[error("{message}")]
-    Split { message: String },
+    #[error("metadata.csv: recording {recording}: expected the split train, val or test, found `{found}`")]
+    UnknownSplit { recording: String, found: String },
+    #[error("data.split_by: {by}: recording {recording} names no {by} in its attributes or a metadata.csv")]
+    NoUnit { recording: String, by: SplitBy },
+    #[error("no recordings named: set data.dataset_path or name files or folders")]
+    NoInput,
 }
 
 /// At most this many recordings are listed by name in one error.
@@ -49,7 +55,7 @@ fn list(lines: &[String]) -> String {
 
 impl CacheError {
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |source| Self::File(FileError::at(path)(source))
     }
 
     pub(crate) fn damaged(path: &Path, message: impl Into<String>) -> Self {

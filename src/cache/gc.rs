@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
-use super::store::{Store, bytes_below, sync_folder};
+use super::store::{Store, bytes_below};
+use crate::files::sync_folder;
 
 /// Nothing younger goes: a builder may be about to name it.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -123,7 +124,9 @@ fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheE
         return Ok(false);
     }
     // Whatever goes wrong from here on, the segment goes back.
-    let named = sync_folder(path.parent().expect("segments lie in a folder")).and_then(|()| is_named(store, key));
+    let named = sync_folder(path.parent().expect("segments lie in a folder"))
+        .map_err(CacheError::from)
+        .and_then(|()| is_named(store, key));
     if !matches!(named, Ok(false)) {
         let back = fs::rename(&aside, &path);
         // A builder that missed it may have built it again.

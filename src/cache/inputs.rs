@@ -3,14 +3,16 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use super::build::{BuildOptions, Candidate, Events};
+use super::build::Events;
 use super::error::CacheError;
 use super::keys::Key;
-use super::manifest::{ManifestRecording, Split};
+use super::manifest::ManifestRecording;
 use super::measure::{Measured, measure};
 use super::memo::{Facts, Memo};
+use super::options::BuildOptions;
 use super::pipeline::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
+use super::split::{Candidate, Split};
 use super::store::Store;
 use crate::recording::{Attributes, Found, Metadata, MetadataRow, Reader, Recording, RecordingError, Stamp, find};
 
@@ -237,7 +239,7 @@ impl<'a> Inputs<'a> {
                 Candidate { name, blake3, user, session }
             })
             .collect();
-        let splits = (self.options.splitter)(&candidates).map_err(|message| CacheError::Split { message })?;
+        let splits = self.options.assignment.assign(&candidates)?;
         for (i, split) in open.into_iter().zip(splits) {
             usable[i].recording.split = split;
         }
@@ -297,12 +299,10 @@ fn describe(
     };
     let split = match row.map(|row| row.split.as_str()).filter(|split| !split.is_empty()) {
         None => None,
-        Some(name) => Some(Split::parse(name).ok_or_else(|| CacheError::Split {
-            message: format!(
-                "metadata.csv: recording {}: expected the split train, val or test, found `{name}`",
-                found.name
-            ),
-        })?),
+        Some(name) => Some(
+            Split::parse(name)
+                .ok_or_else(|| CacheError::UnknownSplit { recording: found.name.clone(), found: name.to_owned() })?,
+        ),
     };
     let recording = ManifestRecording {
         name: found.name.clone(),

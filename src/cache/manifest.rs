@@ -1,7 +1,6 @@
 //! The manifest: which recordings a cache has, in which segments, in which splits, under which settings.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
@@ -10,40 +9,9 @@ use super::keys::Key;
 use super::sealed;
 use super::segment::SegmentRecording;
 use super::settings::{CacheSettings, FORMAT, NORMALIZER};
-use super::statistics::{Moments, without_slack};
+use super::split::Split;
 use super::store::Store;
-
-/// Part of the data.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Split {
-    Train,
-    Val,
-    Test,
-}
-
-impl Split {
-    pub const ALL: [Self; 3] = [Self::Train, Self::Val, Self::Test];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Val => "val",
-            Self::Test => "test",
-        }
-    }
-
-    /// The split of that name.
-    pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|split| split.name() == name)
-    }
-}
-
-impl fmt::Display for Split {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
+use crate::statistics::{Moments, without_slack};
 
 /// caches/<key>.json.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

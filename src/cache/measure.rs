@@ -3,9 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::settings::SegmentSettings;
-use super::statistics::Moments;
 use crate::config::{Dtype, Statistics};
 use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun};
+use crate::statistics::Moments;
 
 /// What one pass finds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

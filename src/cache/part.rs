@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::build::{BuildOptions, Builder, Events, Segments, contents_of};
+use super::build::{Builder, Events, Segments, contents_of};
 use super::error::CacheError;
 use super::inputs::Inputs;
 use super::keys::Key;
 use super::memo::Facts;
+use super::options::BuildOptions;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
 use super::store::Store;

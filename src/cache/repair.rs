@@ -8,14 +8,16 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::build::{BuildOptions, Builder, Events, Listed, Segments};
+use super::build::{Builder, Events, Listed, Segments};
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
+use super::options::BuildOptions;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex};
-use super::store::{BuildFolder, Store, sync_folder};
+use super::store::{BuildFolder, Store};
 use super::verify::check_block;
+use crate::files::sync_folder;
 
 /// Repairs cache `key` from the recordings in `options`; gives the files that were made again.
 ///
@@ -43,9 +45,7 @@ impl Repair<'_> {
         let store = self.builder.store;
         let manifest = match Manifest::read(store, key) {
             // What cannot be read now may be good: only damage is made good.
-            Err(CacheError::Io { source, path }) if source.kind() != ErrorKind::NotFound => {
-                return Err(CacheError::Io { source, path });
-            }
+            Err(CacheError::File(error)) if error.source.kind() != ErrorKind::NotFound => return Err(error.into()),
             Err(_) => {
                 self.manifest(key)?;
                 Manifest::read(store, key)?

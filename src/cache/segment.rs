@@ -11,8 +11,8 @@ use super::measure::Measured;
 use super::rows::{Io, StoredRows};
 use super::sealed;
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
-use super::statistics::{Moments, without_slack};
 use super::zarr::{self, ShardShape};
+use crate::statistics::{Moments, without_slack};
 
 #[cfg(target_endian = "big")]
 compile_error!("segments are little-endian and mapped as they are");

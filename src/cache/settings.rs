@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::keys::Key;
-use super::manifest::Split;
+use super::split::Split;
 use crate::config::{Config, Dtype, Layout, Normalize, Statistics};
 use crate::recording::TableLayout;
 

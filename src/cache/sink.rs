@@ -70,7 +70,7 @@ impl<'a> SegmentSink<'a> {
                 let message = "published by another builder with other content; is its emg-cache of the same version?";
                 Err(CacheError::damaged(target, message))
             }
-            Err(CacheError::Damaged { .. } | CacheError::Io { .. }) => {
+            Err(CacheError::Damaged { .. } | CacheError::File(_)) => {
                 let aside = self.tmp.fresh("damaged");
                 fs::rename(target, &aside).map_err(CacheError::io(target))?;
                 self.store.publish_folder(folder, target)

@@ -16,7 +16,8 @@ use super::error::CacheError;
 use super::keys::Key;
 use super::manifest::Manifest;
 use super::segment::{BLOCK_BYTES, FileBlocks, INDEX_FILE, SegmentIndex};
-use super::store::{Store, bytes_below, sync_folder};
+use super::store::{Store, bytes_below};
+use crate::files::sync_folder;
 
 /// Where to copy segments to.
 #[derive(Debug, Clone)]
@@ -111,7 +112,7 @@ fn copy_segment(from: &Path, to: &Path, index: &SegmentIndex) -> Result<(), Cach
         fs::remove_dir_all(to).map_err(CacheError::io(to))?;
     }
     fs::rename(&part, to).map_err(CacheError::io(to))?;
-    sync_folder(to.parent().expect("a folder in the staging folder"))
+    Ok(sync_folder(to.parent().expect("a folder in the staging folder"))?)
 }
 
 /// Copies the blocks that the copy does not have yet, each checked against its hash.

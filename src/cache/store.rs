@@ -1,12 +1,13 @@
 //! The store's folder: its layout, and how things are published in it so that no reader ever sees a part.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::CacheError;
 use super::keys::Key;
 use super::segment::SegmentIndex;
+use crate::files::{replace_file, sync_folder, write_synced};
 
 const FORMAT_BYTES: &[u8] = br#"{"format": 1}"#;
 
@@ -87,7 +88,7 @@ impl Store {
         fs::create_dir_all(&folder).map_err(CacheError::io(&folder))?;
         let path = folder.join(key.to_string());
         match File::create_new(&path) {
-            Ok(_) => sync_folder(&folder),
+            Ok(_) => Ok(sync_folder(&folder)?),
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             Err(error) => Err(CacheError::io(&path)(error)),
         }
@@ -233,7 +234,7 @@ impl Store {
         {
             return Err(CacheError::io(to)(error));
         }
-        sync_folder(parent)
+        Ok(sync_folder(parent)?)
     }
 
     /// Publishes a file with these bytes as `to`. If another builder was first, theirs stays.
@@ -251,7 +252,7 @@ impl Store {
             return Err(CacheError::io(to)(error));
         }
         fs::remove_file(&part).map_err(CacheError::io(&part))?;
-        sync_folder(parent)
+        Ok(sync_folder(parent)?)
     }
 }
 
@@ -296,43 +297,6 @@ fn is_abandoned(path: &Path) -> bool {
         || fs::read_dir(path).is_ok_and(|mut dir| dir.all(|e| e.is_ok_and(|e| is_abandoned(&e.path())))))
 }
 
-pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    let mut file = File::create_new(path).map_err(CacheError::io(path))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(CacheError::io(path))
-}
-
-/// Writes a file beside `path`, syncs it and puts it in the place of an older one. Not for published things.
-///
-/// # Errors
-/// The file cannot be written; an older one is then intact.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
-    put_in_place(path, |part| std::fs::write(part, bytes).map_err(CacheError::io(path)))
-}
-
-/// Puts what `write` writes to a file beside `path` in the place of an older one, once it is safe on disk.
-///
-/// # Errors
-/// `write`'s, or the file cannot be put there; an older one is then intact.
-pub(crate) fn put_in_place<E: From<CacheError>>(
-    path: &Path,
-    write: impl FnOnce(&Path) -> Result<(), E>,
-) -> Result<(), E> {
-    // What a link leads to is replaced, not the link.
-    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
-    let place = || -> Result<(), CacheError> {
-        File::open(&part).and_then(|file| file.sync_all()).map_err(CacheError::io(path))?;
-        fs::rename(&part, path).map_err(CacheError::io(path))?;
-        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
-    };
-    let result = write(&part).and_then(|()| Ok(place()?));
-    if result.is_err() {
-        let _ = fs::remove_file(&part);
-    }
-    result
-}
-
 /// Bytes of the files at or below `path`, as far as they can be looked at.
 pub(super) fn bytes_below(path: &Path) -> u64 {
     match fs::symlink_metadata(path) {
@@ -342,10 +306,6 @@ pub(super) fn bytes_below(path: &Path) -> u64 {
         Ok(stat) => stat.len(),
         Err(_) => 0,
     }
-}
-
-pub(crate) fn sync_folder(path: &Path) -> Result<(), CacheError> {
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(CacheError::io(path))
 }
 
 #[cfg(test)]

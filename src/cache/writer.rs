@@ -11,8 +11,8 @@ use super::keys::Key;
 use super::sealed;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex, SegmentRecording};
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
-use super::store::{sync_folder, write_synced};
 use super::zarr::ShardShape;
+use crate::files::{sync_folder, write_synced};
 
 /// A segment in progress, in a folder under `tmp/`.
 pub(crate) struct SegmentWriter {

@@ -5,9 +5,9 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::index::{Window, WindowIndex};
-use super::random::Random;
 use super::resident::Resident;
 use crate::cache::{CacheError, CacheRecording};
+use crate::random::Random;
 
 /// Sizes of a batch's tensors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

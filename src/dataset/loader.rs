@@ -245,7 +245,8 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::cache::{Access, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
+    use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
+    use crate::config::SplitBy;
     use crate::config::{Config, Shuffle};
     use crate::dataset::{BatchShape, Resident, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
@@ -273,7 +274,7 @@ mod tests {
             chunk_cache: 1 << 20,
             hdf5: Hdf5::InProcess,
             metadata_columns: Default::default(),
-            splitter: Box::new(|candidates| Ok(vec![Split::Train; candidates.len()])),
+            assignment: Assignment { ratio: [1.0, 0.0, 0.0], by: SplitBy::Recording, seed: 0 },
         };
         let root = folder.path().join("store");
         let built = build(&root, &options, &NoEvents).unwrap();

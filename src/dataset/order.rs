@@ -1,7 +1,7 @@
 //! Shuffled orders in constant memory: keyed permutations of 0..n, not shuffled lists.
 
-use super::random::{Random, mix};
 use crate::config::Shuffle;
+use crate::random::{Random, mix};
 
 const ROUNDS: usize = 8;
 

@@ -22,7 +22,7 @@ mod tensor;
 pub use self::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Signature, Value};
 pub use autodiff::gradients;
 pub use build::Adam;
-pub use import::{ExportedUnits, OnnxModel, Port, Retrained, TrainingOperators, known_operators};
+pub use import::{OnnxModel, Port, Retrained, TrainingOperators, known_operators};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub(crate) use operators::as_batch_transpose;
 pub use operators::{FUSED_DOMAIN, Operator, find as find_operator};

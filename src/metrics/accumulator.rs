@@ -3,7 +3,7 @@
 use multiversion::multiversion;
 
 use super::summary::{JointSums, Metrics, summarize};
-use crate::cache::Moments;
+use crate::statistics::Moments;
 
 /// Highest derivative whose smoothness is reported: jerk.
 pub(super) const DERIVATIVES: usize = 3;

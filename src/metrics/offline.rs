@@ -59,7 +59,7 @@ fn differences(windows: &[&Window], joints: usize) -> [(f64, u64); DERIVATIVES] 
 mod tests {
     use super::super::Accumulator;
     use super::*;
-    use crate::dataset::Random;
+    use crate::random::Random;
 
     #[test]
     fn online_and_offline_agree() {

@@ -8,6 +8,7 @@ use super::parameter::{Init, Parameter, Weights, matching, total_elements};
 use super::resample::{self, Interpolate};
 use crate::config::{AxisLayout, ModelConfig};
 use crate::graph::{Graph, OnnxModel, Port, TensorType, TrainingOperators, Value};
+use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
 pub(super) struct Imported {
@@ -38,7 +39,7 @@ impl Imported {
             return Err(format!("input {}: expected float32 with three axes, found {:?}", emg.name, emg.dims));
         }
         let channels_second = channels_second(config, &emg)?;
-        if let Some(name) = ["emg_mean", "emg_std"].iter().find(|name| onnx.has_value(name)) {
+        if let Some(name) = EMG_STATISTICS.iter().find(|name| onnx.has_value(name)) {
             return Err(format!("the model has a value named {name}, which the exported one needs for an input"));
         }
         let statistics = onnx.statistics();

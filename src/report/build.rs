@@ -5,7 +5,7 @@ use std::sync::Mutex;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::units;
+use super::quantity;
 use crate::cache::Events;
 use crate::note;
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::units;
-use crate::cache::replace_file;
+use super::quantity;
+use crate::files::replace_file;
 use crate::train::Event;
 
 /// The machine and the software of a training.

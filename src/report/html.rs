@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use serde_json::{Value, json};
 
-use super::units;
+use super::quantity;
 use crate::config::Config;
 use crate::metrics::{Metrics, joint_names};
 use crate::train::{EpochRecord, Evaluation, Example, Gallery, Group};

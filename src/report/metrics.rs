@@ -4,7 +4,7 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::cache::replace_file;
+use crate::files::replace_file;
 use crate::train::{EpochRecord, Event};
 
 /// Writes a run's epochs to files.

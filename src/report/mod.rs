@@ -8,10 +8,10 @@ mod html;
 mod image;
 mod metrics;
 mod picture;
+mod quantity;
 mod say;
 mod tensorboard;
 mod terminal;
-mod units;
 
 pub use build::BuildProgress;
 pub use count::CountProgress;
@@ -20,5 +20,5 @@ pub use fit::FitReport;
 pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
+pub use quantity::{bytes, duration, hours};
 pub use say::{note_line, say_line};
-pub use units::{bytes, duration, hours};

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
-use super::units;
+use super::quantity;
 use crate::note;
 use crate::train::{EpochRecord, Event, anonymous_bytes};
 

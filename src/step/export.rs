@@ -1,22 +1,13 @@
 //! The exported model: EMG in original units in, angles in radians out, any batch.
 
-use super::problem::{Affine, AngleUnits};
+use super::problem::{constants, normalize, to_radians, to_units};
 use crate::config::Dtype;
 use crate::graph::{
-    Autocast, Constant, DType, DYNAMIC_BATCH, ExportedUnits, Graph, InputDefault, Kernels, ModelInfo, Retrained,
-    TensorType, Value, narrow_constants, prune, select_kernels, to_onnx,
+    Autocast, Constant, DType, DYNAMIC_BATCH, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, Value,
+    narrow_constants, prune, select_kernels, to_onnx,
 };
 use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
-
-/// How the exported model normalizes its EMG.
-#[derive(Debug, Clone, PartialEq)]
-pub enum ExportedEmg {
-    None,
-    /// By the training split's statistics, built in.
-    Train(Affine),
-    /// By the recording's: inputs `emg_mean` and `emg_std` [1, channels], with these defaults.
-    Recording(Affine),
-}
+use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to export.
 #[derive(Debug, Clone)]
@@ -28,8 +19,11 @@ pub struct Exported<'a> {
     pub buffers: &'a [f32],
     /// Rows per window.
     pub rows: usize,
-    pub emg: ExportedEmg,
-    pub angles: AngleUnits,
+    /// Of the EMG. By recording, its statistics are inputs ([`EMG_STATISTICS`]) [1, channels].
+    pub emg: Units,
+    /// The training split's EMG statistics: the defaults of those inputs.
+    pub train_emg: Affine,
+    pub angles: Units,
     /// float16: weights, and products with them, in half precision; inputs and outputs are float32 all the same.
     pub dtype: Dtype,
     pub metadata: Vec<(String, String)>,
@@ -93,13 +87,11 @@ struct Writer<'a> {
 
 impl<'a> Writer<'a> {
     fn new(exported: &'a Exported<'a>) -> Result<Self, String> {
-        let (mut graph, joints) = (Graph::new(), exported.model.config().output_size);
+        let mut graph = Graph::new();
         let units = match &exported.angles {
-            AngleUnits::Radians => None,
-            AngleUnits::Train(affine) => {
-                Some((graph.f32([joints], affine.mean.clone()), graph.f32([joints], affine.divisor.clone())))
-            }
-            AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
+            Units::Raw => None,
+            Units::Fixed(affine) => Some(constants(&mut graph, affine)),
+            Units::PerRecording => return Err(UNKNOWN_ANGLES.into()),
         };
         Ok(Self { graph, exported, units, defaults: Vec::new() })
     }
@@ -110,16 +102,18 @@ impl<'a> Writer<'a> {
         let [batch, rows] = *batch_and_rows;
         let emg = graph.input("emg", TensorType::f32([batch, rows, channels]));
         Ok(match &self.exported.emg {
-            ExportedEmg::None => emg,
-            ExportedEmg::Train(affine) => super::problem::normalize(graph, emg, affine),
-            ExportedEmg::Recording(affine) => {
+            Units::Raw => emg,
+            Units::Fixed(affine) => normalize(graph, emg, affine),
+            Units::PerRecording => {
+                let affine = &self.exported.train_emg;
                 let mut optional = |name: &str, values: &[f32]| {
                     let input = graph.input(name, TensorType::f32([1, channels]));
                     self.defaults
                         .push(InputDefault { input, value: Constant::F32(vec![1, channels], values.to_vec()) });
                     input
                 };
-                let (mean, std) = (optional("emg_mean", &affine.mean), optional("emg_std", &affine.divisor));
+                let [mean_name, std_name] = EMG_STATISTICS;
+                let (mean, std) = (optional(mean_name, &affine.mean), optional(std_name, &affine.divisor));
                 let centred = graph.sub(emg, mean);
                 graph.div(centred, std)
             }
@@ -131,7 +125,7 @@ impl<'a> Writer<'a> {
         let joints = self.exported.model.config().output_size;
         self.exported.model.takes_initial_pose().then(|| {
             let pose = self.graph.input("initial_pose", TensorType::f32([batch, joints]));
-            super::problem::to_units(&mut self.graph, pose, self.units)
+            to_units(&mut self.graph, pose, self.units)
         })
     }
 
@@ -153,7 +147,7 @@ impl<'a> Writer<'a> {
 
     fn radians(&mut self, prediction: Value) -> Value {
         let prediction = self.graph.to_f32(prediction);
-        super::problem::to_radians(&mut self.graph, prediction, self.units)
+        to_radians(&mut self.graph, prediction, self.units)
     }
 
     fn finish(mut self, metadata: &[(String, String)]) -> Vec<u8> {
@@ -174,20 +168,14 @@ fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u
     if exported.dtype == Dtype::Float16 {
         return Err("your own model is exported as it came, in float32; convert the file for float16".into());
     }
-    let pair = |affine: &Affine| (affine.mean.clone(), affine.divisor.clone());
-    let (emg, emg_inputs) = match &exported.emg {
-        ExportedEmg::None => (None, false),
-        ExportedEmg::Train(affine) => (Some(pair(affine)), false),
-        ExportedEmg::Recording(affine) => (Some(pair(affine)), true),
-    };
-    let angles = match &exported.angles {
-        AngleUnits::Radians => None,
-        AngleUnits::Train(affine) => Some(pair(affine)),
-        AngleUnits::Recording => return Err(UNKNOWN_ANGLES.into()),
-    };
+    if exported.angles == Units::PerRecording {
+        return Err(UNKNOWN_ANGLES.into());
+    }
     Ok(parts.onnx.retrained(&Retrained {
         weights: &parts.weights,
-        units: &ExportedUnits { emg, emg_inputs, angles },
+        emg: &exported.emg,
+        train_emg: &exported.train_emg,
+        angles: &exported.angles,
         channels_second: parts.channels_second,
         output_rank: parts.output_rank,
         metadata: &exported.metadata,

@@ -9,9 +9,9 @@ mod state;
 mod training;
 
 pub use evaluation::evaluation_step;
-pub use export::{Exported, ExportedEmg, export, export_stream};
+pub use export::{Exported, export, export_stream};
 pub use optimizer::{Hyperparameters, hyperparameters};
-pub use problem::{Affine, AngleUnits, EmgUnits, Problem, ResidentRows};
+pub use problem::{Problem, ResidentRows};
 pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};
 pub use training::{gradient_graph, training_step};
 

@@ -1,56 +1,20 @@
 //! What is learned: model, batch, units and loss.
 
-use crate::cache::Moments;
 use crate::config::LossType;
 use crate::dataset::BatchShape;
 use crate::graph::{DType, Graph, TensorType, Value};
 use crate::model::Model;
 use crate::runtime::StepperSpec;
-
-/// z-score per column.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Affine {
-    pub mean: Vec<f32>,
-    pub divisor: Vec<f32>,
-}
-
-impl Affine {
-    pub fn new(moments: &Moments) -> Self {
-        let to_f32 = |values: &[f64]| values.iter().map(|value| *value as f32).collect();
-        Self { mean: to_f32(&moments.mean), divisor: to_f32(&moments.divisor()) }
-    }
-
-    fn constants(&self, graph: &mut Graph) -> (Value, Value) {
-        let n = self.mean.len();
-        (graph.f32([n], self.mean.clone()), graph.f32([n], self.divisor.clone()))
-    }
-}
-
-/// Units of the cached EMG.
-#[derive(Debug, Clone, PartialEq)]
-pub enum EmgUnits {
-    /// Rows are already what the model takes.
-    AsCached,
-    /// Normalized in the graph by the training split's statistics.
-    Train(Affine),
-}
-
-/// The model's own angle units.
-#[derive(Debug, Clone, PartialEq)]
-pub enum AngleUnits {
-    Radians,
-    Train(Affine),
-    /// By each window's recording, whose statistics come with the batch.
-    Recording,
-}
+use crate::units::{Affine, Units};
 
 /// A model with its data's shapes and units, and its loss.
 #[derive(Debug, Clone)]
 pub struct Problem {
     pub model: Model,
     pub shape: BatchShape,
-    pub emg: EmgUnits,
-    pub angles: AngleUnits,
+    /// Of the EMG; what is normalized by recording comes so from the cache.
+    pub emg: Units,
+    pub angles: Units,
     pub loss: LossType,
     pub mae_weight: f64,
     /// Weight of each joint in the loss; `None`: all 1.
@@ -97,7 +61,7 @@ impl Problem {
             inputs.push(("joint_angles".to_owned(), vec![batch, targets, joints]));
             inputs.push(("mask".to_owned(), vec![batch, targets]));
         }
-        if self.angles == AngleUnits::Recording {
+        if self.angles == Units::PerRecording {
             inputs.push(("angle_mean".to_owned(), vec![batch, joints]));
             inputs.push(("angle_divisor".to_owned(), vec![batch, joints]));
         }
@@ -159,13 +123,13 @@ impl Problem {
         let mut values = if self.resident.is_some() { self.gathered(graph).to_vec() } else { Vec::new() };
         values.extend(self.inputs().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))));
         let emg = match &self.emg {
-            EmgUnits::AsCached => values[0],
-            EmgUnits::Train(affine) => normalize(graph, values[0], affine),
+            Units::Raw | Units::PerRecording => values[0],
+            Units::Fixed(affine) => normalize(graph, values[0], affine),
         };
         let units = match &self.angles {
-            AngleUnits::Radians => None,
-            AngleUnits::Train(affine) => Some(affine.constants(graph)),
-            AngleUnits::Recording => {
+            Units::Raw => None,
+            Units::Fixed(affine) => Some(constants(graph, affine)),
+            Units::PerRecording => {
                 let BatchShape { batch, joints, .. } = self.shape;
                 Some((graph.reshape(values[3], &[batch, 1, joints]), graph.reshape(values[4], &[batch, 1, joints])))
             }
@@ -174,9 +138,15 @@ impl Problem {
     }
 }
 
+/// Mean and divisor as constants [columns].
+pub(super) fn constants(graph: &mut Graph, affine: &Affine) -> (Value, Value) {
+    let n = affine.mean.len();
+    (graph.f32([n], affine.mean.clone()), graph.f32([n], affine.divisor.clone()))
+}
+
 /// (x - mean) / divisor over the last axis.
 pub(super) fn normalize(graph: &mut Graph, x: Value, affine: &Affine) -> Value {
-    let (mean, divisor) = affine.constants(graph);
+    let (mean, divisor) = constants(graph, affine);
     let centred = graph.sub(x, mean);
     graph.div(centred, divisor)
 }

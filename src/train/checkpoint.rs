@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::error::TrainError;
 use super::schedule::{LossScale, Watch};
 use super::setup::Normalization;
-use crate::cache::{Key, replace_file};
+use crate::cache::Key;
 use crate::config::Config;
+use crate::files::replace_file;
 use crate::model::Model;
 use crate::step::{BUFFERS, EMA, PARAMETERS};
 

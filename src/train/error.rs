@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cache::CacheError;
+use crate::files::FileError;
 use crate::recording::RecordingError;
 use crate::runtime::RuntimeError;
 
@@ -14,8 +15,8 @@ pub enum TrainError {
     Recording(#[from] RecordingError),
     #[error(transparent)]
     Runtime(#[from] RuntimeError),
-    #[error("{path}: {source}")]
-    Io { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    File(#[from] FileError),
     /// Wrong usage or configuration.
     #[error("{0}")]
     Usage(String),
@@ -44,6 +45,6 @@ pub enum TrainError {
 
 impl TrainError {
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
-        move |source| Self::Io { path: path.to_owned(), source }
+        move |source| Self::File(FileError::at(path)(source))
     }
 }

@@ -8,10 +8,11 @@ use serde_json::json;
 use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use crate::cache::{Manifest, Split};
-use crate::config::{AxisLayout, Dtype, Normalize};
+use crate::config::{AxisLayout, Dtype};
 use crate::metrics::joint_names;
 use crate::model::Model;
-use crate::step::{Affine, Exported, ExportedEmg, export, export_stream};
+use crate::step::{Exported, export, export_stream};
+use crate::units::Affine;
 
 /// What kind of file an export is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -66,7 +67,6 @@ pub fn export_run(
     let rows = options.length.unwrap_or(manifest.settings.windows(Split::Test).rows());
     model.check_window(rows).map_err(TrainError::Usage)?;
     let normalization = &checkpoint.normalization;
-    let train_emg = || Affine::new(&normalization.train_emg);
     let stream = match options.form {
         Form::Window => None,
         Form::Stream { chunk } => Some(model.stream(rows, chunk).map_err(TrainError::Usage)?),
@@ -81,11 +81,8 @@ pub fn export_run(
         parameters: checkpoint.weights(),
         buffers: checkpoint.buffers(),
         rows,
-        emg: match normalization.emg {
-            Normalize::None => ExportedEmg::None,
-            Normalize::Train => ExportedEmg::Train(train_emg()),
-            Normalize::Recording => ExportedEmg::Recording(train_emg()),
-        },
+        emg: normalization.emg_units(),
+        train_emg: Affine::new(&normalization.train_emg),
         angles: normalization.angle_units(),
         dtype: options.dtype,
         metadata,

@@ -3,8 +3,9 @@
 use super::checkpoint::Partial;
 use super::error::TrainError;
 use crate::config::TrainingConfig;
-use crate::dataset::{Batch, BatchShape, Random, RowBlock};
+use crate::dataset::{Batch, BatchShape, RowBlock};
 use crate::model::{Dropout, Model};
+use crate::random::Random;
 use crate::runtime::{Inputs, Library, Provider, Stepper};
 use crate::step::{
     BUFFERS, EMA, Hyperparameters, PARAMETERS, Problem, StateVector, StepGraph, hyperparameters, results, state_vectors,

@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::error::TrainError;
-use crate::cache::{SegmentSettings, measure, put_in_place};
+use crate::cache::{SegmentSettings, measure};
 use crate::config::{AxisLayout, Dtype, ModelType};
+use crate::files::put_in_place;
 use crate::metrics::Accumulator;
 use crate::recording::{Hdf5, NewRecording, Place, Reader, Recording, RecordingError, TableLayout};
 use crate::runtime::{Library, Port, Provider, Session, Tensor};
+use crate::units::EMG_STATISTICS;
 
 /// An exported model, ready to predict.
 #[derive(Debug)]
@@ -81,7 +83,7 @@ struct Rows {
 const BATCH: usize = 16;
 /// Most EMG values at once, in a model whose batch is fixed.
 const MOST_VALUES: usize = 1 << 28;
-const DEFAULTED: [&str; 3] = ["emg_mean", "emg_std", "initial_pose"];
+const DEFAULTED: [&str; 3] = [EMG_STATISTICS[0], EMG_STATISTICS[1], "initial_pose"];
 
 impl About {
     /// # Errors
@@ -298,7 +300,7 @@ impl Predictor {
         let mut inputs = vec![(self.about.emg.name.clone(), emg)];
         if self.about.takes_statistics {
             let [mean, divisor] = &recording.statistics;
-            for (name, values) in [("emg_mean", mean), ("emg_std", divisor)] {
+            for (name, values) in EMG_STATISTICS.into_iter().zip([mean, divisor]) {
                 inputs.push((name.to_owned(), Tensor::new([1, channels], values.clone())));
             }
         }

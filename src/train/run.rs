@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
 use super::events::EpochRecord;
-use crate::cache::replace_file;
 use crate::config::Config;
+use crate::files::replace_file;
 
 /// A run's folder, locked against a second `fit`.
 #[derive(Debug)]

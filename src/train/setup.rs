@@ -7,12 +7,14 @@ use serde::{Deserialize, Serialize};
 
 use super::checkpoint::{Checkpoint, parameters_key};
 use super::error::TrainError;
-use crate::cache::{Cache, CacheSettings, Manifest, Moments, Split};
+use crate::cache::{Cache, CacheSettings, Manifest, Split};
 use crate::config::{Config, LayoutChoice, Loaded, ModelType, Normalize};
 use crate::dataset::{BatchShape, Gather, Targets, WindowIndex};
 use crate::graph::OnnxModel;
 use crate::model::{Model, total_elements};
-use crate::step::{Affine, AngleUnits, EmgUnits, Problem};
+use crate::statistics::Moments;
+use crate::step::Problem;
+use crate::units::{Affine, Units};
 
 /// Puts the cache's settings in the place of the configuration's.
 ///
@@ -202,12 +204,14 @@ impl Normalization {
         }
     }
 
-    pub(super) fn angle_units(&self) -> AngleUnits {
-        match self.joint_angles {
-            Normalize::None => AngleUnits::Radians,
-            Normalize::Train => AngleUnits::Train(Affine::new(&self.train_joint_angles)),
-            Normalize::Recording => AngleUnits::Recording,
-        }
+    /// Units of the model's EMG.
+    pub(super) fn emg_units(&self) -> Units {
+        units(self.emg, &self.train_emg)
+    }
+
+    /// Units of the model's angles.
+    pub(super) fn angle_units(&self) -> Units {
+        units(self.joint_angles, &self.train_joint_angles)
     }
 
     /// What `model` learns from batches of `shape`.
@@ -215,10 +219,7 @@ impl Normalization {
         Problem {
             model: model.clone(),
             shape,
-            emg: match self.emg {
-                Normalize::Train => EmgUnits::Train(Affine::new(&self.train_emg)),
-                Normalize::Recording | Normalize::None => EmgUnits::AsCached,
-            },
+            emg: self.emg_units(),
             angles: self.angle_units(),
             loss: config.training.loss_type,
             mae_weight: config.training.mae_weight,
@@ -229,5 +230,13 @@ impl Normalization {
                 .map(|weights| weights.iter().map(|weight| *weight as f32).collect()),
             resident: None,
         }
+    }
+}
+
+fn units(normalize: Normalize, train: &Moments) -> Units {
+    match normalize {
+        Normalize::None => Units::Raw,
+        Normalize::Train => Units::Fixed(Affine::new(train)),
+        Normalize::Recording => Units::PerRecording,
     }
 }

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Access, Cache, Key, Manifest, ManifestRecording, Moments, Split, Store};
+use emg_pipeline::cache::{Access, Cache, Key, Manifest, ManifestRecording, Split, Store};
 use emg_pipeline::report;
 use emg_pipeline::say;
+use emg_pipeline::statistics::Moments;
 use serde_json::{Value, json};
 
 pub(crate) fn info(store: &Store, key: &str, plot: Option<&Path>, json: bool) -> Result<ExitCode> {

@@ -12,7 +12,6 @@ use args::{Args, Command, ConfigArgs};
 use clap::{CommandFactory, Parser};
 use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, PartBuilt, Store};
 use emg_pipeline::config::{self, ConfigError};
-use emg_pipeline::dataset::build_options;
 use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
 use emg_pipeline::{note, say};
@@ -47,6 +46,7 @@ fn exit_code(error: &anyhow::Error) -> u8 {
             error.downcast_ref::<CacheError>(),
             Some(
                 CacheError::BadKey { .. }
+                    | CacheError::NoInput
                     | CacheError::NoCache { .. }
                     | CacheError::NotPinned { .. }
                     | CacheError::Ambiguous { .. }
@@ -119,7 +119,7 @@ fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOpt
     }
     let store = loaded.config.data.store_path(args.store.clone());
     let hdf5 = Hdf5::workers(std::env::current_exe()?);
-    Ok((store, build_options(&loaded.config, inputs, hdf5).map_err(args::Usage)?))
+    Ok((store, BuildOptions::new(&loaded.config, inputs, hdf5)?))
 }
 
 fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> Result<ExitCode> {

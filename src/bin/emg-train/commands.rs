@@ -8,9 +8,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use emg_pipeline::cache::{self, Access, Cache, Io, Key, Stage, Store};
+use emg_pipeline::cache::{self, Access, BuildOptions, Cache, Io, Key, Stage, Store};
 use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
-use emg_pipeline::dataset::build_options;
 use emg_pipeline::graph::OnnxModel;
 use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
@@ -263,8 +262,8 @@ fn find_cache(args: &CacheArgs, loaded: &Loaded) -> Result<(PathBuf, Key)> {
     if let Some(prefix) = &args.cache {
         return Ok((root, store.resolve(prefix)?));
     }
-    let options = build_options(&loaded.config, Vec::new(), Hdf5::InProcess).map_err(|message| {
-        TrainError::Usage(format!("{message}, or name a cache with --cache KEY (`emg-cache list` shows them)"))
+    let options = BuildOptions::new(&loaded.config, Vec::new(), Hdf5::InProcess).map_err(|error| {
+        TrainError::Usage(format!("{error}, or name a cache with --cache KEY (`emg-cache list` shows them)"))
     })?;
     let command = build_command(args);
     match cache::locate(&store, &options)? {

@@ -10,8 +10,9 @@ use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::say;
-use emg_pipeline::step::{AngleUnits, EmgUnits, Problem, training_step};
+use emg_pipeline::step::{Problem, training_step};
 use emg_pipeline::train::{TrainError, load_model};
+use emg_pipeline::units::Units;
 use serde_json::json;
 
 use crate::commands::own_model;
@@ -79,8 +80,8 @@ pub(crate) fn model(
     let problem = Problem {
         model,
         shape,
-        emg: EmgUnits::AsCached,
-        angles: AngleUnits::Radians,
+        emg: Units::Raw,
+        angles: Units::Raw,
         loss: training.loss_type,
         mae_weight: training.mae_weight,
         joint_weights: None,

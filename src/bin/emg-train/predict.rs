@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use emg_pipeline::files::FileError;
 use emg_pipeline::recording::{self, Found, Hdf5};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
@@ -24,7 +25,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     // All are looked at before the first is predicted.
     let windows = found.iter().map(|found| predictor.check(&reader, &found.place)).sum::<Result<u64, TrainError>>()?;
     if args.is_folder() {
-        std::fs::create_dir_all(&args.out).map_err(|source| TrainError::Io { path: args.out.clone(), source })?;
+        std::fs::create_dir_all(&args.out).map_err(|source| FileError { path: args.out.clone(), source })?;
     }
     let progress = CountProgress::start(&format!("predicting {} recordings", found.len()), windows, "windows");
     let mut predicted = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use emg_pipeline::cache::{Access, Cache, CacheError, Split};
+use emg_pipeline::files::FileError;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
 use emg_pipeline::runtime::{self, Provider, RuntimeError};
@@ -49,7 +50,7 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
     let metrics = RunFolder::metrics_path(folder, &config);
     let epochs = match read_epochs(&metrics) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-        epochs => epochs.map_err(|source| TrainError::Io { path: metrics.clone(), source })?,
+        epochs => epochs.map_err(|source| FileError { path: metrics.clone(), source })?,
     };
     let mut facts = vec![("run".to_owned(), std::path::absolute(folder)?.display().to_string())];
     let environment = metrics.parent().and_then(Environment::of_run);
@@ -79,12 +80,12 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
 fn is_missing(error: &anyhow::Error) -> bool {
     let of_cache = |error: &CacheError| match error {
         CacheError::NoCache { .. } | CacheError::NotAStore { .. } => true,
-        CacheError::Io { source, .. } => source.kind() == std::io::ErrorKind::NotFound,
+        CacheError::File(error) => error.source.kind() == std::io::ErrorKind::NotFound,
         _ => false,
     };
     match error.downcast_ref::<TrainError>() {
         Some(TrainError::Usage(_)) => true,
-        Some(TrainError::Io { source, .. }) => source.kind() == std::io::ErrorKind::NotFound,
+        Some(TrainError::File(error)) => error.source.kind() == std::io::ErrorKind::NotFound,
         Some(TrainError::Cache(error)) => of_cache(error),
         Some(TrainError::Runtime(error)) => matches!(error, RuntimeError::NoLibrary { .. }),
         Some(_) => false,

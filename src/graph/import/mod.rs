@@ -18,7 +18,7 @@ mod sequences;
 
 pub use call::TrainingOperators;
 pub use model::{OnnxModel, Port};
-pub use rewrite::{ExportedUnits, Retrained};
+pub use rewrite::Retrained;
 
 use call::Lower;
 

@@ -13,24 +13,19 @@ use super::super::proto::{
 };
 use super::super::tensor::Constant;
 use super::model::OnnxModel;
-
-/// z-scores around a model: what it takes is (EMG - mean) / std, what it gives is angles x std + mean.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct ExportedUnits {
-    /// Mean and divisor of the EMG, per channel.
-    pub emg: Option<(Vec<f32>, Vec<f32>)>,
-    /// Whether they are inputs `emg_mean` and `emg_std` [1, channels] with these defaults, or built in.
-    pub emg_inputs: bool,
-    /// Mean and divisor of the angles, per joint.
-    pub angles: Option<(Vec<f32>, Vec<f32>)>,
-}
+use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to write.
 #[derive(Debug, Clone)]
 pub struct Retrained<'a> {
     /// New elements of initializers, by name.
     pub weights: &'a HashMap<String, Vec<f32>>,
-    pub units: &'a ExportedUnits,
+    /// Of the EMG; by recording, its statistics are inputs [1, channels].
+    pub emg: &'a Units,
+    /// The training split's EMG statistics: the defaults of those inputs.
+    pub train_emg: &'a Affine,
+    /// Of the angles; by recording they cannot be written.
+    pub angles: &'a Units,
     /// Whether channels and joints are the second axis of input and output, or the last.
     pub channels_second: [bool; 2],
     /// Axes of the output.
@@ -52,11 +47,13 @@ impl OnnxModel {
         graph.node.iter_mut().for_each(for_inference);
         let emg = self.inputs()[0].name.clone();
         let angles = graph.output[0].name().to_owned();
-        if let Some(units) = &with.units.angles {
+        if let Units::Fixed(units) = with.angles {
             denormalize(graph, &angles, units, with.channels_second[1] && with.output_rank == 3);
         }
-        if let Some(units) = &with.units.emg {
-            normalize(graph, &emg, units, with.units.emg_inputs, with.channels_second[0]);
+        match with.emg {
+            Units::Raw => {}
+            Units::Fixed(units) => normalize(graph, &emg, units, false, with.channels_second[0]),
+            Units::PerRecording => normalize(graph, &emg, with.train_emg, true, with.channels_second[0]),
         }
         let entry = |(key, value): &(String, String)| StringStringEntryProto {
             key: Some(key.clone()),
@@ -102,14 +99,14 @@ fn column(values: &[f32], second: bool) -> Constant {
 }
 
 /// Puts (x - mean) / std behind the input.
-fn normalize(graph: &mut GraphProto, emg: &str, units: &(Vec<f32>, Vec<f32>), inputs: bool, second: bool) {
+fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, second: bool) {
     let normal = format!("{emg}/normalized");
     for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| *name == emg) {
         name.clone_from(&normal);
     }
-    let mut names = ["emg_mean".to_owned(), "emg_std".to_owned()];
+    let mut names = EMG_STATISTICS.map(str::to_owned);
     let mut first = Vec::new();
-    for (name, values) in names.iter_mut().zip([&units.0, &units.1]) {
+    for (name, values) in names.iter_mut().zip([&units.mean, &units.divisor]) {
         if !inputs {
             *name = format!("{emg}/{name}");
             graph.initializer.push(tensor(name, &column(values, second)));
@@ -138,13 +135,13 @@ fn normalize(graph: &mut GraphProto, emg: &str, units: &(Vec<f32>, Vec<f32>), in
 }
 
 /// Puts x std + mean before the output.
-fn denormalize(graph: &mut GraphProto, angles: &str, units: &(Vec<f32>, Vec<f32>), second: bool) {
+fn denormalize(graph: &mut GraphProto, angles: &str, units: &Affine, second: bool) {
     let [raw, scaled] = ["normalized", "scaled"].map(|part| format!("{angles}/{part}"));
     let names = graph.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output));
     names.filter(|name| *name == angles).for_each(|name| name.clone_from(&raw));
     let [mean, std] = ["mean", "std"].map(|part| format!("{angles}/{part}"));
-    graph.initializer.push(tensor(&mean, &column(&units.0, second)));
-    graph.initializer.push(tensor(&std, &column(&units.1, second)));
+    graph.initializer.push(tensor(&mean, &column(&units.mean, second)));
+    graph.initializer.push(tensor(&std, &column(&units.divisor, second)));
     graph.node.push(node("Mul", &[&raw, &std], &scaled));
     graph.node.push(node("Add", &[&scaled, &mean], angles));
 }

@@ -20,7 +20,7 @@ pub struct Moments {
 }
 
 /// A list that takes no more memory than its elements: a cache may have statistics of 25,000 recordings.
-pub(super) fn without_slack<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub(crate) fn without_slack<'de, T: Deserialize<'de>, D: Deserializer<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     let mut list = Vec::deserialize(from)?;
     list.shrink_to_fit();
     Ok(list)

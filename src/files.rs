@@ -1,0 +1,68 @@
+//! Files put in place: whole and synced, or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+/// What the system says of a file or folder.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {source}")]
+pub struct FileError {
+    pub path: PathBuf,
+    pub source: io::Error,
+}
+
+impl FileError {
+    pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
+        move |source| Self { path: path.to_owned(), source }
+    }
+}
+
+/// Writes a new file and syncs it.
+///
+/// # Errors
+/// There is such a file already, or it cannot be written.
+pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut file = File::create_new(path).map_err(FileError::at(path))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FileError::at(path))
+}
+
+/// Writes a file beside `path`, syncs it and puts it in the place of an older one. Not for published things.
+///
+/// # Errors
+/// The file cannot be written; an older one is then intact.
+pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    put_in_place(path, |part| fs::write(part, bytes).map_err(FileError::at(path)))
+}
+
+/// Puts what `write` writes to a file beside `path` in the place of an older one, once it is safe on disk.
+///
+/// # Errors
+/// `write`'s, or the file cannot be put there; an older one is then intact.
+pub(crate) fn put_in_place<E: From<FileError>>(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), E>,
+) -> Result<(), E> {
+    // What a link leads to is replaced, not the link.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
+    let place = || -> Result<(), FileError> {
+        File::open(&part).and_then(|file| file.sync_all()).map_err(FileError::at(path))?;
+        fs::rename(&part, path).map_err(FileError::at(path))?;
+        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+    };
+    let result = write(&part).and_then(|()| Ok(place()?));
+    if result.is_err() {
+        let _ = fs::remove_file(&part);
+    }
+    result
+}
+
+/// Syncs a folder, so that the names in it survive a power loss.
+///
+/// # Errors
+/// The folder cannot be opened or synced.
+pub(crate) fn sync_folder(path: &Path) -> Result<(), FileError> {
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(FileError::at(path))
+}
