@@ -51,7 +51,7 @@ impl BuildProgress {
 impl Events for BuildProgress {
     fn reading(&self, purpose: &str, recordings: usize, bytes: u64) {
         if recordings > 0 {
-            self.start(&format!("{purpose} {recordings} recordings ({})", units::bytes(bytes)), bytes);
+            self.start(&format!("{purpose} {recordings} recordings ({})", quantity::bytes(bytes)), bytes);
         }
     }
 

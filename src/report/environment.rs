@@ -47,7 +47,7 @@ impl Environment {
             system: format!("{} {} {}", text(names.sysname()), text(names.release()), text(names.machine())),
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown".into()),
             cores: std::thread::available_parallelism().map_or(1, Into::into),
-            memory: kib.map_or_else(|| "unknown".into(), |kib| units::bytes(kib << 10)),
+            memory: kib.map_or_else(|| "unknown".into(), |kib| quantity::bytes(kib << 10)),
             gpus: gpus(),
         }
     }

@@ -98,7 +98,7 @@ fn header(title: &str, runs: &[ReportedRun]) -> Markup {
     html! {
         h1 { (title) }
         @if let [run] = runs {
-            p { (run.config.model.architecture()) ", " (run.epochs.len()) " epochs in " (units::duration(run.seconds())) }
+            p { (run.config.model.architecture()) ", " (run.epochs.len()) " epochs in " (quantity::duration(run.seconds())) }
             @if let Err(reason) = &run.gallery { p { "No evaluation: " (reason) } }
             div.tiles {
                 @if let Some(evaluation) = run.evaluation() {
@@ -143,7 +143,7 @@ fn comparison(runs: &[ReportedRun]) -> Markup {
                         td.number { (figure(metrics.map(|metrics| metrics.rmse_deg), 2)) }
                         td.number { (figure(metrics.map(|metrics| metrics.r2), 3)) }
                         td.number { (figure(metrics.map(|metrics| metrics.smoothness.jerk), 0)) }
-                        td.number { (units::duration(run.seconds())) }
+                        td.number { (quantity::duration(run.seconds())) }
                     }
                 } }
             } }

@@ -74,7 +74,7 @@ impl Terminal {
             return;
         }
         bars.batches.set_prefix("batches ");
-        let memory = anonymous_bytes().map_or(String::new(), |bytes| format!("  {}", units::bytes(bytes)));
+        let memory = anonymous_bytes().map_or(String::new(), |bytes| format!("  {}", quantity::bytes(bytes)));
         bars.batches.set_message(format!("loss {loss:.4}  {rate:.0} windows/s{memory}"));
     }
 
