@@ -23,6 +23,7 @@ pub mod files;
 pub mod graph;
 pub mod metrics;
 pub mod model;
+pub mod ports;
 pub mod random;
 pub mod recording;
 pub mod report;

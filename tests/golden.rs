@@ -1,5 +1,7 @@
 //! Models against PyTorch: tests/golden/make_golden.py wrote the files.
 
+mod common;
+
 use std::collections::HashMap;
 use std::path::PathBuf;
 
@@ -7,9 +9,10 @@ use emg_pipeline::config::{LossType, ModelConfig, Optimizer, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
-use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
+use emg_pipeline::ports::Values;
+use emg_pipeline::runtime::{self, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
-    Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results, training_step,
+    HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, evaluation_step, gradient_graph, results, training_step,
 };
 use emg_pipeline::units::Units;
 
@@ -123,14 +126,14 @@ fn twenty_steps_follow_pytorchs_loss_curve() {
             let config =
                 TrainingConfig { optimizer, weight_decay: 0.01, gradient_clip_norm: 1.0, ..Default::default() };
             let graph = training_step(&golden.problem, &config, kernels).unwrap();
-            let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-            stepper.set_state(0, &golden.parameters).unwrap();
-            let batch = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice());
+            let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+            stepper.set_state(PARAMETERS, &golden.parameters).unwrap();
+            let [emg, target, mask] = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice());
+            let batch = common::batch(emg, target, mask);
             for (i, expected) in golden.tensors[&format!("losses.{optimizer}")].values.iter().enumerate() {
-                let hyper = hyperparameters(Hyperparameters::new(1e-3, i as u64 + 1));
-                let floats = batch.into_iter().chain([hyper.as_slice()]).collect();
-                let inputs = Inputs { floats, integers: Vec::new() };
-                let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).unwrap();
+                let hyper = Hyperparameters::new(1e-3, i as u64 + 1).values();
+                let controls = [(HYPERPARAMETERS, Values::F32(&hyper))];
+                let loss = stepper.step(&batch, &controls, |step| step.get(results::LOSS)[0]).unwrap();
                 let off = (loss - expected).abs();
                 assert!(off <= 1e-3 * expected, "{case}: {optimizer} step {i}: {loss}, PyTorch {expected}");
             }
@@ -144,13 +147,14 @@ fn the_evaluation_step_gives_the_same_loss_and_prediction() {
     for kernels in [Kernels::Standard, Kernels::Cpu, Kernels::Cuda] {
         let golden = golden("lstm_velocity");
         let graph = evaluation_step(&golden.problem, golden.problem.shape.batch, kernels).unwrap();
-        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-        stepper.set_state(0, &golden.parameters).unwrap();
-        let floats = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice()).to_vec();
-        let inputs = Inputs { floats, integers: Vec::new() };
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+        stepper.set_state(PARAMETERS, &golden.parameters).unwrap();
+        let [emg, target, mask] = ["emg", "target", "mask"].map(|name| golden.tensors[name].values.as_slice());
+        let batch = common::batch(emg, target, mask);
         for _ in 0..2 {
-            let (loss, prediction) =
-                stepper.step(&inputs, |r| (r[results::LOSS][0], r[results::PREDICTION].to_vec())).unwrap();
+            let read =
+                |step: &runtime::Results<'_>| (step.get(results::LOSS)[0], step.get(results::PREDICTION).to_vec());
+            let (loss, prediction) = stepper.step(&batch, &[], read).unwrap();
             assert!((loss - golden.tensors["losses.adamw"].values[0]).abs() < 1e-5 * loss);
             let expected = &golden.tensors["prediction"].values;
             assert!(prediction.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-5));

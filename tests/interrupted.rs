@@ -8,7 +8,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{Bench, checkpoint, stderr, tensors};
-use emg_pipeline::dataset::Random;
+use emg_pipeline::random::Random;
 
 fn bench() -> Bench {
     let bench = Bench::tiny(&["--recordings", "4", "--seconds", "3"]);

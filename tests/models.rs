@@ -11,8 +11,11 @@ use emg_pipeline::config::{LossType, ModelConfig, ModelType, Optimizer, Training
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::{Kernels, OnnxModel};
 use emg_pipeline::model::{Model, initialize};
-use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
-use emg_pipeline::step::{BUFFERS, Hyperparameters, Problem, hyperparameters, results, training_step};
+use emg_pipeline::ports::Values;
+use emg_pipeline::runtime::{self, Provider, Stepper};
+use emg_pipeline::step::{
+    BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, results, training_step,
+};
 use emg_pipeline::units::Units;
 use serde::Deserialize;
 
@@ -77,22 +80,22 @@ fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Ve
     let config =
         TrainingConfig { optimizer: Optimizer::Adam, weight_decay: 0.0, gradient_clip_norm: 0.0, ..Default::default() };
     let graph = training_step(&problem, &config, kernels).unwrap_or_else(|error| panic!("{file}: {error}"));
-    assert!(graph.spec.integers.is_empty(), "{file}: nothing is dropped");
-    let vectors: Vec<_> = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
+    assert!(!graph.ports.has_control(RANDOM), "{file}: nothing is dropped");
     let library = runtime::load(None).unwrap();
-    let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-    stepper.set_state(0, &parameters).unwrap();
-    if let Some(i) = vectors.iter().position(|name| name == BUFFERS) {
-        stepper.set_state(i, &buffers).unwrap();
+    let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+    stepper.set_state(PARAMETERS, &parameters).unwrap();
+    if stepper.ports().has_state(BUFFERS) {
+        stepper.set_state(BUFFERS, &buffers).unwrap();
     }
     let emg: Vec<_> = noise(1000, batch * rows * golden.channels).map(|x| x * 2.0).collect();
     let target: Vec<_> = noise(1001, batch * shape.target_rows() * golden.joints).collect();
     let mask: Vec<_> = noise(1002, batch * shape.target_rows()).map(|x| f32::from(u8::from(x > -0.4))).collect();
     (0..network.losses.len() as u64)
         .map(|i| {
-            let hyper = hyperparameters(Hyperparameters::new(1e-3, i + 1));
-            let floats = vec![&emg[..], &target, &mask, &hyper];
-            stepper.step(&Inputs { floats, integers: Vec::new() }, |outputs| outputs[results::LOSS][0]).unwrap()
+            let hyper = Hyperparameters::new(1e-3, i + 1).values();
+            let batch = common::batch(&emg, &target, &mask);
+            let controls = [(HYPERPARAMETERS, Values::F32(&hyper))];
+            stepper.step(&batch, &controls, |step| step.get(results::LOSS)[0]).unwrap()
         })
         .collect()
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use emg_pipeline::graph::{Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
 use emg_pipeline::model::{Dropout, Interpolate, align_corners, half_pixel};
+use emg_pipeline::ports::{Port, StepPorts, Values};
 use emg_pipeline::random::Random;
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
@@ -290,18 +291,16 @@ fn dropout_masks_repeat_for_their_seeds_and_drop_their_share() {
     let masks: Vec<_> = (0..2).flat_map(|_| dropout.masks(&mut graph, 5, 40, 50)).collect();
     let joined = graph.concat(&masks, 0);
     graph.output("y", joined);
-    let spec = runtime::StepperSpec {
-        integers: vec![("random".into(), vec![Dropout::SEEDS])],
-        results: vec![("y".into(), vec![400, 50])],
+    let ports = StepPorts {
+        controls: vec![Port::i64("random", [Dropout::SEEDS])],
+        results: vec![Port::f32("y", [400, 50])],
         ..Default::default()
     };
     let library = runtime::load(None).unwrap();
     let onnx = to_onnx(&graph, &[], &ModelInfo::default());
-    let mut stepper = runtime::Stepper::new(&library, Provider::Cpu, &onnx, spec).unwrap();
-    let mut run = |seeds: [i64; 2]| {
-        let inputs = runtime::Inputs { floats: Vec::new(), integers: vec![&seeds] };
-        stepper.step(&inputs, |outputs| outputs[0].to_vec()).unwrap()
-    };
+    let mut stepper = runtime::Stepper::new(&library, Provider::Cpu, &onnx, ports).unwrap();
+    let mut run =
+        |seeds: [i64; 2]| stepper.step(&[], &[("random", Values::I64(&seeds))], |step| step.get("y").to_vec()).unwrap();
     let (a, b, c) = (run([123_456, 7]), run([123_456, 7]), run([123_457, 7]));
     assert_eq!(a, b);
     let agree = |x: &[f32], y: &[f32]| x.iter().zip(y).filter(|(x, y)| x == y).count() as f64 / x.len() as f64;

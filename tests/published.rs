@@ -11,9 +11,11 @@ use emg_pipeline::config::{LossType, ModelConfig, Optimizer, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::{Model, initialize, total_elements};
-use emg_pipeline::runtime::{self, Inputs, Provider, Session, Stepper, Tensor};
+use emg_pipeline::ports::{Named, Values};
+use emg_pipeline::runtime::{self, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
-    BUFFERS, Hyperparameters, Problem, evaluation_step, gradient_graph, hyperparameters, results, training_step,
+    BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, evaluation_step, gradient_graph, results,
+    training_step,
 };
 use emg_pipeline::units::Units;
 
@@ -37,6 +39,12 @@ struct Case {
     mask: Tensor,
     clip: f64,
     golden: HashMap<String, Vec<f32>>,
+}
+
+impl Case {
+    fn batch(&self) -> [Named<'_>; 3] {
+        common::batch(&self.emg.values, &self.target.values, &self.mask.values)
+    }
 }
 
 fn case(name: &str) -> Case {
@@ -157,18 +165,16 @@ fn twenty_steps_of_adam_follow_pytorchs_loss_curve() {
             ..Default::default()
         };
         let graph = training_step(&case.problem, &config, Kernels::Cpu).unwrap();
-        let vectors: Vec<_> = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
-        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-        stepper.set_state(0, &case.parameters).unwrap();
-        if let Some(buffers) = vectors.iter().position(|name| name == BUFFERS) {
-            stepper.set_state(buffers, &case.buffers).unwrap();
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+        stepper.set_state(PARAMETERS, &case.parameters).unwrap();
+        if stepper.ports().has_state(BUFFERS) {
+            stepper.set_state(BUFFERS, &case.buffers).unwrap();
         }
         let mut worst = 0.0f32;
         for (i, expected) in case.golden["losses"].iter().enumerate() {
-            let hyper = hyperparameters(Hyperparameters::new(1e-3, i as u64 + 1));
-            let floats = vec![&case.emg.values[..], &case.target.values, &case.mask.values, &hyper];
-            let inputs = Inputs { floats, integers: Vec::new() };
-            let loss = stepper.step(&inputs, |outputs| outputs[results::LOSS][0]).unwrap();
+            let hyper = Hyperparameters::new(1e-3, i as u64 + 1).values();
+            let controls = [(HYPERPARAMETERS, Values::F32(&hyper))];
+            let loss = stepper.step(&case.batch(), &controls, |step| step.get(results::LOSS)[0]).unwrap();
             worst = worst.max((loss - expected).abs() / expected);
             assert!(worst <= 1e-3, "{name}: step {i}: {loss}, PyTorch {expected}");
         }
@@ -183,17 +189,15 @@ fn running_statistics_and_evaluation_are_pytorchs() {
     for name in CASES {
         let case = case(name);
         let graph = training_step(&case.problem, &TrainingConfig::default(), Kernels::Cpu).unwrap();
-        let at = graph.spec.state.iter().position(|(name, ..)| name == BUFFERS);
-        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-        stepper.set_state(0, &case.parameters).unwrap();
-        let batch = vec![&case.emg.values[..], &case.target.values, &case.mask.values];
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+        stepper.set_state(PARAMETERS, &case.parameters).unwrap();
         let mut buffers = Vec::new();
-        if let Some(at) = at {
-            stepper.set_state(at, &case.buffers).unwrap();
-            let hyper = hyperparameters(Hyperparameters::new(0.0, 1));
-            let floats = batch.iter().copied().chain([&hyper[..]]).collect();
-            stepper.step(&Inputs { floats, integers: Vec::new() }, |_| ()).unwrap();
-            buffers = stepper.state(at).unwrap();
+        let has_buffers = stepper.ports().has_state(BUFFERS);
+        if has_buffers {
+            stepper.set_state(BUFFERS, &case.buffers).unwrap();
+            let hyper = Hyperparameters::new(0.0, 1).values();
+            stepper.step(&case.batch(), &[(HYPERPARAMETERS, Values::F32(&hyper))], |_| ()).unwrap();
+            buffers = stepper.state(BUFFERS).unwrap();
         }
         let mut rest = &buffers[..];
         for buffer in case.problem.model.buffers() {
@@ -204,13 +208,12 @@ fn running_statistics_and_evaluation_are_pytorchs() {
             }
         }
         let graph = evaluation_step(&case.problem, 0, Kernels::Cpu).unwrap();
-        let mut evaluation = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-        evaluation.set_state(0, &case.parameters).unwrap();
-        if at.is_some() {
-            evaluation.set_state(1, &buffers).unwrap();
+        let mut evaluation = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+        evaluation.set_state(PARAMETERS, &case.parameters).unwrap();
+        if has_buffers {
+            evaluation.set_state(BUFFERS, &buffers).unwrap();
         }
-        let inputs = Inputs { floats: batch, integers: Vec::new() };
-        let loss = evaluation.step(&inputs, |outputs| outputs[results::LOSS][0]).unwrap();
+        let loss = evaluation.step(&case.batch(), &[], |step| step.get(results::LOSS)[0]).unwrap();
         let expected = case.golden["evaluated"][0];
         assert!((loss - expected).abs() <= 1e-4 * expected, "{name}: {loss}, PyTorch {expected}");
     }

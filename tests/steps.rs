@@ -3,14 +3,17 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use common::noise;
 use emg_pipeline::config::{LossType, ModelConfig, ModelType, OnNan, Optimizer, Precision, TdsStage, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::Kernels;
 use emg_pipeline::model::Model;
-use emg_pipeline::runtime::{self, Inputs, Provider, Stepper};
+use emg_pipeline::ports::Values;
+use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
-    Hyperparameters, Problem, StateVector, hyperparameters, results, state_vectors, training_step,
+    HYPERPARAMETERS, Hyperparameters, Problem, StateVector, results, state_vectors, training_step,
 };
 use emg_pipeline::units::Units;
 
@@ -86,27 +89,35 @@ impl Trainer {
         let graph = training_step(problem, config, kernels).unwrap();
         let vectors = state_vectors(&problem.model, config);
         let library = runtime::load(None).unwrap();
-        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.spec).unwrap();
-        for (i, vector) in vectors.iter().enumerate() {
-            stepper.set_state(i, &vector.initial(&problem.model, 5)).unwrap();
+        let mut stepper = Stepper::new(&library, Provider::Cpu, &graph.onnx, graph.ports).unwrap();
+        for vector in &vectors {
+            stepper.set_state(vector.name, &vector.initial(&problem.model, 5)).unwrap();
         }
         Self { stepper, vectors }
     }
 
     /// One batch; gives its results.
-    fn step(&mut self, windows: &Windows, hyper: Hyperparameters) -> Vec<Vec<f32>> {
-        let hyper = hyperparameters(hyper);
-        let inputs =
-            Inputs { floats: vec![&windows.emg, &windows.angles, &windows.mask, &hyper], integers: Vec::new() };
-        self.stepper.step(&inputs, |outputs| outputs.iter().map(|output| output.to_vec()).collect()).unwrap()
+    fn step(&mut self, windows: &Windows, hyper: Hyperparameters) -> HashMap<&'static str, Vec<f32>> {
+        const ALL: [&str; 6] = [
+            results::LOSS,
+            results::VALID_ROWS,
+            results::ABSOLUTE,
+            results::SQUARED,
+            results::FINITE,
+            results::APPLIED,
+        ];
+        let hyper = hyper.values();
+        let batch = common::batch(&windows.emg, &windows.angles, &windows.mask);
+        let controls = [(HYPERPARAMETERS, Values::F32(&hyper))];
+        self.stepper.step(&batch, &controls, |step| ALL.map(|name| (name, step.get(name).to_vec())).into()).unwrap()
     }
 
     fn vector(&self, name: &str) -> Vec<f32> {
-        self.stepper.state(self.vectors.iter().position(|vector| vector.name == name).unwrap()).unwrap()
+        self.stepper.state(name).unwrap()
     }
 
     fn state(&self) -> Vec<Vec<f32>> {
-        (0..self.vectors.len()).map(|i| self.stepper.state(i).unwrap()).collect()
+        self.vectors.iter().map(|vector| self.vector(vector.name)).collect()
     }
 }
 
@@ -271,7 +282,7 @@ fn undefined_emg_is_skipped_where_the_configuration_says_so() {
     let mut trainer = Trainer::new(&problem(&model, 4), &config, Kernels::Cpu);
     let before = trainer.state();
     let part = |apply| Hyperparameters { apply, ..Hyperparameters::new(0.1, 1) };
-    let outcome = |results: &[Vec<f32>]| (results[results::FINITE][0], results[results::APPLIED][0]);
+    let outcome = |step: &HashMap<&str, Vec<f32>>| (step[results::FINITE][0], step[results::APPLIED][0]);
     assert_eq!(outcome(&trainer.step(&windows, part(false))), (0.0, 0.0));
     assert_eq!(trainer.state(), before);
     assert_eq!(outcome(&trainer.step(&windows, part(true))), (0.0, 0.0), "nothing to apply");

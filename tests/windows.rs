@@ -80,10 +80,13 @@ fn dump(bench: &Bench, cache: &Arc<Cache>, case: u64, split: Split, context: usi
         let gather = Arc::new(Gather { index, shape, targets: Targets::default(), resident: None });
         let mut loader = Loader::start(gather, Pass::Evaluation, 2, 2);
         while let Some(batch) = loader.next_batch().unwrap() {
+            let content = batch.rows().unwrap();
             for i in 0..batch.windows.len() {
-                for (values, width) in
-                    [(&batch.emg, rows * 3), (&batch.joint_angles, (rows - context) * 2), (&batch.mask, rows - context)]
-                {
+                for (values, width) in [
+                    (&content.emg, rows * 3),
+                    (&content.joint_angles, (rows - context) * 2),
+                    (&content.mask, rows - context),
+                ] {
                     file.write_all(bytemuck::cast_slice(&values[i * width..(i + 1) * width])).unwrap();
                 }
             }

@@ -15,9 +15,10 @@ use std::time::Instant;
 use emg_pipeline::config::{Config, load};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::{Dropout, Model};
+use emg_pipeline::ports::{self, Values};
 use emg_pipeline::random::Random;
 use emg_pipeline::runtime::{self, Provider, Stepper};
-use emg_pipeline::step::{Hyperparameters, Problem, hyperparameters, results, state_vectors, training_step};
+use emg_pipeline::step::{HYPERPARAMETERS, Hyperparameters, Problem, RANDOM, results, state_vectors, training_step};
 use emg_pipeline::units::Units;
 
 fn argument(name: &str) -> Option<String> {
@@ -72,10 +73,10 @@ fn main() {
     let graph = training_step(&problem, &config.training, provider.kernels()).expect("a differentiable model");
     let built = start.elapsed();
     let start = Instant::now();
-    let mut stepper = Stepper::new(&library, provider, &graph.onnx, graph.spec).expect("a session");
+    let mut stepper = Stepper::new(&library, provider, &graph.onnx, graph.ports).expect("a session");
     let opened = start.elapsed();
-    for (i, vector) in state_vectors(&model, &config.training).iter().enumerate() {
-        stepper.set_state(i, &vector.initial(&model, 1)).expect("the state fits");
+    for vector in state_vectors(&model, &config.training) {
+        stepper.set_state(vector.name, &vector.initial(&model, 1)).expect("the state fits");
     }
 
     let mut random = Random::new(&[1]);
@@ -83,7 +84,11 @@ fn main() {
     let emg = noise(shape.batch * shape.rows * shape.channels);
     let angles = noise(shape.batch * shape.target_rows() * shape.joints);
     let mask: Vec<_> = noise(shape.batch * shape.target_rows()).iter().map(|x| f32::from(u8::from(*x < 0.8))).collect();
-    let batch: [&[f32]; 3] = [&emg, &angles, &mask];
+    let batch = [
+        (ports::EMG, Values::F32(&emg)),
+        (ports::JOINT_ANGLES, Values::F32(&angles)),
+        (ports::MASK, Values::F32(&mask)),
+    ];
     let (mut times, mut losses, mut tenth) = (Vec::new(), Vec::new(), None);
     let profiled = number("--kernels", 0);
     for step in 1..=(warmup + steps + profiled) as u64 {
@@ -94,13 +99,16 @@ fn main() {
         if step <= 2 {
             stepper.load(&batch).expect("a batch");
         }
-        let hyper = hyperparameters(Hyperparameters { loss_scale: 1024.0, ..Hyperparameters::new(5e-4, step) });
+        let hyper = Hyperparameters { loss_scale: 1024.0, ..Hyperparameters::new(5e-4, step) }.values();
         let seeds: Vec<_> =
             (0..Dropout::SEEDS as u64).map(|i| ((step * 7919 + i * 104_729) % Dropout::MODULUS) as i64).collect();
         let start = Instant::now();
-        let integers = if model.drops() { vec![&seeds[..]] } else { Vec::new() };
-        stepper.launch(&[&hyper], &integers).expect("a step");
-        let loss = stepper.finish(|outputs| outputs[results::LOSS][0]).expect("a step");
+        let mut controls = vec![(HYPERPARAMETERS, Values::F32(&hyper))];
+        if stepper.ports().has_control(RANDOM) {
+            controls.push((RANDOM, Values::I64(&seeds)));
+        }
+        stepper.launch(&controls).expect("a step");
+        let loss = stepper.finish(|step| step.get(results::LOSS)[0]).expect("a step");
         losses.push(loss);
         if step == 10 {
             tenth = Some(program.elapsed().as_secs_f64());

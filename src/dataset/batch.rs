@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::index::{Window, WindowIndex};
 use super::resident::Resident;
 use crate::cache::{CacheError, CacheRecording};
+use crate::ports::{self, Named, Values};
 use crate::random::Random;
 
 /// Sizes of a batch's tensors.
@@ -28,74 +29,141 @@ impl BatchShape {
     }
 }
 
-/// A batch: EMG [batch, rows, channels] as cached, angles [batch, target_rows, joints] in radians,
-/// mask [batch, target_rows] of 0 and 1; or, where rows are resident, none of these but where they lie.
+/// A batch of windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub shape: BatchShape,
-    pub emg: Vec<f32>,
-    pub joint_angles: Vec<f32>,
-    pub mask: Vec<f32>,
-    /// [batch, joints], of each window's recording, where [`Targets::recording_statistics`] asks for them.
-    pub angle_mean: Vec<f32>,
-    pub angle_divisor: Vec<f32>,
-    /// [batch], each window's first row among resident rows.
-    pub first_rows: Vec<i64>,
-    /// [batch, channels], the channel that each one is taken from, where resident rows are rolled.
-    pub channels: Vec<i64>,
+    pub content: Content,
+    /// Where [`Targets::recording_statistics`] asks for them.
+    pub statistics: Option<AngleStatistics>,
     /// Rows that count.
     pub valid_rows: usize,
     /// Where the windows lie; as many as there are real ones, the rest of the batch is masked.
     pub windows: Vec<Window>,
 }
 
-/// One window's part of a batch.
+/// What a batch brings of its windows.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Content {
+    /// Their rows.
+    Rows(Rows),
+    /// Where they lie among resident rows.
+    Places(Places),
+}
+
+/// The rows of a batch's windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    /// [batch, rows, channels], as cached.
+    pub emg: Vec<f32>,
+    /// [batch, target_rows, joints], radians.
+    pub joint_angles: Vec<f32>,
+    /// [batch, target_rows], 1 for rows that count, else 0.
+    pub mask: Vec<f32>,
+}
+
+/// The places of a batch's windows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Places {
+    /// [batch], each window's first row.
+    pub first_rows: Vec<i64>,
+    /// [batch, channels], the channel that each one is taken from, where rows are rolled.
+    pub channels: Vec<i64>,
+}
+
+/// Statistics of each window's recording [batch, joints].
+#[derive(Debug, Clone, PartialEq)]
+pub struct AngleStatistics {
+    pub mean: Vec<f32>,
+    pub divisor: Vec<f32>,
+}
+
+/// One window's part of a batch's rows.
 struct Slot<'a> {
     emg: &'a mut [f32],
     joint_angles: &'a mut [f32],
     mask: &'a mut [f32],
 }
 
-impl Batch {
-    fn new(shape: BatchShape, targets: Targets, resident: bool) -> Self {
-        let statistics = if targets.recording_statistics { shape.batch * shape.joints } else { 0 };
-        let (here, there) = if resident { (0, shape.batch) } else { (shape.batch, 0) };
+impl Rows {
+    fn new(shape: BatchShape) -> Self {
+        let targets = shape.batch * shape.target_rows();
         Self {
-            shape,
-            emg: vec![0.0; here * shape.rows * shape.channels],
-            joint_angles: vec![0.0; here * shape.target_rows() * shape.joints],
-            mask: vec![0.0; here * shape.target_rows()],
-            angle_mean: vec![0.0; statistics],
-            angle_divisor: vec![1.0; statistics],
-            first_rows: vec![0; there],
-            channels: vec![0; there * shape.channels],
-            valid_rows: 0,
-            windows: Vec::with_capacity(shape.batch),
+            emg: vec![0.0; shape.batch * shape.rows * shape.channels],
+            joint_angles: vec![0.0; targets * shape.joints],
+            mask: vec![0.0; targets],
         }
     }
 
-    /// Bytes of its tensors.
-    pub fn bytes(&self) -> usize {
-        let statistics = self.angle_mean.len() + self.angle_divisor.len();
-        size_of::<f32>() * (self.emg.len() + self.joint_angles.len() + self.mask.len() + statistics)
-    }
-
-    fn slots(&mut self) -> Vec<Slot<'_>> {
-        let BatchShape { rows, channels, joints, .. } = self.shape;
-        let targets = self.shape.target_rows();
-        let emg = self.emg.chunks_exact_mut(rows * channels);
-        let angles = self.joint_angles.chunks_exact_mut(targets * joints);
+    fn slots(&mut self, shape: BatchShape) -> Vec<Slot<'_>> {
+        let targets = shape.target_rows();
+        let emg = self.emg.chunks_exact_mut(shape.rows * shape.channels);
+        let angles = self.joint_angles.chunks_exact_mut(targets * shape.joints);
         let parts = emg.zip(angles).zip(self.mask.chunks_exact_mut(targets));
         parts.map(|((emg, joint_angles), mask)| Slot { emg, joint_angles, mask }).collect()
     }
+}
 
-    /// Prediction, target [target_rows, joints] and mask [target_rows] of each real window that `predictions` has.
+impl Batch {
+    fn new(shape: BatchShape, targets: Targets, resident: bool) -> Self {
+        let content = match resident {
+            false => Content::Rows(Rows::new(shape)),
+            true => Content::Places(Places {
+                first_rows: vec![0; shape.batch],
+                channels: vec![0; shape.batch * shape.channels],
+            }),
+        };
+        let elements = shape.batch * shape.joints;
+        let statistics = targets
+            .recording_statistics
+            .then(|| AngleStatistics { mean: vec![0.0; elements], divisor: vec![1.0; elements] });
+        Self { shape, content, statistics, valid_rows: 0, windows: Vec::with_capacity(shape.batch) }
+    }
+
+    /// What the batch brings to the ports of a step.
+    pub fn ports(&self) -> Vec<Named<'_>> {
+        let mut ports: Vec<Named<'_>> = match &self.content {
+            Content::Rows(Rows { emg, joint_angles, mask }) => {
+                vec![
+                    (ports::EMG, Values::F32(emg)),
+                    (ports::JOINT_ANGLES, Values::F32(joint_angles)),
+                    (ports::MASK, Values::F32(mask)),
+                ]
+            }
+            Content::Places(Places { first_rows, channels }) => {
+                vec![(ports::FIRST_ROWS, Values::I64(first_rows)), (ports::CHANNELS, Values::I64(channels))]
+            }
+        };
+        if let Some(AngleStatistics { mean, divisor }) = &self.statistics {
+            ports.extend([(ports::ANGLE_MEAN, Values::F32(mean)), (ports::ANGLE_DIVISOR, Values::F32(divisor))]);
+        }
+        ports
+    }
+
+    /// Bytes of its float32 tensors.
+    pub fn bytes(&self) -> usize {
+        let elements = |values: &Values<'_>| if let Values::F32(values) = values { values.len() } else { 0 };
+        self.ports().iter().map(|(_, values)| size_of::<f32>() * elements(values)).sum()
+    }
+
+    /// The windows' rows; `None` where they are resident.
+    pub fn rows(&self) -> Option<&Rows> {
+        match &self.content {
+            Content::Rows(rows) => Some(rows),
+            Content::Places(_) => None,
+        }
+    }
+
+    /// Prediction, target [target_rows, joints] and mask [target_rows] of each real window that `predictions` has; nothing
+    /// where rows are resident.
     pub fn windows_with<'a>(&'a self, predictions: &'a [f32]) -> impl Iterator<Item = [&'a [f32]; 3]> {
-        let rows = self.shape.target_rows();
-        let elements = rows * self.shape.joints;
-        let pairs = predictions.chunks_exact(elements).zip(self.joint_angles.chunks_exact(elements));
-        let windows = pairs.zip(self.mask.chunks_exact(rows)).take(self.windows.len());
-        windows.map(|((prediction, target), mask)| [prediction, target, mask])
+        let target_rows = self.shape.target_rows();
+        let elements = target_rows * self.shape.joints;
+        self.rows().into_iter().flat_map(move |rows| {
+            let pairs = predictions.chunks_exact(elements).zip(rows.joint_angles.chunks_exact(elements));
+            let windows = pairs.zip(rows.mask.chunks_exact(target_rows)).take(self.windows.len());
+            windows.map(|((prediction, target), mask)| [prediction, target, mask])
+        })
     }
 }
 
@@ -160,12 +228,20 @@ impl Gather {
         debug_assert_eq!(batch.shape, self.shape);
         batch.windows.clear();
         batch.windows.extend(windows.iter().map(|(window, _)| *window));
-        self.fill_statistics(batch);
-        if let Some(resident) = &self.resident {
-            self.fill_places(resident, batch, windows);
-            return Ok(());
+        if let Some(statistics) = &mut batch.statistics {
+            self.fill_statistics(statistics, windows);
         }
-        let mut slots = batch.slots();
+        batch.valid_rows = match (&mut batch.content, &self.resident) {
+            (Content::Rows(rows), _) => self.fill_rows(rows, windows, parallel)?,
+            (Content::Places(places), Some(resident)) => self.fill_places(resident, places, windows),
+            (Content::Places(_), None) => unreachable!("batches of places are made for resident rows"),
+        };
+        Ok(())
+    }
+
+    /// Gives the rows that count.
+    fn fill_rows(&self, rows: &mut Rows, windows: &[(Window, isize)], parallel: bool) -> Result<usize, CacheError> {
+        let mut slots = rows.slots(self.shape);
         for Slot { emg, joint_angles, mask } in slots.split_off(windows.len()) {
             emg.fill(0.0);
             joint_angles.fill(0.0);
@@ -177,26 +253,27 @@ impl Gather {
         } else {
             slots.into_iter().zip(windows).try_for_each(fill)?;
         }
-        batch.valid_rows = batch.mask.iter().filter(|mask| **mask > 0.0).count();
-        Ok(())
+        Ok(rows.mask.iter().filter(|mask| **mask > 0.0).count())
     }
 
-    fn fill_places(&self, resident: &Resident, batch: &mut Batch, windows: &[(Window, isize)]) {
+    /// Gives the rows that count.
+    fn fill_places(&self, resident: &Resident, places: &mut Places, windows: &[(Window, isize)]) -> usize {
         let channels = self.shape.channels;
-        batch.first_rows.fill(0);
-        batch.valid_rows = 0;
-        for (i, own) in batch.channels.iter_mut().enumerate() {
+        places.first_rows.fill(0);
+        for (i, own) in places.channels.iter_mut().enumerate() {
             let (slot, channel) = (i / channels, (i % channels) as isize);
             let roll = windows.get(slot).map_or(0, |(_, roll)| *roll);
             *own = (channel - roll).rem_euclid(channels as isize) as i64;
         }
-        for ((window, _), first_row) in windows.iter().zip(&mut batch.first_rows) {
+        let mut valid_rows = 0;
+        for ((window, _), first_row) in windows.iter().zip(&mut places.first_rows) {
             *first_row = resident.first_row(window) as i64;
             let starts_failed = self.targets.true_initial_pose && !self.valid(window).any(|range| range.start == 0);
             if !starts_failed {
-                batch.valid_rows += self.valid(window).map(|range| range.len()).sum::<usize>();
+                valid_rows += self.valid(window).map(|range| range.len()).sum::<usize>();
             }
         }
+        valid_rows
     }
 
     /// The parts of a window's target rows that count.
@@ -206,17 +283,14 @@ impl Gather {
         valid_ranges(runs, first, self.shape.target_rows())
     }
 
-    fn fill_statistics(&self, batch: &mut Batch) {
-        if !self.targets.recording_statistics {
-            return;
-        }
+    fn fill_statistics(&self, statistics: &mut AngleStatistics, windows: &[(Window, isize)]) {
         let joints = self.shape.joints;
         let to_f32 = |values: &[f64], out: &mut [f32]| out.iter_mut().zip(values).for_each(|(o, v)| *o = *v as f32);
-        for (slot, window) in batch.windows.iter().enumerate() {
-            let statistics = &self.index.cache().recording(window.recording).content.joint_angles;
+        for (slot, (window, _)) in windows.iter().enumerate() {
+            let recorded = &self.index.cache().recording(window.recording).content.joint_angles;
             let own = slot * joints..(slot + 1) * joints;
-            to_f32(&statistics.mean, &mut batch.angle_mean[own.clone()]);
-            to_f32(&statistics.divisor(), &mut batch.angle_divisor[own]);
+            to_f32(&recorded.mean, &mut statistics.mean[own.clone()]);
+            to_f32(&recorded.divisor(), &mut statistics.divisor[own]);
         }
     }
 

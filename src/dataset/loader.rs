@@ -246,9 +246,8 @@ mod tests {
 
     use super::*;
     use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
-    use crate::config::SplitBy;
-    use crate::config::{Config, Shuffle};
-    use crate::dataset::{BatchShape, Resident, Targets, WindowIndex};
+    use crate::config::{Config, Shuffle, SplitBy};
+    use crate::dataset::{BatchShape, Content, Resident, Rows, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
     const ROWS: usize = 700;
@@ -299,6 +298,10 @@ mod tests {
         seen
     }
 
+    fn rows(batch: &Batch) -> &Rows {
+        batch.rows().expect("rows are not resident")
+    }
+
     #[test]
     fn batches_hold_what_the_recording_holds() {
         for (skip, context) in [(false, 0), (false, 12), (true, 12), (true, 0)] {
@@ -312,13 +315,13 @@ mod tests {
                 let (batch, slot) = (&batches[i / 4], i % 4);
                 for j in 0..65 {
                     let row = (start + j).checked_sub(10).filter(|row| *row < ROWS);
-                    let emg = batch.emg[(slot * 65 + j) * 16];
+                    let emg = rows(batch).emg[(slot * 65 + j) * 16];
                     assert_eq!(emg, row.map_or(0.0, |row| value(row, 20)), "window {i} row {j}");
                     if j >= context {
                         let at = slot * (65 - context) + j - context;
                         let valid = row.filter(|row| !FAILED.contains(row));
-                        assert_eq!(batch.mask[at], f32::from(u8::from(valid.is_some())), "window {i} row {j}");
-                        assert_eq!(batch.joint_angles[at * 20 + 3], valid.map_or(0.0, |row| value(row, 3)));
+                        assert_eq!(rows(batch).mask[at], f32::from(u8::from(valid.is_some())), "window {i} row {j}");
+                        assert_eq!(rows(batch).joint_angles[at * 20 + 3], valid.map_or(0.0, |row| value(row, 3)));
                     }
                 }
             }
@@ -326,7 +329,7 @@ mod tests {
             let last = batches.last().unwrap();
             assert_eq!(last.windows.len(), if rest == 0 { 4 } else { rest });
             if rest > 0 {
-                assert!(last.mask[rest * (65 - context)..].iter().all(|mask| *mask == 0.0));
+                assert!(rows(last).mask[rest * (65 - context)..].iter().all(|mask| *mask == 0.0));
             }
         }
     }
@@ -340,13 +343,13 @@ mod tests {
                 let copied =
                     Gather { targets: Targets { true_initial_pose, ..copied.targets }, ..Gather::clone(&copied) };
                 let resident = Resident::new(&copied.index, copied.shape);
-                let mut rows = vec![f32::NAN; resident.rows() as usize * 16];
+                let mut table = vec![f32::NAN; resident.rows() as usize * 16];
                 let mut reached = 0;
                 let copy = resident.copy(&copied.index, copied.shape, |block| -> Result<(), CacheError> {
                     assert_eq!(block.first, reached);
                     reached += block.valid.len() as u64;
                     let first = block.first as usize * 16;
-                    rows[first..first + block.emg.len()].copy_from_slice(block.emg);
+                    table[first..first + block.emg.len()].copy_from_slice(block.emg);
                     Ok(())
                 });
                 copy.unwrap();
@@ -358,12 +361,12 @@ mod tests {
                 let take = |gather: &Arc<Gather>| take(Loader::start(Arc::clone(gather), pass, 0, 1), 12);
                 for (here, there) in take(&copied).into_iter().zip(take(&placed)) {
                     assert_eq!((here.valid_rows, &here.windows), (there.valid_rows, &there.windows));
-                    assert!(there.emg.is_empty() && there.mask.is_empty());
-                    for (i, emg) in here.emg.iter().enumerate() {
+                    let Content::Places(there) = there.content else { panic!("rows are resident") };
+                    for (i, emg) in rows(&here).emg.iter().enumerate() {
                         let (slot, row, channel) = (i / (65 * 16), i / 16 % 65, i % 16);
                         let source = there.channels[slot * 16 + channel] as usize;
                         let at = (there.first_rows[slot] as usize + row) * 16 + source;
-                        assert_eq!(*emg, rows[at], "window {slot} row {row} channel {channel}");
+                        assert_eq!(*emg, table[at], "window {slot} row {row} channel {channel}");
                     }
                 }
             }
@@ -398,7 +401,7 @@ mod tests {
             assert_eq!(windows.len() as u64, gather.index.len() / 4 * 4);
             assert_ne!(expected[0], expected[per_epoch]);
             // Jitter stays inside valid runs.
-            let mut windows = expected.iter().flat_map(|batch| batch.mask.chunks(53));
+            let mut windows = expected.iter().flat_map(|batch| rows(batch).mask.chunks(53));
             assert!(windows.all(|mask| mask[..48].iter().all(|m| *m == 1.0)));
         }
     }

@@ -6,7 +6,7 @@ mod loader;
 mod order;
 mod resident;
 
-pub use batch::{Augment, Batch, BatchShape, Gather, Targets};
+pub use batch::{AngleStatistics, Augment, Batch, BatchShape, Content, Gather, Places, Rows, Targets};
 pub use index::{Window, WindowIndex};
 pub use loader::{Loader, Pass};
 pub use order::{Order, Permutation};

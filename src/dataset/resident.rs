@@ -3,6 +3,7 @@
 use super::batch::{BatchShape, clear_failed, valid_ranges};
 use super::index::{Window, WindowIndex};
 use crate::cache::CacheError;
+use crate::ports;
 
 /// Rows copied at once.
 const BLOCK: u64 = 1 << 12;
@@ -29,6 +30,22 @@ pub struct RowBlock<'a> {
     pub emg: &'a [f32],
     pub joint_angles: &'a [f32],
     pub valid: &'a [f32],
+}
+
+impl RowBlock<'_> {
+    /// The block's part of each table of a step: the element that it begins with, and its elements.
+    pub fn tables(&self) -> [(&'static str, usize, &[f32]); 3] {
+        let first = self.first as usize;
+        let table = |name, values| {
+            let values: &[f32] = values;
+            (name, first * (values.len() / self.valid.len().max(1)), values)
+        };
+        [
+            table(ports::ALL_EMG, self.emg),
+            table(ports::ALL_JOINT_ANGLES, self.joint_angles),
+            table(ports::ALL_VALID, self.valid),
+        ]
+    }
 }
 
 impl Resident {

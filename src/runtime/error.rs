@@ -11,13 +11,11 @@ pub enum RuntimeError {
     NoLibrary { looked: Vec<String> },
     #[error("{path}: cannot be used as ONNX Runtime: {message}")]
     Load { path: PathBuf, message: String },
-    #[error("training.device is cuda, but {message}")]
-    Cuda { message: String },
+    #[error("CUDA cannot be used: {reason}")]
+    NoCuda { reason: String },
     #[error("CUDA, {doing}: {message}")]
     Device { doing: &'static str, message: String },
-    #[error(
-        "the device's memory is full ({doing}: {message}); lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or data.window_size, or use training.precision: fp16, or set training.data_residency: host, or raise training.device_memory_limit if it is set"
-    )]
+    #[error("the device's memory is full ({doing}: {message})")]
     OutOfMemory { doing: &'static str, message: String },
     #[error("ONNX Runtime, {doing}: {message}")]
     Ort { doing: &'static str, message: String },

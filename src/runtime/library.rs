@@ -1,15 +1,9 @@
-//! Which library is loaded, and what it can do.
+//! Which library is loaded.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use ort::ep::{CUDA, ExecutionProvider};
-
-use super::cuda;
 use super::error::RuntimeError;
-use super::kernels::Module;
-use crate::config::{Device, Precision, TrainingConfig};
-use crate::graph::Kernels;
 
 /// A place where the library may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,22 +19,6 @@ pub struct Library {
     pub path: PathBuf,
     pub version: String,
     pub(super) environment: ort::environment::Environment,
-}
-
-/// Where sessions run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Provider {
-    Cpu,
-    /// `tf32`: whether float32 products may be rounded to TF32; `half`: whether convolutions compute in float16;
-    /// `memory_limit`: most bytes that a session may take; `fused`: whether this project's own kernels are there, too;
-    /// `locked`: whether batches come through page-locked memory.
-    Cuda {
-        tf32: bool,
-        half: bool,
-        memory_limit: Option<usize>,
-        fused: bool,
-        locked: bool,
-    },
 }
 
 static LOADED: Mutex<Option<Library>> = Mutex::new(None);
@@ -138,100 +116,5 @@ fn version(path: &Path) -> String {
         Some(version) if version.contains('.') => version.to_owned(),
         // `ort` refuses libraries older than the API it was built for; a renamed newer one only tells its commit.
         _ => format!("1.{} or newer ({})", ort::MINOR_VERSION, ort::info()),
-    }
-}
-
-impl std::fmt::Display for Provider {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Cpu => "CPU",
-            Self::Cuda { half: true, .. } => "CUDA (float16)",
-            Self::Cuda { tf32: true, .. } => "CUDA (TF32)",
-            Self::Cuda { tf32: false, .. } => "CUDA (float32)",
-        })
-    }
-}
-
-/// Providers of the loaded library that this project uses.
-pub fn providers(_: &Library) -> Vec<&'static str> {
-    let cuda = CUDA::is_available().unwrap_or(false);
-    ["CPU"].into_iter().chain(cuda.then_some("CUDA")).collect()
-}
-
-/// Loads CUDA's and cuDNN's libraries from the packages that pip has put beside the library, as its Python package does:
-/// the loader would not look there. What is not there is left to the loader.
-fn preload_cuda(library: &Library) {
-    let Some(packages) = library.path.parent().and_then(|capi| capi.parent()?.parent()) else { return };
-    let names = ort::ep::cuda::CUDA_DYLIBS.iter().chain(&["libcudnn.so.9"]);
-    for name in names {
-        let folders = ["nvidia/cu13/lib", "nvidia/cudnn/lib"].map(|folder| packages.join(folder).join(name));
-        for path in folders.iter().filter(|path| path.exists()) {
-            if let Err(error) = ort::util::preload_dylib(path) {
-                tracing::warn!("{}: {error}", path.display());
-            }
-        }
-    }
-}
-
-fn has_driver() -> bool {
-    Path::new("/dev/nvidiactl").exists()
-}
-
-/// Whether the fused operators have kernels here.
-fn has_own_kernels() -> bool {
-    // A driver or device that is missing is told by the session that needs it.
-    let Ok(_device) = cuda::Device::shared().and_then(|device| device.enter().map(|()| device)) else { return false };
-    Module::shared().is_ok()
-}
-
-impl Provider {
-    /// The operators that step graphs for this provider may use.
-    pub fn kernels(self) -> Kernels {
-        match self {
-            Self::Cpu => Kernels::Cpu,
-            Self::Cuda { fused: false, .. } => Kernels::Standard,
-            Self::Cuda { fused: true, .. } => Kernels::Cuda,
-        }
-    }
-
-    /// Why this project's own kernels are not there, if they were wanted.
-    pub fn missing_kernels(self, training: &TrainingConfig) -> Option<&'static str> {
-        let missing = training.cuda_kernels && matches!(self, Self::Cuda { fused: false, .. });
-        missing.then(|| Module::shared().err()).flatten()
-    }
-
-    /// Bytes of memory that a session here may take now; `None` on the CPU, where nobody counts.
-    ///
-    /// # Errors
-    /// The driver's.
-    pub fn free_memory(self) -> Result<Option<u64>, RuntimeError> {
-        let Self::Cuda { memory_limit, .. } = self else { return Ok(None) };
-        let free = cuda::Device::shared()?.free_memory()?;
-        Ok(Some(memory_limit.map_or(free, |limit| free.min(limit as u64))))
-    }
-
-    /// The provider for `training.device`: CUDA if asked for, or if `auto` and both library and driver have it.
-    ///
-    /// # Errors
-    /// CUDA was asked for and is not there.
-    pub fn choose(library: &Library, training: &TrainingConfig) -> Result<Self, RuntimeError> {
-        let &TrainingConfig { device, precision, device_memory_limit: memory_limit, .. } = training;
-        let (own_kernels, locked) = (training.cuda_kernels, training.pin_memory);
-        let (tf32, half) = (precision != Precision::Fp32, precision == Precision::Fp16);
-        let missing = if !providers(library).contains(&"CUDA") {
-            Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
-        } else if !has_driver() {
-            Some("there is no NVIDIA driver on this machine (/dev/nvidiactl)".to_owned())
-        } else {
-            None
-        };
-        match (device, missing) {
-            (Device::Cpu, _) | (Device::Auto, Some(_)) => Ok(Self::Cpu),
-            (Device::Auto | Device::Cuda, None) => {
-                preload_cuda(library);
-                Ok(Self::Cuda { tf32, half, memory_limit, fused: own_kernels && has_own_kernels(), locked })
-            }
-            (Device::Cuda, Some(message)) => Err(RuntimeError::Cuda { message }),
-        }
     }
 }

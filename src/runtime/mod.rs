@@ -1,15 +1,17 @@
 //! ONNX Runtime: finding and loading the library, providers, sessions, bound buffers. The only place with `ort`
 //! and CUDA.
 
-mod cuda;
+mod device;
 mod error;
-mod host;
 mod kernels;
 mod library;
+mod memory;
+mod providers;
 mod session;
 mod stepper;
 
 pub use error::RuntimeError;
-pub use library::{Library, Provider, candidates, load, providers};
-pub use session::{Port, Session, Tensor};
-pub use stepper::{Inputs, Stepper, StepperSpec};
+pub use library::{Library, candidates, load};
+pub use providers::{CudaSettings, Provider, providers};
+pub use session::{Session, Tensor, TensorInfo};
+pub use stepper::{Results, Stepper};

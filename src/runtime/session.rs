@@ -2,13 +2,9 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use ort::ep::CUDA;
-use ort::ep::cuda::ConvAlgorithmSearch;
-use ort::session::builder::GraphOptimizationLevel;
-
 use super::error::RuntimeError;
-use super::kernels;
-use super::library::{Library, Provider};
+use super::library::Library;
+use super::providers::Provider;
 use crate::graph::Kernels;
 
 /// A float32 tensor in host memory.
@@ -28,13 +24,13 @@ impl Tensor {
 
 /// An input or output of a loaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
+pub struct TensorInfo {
     pub name: String,
     /// `None` where a dimension is not fixed.
     pub shape: Vec<Option<usize>>,
 }
 
-impl Port {
+impl TensorInfo {
     fn of(name: &str, dtype: &ort::value::ValueType) -> Self {
         let dims = dtype.tensor_shape().into_iter().flat_map(|shape| shape.iter());
         Self { name: name.to_owned(), shape: dims.map(|dim| usize::try_from(*dim).ok()).collect() }
@@ -70,70 +66,31 @@ impl FirstSession {
 }
 
 impl Session {
-    /// Loads ONNX bytes. ONNX Runtime's own optimizer is worth a tenth of a step on the CPU, for half a second at
-    /// some 4,000 nodes; its time grows fast with the graph, and on CUDA it would get in the way of capture. Its memory
-    /// patterns are off: they plan one block for a whole run beside what the first run has taken already, which is
-    /// twice the memory at the same speed.
+    /// Loads ONNX bytes.
     ///
     /// # Errors
     /// The library refuses the model or the provider.
     pub fn new(library: &Library, provider: Provider, onnx: &[u8]) -> Result<Self, RuntimeError> {
-        Self::with_stream(library, provider, onnx, None)
+        Self::load(library, provider, onnx, false)
     }
 
-    /// A session for CUDA whose runs are captured as CUDA graphs, on this stream. Fails where a node would not run on
-    /// the device.
+    /// A session whose buffers are bound.
     ///
-    /// The stream must outlive the session.
-    pub(super) fn on_stream(
-        library: &Library,
-        provider: Provider,
-        onnx: &[u8],
-        stream: *mut (),
-    ) -> Result<Self, RuntimeError> {
-        Self::with_stream(library, provider, onnx, Some(stream))
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub(super) fn for_steps(library: &Library, provider: Provider, onnx: &[u8]) -> Result<Self, RuntimeError> {
+        Self::load(library, provider, onnx, true)
     }
 
-    fn with_stream(
-        library: &Library,
-        provider: Provider,
-        onnx: &[u8],
-        stream: Option<*mut ()>,
-    ) -> Result<Self, RuntimeError> {
+    /// Without ONNX Runtime's memory patterns: they plan one block for a whole run beside what the first run has taken
+    /// already, which is twice the memory at the same speed.
+    fn load(library: &Library, provider: Provider, onnx: &[u8], steps: bool) -> Result<Self, RuntimeError> {
         let doing = "creating a session";
         let builder = ort::session::Session::builder(&library.environment).map_err(RuntimeError::ort(doing))?;
-        let level = match provider {
-            Provider::Cpu => GraphOptimizationLevel::Level3,
-            Provider::Cuda { .. } => GraphOptimizationLevel::Disable,
-        };
-        let builder = builder.with_optimization_level(level).map_err(RuntimeError::ort(doing))?;
-        let mut builder = builder.with_memory_pattern(false).map_err(RuntimeError::ort(doing))?;
-        if provider == Provider::Cpu {
-            let fused = kernels::on_cpu().map_err(RuntimeError::ort(doing))?;
-            builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
-        }
+        let builder = builder.with_memory_pattern(false).map_err(RuntimeError::ort(doing))?;
+        let mut builder = provider.configure(builder, steps)?;
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
-        }
-        if let Provider::Cuda { tf32, half, memory_limit, fused, .. } = provider {
-            // Trying all algorithms takes seconds; but what cuDNN guesses for float16 it sometimes cannot do.
-            let search = if half { ConvAlgorithmSearch::Exhaustive } else { ConvAlgorithmSearch::Heuristic };
-            let mut cuda = CUDA::default().with_tf32(tf32).with_conv_algorithm_search(search);
-            if let Some(limit) = memory_limit {
-                cuda = cuda.with_memory_limit(limit);
-            }
-            if fused && let Some(module) = kernels::Module::shared().ok().filter(|_| stream.is_some()) {
-                let fused = kernels::on_cuda(module).map_err(RuntimeError::ort(doing))?;
-                builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
-            }
-            if let Some(stream) = stream {
-                // SAFETY: the caller keeps the stream until the session is gone.
-                cuda = unsafe { cuda.with_compute_stream(stream) }.with_cuda_graph(true);
-            }
-            let cuda = cuda.build().error_on_failure();
-            builder = builder.with_execution_providers([cuda]).map_err(|error| RuntimeError::Cuda {
-                message: format!("the CUDA provider does not start: {}", error.message()),
-            })?;
         }
         let first = FirstSession::begin(provider);
         let inner = builder.commit_from_memory(onnx).map_err(RuntimeError::ort(doing))?;
@@ -142,15 +99,15 @@ impl Session {
     }
 
     /// The model's inputs, those with defaults last.
-    pub fn inputs(&self) -> Vec<Port> {
-        let needed = self.inner.inputs().iter().map(|outlet| Port::of(outlet.name(), outlet.dtype()));
+    pub fn inputs(&self) -> Vec<TensorInfo> {
+        let needed = self.inner.inputs().iter().map(|outlet| TensorInfo::of(outlet.name(), outlet.dtype()));
         let defaulted = self.inner.overridable_initializers();
-        needed.chain(defaulted.iter().map(|input| Port::of(input.name(), input.dtype()))).collect()
+        needed.chain(defaulted.iter().map(|input| TensorInfo::of(input.name(), input.dtype()))).collect()
     }
 
     /// The model's outputs.
-    pub fn outputs(&self) -> Vec<Port> {
-        self.inner.outputs().iter().map(|outlet| Port::of(outlet.name(), outlet.dtype())).collect()
+    pub fn outputs(&self) -> Vec<TensorInfo> {
+        self.inner.outputs().iter().map(|outlet| TensorInfo::of(outlet.name(), outlet.dtype())).collect()
     }
 
     /// What the model says of itself under `name`.

@@ -4,43 +4,19 @@
 //! capture needs, and nothing is allocated or copied between steps but the batch. The next batch is loaded while a
 //! step runs: `load`, then again and again `launch`, `load` the next, `finish`.
 
-use super::cuda::{Device, DeviceMemory};
 use super::error::RuntimeError;
-use super::host::HostMemory;
-use super::library::{Library, Provider};
+use super::library::Library;
+use super::memory::Buffers;
+use super::providers::Provider;
 use super::session::Session;
-
-/// Names and sizes of a step graph's inputs and outputs.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StepperSpec {
-    /// State vectors: (input name, output name, elements). Without output name the step only reads it.
-    pub state: Vec<(String, Option<String>, usize)>,
-    /// Float32 inputs that stay as they are from step to step; [`Stepper::write_table`] fills them.
-    pub tables: Vec<(String, Vec<usize>)>,
-    /// Float32 inputs of a batch.
-    pub inputs: Vec<(String, Vec<usize>)>,
-    /// Small float32 inputs that are known when a step starts.
-    pub controls: Vec<(String, Vec<usize>)>,
-    /// Small int64 inputs, likewise.
-    pub integers: Vec<(String, Vec<usize>)>,
-    /// Float32 outputs read after every step.
-    pub results: Vec<(String, Vec<usize>)>,
-}
-
-/// What a step is given, in the order of the spec.
-#[derive(Debug, Clone, Default)]
-pub struct Inputs<'a> {
-    /// The batch's, then the controls.
-    pub floats: Vec<&'a [f32]>,
-    pub integers: Vec<&'a [i64]>,
-}
+use crate::ports::{Named, Port, StepPorts, Values};
 
 /// A step graph with its bound buffers.
 pub struct Stepper {
-    spec: StepperSpec,
-    // Dropped before the memory, whose stream it runs on.
+    ports: StepPorts,
+    // Dropped before the buffers, which keep the stream that it runs on.
     session: Session,
-    memory: Memory,
+    buffers: Box<dyn Buffers>,
     /// Which set holds the current state.
     current: usize,
     steps: u64,
@@ -48,9 +24,36 @@ pub struct Stepper {
     shrink_every: u64,
 }
 
-enum Memory {
-    Host(Box<HostMemory>),
-    Device(Box<DeviceMemory>),
+/// What a step gave.
+pub struct Results<'a> {
+    ports: &'a [Port],
+    values: Vec<&'a [f32]>,
+}
+
+impl<'a> Results<'a> {
+    /// The result of that name, if the step has one.
+    pub fn find(&self, name: &str) -> Option<&'a [f32]> {
+        self.ports.iter().position(|port| port.name == name).map(|i| self.values[i])
+    }
+
+    /// The result of that name.
+    ///
+    /// # Panics
+    /// The step has none.
+    pub fn get(&self, name: &str) -> &'a [f32] {
+        self.find(name).unwrap_or_else(|| panic!("the step has no result {name}"))
+    }
+}
+
+/// The values of each of `ports`, by name.
+fn in_order<'a>(ports: &[Port], given: &[Named<'a>]) -> Vec<Values<'a>> {
+    let one = |port: &Port| {
+        let found = given.iter().find(|(name, _)| port.name == *name);
+        let (_, values) = found.unwrap_or_else(|| panic!("the step's input {} is not given", port.name));
+        assert!(port.fits(*values), "the step's input {} is {:?} {:?}", port.name, port.element, port.shape);
+        *values
+    };
+    ports.iter().map(one).collect()
 }
 
 impl Stepper {
@@ -58,24 +61,13 @@ impl Stepper {
     ///
     /// # Errors
     /// The library's.
-    pub fn new(library: &Library, provider: Provider, onnx: &[u8], spec: StepperSpec) -> Result<Self, RuntimeError> {
-        let (session, memory) = match provider {
-            Provider::Cpu => {
-                let session = Session::new(library, provider, onnx)?;
-                let memory = HostMemory::new(&session, &spec)?;
-                (session, Memory::Host(Box::new(memory)))
-            }
-            Provider::Cuda { locked, .. } => {
-                let device = Device::shared()?;
-                let session = Session::on_stream(library, provider, onnx, device.compute_stream())?;
-                let memory = DeviceMemory::new(&session, &spec, device, locked)?;
-                (session, Memory::Device(Box::new(memory)))
-            }
-        };
-        let mut stepper = Self { spec, session, memory, current: 0, steps: 0, shrink_every: 0 };
-        for i in 0..stepper.spec.state.len() {
-            let zeros = vec![0.0; stepper.spec.state[i].2];
-            stepper.set_state(i, &zeros)?;
+    pub fn new(library: &Library, provider: Provider, onnx: &[u8], ports: StepPorts) -> Result<Self, RuntimeError> {
+        let session = Session::for_steps(library, provider, onnx)?;
+        let buffers = provider.bind(&session.inner, &ports)?;
+        let mut stepper = Self { ports, session, buffers, current: 0, steps: 0, shrink_every: 0 };
+        for i in 0..stepper.ports.state.len() {
+            let zeros = vec![0.0; stepper.ports.state[i].port.elements()];
+            stepper.buffers.set_state(0, i, &zeros)?;
         }
         Ok(stepper)
     }
@@ -87,67 +79,66 @@ impl Stepper {
         self
     }
 
-    /// Sets state vector `i`.
-    ///
-    /// # Errors
-    /// The library's.
-    pub fn set_state(&mut self, i: usize, values: &[f32]) -> Result<(), RuntimeError> {
-        let set = self.set_of(i);
-        match &mut self.memory {
-            Memory::Host(memory) => memory.set_state(set, i, values),
-            Memory::Device(memory) => memory.set_state(set, i, values)?,
-        }
-        Ok(())
+    pub fn ports(&self) -> &StepPorts {
+        &self.ports
     }
 
-    /// Writes to table `i` from element `first` on.
-    ///
-    /// # Errors
-    /// The library's.
-    ///
-    /// # Panics
-    /// The table ends before the values do.
-    pub fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError> {
-        let elements = self.spec.tables[i].1.iter().product::<usize>();
-        assert!(first.checked_add(values.len()).is_some_and(|end| end <= elements), "beyond table {i}");
-        match &mut self.memory {
-            Memory::Host(memory) => memory.write_table(i, first, values),
-            Memory::Device(memory) => memory.write_table(i, first, values)?,
-        }
-        Ok(())
+    /// Where a state vector stands among the ports, and the set that holds it now.
+    fn place(&self, name: &str) -> (usize, usize) {
+        let i = self.ports.state.iter().position(|state| state.port.name == name);
+        let i = i.unwrap_or_else(|| panic!("the step has no state {name}"));
+        (i, if self.ports.state[i].next.is_none() { 0 } else { self.current })
     }
 
-    /// The set that holds state vector `i` now.
-    fn set_of(&self, i: usize) -> usize {
-        if self.spec.state[i].1.is_none() { 0 } else { self.current }
-    }
-
-    /// Reads state vector `i`.
-    ///
-    /// # Errors
-    /// The library's.
-    pub fn state(&self, i: usize) -> Result<Vec<f32>, RuntimeError> {
-        let set = self.set_of(i);
-        match &self.memory {
-            Memory::Host(memory) => Ok(memory.state(set, i)),
-            Memory::Device(memory) => memory.state(set, i, self.spec.state[i].2),
-        }
-    }
-
-    /// Loads the batch of the next step, also while a step runs.
+    /// Sets a state vector.
     ///
     /// # Errors
     /// The library's.
     ///
     /// # Panics
-    /// Inputs that do not match the spec.
-    pub fn load(&mut self, inputs: &[&[f32]]) -> Result<(), RuntimeError> {
-        assert_eq!(inputs.len(), self.spec.inputs.len());
-        match &mut self.memory {
-            Memory::Host(memory) => memory.load(inputs),
-            Memory::Device(memory) => memory.load(self.current, inputs)?,
-        }
-        Ok(())
+    /// There is no such vector, or it has another number of elements.
+    pub fn set_state(&mut self, name: &str, values: &[f32]) -> Result<(), RuntimeError> {
+        let (i, set) = self.place(name);
+        assert_eq!(self.ports.state[i].port.elements(), values.len(), "elements of {name}");
+        self.buffers.set_state(set, i, values)
+    }
+
+    /// Reads a state vector.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// There is no such vector.
+    pub fn state(&self, name: &str) -> Result<Vec<f32>, RuntimeError> {
+        let (i, set) = self.place(name);
+        self.buffers.state(set, i)
+    }
+
+    /// Writes to a table from element `first` on.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// There is no such table, or it ends before the values do.
+    pub fn write_table(&mut self, name: &str, first: usize, values: &[f32]) -> Result<(), RuntimeError> {
+        let i = self.ports.tables.iter().position(|table| table.name == name);
+        let i = i.unwrap_or_else(|| panic!("the step has no table {name}"));
+        let elements = self.ports.tables[i].elements();
+        assert!(first.checked_add(values.len()).is_some_and(|end| end <= elements), "beyond the table {name}");
+        self.buffers.write_table(i, first, values)
+    }
+
+    /// Loads the batch of the next step, also while a step runs. What the step has no input for is left out.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// An input is not given, or of another size.
+    pub fn load(&mut self, batch: &[Named<'_>]) -> Result<(), RuntimeError> {
+        self.buffers.load(self.current, &in_order(&self.ports.batch, batch))
     }
 
     /// Starts a step on the batch that was loaded last.
@@ -156,43 +147,40 @@ impl Stepper {
     /// The library's.
     ///
     /// # Panics
-    /// Controls that do not match the spec.
-    pub fn launch(&mut self, controls: &[&[f32]], integers: &[&[i64]]) -> Result<(), RuntimeError> {
-        assert_eq!((controls.len(), integers.len()), (self.spec.controls.len(), self.spec.integers.len()));
-        let set = self.current;
+    /// A control is not given, or of another size.
+    pub fn launch(&mut self, controls: &[Named<'_>]) -> Result<(), RuntimeError> {
+        let controls = in_order(&self.ports.controls, controls);
         self.steps += 1;
         let shrink = self.shrink_every > 0 && self.steps.is_multiple_of(self.shrink_every);
-        match &mut self.memory {
-            Memory::Host(memory) => memory.run(&mut self.session, set, controls, integers, shrink)?,
-            Memory::Device(memory) => memory.launch(&mut self.session, set, controls, integers)?,
-        }
+        self.buffers.launch(&mut self.session.inner, self.current, &controls, shrink)?;
         self.current = 1 - self.current;
         Ok(())
     }
 
-    /// Waits for the step that was started last; `read` gets its results in the order of the spec.
+    /// Waits for the step that was started last; `read` gets its results.
     ///
     /// # Errors
     /// The library's.
-    pub fn finish<R>(&mut self, read: impl FnOnce(&[&[f32]]) -> R) -> Result<R, RuntimeError> {
-        let results = match &self.memory {
-            Memory::Host(memory) => memory.results(),
-            Memory::Device(memory) => memory.results(1 - self.current)?,
-        };
-        Ok(read(&results))
+    pub fn finish<R>(&mut self, read: impl FnOnce(&Results<'_>) -> R) -> Result<R, RuntimeError> {
+        let values = self.buffers.results(1 - self.current)?;
+        Ok(read(&Results { ports: &self.ports.results, values }))
     }
 
-    /// Runs one step on its own; `read` gets the results in the order of the spec.
+    /// Runs one step on its own; `read` gets its results.
     ///
     /// # Errors
     /// The library's.
     ///
     /// # Panics
-    /// Inputs that do not match the spec.
-    pub fn step<R>(&mut self, inputs: &Inputs<'_>, read: impl FnOnce(&[&[f32]]) -> R) -> Result<R, RuntimeError> {
-        let (batch, controls) = inputs.floats.split_at(self.spec.inputs.len());
+    /// As [`load`](Self::load) and [`launch`](Self::launch).
+    pub fn step<R>(
+        &mut self,
+        batch: &[Named<'_>],
+        controls: &[Named<'_>],
+        read: impl FnOnce(&Results<'_>) -> R,
+    ) -> Result<R, RuntimeError> {
         self.load(batch)?;
-        self.launch(controls, &inputs.integers)?;
+        self.launch(controls)?;
         self.finish(read)
     }
 }

@@ -1,14 +1,14 @@
 //! The evaluation step: forward and loss, no state changes.
 
-use super::StepGraph;
-use super::loss::outcome;
-use super::problem::{Problem, to_radians};
+use super::loss::{outcome, result};
+use super::problem::{Problem, add_input, to_radians};
 use super::state::{BUFFERS, PARAMETERS};
-use crate::graph::{Graph, Kernels, TensorType, prune, select_kernels};
+use super::{StepGraph, results};
+use crate::graph::{Graph, Kernels, prune, select_kernels};
 use crate::model::{Pass, Weights, total_elements};
-use crate::runtime::StepperSpec;
+use crate::ports::{Port, StatePort, StepPorts};
 
-/// Builds the evaluation step; its last result is the predicted angles in radians of the batch's first `predicted` windows, if
+/// Builds the evaluation step; its result [`results::PREDICTION`] is the predicted angles in radians of the batch's first `predicted` windows, if
 /// that is not 0.
 ///
 /// # Errors
@@ -20,9 +20,10 @@ pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) ->
     for (name, list) in [(PARAMETERS, problem.model.parameters()), (BUFFERS, problem.model.buffers())] {
         let elements = total_elements(&list);
         if elements > 0 {
-            let flat = graph.input(name, TensorType::f32([elements]));
+            let port = Port::f32(name, [elements]);
+            let flat = add_input(&mut graph, &port);
             weights = weights.and(Weights::split(&mut graph, flat, &list).0);
-            state.push((name.to_owned(), None, elements));
+            state.push(StatePort { port, next: None });
         }
     }
     let batch = problem.batch(&mut graph);
@@ -30,15 +31,14 @@ pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) ->
     let mut pass = Pass::evaluation(weights);
     let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
-    let mut results = outcome.outputs(&mut graph);
+    let mut outputs = outcome.outputs(&mut graph);
     if predicted > 0 {
         let radians = to_radians(&mut graph, prediction, batch.units);
         let radians = graph.slice(radians, 0, 0, predicted);
-        graph.output("prediction", radians);
-        results.push(("prediction".to_owned(), graph.shape(radians).to_vec()));
+        outputs.push(result(&mut graph, results::PREDICTION, radians));
     }
     select_kernels(&mut graph, kernels);
     prune(&mut graph);
-    let spec = StepperSpec { state, results, ..problem.spec() };
-    Ok(StepGraph::new(&graph, spec))
+    let ports = StepPorts { state, results: outputs, ..problem.ports() };
+    Ok(StepGraph::new(&graph, ports))
 }

@@ -1,10 +1,12 @@
 //! Masked losses, and the sums that metrics are made of.
 
 use super::problem::{BatchValues, Problem, to_units};
+use super::results;
 use crate::config::LossType;
 use crate::graph::{Graph, Value};
+use crate::ports::Port;
 
-/// Loss and sums of one batch, in the order of [`super::results`].
+/// Loss and sums of one batch.
 pub(super) struct Outcome {
     pub(super) loss: Value,
     pub(super) valid_rows: Value,
@@ -69,21 +71,21 @@ pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues,
     Outcome { loss, valid_rows, absolute, squared, total }
 }
 
+/// Names a value as a result; gives its port.
+pub(super) fn result(graph: &mut Graph, name: &'static str, value: Value) -> Port {
+    graph.output(name, value);
+    Port::f32(name, graph.shape(value))
+}
+
 impl Outcome {
-    /// Names the outcome's values as outputs; gives their names and shapes.
-    pub(super) fn outputs(&self, graph: &mut Graph) -> Vec<(String, Vec<usize>)> {
+    /// Names the outcome's values as outputs; gives their ports.
+    pub(super) fn outputs(&self, graph: &mut Graph) -> Vec<Port> {
         let named = [
-            ("loss", self.loss),
-            ("valid_rows", self.valid_rows),
-            ("absolute", self.absolute),
-            ("squared", self.squared),
+            (results::LOSS, self.loss),
+            (results::VALID_ROWS, self.valid_rows),
+            (results::ABSOLUTE, self.absolute),
+            (results::SQUARED, self.squared),
         ];
-        named
-            .into_iter()
-            .map(|(name, value)| {
-                graph.output(name, value);
-                (name.to_owned(), graph.shape(value).to_vec())
-            })
-            .collect()
+        named.into_iter().map(|(name, value)| result(graph, name, value)).collect()
     }
 }

@@ -1,17 +1,19 @@
 //! Optimizers over one flat vector, as PyTorch defines them: AdamW (decoupled decay; Loshchilov and Hutter 2019),
 //! Adam and SGD with momentum (L2 decay in the gradient).
 
+use super::problem::add_input;
 use crate::config::{Optimizer, TrainingConfig};
-use crate::graph::{Adam, Graph, TensorType, Value};
+use crate::graph::{Adam, Graph, Value};
 use crate::model::{Parameter, matching};
+use crate::ports::Port;
 
 const BETAS: [f64; 2] = [0.9, 0.999];
 const EPSILON: f32 = 1e-8;
 const MOMENTUM: f32 = 0.9;
 
-/// Name of the input with a step's [`hyperparameters`].
-pub(super) const HYPER: &str = "hyperparameters";
-pub(super) const HYPER_ELEMENTS: usize = 5;
+/// The control with what changes from step to step: [`Hyperparameters::values`].
+pub const HYPERPARAMETERS: &str = "hyperparameters";
+const ELEMENTS: usize = 5;
 
 /// What changes from step to step.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -30,16 +32,16 @@ impl Hyperparameters {
     pub fn new(learning_rate: f64, step: u64) -> Self {
         Self { learning_rate, step, apply: true, loss_scale: 1.0 }
     }
+
+    /// The elements of [`HYPERPARAMETERS`]: learning rate, Adam's two bias corrections, whether to apply, loss scale.
+    pub fn values(&self) -> [f32; ELEMENTS] {
+        let correction = |beta: f64| 1.0 - beta.powf(self.step as f64);
+        let (first, second) = (correction(BETAS[0]) as f32, correction(BETAS[1]).sqrt() as f32);
+        [self.learning_rate as f32, first, second, f32::from(u8::from(self.apply)), self.loss_scale]
+    }
 }
 
-/// The step graph's input: learning rate, Adam's two bias corrections, whether to apply, loss scale.
-pub fn hyperparameters(hyper: Hyperparameters) -> [f32; HYPER_ELEMENTS] {
-    let correction = |beta: f64| 1.0 - beta.powf(hyper.step as f64);
-    let (first, second) = (correction(BETAS[0]) as f32, correction(BETAS[1]).sqrt() as f32);
-    [hyper.learning_rate as f32, first, second, f32::from(u8::from(hyper.apply)), hyper.loss_scale]
-}
-
-/// The [`hyperparameters`] as values [1].
+/// The [`Hyperparameters`] as values [1].
 pub(super) struct HyperValues {
     rate: Value,
     corrections: [Value; 2],
@@ -48,9 +50,13 @@ pub(super) struct HyperValues {
 }
 
 impl HyperValues {
+    pub(super) fn port() -> Port {
+        Port::f32(HYPERPARAMETERS, [ELEMENTS])
+    }
+
     pub(super) fn new(graph: &mut Graph) -> Self {
-        let input = graph.input(HYPER, TensorType::f32([HYPER_ELEMENTS]));
-        let parts = graph.split(input, 0, &[1; HYPER_ELEMENTS]);
+        let input = add_input(graph, &Self::port());
+        let parts = graph.split(input, 0, &[1; ELEMENTS]);
         Self { rate: parts[0], corrections: [parts[1], parts[2]], apply: parts[3], loss_scale: parts[4] }
     }
 }

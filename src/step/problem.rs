@@ -4,7 +4,7 @@ use crate::config::LossType;
 use crate::dataset::BatchShape;
 use crate::graph::{DType, Graph, TensorType, Value};
 use crate::model::Model;
-use crate::runtime::StepperSpec;
+use crate::ports::{self, Element, Port, StepPorts};
 use crate::units::{Affine, Units};
 
 /// A model with its data's shapes and units, and its loss.
@@ -51,59 +51,53 @@ impl Problem {
         self.joint_weights.as_ref().map_or(self.shape.joints as f32, |weights| weights.iter().sum())
     }
 
-    /// Names and shapes of the batch's inputs, in the order of [`crate::dataset::Batch`]'s fields.
-    fn inputs(&self) -> Vec<(String, Vec<usize>)> {
+    /// What a batch brings.
+    fn batch_ports(&self) -> Vec<Port> {
         let BatchShape { batch, rows, channels, joints, .. } = self.shape;
         let targets = self.shape.target_rows();
-        let mut inputs = Vec::new();
-        if self.resident.is_none() {
-            inputs.push(("emg".to_owned(), vec![batch, rows, channels]));
-            inputs.push(("joint_angles".to_owned(), vec![batch, targets, joints]));
-            inputs.push(("mask".to_owned(), vec![batch, targets]));
-        }
+        let mut ports = match self.resident {
+            None => vec![
+                Port::f32(ports::EMG, [batch, rows, channels]),
+                Port::f32(ports::JOINT_ANGLES, [batch, targets, joints]),
+                Port::f32(ports::MASK, [batch, targets]),
+            ],
+            Some(ResidentRows { rolled: false, .. }) => vec![Port::i64(ports::FIRST_ROWS, [batch])],
+            Some(ResidentRows { rolled: true, .. }) => {
+                vec![Port::i64(ports::FIRST_ROWS, [batch]), Port::i64(ports::CHANNELS, [batch, channels])]
+            }
+        };
         if self.angles == Units::PerRecording {
-            inputs.push(("angle_mean".to_owned(), vec![batch, joints]));
-            inputs.push(("angle_divisor".to_owned(), vec![batch, joints]));
+            ports.extend([ports::ANGLE_MEAN, ports::ANGLE_DIVISOR].map(|name| Port::f32(name, [batch, joints])));
         }
-        inputs
+        ports
     }
 
-    /// The batch's integers: where resident rows are taken from.
-    pub fn integers(&self) -> Vec<(String, Vec<usize>)> {
-        let BatchShape { batch, channels, .. } = self.shape;
-        let Some(resident) = self.resident else { return Vec::new() };
-        let rolled = resident.rolled.then(|| ("channels".to_owned(), vec![batch, channels]));
-        [("first_rows".to_owned(), vec![batch])].into_iter().chain(rolled).collect()
-    }
-
-    /// Resident rows: EMG, angles, and which rows count.
-    fn tables(&self) -> Vec<(String, Vec<usize>)> {
+    /// Resident rows.
+    fn tables(&self) -> Vec<Port> {
         let Some(ResidentRows { rows, .. }) = self.resident else { return Vec::new() };
         let (rows, BatchShape { channels, joints, .. }) = (rows as usize, self.shape);
-        let tables =
-            [("all_emg", vec![rows, channels]), ("all_joint_angles", vec![rows, joints]), ("all_valid", vec![rows])];
-        tables.map(|(name, shape)| (name.to_owned(), shape)).into()
+        vec![
+            Port::f32(ports::ALL_EMG, [rows, channels]),
+            Port::f32(ports::ALL_JOINT_ANGLES, [rows, joints]),
+            Port::f32(ports::ALL_VALID, [rows]),
+        ]
     }
 
     /// EMG, angles and mask of a batch, as [`crate::dataset::Gather`] fills them in where rows are not resident.
-    fn gathered(&self, graph: &mut Graph) -> [Value; 3] {
+    fn gathered(&self, graph: &mut Graph, inputs: &Inputs) -> [Value; 3] {
         let BatchShape { batch, rows, channels, context, .. } = self.shape;
-        let tables: Vec<_> =
-            self.tables().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))).collect();
-        let integers = self.integers().into_iter();
-        let integers: Vec<_> =
-            integers.map(|(name, shape)| graph.input(&name, TensorType::new(DType::I64, shape))).collect();
         let offsets: Vec<_> = (0..rows as i64).collect();
-        let (first, offsets) = (graph.reshape(integers[0], &[batch, 1]), graph.i64s(&offsets));
+        let (first, offsets) = (graph.reshape(inputs.get(ports::FIRST_ROWS), &[batch, 1]), graph.i64s(&offsets));
         let places = graph.add(first, offsets);
         let targets = graph.slice(places, 1, context, rows);
-        let mut emg = graph.gather(tables[0], places, 0);
-        if let Some(sources) = integers.get(1) {
-            let sources = graph.reshape(*sources, &[batch, 1, channels]);
+        let mut emg = graph.gather(inputs.get(ports::ALL_EMG), places, 0);
+        if let Some(sources) = inputs.find(ports::CHANNELS) {
+            let sources = graph.reshape(sources, &[batch, 1, channels]);
             let sources = graph.expand(sources, &[batch, rows, channels]);
             emg = graph.gather_elements(emg, sources, 2);
         }
-        let (angles, mut mask) = (graph.gather(tables[1], targets, 0), graph.gather(tables[2], targets, 0));
+        let angles = graph.gather(inputs.get(ports::ALL_JOINT_ANGLES), targets, 0);
+        let mut mask = graph.gather(inputs.get(ports::ALL_VALID), targets, 0);
         if self.model.takes_initial_pose() {
             // Windows count only if the pose that they start from is known.
             let start = graph.slice(mask, 1, 0, 1);
@@ -113,29 +107,59 @@ impl Problem {
     }
 
     /// What a step takes of a batch and of resident rows.
-    pub(super) fn spec(&self) -> StepperSpec {
-        let (inputs, integers, tables) = (self.inputs(), self.integers(), self.tables());
-        StepperSpec { inputs, integers, tables, ..Default::default() }
+    pub(super) fn ports(&self) -> StepPorts {
+        StepPorts { batch: self.batch_ports(), tables: self.tables(), ..Default::default() }
     }
 
     /// Adds the batch's inputs to a graph, EMG already in the model's units.
     pub(super) fn batch(&self, graph: &mut Graph) -> BatchValues {
-        let mut values = if self.resident.is_some() { self.gathered(graph).to_vec() } else { Vec::new() };
-        values.extend(self.inputs().into_iter().map(|(name, shape)| graph.input(&name, TensorType::f32(shape))));
+        let inputs = Inputs::new(graph, self.tables().into_iter().chain(self.batch_ports()));
+        let [emg, joint_angles, mask] = match self.resident {
+            Some(_) => self.gathered(graph, &inputs),
+            None => [ports::EMG, ports::JOINT_ANGLES, ports::MASK].map(|name| inputs.get(name)),
+        };
         let emg = match &self.emg {
-            Units::Raw | Units::PerRecording => values[0],
-            Units::Fixed(affine) => normalize(graph, values[0], affine),
+            Units::Raw | Units::PerRecording => emg,
+            Units::Fixed(affine) => normalize(graph, emg, affine),
         };
         let units = match &self.angles {
             Units::Raw => None,
             Units::Fixed(affine) => Some(constants(graph, affine)),
             Units::PerRecording => {
                 let BatchShape { batch, joints, .. } = self.shape;
-                Some((graph.reshape(values[3], &[batch, 1, joints]), graph.reshape(values[4], &[batch, 1, joints])))
+                let [mean, divisor] = [ports::ANGLE_MEAN, ports::ANGLE_DIVISOR]
+                    .map(|name| graph.reshape(inputs.get(name), &[batch, 1, joints]));
+                Some((mean, divisor))
             }
         };
-        BatchValues { emg, joint_angles: values[1], mask: values[2], units }
+        BatchValues { emg, joint_angles, mask, units }
     }
+}
+
+/// Inputs of a graph by their ports' names.
+struct Inputs(Vec<(Port, Value)>);
+
+impl Inputs {
+    fn new(graph: &mut Graph, ports: impl Iterator<Item = Port>) -> Self {
+        Self(ports.map(|port| (add_input(graph, &port), port)).map(|(value, port)| (port, value)).collect())
+    }
+
+    fn find(&self, name: &str) -> Option<Value> {
+        self.0.iter().find(|(port, _)| port.name == name).map(|(_, value)| *value)
+    }
+
+    fn get(&self, name: &str) -> Value {
+        self.find(name).unwrap_or_else(|| panic!("{name} is a port of this problem"))
+    }
+}
+
+/// Adds a port to a graph.
+pub(super) fn add_input(graph: &mut Graph, port: &Port) -> Value {
+    let dtype = match port.element {
+        Element::F32 => DType::F32,
+        Element::I64 => DType::I64,
+    };
+    graph.input(&port.name, TensorType::new(dtype, port.shape.clone()))
 }
 
 /// Mean and divisor as constants [columns].

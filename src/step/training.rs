@@ -1,19 +1,22 @@
 //! The training step: forward, loss, backward, clipping and optimizer in one graph.
 
-use super::StepGraph;
-use super::loss::{Outcome, outcome};
-use super::optimizer::{self, HYPER, HYPER_ELEMENTS, HyperValues};
+#[cfg(doc)]
+use super::HYPERPARAMETERS;
+use super::loss::{Outcome, outcome, result};
+use super::optimizer::{self, HyperValues};
 use super::problem::Problem;
 use super::state::{BUFFERS, EMA, GRADIENT, PARAMETERS, ROWS, moments, skips, state_vectors};
+use super::{StepGraph, results};
 use crate::config::{Precision, TrainingConfig};
 use crate::graph::{Autocast, Graph, Kernels, ModelInfo, TensorType, Value, gradients, prune, select_kernels, to_onnx};
 use crate::model::{Dropout, Parameter, Pass, Weights, total_elements};
+use crate::ports::{Port, StatePort};
 
-const RANDOM: &str = "random";
+/// The control with two random numbers below [`Dropout::MODULUS`], of steps with dropout.
+pub const RANDOM: &str = "random";
 
-/// Builds the training step. Its state vectors are those of [`state_vectors`]; its inputs the batch; its control the
-/// [hyperparameters](super::hyperparameters); with dropout, its integer input is two random numbers below
-/// [`Dropout::MODULUS`]; its results are those of [`super::results`].
+/// Builds the training step. Its state vectors are those of [`state_vectors`]; its controls [`HYPERPARAMETERS`] and, with
+/// dropout, [`RANDOM`]; its results those of [`results`].
 ///
 /// With accumulation a step adds the gradient of the loss *sum* over its batch to what is there; the one that
 /// applies divides by all valid rows once, then clips: the same as one large batch. A batch without a valid row changes
@@ -41,6 +44,8 @@ struct Step<'a> {
     outcome: Outcome,
     /// The parameters, in order.
     ordered: Vec<Value>,
+    /// What the step gives besides its outcome.
+    results: Vec<Port>,
 }
 
 impl<'a> Step<'a> {
@@ -70,7 +75,7 @@ impl<'a> Step<'a> {
         graph.set_autocast(None);
         let prediction = graph.to_f32(prediction);
         let outcome = outcome(&mut graph, problem, &batch, prediction);
-        Ok(Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered })
+        Ok(Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered, results: Vec::new() })
     }
 
     fn vector(&self, name: &str) -> Option<Value> {
@@ -134,9 +139,9 @@ impl<'a> Step<'a> {
         let own: Vec<_> = own.iter().map(|(.., value)| *value).collect();
         let (graph, config) = (&mut self.graph, self.config);
         let updated = optimizer::update(graph, config, &self.parameters, &self.hyper, &own, gradient)?;
-        for (name, condition) in [("finite", finite), ("applied", accepted.unwrap_or(some_valid))] {
+        for (name, condition) in [(results::FINITE, finite), (results::APPLIED, accepted.unwrap_or(some_valid))] {
             let number = graph.to_f32(condition);
-            graph.output(name, number);
+            self.results.push(result(graph, name, number));
         }
 
         let mut updated = updated.into_iter();
@@ -177,27 +182,27 @@ impl<'a> Step<'a> {
     }
 
     fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
-        let Self { problem, mut graph, state, pass, outcome, .. } = self;
-        let mut spec = problem.spec();
+        let Self { problem, mut graph, state, pass, outcome, results: own_results, .. } = self;
+        let mut ports = problem.ports();
         for ((name, elements, _), value) in state.into_iter().zip(next) {
             let next = format!("{name}_next");
             graph.output(&next, value);
-            spec.state.push((name.to_owned(), Some(next), elements));
+            ports.state.push(StatePort { port: Port::f32(name, [elements]), next: Some(next) });
         }
-        spec.controls.push((HYPER.to_owned(), vec![HYPER_ELEMENTS]));
-        spec.results = outcome.outputs(&mut graph);
-        spec.results.extend(["finite", "applied"].map(|name| (name.to_owned(), vec![1])));
+        ports.controls.push(HyperValues::port());
+        ports.results = outcome.outputs(&mut graph);
+        ports.results.extend(own_results);
         select_kernels(&mut graph, kernels);
         prune(&mut graph);
         // A model may have dropout configured and no place for it, such as a decoder of one LSTM layer.
         if pass.dropout.is_some() {
             if graph.uses_input(RANDOM) {
-                spec.integers.push((RANDOM.to_owned(), vec![Dropout::SEEDS]));
+                ports.controls.push(Port::i64(RANDOM, [Dropout::SEEDS]));
             } else {
                 graph.remove_input(RANDOM);
             }
         }
-        Ok(StepGraph::new(&graph, spec))
+        Ok(StepGraph::new(&graph, ports))
     }
 }
 
@@ -226,8 +231,8 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let gradients = gradients(&mut graph, outcome.loss, &ordered)?;
-    graph.output("loss", outcome.loss);
-    graph.output("prediction", prediction);
+    graph.output(results::LOSS, outcome.loss);
+    graph.output(results::PREDICTION, prediction);
     for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
         graph.output(&parameter.name, gradient);
     }

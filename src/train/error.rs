@@ -13,8 +13,8 @@ pub enum TrainError {
     Cache(#[from] CacheError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
+    #[error("{source}{}", remedy(source))]
+    Runtime { source: RuntimeError },
     #[error(transparent)]
     File(#[from] FileError),
     /// Wrong usage or configuration.
@@ -41,6 +41,25 @@ pub enum TrainError {
     NotFiniteSplit { split: String, epoch: usize },
     #[error("interrupted; a checkpoint is saved, --resume goes on")]
     Interrupted,
+}
+
+/// The configuration keys that help against an error of the library.
+fn remedy(error: &RuntimeError) -> &'static str {
+    match error {
+        RuntimeError::OutOfMemory { .. } => {
+            "; lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or \
+             data.window_size, or use training.precision: fp16, or set training.data_residency: host, or raise \
+             training.device_memory_limit if it is set"
+        }
+        RuntimeError::NoCuda { .. } => "; set training.device: cpu, or auto, to train without it",
+        _ => "",
+    }
+}
+
+impl From<RuntimeError> for TrainError {
+    fn from(source: RuntimeError) -> Self {
+        Self::Runtime { source }
+    }
 }
 
 impl TrainError {

@@ -36,16 +36,19 @@ pub struct Example {
 
 impl Example {
     /// Window `i` of a batch with its predictions.
+    ///
+    /// # Panics
+    /// The batch's rows are resident.
     pub(super) fn of(cache: &Cache, batch: &Batch, predictions: &[f32], i: usize) -> Self {
-        let rows = batch.shape.target_rows();
+        let (rows, content) = (batch.shape.target_rows(), batch.rows().expect("evaluation brings rows"));
         let part = |values: &[f32], width: usize| values[i * rows * width..(i + 1) * rows * width].to_vec();
         let (window, joints) = (&batch.windows[i], batch.shape.joints);
         Self {
             recording: cache.recording(window.recording).listed.name.clone(),
             first_row: window.start + batch.shape.context as u64,
             prediction: part(predictions, joints),
-            target: part(&batch.joint_angles, joints),
-            mask: part(&batch.mask, 1),
+            target: part(&content.joint_angles, joints),
+            mask: part(&content.mask, 1),
         }
     }
 }

@@ -106,7 +106,9 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         (batches, first) = first_batch(&train, &config, &position)?;
     }
     let (learner, validation) = match steps.build(&train, &val, &first, &cache, listener) {
-        Err(TrainError::Runtime(error)) if train.resident.is_some() && residency::goes_back(&config, &error) => {
+        Err(TrainError::Runtime { source: error })
+            if train.resident.is_some() && residency::goes_back(&config, &error) =>
+        {
             tracing::info!("{error}");
             let message = "the training rows stay on the host: a step has no room beside them";
             listener.event(&Event::Warning(message.into()));

@@ -58,8 +58,9 @@ impl Collector {
     pub(super) fn push(&mut self, batch: &Batch, predictions: &[f32], labels: impl Fn(&Window) -> Labels) {
         let rows = batch.shape.target_rows();
         let elements = rows * self.joints;
-        let parts = predictions.par_chunks_exact(elements).zip(batch.joint_angles.par_chunks_exact(elements));
-        let parts = parts.zip(batch.mask.par_chunks_exact(rows)).zip(&batch.windows);
+        let Some(content) = batch.rows() else { return };
+        let parts = predictions.par_chunks_exact(elements).zip(content.joint_angles.par_chunks_exact(elements));
+        let parts = parts.zip(content.mask.par_chunks_exact(rows)).zip(&batch.windows);
         if self.online {
             let (joints, rate) = (self.joints, self.rate);
             let sums: Vec<_> =

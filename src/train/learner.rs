@@ -3,12 +3,14 @@
 use super::checkpoint::Partial;
 use super::error::TrainError;
 use crate::config::TrainingConfig;
-use crate::dataset::{Batch, BatchShape, RowBlock};
+use crate::dataset::{Batch, RowBlock};
 use crate::model::{Dropout, Model};
+use crate::ports::{Named, Values};
 use crate::random::Random;
-use crate::runtime::{Inputs, Library, Provider, Stepper};
+use crate::runtime::{Library, Provider, Results, Stepper};
 use crate::step::{
-    BUFFERS, EMA, Hyperparameters, PARAMETERS, Problem, StateVector, StepGraph, hyperparameters, results, state_vectors,
+    BUFFERS, EMA, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StateVector, StepGraph, results,
+    state_vectors,
 };
 
 /// What a batch gave.
@@ -26,16 +28,17 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    fn read(outputs: &[&[f32]]) -> Self {
-        let sum = |values: &[f32]| values.iter().map(|value| f64::from(*value)).sum();
-        let loss = f64::from(outputs[results::LOSS][0]);
+    fn read(step: &Results<'_>) -> Self {
+        let sum = |name| step.get(name).iter().map(|value| f64::from(*value)).sum();
+        let loss = f64::from(step.get(results::LOSS)[0]);
+        let flag = |name| step.find(name).map(|flag| flag[0] == 1.0);
         Self {
             loss,
-            finite: loss.is_finite(),
-            applied: false,
-            rows: f64::from(outputs[results::VALID_ROWS][0]),
-            absolute: sum(outputs[results::ABSOLUTE]),
-            squared: sum(outputs[results::SQUARED]),
+            finite: loss.is_finite() && flag(results::FINITE) != Some(false),
+            applied: flag(results::APPLIED) == Some(true),
+            rows: f64::from(step.get(results::VALID_ROWS)[0]),
+            absolute: sum(results::ABSOLUTE),
+            squared: sum(results::SQUARED),
         }
     }
 }
@@ -62,20 +65,11 @@ impl Partial {
     }
 }
 
-/// What of a batch a step takes as float32, in the order of its inputs.
-fn floats(batch: &Batch) -> Vec<&[f32]> {
-    let all = [&batch.emg, &batch.joint_angles, &batch.mask, &batch.angle_mean, &batch.angle_divisor];
-    all.into_iter().map(Vec::as_slice).filter(|values| !values.is_empty()).collect()
-}
-
 /// The training step.
 pub(super) struct Learner {
     stepper: Stepper,
     vectors: Vec<StateVector>,
     seed: u64,
-    /// Integers of the batch loaded last: where resident rows are taken from.
-    places: Vec<Vec<i64>>,
-    dropout: bool,
 }
 
 /// State vectors by name.
@@ -89,18 +83,15 @@ impl Learner {
         problem: &Problem,
         config: &TrainingConfig,
     ) -> Result<Self, TrainError> {
-        let places = vec![Vec::new(); problem.integers().len()];
-        let dropout = graph.spec.integers.len() > places.len();
         let vectors = state_vectors(&problem.model, config);
-        let stepper = Stepper::new(library, provider, &graph.onnx, graph.spec)?;
+        let stepper = Stepper::new(library, provider, &graph.onnx, graph.ports)?;
         let stepper = stepper.shrink_every(config.empty_cache_every as u64);
-        Ok(Self { stepper, vectors, seed: config.seed, places, dropout })
+        Ok(Self { stepper, vectors, seed: config.seed })
     }
 
     /// Loads the batch of the next step, also while one runs.
     pub(super) fn load(&mut self, batch: &Batch) -> Result<(), TrainError> {
-        self.places.iter_mut().zip([&batch.first_rows, &batch.channels]).for_each(|(own, new)| own.clone_from(new));
-        Ok(self.stepper.load(&floats(batch))?)
+        Ok(self.stepper.load(&batch.ports())?)
     }
 
     /// Runs the step, so that it has taken the memory that it needs. The state vectors are nothing to go on from then.
@@ -114,11 +105,9 @@ impl Learner {
     }
 
     /// Puts rows where the step gathers windows from.
-    pub(super) fn write_rows(&mut self, block: &RowBlock<'_>, shape: BatchShape) -> Result<(), TrainError> {
-        let first = block.first as usize;
-        let tables = [(block.emg, shape.channels), (block.joint_angles, shape.joints), (block.valid, 1)];
-        for (i, (values, columns)) in tables.into_iter().enumerate() {
-            self.stepper.write_table(i, first * columns, values)?;
+    pub(super) fn write_rows(&mut self, block: &RowBlock<'_>) -> Result<(), TrainError> {
+        for (name, first, values) in block.tables() {
+            self.stepper.write_table(name, first, values)?;
         }
         Ok(())
     }
@@ -126,37 +115,35 @@ impl Learner {
     /// Starts the step on the batch loaded last; `draw` numbers the batches of the whole training, for dropout.
     pub(super) fn launch(&mut self, hyper: Hyperparameters, draw: u64) -> Result<(), TrainError> {
         const DROPOUT_STREAM: u64 = 0x6472_6f70;
+        let hyper = hyper.values();
+        let mut controls: Vec<Named<'_>> = vec![(HYPERPARAMETERS, Values::F32(&hyper))];
         let mut random = Random::new(&[self.seed, DROPOUT_STREAM, draw]);
         let seeds: [i64; Dropout::SEEDS] = std::array::from_fn(|_| random.up_to(Dropout::MODULUS - 1) as i64);
-        let places = self.places.iter().map(Vec::as_slice);
-        let integers: Vec<_> = places.chain(self.dropout.then_some(&seeds[..])).collect();
-        Ok(self.stepper.launch(&[&hyperparameters(hyper)], &integers)?)
+        if self.stepper.ports().has_control(RANDOM) {
+            controls.push((RANDOM, Values::I64(&seeds)));
+        }
+        Ok(self.stepper.launch(&controls)?)
     }
 
     /// What the step gave.
     pub(super) fn finish(&mut self) -> Result<Outcome, TrainError> {
-        Ok(self.stepper.finish(|outputs| {
-            let mut outcome = Outcome::read(outputs);
-            outcome.finite &= outputs[results::FINITE][0] == 1.0;
-            outcome.applied = outputs[results::APPLIED][0] == 1.0;
-            outcome
-        })?)
+        Ok(self.stepper.finish(Outcome::read)?)
     }
 
     /// Sets every state vector to where training starts.
     pub(super) fn initialize(&mut self, model: &Model) -> Result<(), TrainError> {
-        for (i, vector) in self.vectors.iter().enumerate() {
-            self.stepper.set_state(i, &vector.initial(model, self.seed))?;
+        for vector in &self.vectors {
+            self.stepper.set_state(vector.name, &vector.initial(model, self.seed))?;
         }
         Ok(())
     }
 
     /// Sets parameters, and their moving average, and buffers.
     pub(super) fn set_weights(&mut self, parameters: &[f32], buffers: &[f32]) -> Result<(), TrainError> {
-        for (i, vector) in self.vectors.iter().enumerate() {
+        for vector in &self.vectors {
             match vector.name {
-                PARAMETERS | EMA => self.stepper.set_state(i, parameters)?,
-                BUFFERS => self.stepper.set_state(i, buffers)?,
+                PARAMETERS | EMA => self.stepper.set_state(vector.name, parameters)?,
+                BUFFERS => self.stepper.set_state(vector.name, buffers)?,
                 _ => {}
             }
         }
@@ -165,26 +152,26 @@ impl Learner {
 
     /// State vectors by name.
     pub(super) fn state(&self) -> Result<State, TrainError> {
-        let vector = |(i, vector): (usize, &StateVector)| Ok((vector.name.to_owned(), self.stepper.state(i)?));
-        self.vectors.iter().enumerate().map(vector).collect()
+        let vector = |vector: &StateVector| Ok((vector.name.to_owned(), self.stepper.state(vector.name)?));
+        self.vectors.iter().map(vector).collect()
     }
 
     /// One state vector, if there is one of that name.
     pub(super) fn vector(&self, name: &str) -> Result<Option<Vec<f32>>, TrainError> {
-        let i = self.vectors.iter().position(|vector| vector.name == name);
-        Ok(i.map(|i| self.stepper.state(i)).transpose()?)
+        let has = self.stepper.ports().has_state(name);
+        Ok(has.then(|| self.stepper.state(name)).transpose()?)
     }
 
     /// Sets every state vector from a checkpoint's.
     pub(super) fn restore(&mut self, state: &[(String, Vec<f32>)]) -> Result<(), TrainError> {
-        for (i, StateVector { name, elements }) in self.vectors.iter().enumerate() {
+        for StateVector { name, elements } in &self.vectors {
             let values = state.iter().find(|(other, _)| other == name).map(|(_, values)| values);
             let values = values.ok_or_else(|| TrainError::Usage(format!("the checkpoint holds no {name}")))?;
             if values.len() != *elements {
                 let message = format!("the checkpoint's {name} has {} elements, expected {elements}", values.len());
                 return Err(TrainError::Usage(message));
             }
-            self.stepper.set_state(i, values)?;
+            self.stepper.set_state(name, values)?;
         }
         Ok(())
     }
@@ -193,33 +180,28 @@ impl Learner {
 /// The evaluation step.
 pub(super) struct Evaluator {
     stepper: Stepper,
-    vectors: Vec<String>,
 }
 
 impl Evaluator {
     pub(super) fn new(library: &Library, provider: Provider, graph: StepGraph) -> Result<Self, TrainError> {
-        let vectors = graph.spec.state.iter().map(|(name, ..)| name.clone()).collect();
-        Ok(Self { stepper: Stepper::new(library, provider, &graph.onnx, graph.spec)?, vectors })
+        Ok(Self { stepper: Stepper::new(library, provider, &graph.onnx, graph.ports)? })
     }
 
     pub(super) fn set_weights(&mut self, parameters: &[f32], buffers: &[f32]) -> Result<(), TrainError> {
-        for (i, name) in self.vectors.iter().enumerate() {
-            let values = if name == BUFFERS { buffers } else { parameters };
-            debug_assert!(name == BUFFERS || name == PARAMETERS);
-            self.stepper.set_state(i, values)?;
+        for (name, values) in [(PARAMETERS, parameters), (BUFFERS, buffers)] {
+            if self.stepper.ports().has_state(name) {
+                self.stepper.set_state(name, values)?;
+            }
         }
         Ok(())
     }
 
     /// The batch's sums, and its predictions to `predictions` where the graph gives them.
     pub(super) fn step(&mut self, batch: &Batch, predictions: &mut Vec<f32>) -> Result<Outcome, TrainError> {
-        let inputs = Inputs { floats: floats(batch), integers: Vec::new() };
-        Ok(self.stepper.step(&inputs, |outputs| {
+        Ok(self.stepper.step(&batch.ports(), &[], |step| {
             predictions.clear();
-            if let Some(values) = outputs.get(results::PREDICTION) {
-                predictions.extend_from_slice(values);
-            }
-            Outcome::read(outputs)
+            predictions.extend_from_slice(step.find(results::PREDICTION).unwrap_or_default());
+            Outcome::read(step)
         })?)
     }
 }

@@ -12,7 +12,7 @@ use crate::config::{AxisLayout, Dtype, ModelType};
 use crate::files::put_in_place;
 use crate::metrics::Accumulator;
 use crate::recording::{Hdf5, NewRecording, Place, Reader, Recording, RecordingError, TableLayout};
-use crate::runtime::{Library, Port, Provider, Session, Tensor};
+use crate::runtime::{Library, Provider, Session, Tensor, TensorInfo};
 use crate::units::EMG_STATISTICS;
 
 /// An exported model, ready to predict.
@@ -32,7 +32,7 @@ struct About {
     /// What recordings look like, and how their statistics are taken.
     recordings: SegmentSettings,
     /// The input for EMG, and whether channels, and joints, are the second axis rather than the last.
-    emg: Port,
+    emg: TensorInfo,
     emg_first: bool,
     angles_first: bool,
     /// A user's own model, whose output may have fewer rows.
@@ -124,7 +124,7 @@ impl About {
     }
 
     /// Fails where the metadata is not of this model.
-    fn check(&self, outputs: &[Port]) -> Result<(), String> {
+    fn check(&self, outputs: &[TensorInfo]) -> Result<(), String> {
         let (channels, joints) = (self.recordings.emg_channels, self.joints.len());
         if self.window <= self.left_context || joints != self.recordings.joint_angles_channels {
             let (window, context) = (self.window, self.left_context);
@@ -163,7 +163,7 @@ impl About {
 }
 
 /// A shape as people write it.
-fn shape(port: &Port) -> String {
+fn shape(port: &TensorInfo) -> String {
     let dims: Vec<_> = port.shape.iter().map(|dim| dim.map_or("batch".to_owned(), |dim| dim.to_string())).collect();
     format!("{} [{}]", port.name, dims.join(", "))
 }

@@ -26,7 +26,7 @@ fn bytes(resident: &Resident, gather: &Gather) -> u64 {
 /// They were to be there whatever it takes, and there is no room.
 pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> Result<Option<Resident>, TrainError> {
     let residency = config.training.data_residency;
-    if residency == Residency::Host || (residency == Residency::Auto && provider == Provider::Cpu) {
+    if residency == Residency::Host || (residency == Residency::Auto && !provider.is_apart()) {
         return Ok(None);
     }
     let resident = Resident::new(&gather.index, gather.shape);
@@ -92,7 +92,7 @@ pub(super) fn upload(
     let Some(resident) = &gather.resident else { return Ok(None) };
     resident.copy(&gather.index, gather.shape, |block| match interrupted.load(Ordering::Relaxed) {
         true => Err(TrainError::Interrupted),
-        false => learner.write_rows(&block, gather.shape),
+        false => learner.write_rows(&block),
     })?;
     Ok(Some(bytes(resident, gather)))
 }

@@ -13,7 +13,7 @@ use super::passes::TrainingBatches;
 use super::setup::gather;
 use crate::cache::{Cache, Split};
 use crate::config::Config;
-use crate::dataset::Batch;
+use crate::dataset::{Batch, Content};
 use crate::model::Model;
 
 /// How long batches are taken.
@@ -180,9 +180,11 @@ impl Taken {
                 let parts = to.par_chunks_mut(part).zip(from.par_chunks(part));
                 pool.install(|| parts.for_each(|(to, from)| to.copy_from_slice(from)));
             };
-            both(&mut to.emg, &from.emg);
-            both(&mut to.joint_angles, &from.joint_angles);
-            both(&mut to.mask, &from.mask);
+            if let (Content::Rows(to), Content::Rows(from)) = (&mut to.content, &from.content) {
+                both(&mut to.emg, &from.emg);
+                both(&mut to.joint_angles, &from.joint_angles);
+                both(&mut to.mask, &from.mask);
+            }
             copies += 1;
         }
         let rate = f64::from(copies) / start.elapsed().as_secs_f64();

@@ -4,7 +4,13 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use emg_pipeline::ports::{self, Named, Values};
 use serde_json::Value;
+
+/// What a batch of rows brings to a step.
+pub(crate) fn batch<'a>(emg: &'a [f32], joint_angles: &'a [f32], mask: &'a [f32]) -> [Named<'a>; 3] {
+    [(ports::EMG, Values::F32(emg)), (ports::JOINT_ANGLES, Values::F32(joint_angles)), (ports::MASK, Values::F32(mask))]
+}
 
 /// A temporary folder with a store in it, and the memo beside it.
 pub(crate) struct Bench {

@@ -38,7 +38,7 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             }
             let library = runtime::load(ort_lib.as_deref())?;
             let training = &checkpoint.config.training;
-            let provider = Provider::choose(&library, training)?;
+            let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
             let model = load_model(&checkpoint.config, &run.run)?;
             let cache = Arc::new(cache);
             let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;

@@ -91,7 +91,7 @@ pub(crate) fn model(
     let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::Usage)?;
     let (nodes, built) = (graph.nodes, building.elapsed());
     let loading = Instant::now();
-    Stepper::new(&library, provider, &graph.onnx, graph.spec)?;
+    Stepper::new(&library, provider, &graph.onnx, graph.ports)?;
     let loaded = loading.elapsed();
     let parameters = total_elements(&problem.model.parameters());
     let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());

@@ -19,7 +19,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let found = recording::find(&args.recordings)?;
     let outputs = outputs(args, &found)?;
     let library = runtime::load(args.ort_lib.as_deref())?;
-    let provider = Provider::choose(&library, &args.computing())?;
+    let provider = Provider::choose(&library, &args.computing()).map_err(TrainError::from)?;
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
     // All are looked at before the first is predicted.

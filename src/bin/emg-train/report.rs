@@ -87,7 +87,7 @@ fn is_missing(error: &anyhow::Error) -> bool {
         Some(TrainError::Usage(_)) => true,
         Some(TrainError::File(error)) => error.source.kind() == std::io::ErrorKind::NotFound,
         Some(TrainError::Cache(error)) => of_cache(error),
-        Some(TrainError::Runtime(error)) => matches!(error, RuntimeError::NoLibrary { .. }),
+        Some(TrainError::Runtime { source }) => matches!(source, RuntimeError::NoLibrary { .. }),
         Some(_) => false,
         None => {
             error.downcast_ref::<CacheError>().is_some_and(of_cache)
@@ -108,7 +108,7 @@ fn evaluated(
     }
     let library = runtime::load(args.ort_lib.as_deref())?;
     let training = &checkpoint.config.training;
-    let provider = Provider::choose(&library, training)?;
+    let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
     let model = load_model(&checkpoint.config, folder)?;
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.of.checkpoint, checkpoint.progress.epoch)));
