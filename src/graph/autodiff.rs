@@ -6,11 +6,12 @@
 
 use std::collections::HashMap;
 
-use super::core::{Graph, Value};
+use super::core::{Graph, Node, Value};
+use super::operators::reduce_to;
 
 /// Gradients on their way to the values they belong to.
 #[derive(Default)]
-pub(super) struct Adjoints {
+struct Adjoints {
     sums: HashMap<Value, Vec<Value>>,
     /// (a, b) of a' b for matrices a [rows, m], b [rows, n].
     products: HashMap<Value, Vec<(Value, Value)>>,
@@ -19,21 +20,6 @@ pub(super) struct Adjoints {
 }
 
 impl Adjoints {
-    /// Adds `gradient`, of the same shape as `value`.
-    pub(super) fn add(&mut self, value: Value, gradient: Value) {
-        self.sums.entry(value).or_default().push(gradient);
-    }
-
-    /// Adds a' b for a [rows, m] and b [rows, n] to the gradient of `value` [m, n].
-    pub(super) fn add_product(&mut self, value: Value, a: Value, b: Value) {
-        self.products.entry(value).or_default().push((a, b));
-    }
-
-    /// Adds the sum over rows of x [rows, n] to the gradient of `value` [n].
-    pub(super) fn add_row_sum(&mut self, value: Value, x: Value) {
-        self.row_sums.entry(value).or_default().push(x);
-    }
-
     /// The whole gradient of `value`, if anything reached it.
     fn take(&mut self, graph: &mut Graph, value: Value) -> Option<Value> {
         let mut parts = self.sums.remove(&value).unwrap_or_default();
@@ -50,6 +36,62 @@ impl Adjoints {
     }
 }
 
+/// A node on the way back: the gradients that reached its outputs, and where those of its inputs go.
+pub(super) struct Backward<'a> {
+    pub(super) graph: &'a mut Graph,
+    pub(super) node: &'a Node,
+    /// Of each output, if the loss depends on it.
+    gradients: &'a [Option<Value>],
+    /// Which values' gradients are wanted, by number.
+    needed: &'a [bool],
+    adjoints: &'a mut Adjoints,
+}
+
+impl Backward<'_> {
+    /// The gradient of output `i`, if the loss depends on it.
+    pub(super) fn gradient(&self, i: usize) -> Option<Value> {
+        self.gradients[i]
+    }
+
+    /// The gradient of the first output, of an operator that is differentiated through that one alone.
+    ///
+    /// # Errors
+    /// The loss depends on another output.
+    pub(super) fn dy(&self) -> Result<Value, String> {
+        let others = self.gradients[1..].iter().any(Option::is_some);
+        self.gradients[0]
+            .filter(|_| !others)
+            .ok_or_else(|| format!("{}: no gradient through outputs but the first", self.node.operator.name))
+    }
+
+    /// Whether the gradient of input `i` is wanted.
+    pub(super) fn wanted(&self, i: usize) -> bool {
+        self.node.optional(i).is_some_and(|value| self.needed[value.0 as usize])
+    }
+
+    /// Adds to the gradient of input `i`, which has the same shape.
+    pub(super) fn add(&mut self, i: usize, gradient: Value) {
+        self.adjoints.sums.entry(self.node.input(i)).or_default().push(gradient);
+    }
+
+    /// Adds `gradient`, summed over the axes that broadcasting repeated, to that of input `i`.
+    pub(super) fn add_broadcast(&mut self, i: usize, gradient: Value) {
+        let shape = self.graph.shape(self.node.input(i)).to_vec();
+        let reduced = reduce_to(self.graph, gradient, &shape);
+        self.add(i, reduced);
+    }
+
+    /// Adds a' b for a [rows, m] and b [rows, n] to the gradient of input `i` [m, n].
+    pub(super) fn add_product(&mut self, i: usize, a: Value, b: Value) {
+        self.adjoints.products.entry(self.node.input(i)).or_default().push((a, b));
+    }
+
+    /// Adds the sum over rows of x [rows, n] to the gradient of input `i` [n].
+    pub(super) fn add_row_sum(&mut self, i: usize, x: Value) {
+        self.adjoints.row_sums.entry(self.node.input(i)).or_default().push(x);
+    }
+}
+
 /// Appends nodes that compute the derivatives of the scalar `loss` with respect to each of `wrt`.
 ///
 /// # Errors
@@ -61,7 +103,7 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
     let needed = depends_on(graph, wrt);
     let mut adjoints = Adjoints::default();
     let one = graph.scalar(1.0);
-    adjoints.add(loss, one);
+    adjoints.sums.insert(loss, vec![one]);
     let mut finished = HashMap::new();
     let mut missing = Vec::new();
     // Nodes appended while walking belong to the backward pass and are not walked.
@@ -86,8 +128,8 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
         }
         match node.operator.gradient {
             Some(gradient) => {
-                let wanted = |value: Value| needed[value.0 as usize];
-                gradient(graph, &node, &reached, &wanted, &mut adjoints)?;
+                let (needed, adjoints) = (&needed, &mut adjoints);
+                gradient(&mut Backward { graph, node: &node, gradients: &reached, needed, adjoints })?;
             }
             None => missing.push(match &node.origin {
                 Some(origin) => format!("{} (node {origin})", node.operator.name),

@@ -3,10 +3,10 @@
 
 use std::collections::HashMap;
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, Wanted, fused, ty};
+use super::{FUSED_DOMAIN, Operator, fused, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     Operator {
@@ -48,13 +48,8 @@ fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     Ok(vec![TensorType::new(state.dtype, [batch, 4 * hidden]), state])
 }
 
-fn cell_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
+fn cell_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let node = back.node;
     if node.inputs.len() > 2 {
         return Err("a cell that has taken in sums is not differentiated any more".into());
     }
@@ -62,13 +57,13 @@ fn cell_gradient(
         let shape = graph.shape(node.outputs[0]).to_vec();
         graph.zeros(node.outputs[0], &shape)
     };
-    let [dh, dc] = [grads[0], grads[1]].map(|gradient| gradient.unwrap_or_else(|| zeros(graph)));
+    let [dh, dc] = [0, 1].map(|i| back.gradient(i).unwrap_or_else(|| zeros(back.graph)));
     let [_, _, sigmoids, candidate, squashed] = node.outputs[..] else { unreachable!("a cell has five outputs") };
     let inputs = [dh, dc, sigmoids, candidate, squashed, node.input(1)];
-    let gradients = graph.apply("LstmCellGradient", &inputs, Attributes::new());
+    let gradients = back.graph.apply("LstmCellGradient", &inputs, Attributes::new());
     for (i, gradient) in gradients.into_iter().enumerate() {
-        if wanted(node.input(i)) {
-            adjoints.add(node.input(i), gradient);
+        if back.wanted(i) {
+            back.add(i, gradient);
         }
     }
     Ok(())

@@ -1,11 +1,11 @@
 //! Convolutions over one or more spatial axes, and their transposes.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::geometry::Geometry;
-use super::{Operator, Wanted, fused, op, ty};
+use super::{Operator, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Conv", conv, Some(conv_gradient)),
@@ -100,68 +100,56 @@ fn expand_frames(graph: &mut Graph, node: &Node) -> Vec<Value> {
     vec![graph.reshape(joined, &[n * count, length * width])]
 }
 
-fn conv_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-    let geometry = Geometry::new(node, &graph.shape(weight)[2..])?;
-    let groups = groups(node)?;
-    if wanted(x) {
+fn conv_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (x, weight, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
+    let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
+    let groups = groups(back.node)?;
+    if back.wanted(0) {
         let mirrors = groups == 1 && geometry.is_plain() && geometry.strides.iter().all(|stride| *stride == 1);
         let last = geometry.kernel.len() - 1;
         let short = geometry.pads[..last].iter().all(|pads| *pads == (0, 0))
             && geometry.pads[last].0.max(geometry.pads[last].1) < geometry.kernel[last];
         let dx = if mirrors && short {
-            mirrored(graph, weight, dy, &geometry)
+            mirrored(back.graph, weight, dy, &geometry)
         } else {
-            transposed(graph, x, weight, dy, &geometry, groups)
+            transposed(back.graph, x, weight, dy, &geometry, groups)
         };
-        adjoints.add(x, dx);
+        back.add(0, dx);
     }
-    if wanted(weight) {
-        let gradient = weight_gradient(graph, x, dy, &geometry, groups);
-        adjoints.add(weight, gradient);
+    if back.wanted(1) {
+        let gradient = weight_gradient(back.graph, x, dy, &geometry, groups);
+        back.add(1, gradient);
     }
-    bias_gradient(graph, node, dy, wanted, adjoints);
+    bias_gradient(back, dy);
     Ok(())
 }
 
-fn bias_gradient(graph: &mut Graph, node: &Node, dy: Value, wanted: Wanted<'_>, adjoints: &mut Adjoints) {
-    if let Some(bias) = node.optional(2).filter(|bias| wanted(*bias)) {
-        let gradient = graph.channel_sums(dy);
-        adjoints.add(bias, gradient);
+fn bias_gradient(back: &mut Backward<'_>, dy: Value) {
+    if back.wanted(2) {
+        let gradient = back.graph.channel_sums(dy);
+        back.add(2, gradient);
     }
 }
 
 /// The transpose of a convolution is a convolution with the same weight, and the other way round.
-fn conv_transpose_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (x, weight, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-    let geometry = Geometry::new(node, &graph.shape(weight)[2..])?;
-    let groups = groups(node)?;
-    if wanted(x) {
+fn conv_transpose_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (x, weight, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
+    let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
+    let groups = groups(back.node)?;
+    if back.wanted(0) {
         let mut attributes = geometry.attributes();
         attributes.insert("group".into(), Attribute::Int(groups as i64));
-        let dx = graph.apply1("Conv", &[dy, weight], attributes);
+        let dx = back.graph.apply1("Conv", &[dy, weight], attributes);
         // Output padding of a stride or more makes windows that no input belongs to.
-        let sizes = graph.shape(x)[2..].to_vec();
-        let dx = sizes.iter().enumerate().fold(dx, |dx, (i, size)| graph.slice(dx, 2 + i, 0, *size));
-        adjoints.add(x, dx);
+        let sizes = back.graph.shape(x)[2..].to_vec();
+        let dx = sizes.iter().enumerate().fold(dx, |dx, (i, size)| back.graph.slice(dx, 2 + i, 0, *size));
+        back.add(0, dx);
     }
-    if wanted(weight) {
-        let gradient = weight_gradient(graph, dy, x, &geometry, groups);
-        adjoints.add(weight, gradient);
+    if back.wanted(1) {
+        let gradient = weight_gradient(back.graph, dy, x, &geometry, groups);
+        back.add(1, gradient);
     }
-    bias_gradient(graph, node, dy, wanted, adjoints);
+    bias_gradient(back, dy);
     Ok(())
 }
 

@@ -1,10 +1,10 @@
 //! Elementwise arithmetic, activations, comparisons and selection.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
-use super::{Operator, Wanted, broadcast, fused, op, reduce_to, ty};
+use super::{Operator, broadcast, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Abs", unary, Some(abs)),
@@ -100,40 +100,30 @@ fn cast(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(to, ty(graph, node, 0)?.shape)])
 }
 
-fn cast_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
+fn cast_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     // Only float to float carries a derivative; everything else is piecewise constant.
-    let (from, to) = (graph.dtype(node.input(0)), graph.dtype(node.outputs[0]));
+    let (from, to) = (back.graph.dtype(back.node.input(0)), back.graph.dtype(back.node.outputs[0]));
     if from.is_float() && to.is_float() {
-        let gradient = graph.cast(grads[0].expect("the only output was reached"), from);
-        adjoints.add(node.input(0), gradient);
+        let gradient = back.graph.cast(back.dy()?, from);
+        back.add(0, gradient);
     }
     Ok(())
 }
 
-fn nothing(_: &mut Graph, _: &Node, _: &[Option<Value>], _: Wanted<'_>, _: &mut Adjoints) -> Result<(), String> {
+fn nothing(_: &mut Backward<'_>) -> Result<(), String> {
     Ok(())
 }
 
 /// Defines the gradient of a function of one input: (graph, node, x, y, dy) -> dx.
 macro_rules! unary_gradient {
     ($name:ident, |$g:ident, $node:ident, $x:ident, $y:ident, $dy:ident| $body:expr) => {
-        fn $name(
-            $g: &mut Graph,
-            $node: &Node,
-            grads: &[Option<Value>],
-            _: Wanted<'_>,
-            adjoints: &mut Adjoints,
-        ) -> Result<(), String> {
-            let ($x, $y, $dy) = ($node.input(0), $node.outputs[0], grads[0].expect("the only output was reached"));
+        fn $name(back: &mut Backward<'_>) -> Result<(), String> {
+            let ($node, $dy) = (back.node, back.dy()?);
+            let ($x, $y) = ($node.input(0), $node.outputs[0]);
             let _ = ($x, $y);
+            let $g = &mut *back.graph;
             let dx = $body;
-            adjoints.add($node.input(0), dx);
+            back.add(0, dx);
             Ok(())
         }
     };
@@ -254,32 +244,22 @@ fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.
 macro_rules! binary_gradient {
     ($name:ident, |$g:ident, $a:ident, $b:ident, $dy:ident| $da:expr, $db:expr) => {
-        fn $name(
-            $g: &mut Graph,
-            node: &Node,
-            grads: &[Option<Value>],
-            wanted: Wanted<'_>,
-            adjoints: &mut Adjoints,
-        ) -> Result<(), String> {
-            let ($a, $b, $dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-            if wanted($a) {
-                let gradient = $da;
-                let shape = $g.shape($a).to_vec();
-                let reduced = reduce_to($g, gradient, &shape);
-                adjoints.add($a, reduced);
-            }
-            if wanted($b) {
-                let gradient = $db;
-                let shape = $g.shape($b).to_vec();
-                let reduced = reduce_to($g, gradient, &shape);
-                adjoints.add($b, reduced);
+        fn $name(back: &mut Backward<'_>) -> Result<(), String> {
+            let ($a, $b, $dy) = (back.node.input(0), back.node.input(1), back.dy()?);
+            let _ = ($a, $b);
+            for (i, of_a) in [(0, true), (1, false)] {
+                if back.wanted(i) {
+                    let $g = &mut *back.graph;
+                    let gradient = if of_a { $da } else { $db };
+                    back.add_broadcast(i, gradient);
+                }
             }
             Ok(())
         }
     };
 }
 
-binary_gradient!(add, |g, a, b, dy| dy, dy);
+binary_gradient!(add, |_g, a, b, dy| dy, dy);
 binary_gradient!(sub, |g, a, b, dy| dy, g.neg(dy));
 binary_gradient!(mul, |g, a, b, dy| g.mul(dy, b), g.mul(dy, a));
 binary_gradient!(div, |g, a, b, dy| g.div(dy, b), {
@@ -316,23 +296,14 @@ fn where_greater(g: &mut Graph, a: Value, b: Value, dy: Value) -> Value {
     g.mul(dy, share)
 }
 
-fn select(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (condition, dy) = (node.input(0), grads[0].expect("the only output was reached"));
-    let zero = graph.scalar_like(dy, 0.0);
+fn select(back: &mut Backward<'_>) -> Result<(), String> {
+    let (condition, dy) = (back.node.input(0), back.dy()?);
+    let zero = back.graph.scalar_like(dy, 0.0);
     for (i, keeps_true) in [(1, true), (2, false)] {
-        let input = node.input(i);
-        if wanted(input) && graph.dtype(input).is_float() {
+        if back.wanted(i) && back.graph.dtype(back.node.input(i)).is_float() {
             let (a, b) = if keeps_true { (dy, zero) } else { (zero, dy) };
-            let gradient = graph.select(condition, a, b);
-            let shape = graph.shape(input).to_vec();
-            let reduced = reduce_to(graph, gradient, &shape);
-            adjoints.add(input, reduced);
+            let gradient = back.graph.select(condition, a, b);
+            back.add_broadcast(i, gradient);
         }
     }
     Ok(())

@@ -1,12 +1,12 @@
 //! Operators that pick elements by index, put them back, or keep a triangle of them. Indices are integers and carry
 //! no gradient; picking and putting are each other's gradients.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Attribute, Attributes, Graph, Node};
 use super::super::tensor::{DType, TensorType};
 use super::shape::inverse;
-use super::{Operator, Wanted, axis, op, ty};
+use super::{Operator, axis, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Gather", gather, Some(gather_gradient)),
@@ -32,27 +32,21 @@ fn gather(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// Rows of dy are added to the rows they came from, the axis first.
-fn gather_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (dy, along) = (grads[0].expect("the only output was reached"), along(graph, node)?);
-    let (shape, picked) = (graph.shape(node.input(0)).to_vec(), graph.ty(node.input(1)).clone());
+fn gather_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (dy, along) = (back.dy()?, along(back.graph, back.node)?);
+    let (shape, picked) = (back.graph.shape(back.node.input(0)).to_vec(), back.graph.ty(back.node.input(1)).clone());
     let (before, after) = (shape[..along].to_vec(), shape[along + 1..].to_vec());
     let flat = [before.as_slice(), &[picked.elements()], &after].concat();
-    let dy = graph.reshape(dy, &flat);
+    let dy = back.graph.reshape(dy, &flat);
     let first: Vec<_> = std::iter::once(along).chain(0..along).chain(along + 1..shape.len()).collect();
-    let dy = graph.transpose(dy, &first);
-    let indices = graph.reshape(node.input(1), &[picked.elements(), 1]);
+    let dy = back.graph.transpose(dy, &first);
+    let indices = back.graph.reshape(back.node.input(1), &[picked.elements(), 1]);
     let turned: Vec<_> = first.iter().map(|axis| shape[*axis]).collect();
-    let zeros = graph.zeros(dy, &turned);
+    let zeros = back.graph.zeros(dy, &turned);
     let added = attributes([("reduction", Attribute::Text("add".into()))]);
-    let scattered = graph.apply1("ScatterND", &[zeros, indices, dy], added);
-    let dx = graph.transpose(scattered, &inverse(&first));
-    adjoints.add(node.input(0), dx);
+    let scattered = back.graph.apply1("ScatterND", &[zeros, indices, dy], added);
+    let dx = back.graph.transpose(scattered, &inverse(&first));
+    back.add(0, dx);
     Ok(())
 }
 
@@ -108,19 +102,13 @@ fn pair(node: &Node) -> (&'static str, &'static str, Attributes) {
 }
 
 /// Of GatherElements and GatherND: dy is added to the elements it came from.
-fn picked_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (dy, (scatter, _, mut adding)) = (grads[0].expect("the only output was reached"), pair(node));
-    let shape = graph.shape(node.input(0)).to_vec();
-    let zeros = graph.zeros(dy, &shape);
+fn picked_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (dy, (scatter, _, mut adding)) = (back.dy()?, pair(back.node));
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let zeros = back.graph.zeros(dy, &shape);
     adding.insert("reduction".into(), Attribute::Text("add".into()));
-    let dx = graph.apply1(scatter, &[zeros, node.input(1), dy], adding);
-    adjoints.add(node.input(0), dx);
+    let dx = back.graph.apply1(scatter, &[zeros, back.node.input(1), dy], adding);
+    back.add(0, dx);
     Ok(())
 }
 
@@ -134,29 +122,23 @@ fn reduction(node: &Node) -> Result<bool, String> {
 }
 
 /// Of ScatterElements and ScatterND: what was replaced has no gradient.
-fn scattered_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (dy, adds) = (grads[0].expect("the only output was reached"), reduction(node)?);
-    let (x, indices, updates) = (node.input(0), node.input(1), node.input(2));
-    let (scatter, gather, along) = pair(node);
-    if wanted(x) {
+fn scattered_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (dy, adds) = (back.dy()?, reduction(back.node)?);
+    let (indices, updates) = (back.node.input(1), back.node.input(2));
+    let (scatter, gather, along) = pair(back.node);
+    if back.wanted(0) {
         let dx = if adds {
             dy
         } else {
-            let shape = graph.shape(updates).to_vec();
-            let zeros = graph.zeros(dy, &shape);
-            graph.apply1(scatter, &[dy, indices, zeros], along.clone())
+            let shape = back.graph.shape(updates).to_vec();
+            let zeros = back.graph.zeros(dy, &shape);
+            back.graph.apply1(scatter, &[dy, indices, zeros], along.clone())
         };
-        adjoints.add(x, dx);
+        back.add(0, dx);
     }
-    if wanted(updates) {
-        let gradient = graph.apply1(gather, &[dy, indices], along);
-        adjoints.add(updates, gradient);
+    if back.wanted(2) {
+        let gradient = back.graph.apply1(gather, &[dy, indices], along);
+        back.add(2, gradient);
     }
     Ok(())
 }
@@ -165,16 +147,9 @@ fn trilu(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Some(ty(graph, node, 0)?).filter(|x| x.rank() >= 2).map(|x| vec![x]).ok_or_else(|| "expected a matrix".into())
 }
 
-fn trilu_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let inputs = [grads[0], node.optional(1)];
-    let inputs: Vec<_> = inputs.into_iter().flatten().collect();
-    let dx = graph.apply1("Trilu", &inputs, node.attributes.clone());
-    adjoints.add(node.input(0), dx);
+fn trilu_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let inputs: Vec<_> = [Some(back.dy()?), back.node.optional(1)].into_iter().flatten().collect();
+    let dx = back.graph.apply1("Trilu", &inputs, back.node.attributes.clone());
+    back.add(0, dx);
     Ok(())
 }

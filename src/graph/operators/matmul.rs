@@ -1,9 +1,9 @@
 //! Matrix products.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, Wanted, broadcast, op, reduce_to, ty};
+use super::{Operator, broadcast, op, ty};
 
 pub(super) static OPERATORS: &[Operator] =
     &[op("Gemm", gemm, Some(gemm_gradient)), op("MatMul", matmul, Some(matmul_gradient))];
@@ -28,41 +28,35 @@ fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, [m, n])])
 }
 
-fn gemm_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (a, b, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-    let (trans_a, trans_b) = (node.int("transA", 0) != 0, node.int("transB", 0) != 0);
-    if wanted(a) {
-        let da =
-            if trans_a { graph.gemm(b, dy, None, trans_b, true) } else { graph.gemm(dy, b, None, false, !trans_b) };
-        adjoints.add(a, da);
+fn gemm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (a, b, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
+    let [trans_a, trans_b] = ["transA", "transB"].map(|name| back.node.int(name, 0) != 0);
+    if back.wanted(0) {
+        let da = match trans_a {
+            true => back.graph.gemm(b, dy, None, trans_b, true),
+            false => back.graph.gemm(dy, b, None, false, !trans_b),
+        };
+        back.add(0, da);
     }
-    if wanted(b) {
+    if back.wanted(1) {
         match (trans_a, trans_b) {
-            (false, false) => adjoints.add_product(b, a, dy),
-            (false, true) => adjoints.add_product(b, dy, a),
+            (false, false) => back.add_product(1, a, dy),
+            (false, true) => back.add_product(1, dy, a),
             (true, false) => {
-                let db = graph.gemm(a, dy, None, false, false);
-                adjoints.add(b, db);
+                let db = back.graph.gemm(a, dy, None, false, false);
+                back.add(1, db);
             }
             (true, true) => {
-                let db = graph.gemm(dy, a, None, true, true);
-                adjoints.add(b, db);
+                let db = back.graph.gemm(dy, a, None, true, true);
+                back.add(1, db);
             }
         }
     }
-    if let Some(c) = node.inputs.get(2).copied().flatten().filter(|c| wanted(*c)) {
-        if graph.shape(c) == &graph.shape(dy)[1..] {
-            adjoints.add_row_sum(c, dy);
+    if back.wanted(2) {
+        if back.graph.shape(back.node.input(2)) == &back.graph.shape(dy)[1..] {
+            back.add_row_sum(2, dy);
         } else {
-            let shape = graph.shape(c).to_vec();
-            let dc = reduce_to(graph, dy, &shape);
-            adjoints.add(c, dc);
+            back.add_broadcast(2, dy);
         }
     }
     Ok(())
@@ -90,33 +84,24 @@ fn swap_last(graph: &mut Graph, x: Value) -> Value {
     graph.transpose(x, &order)
 }
 
-fn matmul_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (a, b, dy) = (node.input(0), node.input(1), grads[0].expect("the only output was reached"));
-    if wanted(a) {
-        let transposed = swap_last(graph, b);
-        let gradient = graph.matmul(dy, transposed);
-        let shape = graph.shape(a).to_vec();
-        let reduced = reduce_to(graph, gradient, &shape);
-        adjoints.add(a, reduced);
+fn matmul_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (a, b, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
+    if back.wanted(0) {
+        let transposed = swap_last(back.graph, b);
+        let gradient = back.graph.matmul(dy, transposed);
+        back.add_broadcast(0, gradient);
     }
-    if wanted(b) {
-        let (shape_a, shape_b) = (graph.shape(a).to_vec(), graph.shape(b).to_vec());
+    if back.wanted(1) {
+        let (shape_a, shape_b) = (back.graph.shape(a).to_vec(), back.graph.shape(b).to_vec());
         if let [k, n] = shape_b[..] {
             // One matrix for all of a's batch: one product over all its rows.
             let rows = shape_a.iter().product::<usize>() / k;
-            let (a, dy) = (graph.reshape(a, &[rows, k]), graph.reshape(dy, &[rows, n]));
-            adjoints.add_product(b, a, dy);
+            let (a, dy) = (back.graph.reshape(a, &[rows, k]), back.graph.reshape(dy, &[rows, n]));
+            back.add_product(1, a, dy);
         } else {
-            let transposed = swap_last(graph, a);
-            let gradient = graph.matmul(transposed, dy);
-            let reduced = reduce_to(graph, gradient, &shape_b);
-            adjoints.add(b, reduced);
+            let transposed = swap_last(back.graph, a);
+            let gradient = back.graph.matmul(transposed, dy);
+            back.add_broadcast(1, gradient);
         }
     }
     Ok(())

@@ -20,19 +20,15 @@ pub(super) use geometry::{Geometry, resolve_auto_pad};
 pub(super) use shape::Ranges;
 pub(crate) use shape::as_batch_transpose;
 
-use super::autodiff::Adjoints;
+use super::autodiff::Backward;
 use super::core::{Graph, Node, Value};
 use super::tensor::TensorType;
 
 /// Types of a node's outputs, from its inputs, attributes and constants.
 type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, String>;
 
-/// Whether a value's gradient is wanted.
-type Wanted<'a> = &'a dyn Fn(Value) -> bool;
-
-/// Adds the contributions of a node to the gradients of its inputs. Given: the node, the gradients that reached
-/// its outputs, and which inputs are wanted.
-type Gradient = fn(&mut Graph, &Node, &[Option<Value>], Wanted<'_>, &mut Adjoints) -> Result<(), String>;
+/// Adds the contributions of a node to the gradients of its inputs.
+type Gradient = fn(&mut Backward<'_>) -> Result<(), String>;
 
 /// Writes a fused operator as standard ones; gives the values that replace its outputs.
 type Expand = fn(&mut Graph, &Node) -> Vec<Value>;
@@ -120,7 +116,7 @@ fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
 }
 
 /// Undoes broadcasting: sums `gradient` down to `shape`.
-fn reduce_to(graph: &mut Graph, gradient: Value, shape: &[usize]) -> Value {
+pub(super) fn reduce_to(graph: &mut Graph, gradient: Value, shape: &[usize]) -> Value {
     let from = graph.shape(gradient).to_vec();
     let lead = from.len() - shape.len();
     let axes: Vec<_> = (0..from.len()).filter(|i| *i < lead || (shape[i - lead] == 1 && from[*i] != 1)).collect();

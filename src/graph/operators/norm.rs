@@ -1,9 +1,9 @@
 //! Layer normalization over the last axis, and batch normalization over all but the channels.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, Wanted, axis, fused, op, ty};
+use super::{FUSED_DOMAIN, Operator, axis, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("LayerNormalization", layer_norm, Some(layer_norm_gradient)),
@@ -38,23 +38,13 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x, statistics.clone(), statistics])
 }
 
-fn layer_norm_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    if grads[1].is_some() || grads[2].is_some() {
-        return Err("LayerNormalization: no gradient through its mean and deviation outputs".into());
-    }
-    let dy = grads[0].expect("the first output was reached");
-    let (x, scale, bias) = (node.input(0), node.input(1), node.inputs.get(2).copied().flatten());
-    let inputs = [dy, x, scale, node.outputs[1], node.outputs[2]];
-    let gradients = graph.apply("LayerNormGradient", &inputs, Attributes::new());
-    for (input, gradient) in [Some(x), Some(scale), bias].into_iter().zip(gradients) {
-        if let Some(input) = input.filter(|input| wanted(*input)) {
-            adjoints.add(input, gradient);
+fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (node, dy) = (back.node, back.dy()?);
+    let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
+    let gradients = back.graph.apply("LayerNormGradient", &inputs, Attributes::new());
+    for (i, gradient) in gradients.into_iter().enumerate() {
+        if back.wanted(i) {
+            back.add(i, gradient);
         }
     }
     Ok(())
@@ -135,22 +125,13 @@ fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x, scale.clone(), scale])
 }
 
-fn batch_norm_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    if grads[1].is_some() || grads[2].is_some() {
-        return Err("BatchNormalization: no gradient through its statistics".into());
-    }
-    let dy = grads[0].expect("the first output was reached");
+fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (node, dy) = (back.node, back.dy()?);
     let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
-    let gradients = graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
+    let gradients = back.graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
     for (i, gradient) in gradients.into_iter().enumerate() {
-        if wanted(node.input(i)) {
-            adjoints.add(node.input(i), gradient);
+        if back.wanted(i) {
+            back.add(i, gradient);
         }
     }
     Ok(())

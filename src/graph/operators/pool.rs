@@ -1,10 +1,10 @@
 //! Max pooling.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
 use super::geometry::Geometry;
-use super::{Operator, Wanted, fused, op, ty};
+use super::{Operator, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] =
     &[op("MaxPool", max_pool, Some(max_pool_gradient)), fused("MaxPoolGradient", gradient_type, Some(expand_gradient))];
@@ -26,17 +26,11 @@ fn max_pool(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// Each window's gradient goes to its first greatest element, as in PyTorch.
-fn max_pool_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let inputs = [grads[0].expect("the only output was reached"), node.input(0), node.outputs[0]];
-    let attributes = geometry(node)?.attributes();
-    let dx = graph.apply1("MaxPoolGradient", &inputs, attributes);
-    adjoints.add(node.input(0), dx);
+fn max_pool_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let inputs = [back.dy()?, back.node.input(0), back.node.outputs[0]];
+    let attributes = geometry(back.node)?.attributes();
+    let dx = back.graph.apply1("MaxPoolGradient", &inputs, attributes);
+    back.add(0, dx);
     Ok(())
 }
 

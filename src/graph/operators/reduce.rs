@@ -1,9 +1,9 @@
 //! Sums, means and extremes over axes.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, Wanted, axis, constant_ints, op, ty};
+use super::{Operator, axis, constant_ints, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("ReduceMax", reduce, Some(extreme_gradient)),
@@ -38,53 +38,35 @@ fn restore(graph: &mut Graph, node: &Node, y: Value) -> Result<Value, String> {
     Ok(graph.reshape(y, &kept(&shape, &axes)))
 }
 
-fn sum_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
-    let shape = graph.shape(node.input(0)).to_vec();
-    let gradient = graph.expand(restored, &shape);
-    adjoints.add(node.input(0), gradient);
+fn sum_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let restored = restore(back.graph, back.node, back.dy()?)?;
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let gradient = back.graph.expand(restored, &shape);
+    back.add(0, gradient);
     Ok(())
 }
 
-fn mean_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
-    let shape = graph.shape(node.input(0)).to_vec();
-    let count = shape.iter().product::<usize>() / graph.ty(node.outputs[0]).elements().max(1);
-    let count = graph.scalar_like(restored, count as f32);
-    let share = graph.div(restored, count);
-    let gradient = graph.expand(share, &shape);
-    adjoints.add(node.input(0), gradient);
+fn mean_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let restored = restore(back.graph, back.node, back.dy()?)?;
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let count = shape.iter().product::<usize>() / back.graph.ty(back.node.outputs[0]).elements().max(1);
+    let count = back.graph.scalar_like(restored, count as f32);
+    let share = back.graph.div(restored, count);
+    let gradient = back.graph.expand(share, &shape);
+    back.add(0, gradient);
     Ok(())
 }
 
 /// Elements that are equally extreme share the gradient, as in PyTorch's `amax` and `amin`.
-fn extreme_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (x, axes) = (node.input(0), axes(graph, node)?);
-    let extreme = restore(graph, node, node.outputs[0])?;
-    let restored = restore(graph, node, grads[0].expect("the only output was reached"))?;
-    let hit = graph.equal(x, extreme);
-    let hit = graph.cast(hit, graph.dtype(x));
-    let count = graph.reduce_sum(hit, &axes, true);
-    let share = graph.div(restored, count);
-    let gradient = graph.mul(hit, share);
-    adjoints.add(x, gradient);
+fn extreme_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (x, axes) = (back.node.input(0), axes(back.graph, back.node)?);
+    let extreme = restore(back.graph, back.node, back.node.outputs[0])?;
+    let restored = restore(back.graph, back.node, back.dy()?)?;
+    let hit = back.graph.equal(x, extreme);
+    let hit = back.graph.cast(hit, back.graph.dtype(x));
+    let count = back.graph.reduce_sum(hit, &axes, true);
+    let share = back.graph.div(restored, count);
+    let gradient = back.graph.mul(hit, share);
+    back.add(0, gradient);
     Ok(())
 }

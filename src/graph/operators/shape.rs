@@ -1,9 +1,9 @@
 //! Operators that move elements without changing them.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::core::{DYNAMIC_BATCH, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, Wanted, axis, broadcast, constant_ints, fused, op, reduce_to, ty};
+use super::{Operator, axis, broadcast, constant_ints, fused, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("Concat", concat, Some(concat_gradient)),
@@ -31,16 +31,10 @@ fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
-fn reshape_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let shape = graph.shape(node.input(0)).to_vec();
-    let gradient = graph.reshape(grads[0].expect("the only output was reached"), &shape);
-    adjoints.add(node.input(0), gradient);
+fn reshape_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let gradient = back.graph.reshape(back.dy()?, &shape);
+    back.add(0, gradient);
     Ok(())
 }
 
@@ -83,16 +77,10 @@ pub(super) fn inverse(order: &[usize]) -> Vec<usize> {
     inverse
 }
 
-fn transpose_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let order = order(node, graph.shape(node.outputs[0]).len())?;
-    let gradient = graph.transpose(grads[0].expect("the only output was reached"), &inverse(&order));
-    adjoints.add(node.input(0), gradient);
+fn transpose_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let order = order(back.node, back.graph.shape(back.node.outputs[0]).len())?;
+    let gradient = back.graph.transpose(back.dy()?, &inverse(&order));
+    back.add(0, gradient);
     Ok(())
 }
 
@@ -110,19 +98,15 @@ fn concat(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![result])
 }
 
-fn concat_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    wanted: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let inputs: Vec<_> = (0..node.inputs.len()).map(|i| node.input(i)).collect();
-    let along = axis(node.int("axis", 0), graph.shape(inputs[0]).len())?;
-    let sizes: Vec<_> = inputs.iter().map(|input| graph.shape(*input)[along]).collect();
-    let parts = graph.split(grads[0].expect("the only output was reached"), along, &sizes);
-    for (input, part) in inputs.into_iter().zip(parts).filter(|(input, _)| wanted(*input)) {
-        adjoints.add(input, part);
+fn concat_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let dy = back.dy()?;
+    let along = axis(back.node.int("axis", 0), back.graph.shape(dy).len())?;
+    let sizes: Vec<_> = back.node.inputs.iter().flatten().map(|input| back.graph.shape(*input)[along]).collect();
+    let parts = back.graph.split(dy, along, &sizes);
+    for (i, part) in parts.into_iter().enumerate() {
+        if back.wanted(i) {
+            back.add(i, part);
+        }
     }
     Ok(())
 }
@@ -144,22 +128,13 @@ fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(sizes.into_iter().map(part).collect())
 }
 
-fn split_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let along = axis(node.int("axis", 0), graph.shape(node.input(0)).len())?;
-    let parts: Vec<_> = node
-        .outputs
-        .iter()
-        .zip(grads)
-        .map(|(output, gradient)| gradient.unwrap_or_else(|| zeros_like(graph, *output)))
-        .collect();
-    let gradient = graph.concat(&parts, along);
-    adjoints.add(node.input(0), gradient);
+fn split_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let node = back.node;
+    let along = axis(node.int("axis", 0), back.graph.shape(node.input(0)).len())?;
+    let part = |(i, output): (usize, &Value)| back.gradient(i).unwrap_or_else(|| zeros_like(back.graph, *output));
+    let parts: Vec<_> = node.outputs.iter().enumerate().map(part).collect();
+    let gradient = back.graph.concat(&parts, along);
+    back.add(0, gradient);
     Ok(())
 }
 
@@ -211,23 +186,17 @@ fn slice(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// Zeros go where the slice took nothing: between its elements if it took steps, then before and after.
-fn slice_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let shape = graph.shape(node.input(0)).to_vec();
-    let mut gradient = grads[0].expect("the only output was reached");
-    for (along, (start, _, step)) in Ranges::of(graph, node)?.0.into_iter().enumerate() {
+fn slice_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let mut gradient = back.dy()?;
+    for (along, (start, _, step)) in Ranges::of(back.graph, back.node)?.0.into_iter().enumerate() {
         if step > 1 {
-            gradient = graph.spread(gradient, along, step);
+            gradient = back.graph.spread(gradient, along, step);
         }
-        let after = shape[along] - start - graph.shape(gradient)[along];
-        gradient = graph.pad(gradient, along, start, after);
+        let after = shape[along] - start - back.graph.shape(gradient)[along];
+        gradient = back.graph.pad(gradient, along, start, after);
     }
-    adjoints.add(node.input(0), gradient);
+    back.add(0, gradient);
     Ok(())
 }
 
@@ -247,19 +216,13 @@ fn pad(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x])
 }
 
-fn pad_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let mut gradient = grads[0].expect("the only output was reached");
-    for (along, (before, after)) in pads(graph, node)?.into_iter().enumerate() {
-        let end = graph.shape(gradient)[along] - after;
-        gradient = graph.slice(gradient, along, before, end);
+fn pad_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let mut gradient = back.dy()?;
+    for (along, (before, after)) in pads(back.graph, back.node)?.into_iter().enumerate() {
+        let end = back.graph.shape(gradient)[along] - after;
+        gradient = back.graph.slice(gradient, along, before, end);
     }
-    adjoints.add(node.input(0), gradient);
+    back.add(0, gradient);
     Ok(())
 }
 
@@ -268,15 +231,8 @@ fn expand(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, broadcast(&x.shape, &shape)?)])
 }
 
-fn expand_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let shape = graph.shape(node.input(0)).to_vec();
-    let gradient = reduce_to(graph, grads[0].expect("the only output was reached"), &shape);
-    adjoints.add(node.input(0), gradient);
+fn expand_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let dy = back.dy()?;
+    back.add_broadcast(0, dy);
     Ok(())
 }

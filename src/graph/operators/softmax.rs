@@ -1,10 +1,10 @@
 //! Softmax, its logarithm, and running sums: operators along one axis.
 
-use super::super::autodiff::Adjoints;
+use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Attribute, Attributes, Graph, Node};
 use super::super::tensor::TensorType;
-use super::{Operator, Wanted, axis, constant_ints, op, ty};
+use super::{Operator, axis, constant_ints, op, ty};
 
 pub(super) static OPERATORS: &[Operator] = &[
     op("CumSum", cumsum, Some(cumsum_gradient)),
@@ -19,37 +19,25 @@ fn softmax(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// dx = y (dy - sum(dy y)).
-fn softmax_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (y, dy) = (node.outputs[0], grads[0].expect("the only output was reached"));
-    let along = axis(node.int("axis", -1), graph.shape(y).len())?;
-    let product = graph.mul(dy, y);
-    let total = graph.reduce_sum(product, &[along], true);
-    let shared = graph.mul(y, total);
-    let dx = graph.sub(product, shared);
-    adjoints.add(node.input(0), dx);
+fn softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (y, dy) = (back.node.outputs[0], back.dy()?);
+    let along = axis(back.node.int("axis", -1), back.graph.shape(y).len())?;
+    let product = back.graph.mul(dy, y);
+    let total = back.graph.reduce_sum(product, &[along], true);
+    let shared = back.graph.mul(y, total);
+    let dx = back.graph.sub(product, shared);
+    back.add(0, dx);
     Ok(())
 }
 
 /// dx = dy - exp(y) sum(dy).
-fn log_softmax_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let (y, dy) = (node.outputs[0], grads[0].expect("the only output was reached"));
-    let along = axis(node.int("axis", -1), graph.shape(y).len())?;
-    let (softmax, total) = (graph.exp(y), graph.reduce_sum(dy, &[along], true));
-    let shared = graph.mul(softmax, total);
-    let dx = graph.sub(dy, shared);
-    adjoints.add(node.input(0), dx);
+fn log_softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let (y, dy) = (back.node.outputs[0], back.dy()?);
+    let along = axis(back.node.int("axis", -1), back.graph.shape(y).len())?;
+    let (softmax, total) = (back.graph.exp(y), back.graph.reduce_sum(dy, &[along], true));
+    let shared = back.graph.mul(softmax, total);
+    let dx = back.graph.sub(dy, shared);
+    back.add(0, dx);
     Ok(())
 }
 
@@ -61,19 +49,13 @@ fn cumsum(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// What an element adds to is what adds to it from the other end.
-fn cumsum_gradient(
-    graph: &mut Graph,
-    node: &Node,
-    grads: &[Option<Value>],
-    _: Wanted<'_>,
-    adjoints: &mut Adjoints,
-) -> Result<(), String> {
-    let dy = grads[0].expect("the only output was reached");
+fn cumsum_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let dy = back.dy()?;
     let attributes: Attributes = attributes([
-        ("exclusive", Attribute::Int(node.int("exclusive", 0))),
-        ("reverse", Attribute::Int(1 - node.int("reverse", 0))),
+        ("exclusive", Attribute::Int(back.node.int("exclusive", 0))),
+        ("reverse", Attribute::Int(1 - back.node.int("reverse", 0))),
     ]);
-    let dx = graph.apply1("CumSum", &[dy, node.input(1)], attributes);
-    adjoints.add(node.input(0), dx);
+    let dx = back.graph.apply1("CumSum", &[dy, back.node.input(1)], attributes);
+    back.add(0, dx);
     Ok(())
 }
