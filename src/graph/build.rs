@@ -1,6 +1,7 @@
 //! Shorthands for building graphs. They panic where shapes do not fit, which is a mistake in the caller.
 
-use super::core::{Attribute, Attributes, DYNAMIC_BATCH, Graph, Value};
+use super::core::{Attribute, Attributes, Graph, Value};
+use super::dim::Dim;
 use super::tensor::{Constant, DType};
 
 /// CUDA graph capture allows at most this many inputs of a Concat and outputs of a Split.
@@ -220,9 +221,9 @@ impl Graph {
         let own = self.shape(x);
         let lead = shape.len().saturating_sub(own.len());
         // A batch that is not known yet is kept as it is, not named.
-        let kept = |i: usize, dim: usize| i >= lead && own[i - lead] == dim && dim.is_multiple_of(DYNAMIC_BATCH);
+        let kept = |i: usize, dim: usize| i >= lead && own[i - lead] == dim && Dim::of(dim).is_batch();
         let shape: Vec<_> =
-            shape.iter().enumerate().map(|(i, dim)| if *dim != 0 && kept(i, *dim) { 1 } else { *dim as i64 }).collect();
+            shape.iter().enumerate().map(|(i, dim)| if kept(i, *dim) { 1 } else { *dim as i64 }).collect();
         let shape = self.i64s(&shape);
         self.apply1("Expand", &[x, shape], Attributes::new())
     }

@@ -8,13 +8,8 @@ use std::sync::Arc;
 use super::fold;
 use super::operators::{self, Operator};
 use super::precision::Autocast;
-use super::simplify::simplify;
+use super::simplify::Given;
 use super::tensor::{Constant, DType, TensorType};
-
-/// Stands for a batch size that is not known yet. A prime beyond any fixed dimension, so a dimension depends on
-/// the batch if and only if it is a multiple of this; `Reshape` and the graph's inputs and outputs are then
-/// written with a dynamic dimension.
-pub const DYNAMIC_BATCH: usize = 1_000_000_007;
 
 /// A value: an input, a constant or a node's output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -278,11 +273,7 @@ impl Graph {
     pub fn signatures(&self) -> BTreeSet<Signature> {
         let signature = |node: &Node| {
             let (operator, inputs, outputs) = (node.operator.name, node.inputs.len(), node.outputs.len());
-            let types = match node.operator.name {
-                "Cast" => vec![self.dtype(node.input(0)), self.dtype(node.outputs[0])],
-                "Where" => vec![self.dtype(node.input(1))],
-                _ => vec![self.dtype(node.input(0))],
-            };
+            let types = (node.operator.computes_in)(self, node);
             types.into_iter().map(move |dtype| Signature { operator, dtype, inputs, outputs })
         };
         self.nodes.iter().flat_map(signature).collect()
@@ -382,9 +373,12 @@ impl Graph {
             self.made.insert(key, outputs.clone());
             return Ok(outputs);
         }
-        if let Some(value) = simplify(self, name, &node.inputs, &node.attributes, &types) {
-            self.made.insert(key, vec![value]);
-            return Ok(vec![value]);
+        if let (Some(rule), Some(ty)) = (operator.simplify, types.first()) {
+            let given = Given { inputs: &node.inputs, attributes: &node.attributes, ty };
+            if let Some(value) = rule(self, &given) {
+                self.made.insert(key, vec![value]);
+                return Ok(vec![value]);
+            }
         }
         node.outputs = types.into_iter().map(|ty| self.value(ty, None)).collect();
         let outputs = node.outputs.clone();

@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use super::core::{Attribute, DYNAMIC_BATCH, Graph, Node, Value};
+use super::core::{Attribute, Graph, Node, Value};
+use super::dim::Dim;
 use super::operators::FUSED_DOMAIN;
 use super::proto::attribute_proto::AttributeType;
-use super::proto::tensor_proto::DataType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, StringStringEntryProto, TensorProto,
     TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
-use super::tensor::{Constant, DType, TensorType};
+use super::tensor::{Constant, TensorType};
 
 const OPSET: i64 = 18;
 const IR_VERSION: i64 = 8;
@@ -132,7 +132,8 @@ impl<'a> Writer<'a> {
 fn dynamic(constant: &Constant) -> Constant {
     match constant {
         Constant::I64(shape, values) => {
-            let free = |value: &i64| if *value != 0 && value % DYNAMIC_BATCH as i64 == 0 { -1 } else { *value };
+            let is_batch = |value: i64| usize::try_from(value).is_ok_and(|size| Dim::of(size).is_batch());
+            let free = |value: &i64| if is_batch(*value) { -1 } else { *value };
             Constant::I64(shape.clone(), values.iter().map(free).collect())
         }
         other => other.clone(),
@@ -144,19 +145,9 @@ pub(super) fn tensor(name: &str, constant: &Constant) -> TensorProto {
     TensorProto {
         name: Some(name.into()),
         dims: ty.shape.iter().map(|dim| *dim as i64).collect(),
-        data_type: Some(data_type(ty.dtype) as i32),
+        data_type: Some(ty.dtype.data_type() as i32),
         raw_data: Some(constant.bytes().into()),
         ..Default::default()
-    }
-}
-
-fn data_type(dtype: DType) -> DataType {
-    match dtype {
-        DType::F32 => DataType::Float,
-        DType::F16 => DataType::Float16,
-        DType::BF16 => DataType::Bfloat16,
-        DType::I64 => DataType::Int64,
-        DType::Bool => DataType::Bool,
     }
 }
 
@@ -198,15 +189,14 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
 
 fn value_info(name: &str, ty: &TensorType) -> ValueInfoProto {
     let dim = |dim: &usize| {
-        let value = if *dim != 0 && dim.is_multiple_of(DYNAMIC_BATCH) {
-            dimension::Value::DimParam(BATCH.into())
-        } else {
-            dimension::Value::DimValue(*dim as i64)
+        let value = match Dim::of(*dim) {
+            Dim::Batch(_) => dimension::Value::DimParam(BATCH.into()),
+            Dim::Fixed(size) => dimension::Value::DimValue(size as i64),
         };
         Dimension { value: Some(value), ..Default::default() }
     };
     let tensor = type_proto::Tensor {
-        elem_type: Some(data_type(ty.dtype) as i32),
+        elem_type: Some(ty.dtype.data_type() as i32),
         shape: Some(TensorShapeProto { dim: ty.shape.iter().map(dim).collect() }),
     };
     let proto = TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..Default::default() };

@@ -4,7 +4,7 @@
 
 use super::build::attributes;
 use super::core::{Attribute, Graph, Node, Value};
-use super::operators::Operator;
+use super::operators::{Operator, Precision};
 use super::tensor::DType;
 
 /// The lower precision of products.
@@ -17,16 +17,6 @@ pub enum Autocast {
     Fp16Weights,
 }
 
-/// What precision an operator computes in.
-enum Class {
-    /// The lower one.
-    Low,
-    /// That of its inputs; float32 where they differ.
-    Follow,
-    /// float32.
-    Full,
-}
-
 impl Autocast {
     fn dtype(self) -> DType {
         match self {
@@ -35,28 +25,24 @@ impl Autocast {
         }
     }
 
-    /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
-    fn class(self, operator: &str) -> Class {
-        match operator {
-            "Conv" | "ConvTranspose" | "Gemm" if self == Self::Fp16Weights => Class::Low,
-            _ if self == Self::Fp16Weights => Class::Full,
-            "Gemm" | "MatMul" => Class::Low,
-            "Conv" | "ConvTranspose" if self == Self::Fp16 => Class::Low,
-            "Add" | "Concat" | "Expand" | "Identity" | "Mul" | "Relu" | "Reshape" | "Slice" | "Split" | "Sub"
-            | "Transpose" => Class::Follow,
-            _ => Class::Full,
+    /// Whether products of this kind are in the lower precision.
+    fn lowers(self, bf16: bool, weights: bool) -> bool {
+        match self {
+            Self::Bf16 => bf16,
+            Self::Fp16 => true,
+            Self::Fp16Weights => weights,
         }
     }
-}
 
-/// ONNX's number of an element type.
-pub(super) fn type_number(dtype: DType) -> i64 {
-    match dtype {
-        DType::F32 => 1,
-        DType::I64 => 7,
-        DType::Bool => 9,
-        DType::F16 => 10,
-        DType::BF16 => 16,
+    /// What an operator takes its inputs in.
+    fn inputs(self, graph: &Graph, operator: &Operator, inputs: &[Option<Value>]) -> DType {
+        let low = match operator.precision {
+            Precision::Product { bf16, weights } => self.lowers(bf16, weights),
+            // A constant number takes the type of what it is combined with.
+            Precision::Follow => self != Self::Fp16Weights && graph.is_low_but_for_numbers(inputs),
+            Precision::Full => false,
+        };
+        if low { self.dtype() } else { DType::F32 }
     }
 }
 
@@ -76,19 +62,14 @@ impl Graph {
         if self.dtype(x) == to {
             return x;
         }
-        self.apply1("Cast", &[x], attributes([("to", Attribute::Int(type_number(to)))]))
+        self.apply1("Cast", &[x], attributes([("to", Attribute::Int(to.data_type() as i64))]))
     }
 
     /// The inputs in the precision in which the operator is to compute.
     pub(super) fn cast_inputs(&mut self, operator: &Operator, inputs: Vec<Option<Value>>) -> Vec<Option<Value>> {
         let Some(autocast) = self.autocast.filter(|_| operator.name != "Cast") else { return inputs };
         let floats: Vec<_> = inputs.iter().flatten().map(|x| self.dtype(*x)).filter(|ty| ty.is_float()).collect();
-        let to = match autocast.class(operator.name) {
-            Class::Low => autocast.dtype(),
-            // A constant number takes the type of what it is combined with.
-            Class::Follow if self.is_low_but_for_numbers(&inputs) => autocast.dtype(),
-            Class::Follow | Class::Full => DType::F32,
-        };
+        let to = autocast.inputs(self, operator, &inputs);
         if floats.iter().all(|ty| *ty == to) {
             return inputs;
         }
@@ -117,24 +98,15 @@ pub fn narrow_constants(graph: &mut Graph) {
     });
 }
 
-/// Whether ONNX Runtime's CUDA provider lacks a bfloat16 kernel of an operator that gradients use
-/// (docs/OperatorKernels.md of microsoft/onnxruntime).
-pub(super) fn lacks_bf16(operator: &str) -> bool {
-    matches!(
-        operator,
-        "Equal" | "Greater" | "Less" | "LeakyRelu" | "MaxPool" | "Pad" | "ReduceMax" | "ReduceMean" | "Where"
-    )
-}
-
 /// Makes those operators of half precision that `concerns` names compute in float32 on rounded values: what a
 /// provider without such kernels does to find the same numbers, up to the order of sums.
-pub(super) fn widen(graph: &mut Graph, concerns: impl Fn(&str, DType) -> bool) {
+pub(super) fn widen(graph: &mut Graph, concerns: impl Fn(&Operator, DType) -> bool) {
     let is_half = |graph: &Graph, x: Value| graph.dtype(x).is_half();
     graph.rewrite(|graph, node: &Node, _| {
         let half = node.outputs.iter().map(|y| is_half(graph, *y).then(|| graph.dtype(*y))).collect::<Vec<_>>();
         let inputs = node.inputs.iter().flatten();
         let mut types = inputs.chain(&node.outputs).map(|x| graph.dtype(*x));
-        let concerned = types.any(|ty| ty.is_half() && concerns(node.operator.name, ty));
+        let concerned = types.any(|ty| ty.is_half() && concerns(node.operator, ty));
         if node.operator.name == "Cast" || !concerned {
             return None;
         }

@@ -1,6 +1,7 @@
 //! Recurrent layers, unrolled over time.
 
-use super::core::{Attributes, DYNAMIC_BATCH, Graph, Value};
+use super::core::{Attributes, Graph, Value};
+use super::dim::Dim;
 
 impl Graph {
     /// One step of an LSTM: `share` [batch, 4 hidden] is what the input gives to the gates, `recurrent`
@@ -18,7 +19,7 @@ impl Graph {
     /// Zeros [batch, hidden] for shares [batch, ..].
     fn first_state(&mut self, share: Value, hidden: usize) -> Value {
         let batch = self.shape(share)[0];
-        if !batch.is_multiple_of(DYNAMIC_BATCH) {
+        if !Dim::of(batch).is_batch() {
             return self.zeros(share, &[batch, hidden]);
         }
         // Only an operator that takes the shares themselves can learn the batch when it runs.

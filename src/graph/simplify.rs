@@ -1,93 +1,54 @@
-//! Nodes that need not be: each rule looks at one node about to be made and, where it would do nothing or could be
+//! Nodes that need not be: an operator's rule looks at a node about to be made and, where it would do nothing or could be
 //! done along with the node before it, gives what takes its place.
 
-use super::build::{attributes, ints};
 use super::core::{Attributes, Graph, Value};
-use super::tensor::{Constant, TensorType};
+use super::tensor::TensorType;
 
-type Inputs<'a> = &'a [Option<Value>];
+/// A node about to be made.
+pub(super) struct Given<'a> {
+    pub(super) inputs: &'a [Option<Value>],
+    pub(super) attributes: &'a Attributes,
+    /// Of the first output.
+    pub(super) ty: &'a TensorType,
+}
 
-/// What the node may be replaced by. `types`: those of its outputs.
-pub(super) fn simplify(
-    graph: &mut Graph,
-    operator: &str,
-    inputs: Inputs<'_>,
-    given: &Attributes,
-    types: &[TensorType],
-) -> Option<Value> {
-    let (x, ty) = (inputs.first().copied().flatten()?, types.first()?);
-    match operator {
-        "Transpose" => transpose(graph, x, given),
-        "Reshape" => reshape(graph, x, inputs, ty),
-        "Cast" | "Expand" | "Slice" | "Pad" => (graph.ty(x) == ty).then_some(x),
-        "Neg" => producer_input(graph, x, "Neg"),
-        "Add" => neutral(graph, inputs, ty, 0.0, true),
-        "Sub" => neutral(graph, inputs, ty, 0.0, false),
-        "Mul" => neutral(graph, inputs, ty, 1.0, true).or_else(|| scales(graph, inputs, ty)),
-        "Div" => neutral(graph, inputs, ty, 1.0, false),
-        _ => None,
+impl Given<'_> {
+    pub(super) fn input(&self, i: usize) -> Option<Value> {
+        self.inputs.get(i).copied().flatten()
+    }
+
+    /// The first input of the node that made the first input, if that is of this operator.
+    pub(super) fn producer_input(&self, graph: &Graph, operator: &str) -> Option<Value> {
+        graph.producer(self.input(0)?).filter(|node| node.operator.name == operator).map(|node| node.input(0))
+    }
+
+    /// The first input, if the output would be of its type: of operators that then change nothing.
+    pub(super) fn unchanged(&self, graph: &Graph) -> Option<Value> {
+        self.input(0).filter(|x| graph.ty(*x) == self.ty)
+    }
+
+    /// The other operand of a sum with 0 or a product with 1; `either`: whichever of the two that is, else the second.
+    pub(super) fn other_than(&self, graph: &Graph, unit: f64, either: bool) -> Option<Value> {
+        let (a, b) = (self.input(0)?, self.input(1)?);
+        if graph.number(b) == Some(unit) && graph.ty(a) == self.ty {
+            return Some(a);
+        }
+        (either && graph.number(a) == Some(unit) && graph.ty(b) == self.ty).then_some(b)
     }
 }
 
-/// The first input of the node that made `x`, if it is of that operator.
-fn producer_input(graph: &Graph, x: Value, operator: &str) -> Option<Value> {
-    graph.producer(x).filter(|node| node.operator.name == operator).map(|node| node.input(0))
-}
-
-/// Two transposes are one; one that changes nothing is none.
-fn transpose(graph: &mut Graph, x: Value, given: &Attributes) -> Option<Value> {
-    let rank = graph.shape(x).len();
-    let reversed: Vec<_> = (0..rank as i64).rev().collect();
-    let order = given.ints("perm", &reversed);
-    if order.is_sorted() {
-        return Some(x);
+impl Graph {
+    /// The number that a constant of one element is.
+    pub(super) fn number(&self, value: Value) -> Option<f64> {
+        let constant = self.as_constant(value).filter(|_| !self.names.contains_key(&value))?;
+        (constant.tensor_type().elements() == 1).then(|| constant.numbers()[0])
     }
-    let before = graph.producer(x).filter(|node| node.operator.name == "Transpose")?;
-    let (source, first) = (before.input(0), before.ints("perm", &reversed));
-    let both = order.iter().map(|axis| first[*axis as usize] as usize);
-    Some(graph.apply1("Transpose", &[source], attributes([("perm", ints(both))])))
-}
-
-/// Of two reshapes, only the second counts.
-fn reshape(graph: &mut Graph, x: Value, inputs: Inputs<'_>, ty: &TensorType) -> Option<Value> {
-    if graph.ty(x) == ty {
-        return Some(x);
-    }
-    let source = producer_input(graph, x, "Reshape")?;
-    Some(graph.apply1("Reshape", &[source, inputs.get(1).copied().flatten()?], Attributes::new()))
-}
-
-/// The number that every element of a constant is.
-fn number(graph: &Graph, value: Value) -> Option<f64> {
-    let constant = graph.as_constant(value).filter(|_| !graph.names.contains_key(&value))?;
-    // Looking through a large constant would cost more than it can save.
-    let numbers = (constant.tensor_type().elements() == 1).then(|| constant.numbers())?;
-    Some(numbers[0])
-}
-
-/// The other operand of a sum with 0 or a product with 1.
-fn neutral(graph: &Graph, inputs: Inputs<'_>, ty: &TensorType, unit: f64, either: bool) -> Option<Value> {
-    let (a, b) = (inputs[0]?, inputs.get(1).copied().flatten()?);
-    if number(graph, b) == Some(unit) && graph.ty(a) == ty {
-        return Some(a);
-    }
-    (either && number(graph, a) == Some(unit) && graph.ty(b) == ty).then_some(b)
-}
-
-/// x a b is x (a b).
-fn scales(graph: &mut Graph, inputs: Inputs<'_>, ty: &TensorType) -> Option<Value> {
-    let (x, b) = (inputs[0]?, inputs.get(1).copied().flatten()?);
-    let b = number(graph, b).filter(|_| graph.ty(x) == ty)?;
-    let before = graph.producer(x).filter(|node| node.operator.name == "Mul")?;
-    let (source, a) = (before.input(0), before.input(1));
-    let a = number(graph, a).filter(|_| graph.ty(source) == ty)?;
-    let product = graph.constant(Constant::filled(ty.dtype, Vec::new(), a * b));
-    Some(graph.apply1("Mul", &[source, product], Attributes::new()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::tensor::Constant;
 
     fn graph() -> (Graph, Value) {
         let mut graph = Graph::new();

@@ -4,6 +4,8 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use super::proto::tensor_proto::DataType;
+
 /// Element types.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DType {
@@ -21,6 +23,24 @@ impl DType {
 
     pub fn is_half(self) -> bool {
         matches!(self, Self::F16 | Self::BF16)
+    }
+
+    /// As ONNX writes it.
+    pub(super) fn data_type(self) -> DataType {
+        match self {
+            Self::F32 => DataType::Float,
+            Self::F16 => DataType::Float16,
+            Self::BF16 => DataType::Bfloat16,
+            Self::I64 => DataType::Int64,
+            Self::Bool => DataType::Bool,
+        }
+    }
+
+    /// Of what ONNX writes; `None` for types that no value here has.
+    pub(super) fn of(data_type: DataType) -> Option<Self> {
+        [Self::F32, Self::F16, Self::BF16, Self::I64, Self::Bool]
+            .into_iter()
+            .find(|dtype| dtype.data_type() == data_type)
     }
 }
 

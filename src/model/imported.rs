@@ -7,13 +7,13 @@ use super::network::{Network, Pass, check_matrix};
 use super::parameter::{Init, Parameter, Weights, matching, total_elements};
 use super::resample::{self, Interpolate};
 use crate::config::{AxisLayout, ModelConfig};
-use crate::graph::{Graph, OnnxModel, Port, TensorType, TrainingOperators, Value};
+use crate::graph::{Graph, ModelPort, OnnxModel, TensorType, TrainingOperators, Value};
 use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
 pub(super) struct Imported {
     pub(super) onnx: OnnxModel,
-    emg: Port,
+    emg: ModelPort,
     parameters: Vec<Parameter>,
     buffers: Vec<Parameter>,
     channels: usize,
@@ -158,7 +158,7 @@ impl Imported {
     }
 }
 
-fn channels_second(config: &ModelConfig, emg: &Port) -> Result<bool, String> {
+fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, String> {
     let channels = config.input_size;
     let [second, last] = [emg.dims[1], emg.dims[2]];
     let could_be = |dim: Option<usize>| dim.is_none_or(|dim| dim == channels);

@@ -3,7 +3,7 @@
 use super::problem::{constants, normalize, to_radians, to_units};
 use crate::config::Dtype;
 use crate::graph::{
-    Autocast, Constant, DType, DYNAMIC_BATCH, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, Value,
+    Autocast, Constant, DType, Dim, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, Value,
     narrow_constants, prune, select_kernels, to_onnx,
 };
 use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
@@ -41,8 +41,8 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
         return retrained(exported, &parts?);
     }
     let mut writer = Writer::new(exported)?;
-    let emg = writer.emg(&[DYNAMIC_BATCH, exported.rows])?;
-    let initial_pose = writer.initial_pose(DYNAMIC_BATCH);
+    let emg = writer.emg(&[Dim::Batch(1).size(), exported.rows])?;
+    let initial_pose = writer.initial_pose(Dim::Batch(1).size());
     let prediction = writer.body(|graph, pass| model.forward(graph, pass, emg, initial_pose))?;
     let radians = writer.radians(prediction);
     writer.graph.output("joint_angles", radians);

@@ -4,11 +4,10 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::core::{Attribute, Attributes, Graph, Value};
-use super::super::operators;
+use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;
 use super::super::proto::{AttributeProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
-use super::call::{Call, TrainingOperators};
 use super::model::{OnnxModel, constant};
 use super::sequences::{self, Made, Sequences};
 
@@ -95,8 +94,8 @@ impl OnnxModel {
                 }
             });
         }
-        let outputs = match super::composite(node.op_type()) {
-            Some(lower) => lower(&mut call)?,
+        let outputs = match operators::import(node.op_type()) {
+            Some(import) => import(&mut call)?,
             None => call.unchanged()?,
         };
         if call.graph.nodes().len() > MOST_NODES {
@@ -140,7 +139,7 @@ fn is_known(node: &NodeProto) -> bool {
     let standard = matches!(node.domain(), "" | "ai.onnx");
     let table = || operators::find(node.op_type()).is_some_and(|operator| operator.domain.is_empty());
     let sequence = || sequences::OPERATORS.contains(&node.op_type());
-    standard && (node.op_type() == "Constant" || sequence() || super::composite(node.op_type()).is_some() || table())
+    standard && (node.op_type() == "Constant" || sequence() || operators::import(node.op_type()).is_some() || table())
 }
 
 fn attribute(proto: &AttributeProto) -> Result<Attribute, String> {

@@ -23,7 +23,7 @@ pub struct OnnxModel {
 
 /// An input or output of a model.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Port {
+pub struct ModelPort {
     pub name: String,
     pub is_float: bool,
     /// `None`: known only when the model runs.
@@ -80,13 +80,13 @@ impl OnnxModel {
     }
 
     /// What must be given to the model: its inputs without those that have a default.
-    pub fn inputs(&self) -> Vec<Port> {
+    pub fn inputs(&self) -> Vec<ModelPort> {
         let defaults: HashSet<_> = self.graph().initializer.iter().map(TensorProto::name).collect();
         let inputs = self.graph().input.iter().filter(|input| !defaults.contains(input.name()));
         inputs.map(port).collect()
     }
 
-    pub fn outputs(&self) -> Vec<Port> {
+    pub fn outputs(&self) -> Vec<ModelPort> {
         self.graph().output.iter().map(port).collect()
     }
 
@@ -181,7 +181,7 @@ impl OnnxModel {
     }
 }
 
-fn port(info: &ValueInfoProto) -> Port {
+fn port(info: &ValueInfoProto) -> ModelPort {
     let tensor = match info.r#type.as_ref().and_then(|ty| ty.value.as_ref()) {
         Some(type_proto::Value::TensorType(tensor)) => Some(tensor),
         _ => None,
@@ -193,7 +193,7 @@ fn port(info: &ValueInfoProto) -> Port {
         };
         shape.dim.iter().map(|dim| dim.value.as_ref().and_then(size)).collect()
     });
-    Port {
+    ModelPort {
         name: info.name().to_owned(),
         is_float: tensor.is_some_and(|tensor| tensor.elem_type() == DataType::Float as i32),
         dims: dims.unwrap_or_default(),

@@ -2,9 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::super::core::Value;
-use super::super::operators::axis;
-use super::call::Call;
+use super::super::core::{Attribute, Value};
+use super::super::operators::{Call, axis, import_concat};
 
 /// Operators on sequences.
 pub(super) const OPERATORS: [&str; 4] = ["ConcatFromSequence", "SequenceAt", "SequenceConstruct", "SplitToSequence"];
@@ -52,8 +51,8 @@ pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, 
                 parts.iter_mut().for_each(|part| *part = call.graph.reshape(*part, &wide));
             }
             call.inputs = parts.into_iter().map(Some).collect();
-            call.attributes.insert("axis".into(), super::super::core::Attribute::Int(along as i64));
-            Ok(Made::Tensor(super::reshaping::concat(call)?[0]))
+            call.attributes.insert("axis".into(), Attribute::Int(along as i64));
+            Ok(Made::Tensor(import_concat(call)?[0]))
         }
     }
 }

@@ -2,18 +2,24 @@
 
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, fused, ty};
+use super::{Family, fused, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[fused("AdamUpdate", update, Some(expand))];
+pub(super) static FAMILY: Family = Family { operators: &[fused("AdamUpdate", update).expand(expand)], imports: &[] };
 
-/// Inputs: parameters, first and second moment and gradient [n]; then, each [1] or [n], the rate, the two bias
-/// corrections, and the decay. Outputs: parameters and moments afterwards. `decoupled`: the decay shrinks the
+/// Inputs: parameters, first and second moment and gradient [n]; then, each [1], the rate, the two bias
+/// corrections, and the decay, which may also be [n]. Outputs: parameters and moments afterwards. `decoupled`: the decay shrinks the
 /// parameters instead of adding to the gradient.
 fn update(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let parameters = ty(graph, node, 0)?;
     for i in 1..4 {
         if ty(graph, node, i)? != parameters {
             return Err(format!("input {i} is {}, expected {parameters}", ty(graph, node, i)?));
+        }
+    }
+    for i in 4..8 {
+        let shape = ty(graph, node, i)?.shape;
+        if shape != [1] && (i < 7 || shape != parameters.shape) {
+            return Err(format!("input {i} has the shape {shape:?}, expected one number"));
         }
     }
     Ok(vec![parameters; 3])

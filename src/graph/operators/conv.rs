@@ -4,14 +4,20 @@ use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::geometry::Geometry;
-use super::{Operator, fused, op, ty};
+use super::call::Call;
+use super::geometry::{Geometry, resolve_auto_pad, spatial_sizes};
+use super::{Family, Precision, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    op("Conv", conv, Some(conv_gradient)),
-    op("ConvTranspose", conv_transpose, Some(conv_transpose_gradient)),
-    fused("Frames", frames, Some(expand_frames)),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("Conv", conv).gradient(conv_gradient).precision(CONVOLUTION),
+        op("ConvTranspose", conv_transpose).gradient(conv_transpose_gradient).precision(CONVOLUTION),
+    ],
+    imports: &[("Conv", import_conv), ("ConvTranspose", import_conv_transpose)],
+};
+
+/// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
+const CONVOLUTION: Precision = Precision::Product { bf16: false, weights: true };
 
 fn groups(node: &Node) -> Result<usize, String> {
     usize::try_from(node.int("group", 1))
@@ -65,39 +71,6 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     let output = output.into_iter().zip(extra).map(|(size, extra)| size + extra);
     let shape: Vec<_> = [x.shape[0], channels].into_iter().chain(output).collect();
     Ok(vec![TensorType::new(x.dtype, shape)])
-}
-
-/// Frames of x [n, rows, width]: frame i of `count` is rows [i advance, i advance + length), with zeros beyond the
-/// last row; all of them as [n count, length width].
-fn frames(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let x = ty(graph, node, 0)?;
-    let [n, _, width] = x.shape[..] else { return Err(format!("{x} is not [n, rows, width]")) };
-    let (_, length, count) = framing(node);
-    Ok(vec![TensorType::new(x.dtype, [n * count, length * width])])
-}
-
-/// Advance, length and count of frames.
-fn framing(node: &Node) -> (usize, usize, usize) {
-    let attribute = |name| node.int(name, 1) as usize;
-    (attribute("advance"), attribute("length"), attribute("count"))
-}
-
-/// Frames put together from pieces of `advance` rows.
-fn expand_frames(graph: &mut Graph, node: &Node) -> Vec<Value> {
-    let (x, (advance, length, count)) = (node.input(0), framing(node));
-    let [n, rows, width] = graph.shape(x)[..] else { unreachable!("checked by inference") };
-    let pieces = length.div_ceil(advance);
-    let needed = (count + pieces - 1) * advance;
-    let x = if rows > needed { graph.slice(x, 1, 0, needed) } else { graph.pad(x, 1, 0, needed - rows) };
-    let x = graph.reshape(x, &[n, count + pieces - 1, advance * width]);
-    let parts: Vec<_> = (0..pieces)
-        .map(|piece| {
-            let shifted = graph.slice(x, 1, piece, piece + count);
-            graph.slice(shifted, 2, 0, advance.min(length - piece * advance) * width)
-        })
-        .collect();
-    let joined = graph.concat(&parts, 2);
-    vec![graph.reshape(joined, &[n * count, length * width])]
 }
 
 fn conv_gradient(back: &mut Backward<'_>) -> Result<(), String> {
@@ -299,4 +272,38 @@ fn blocked_weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usi
     let by_channel = graph.transpose(by_tap, &[0, 2, 1]);
     let shape: Vec<_> = [out_channels, in_channels].into_iter().chain(kernel.iter().copied()).collect();
     graph.reshape(by_channel, &shape)
+}
+
+/// Different padding before and after is taken out: not every provider's convolution has it.
+fn import_conv(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, weight) = (call.float(0)?, call.float(1)?);
+    let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
+    let input = spatial_sizes(call, x, &kernel)?;
+    // The weight's gradient needs every window whole.
+    let windows = kernel.iter().try_fold(call.graph.ty(x).elements(), |n, size| n.checked_mul(*size));
+    if windows.is_none_or(|elements| elements > 1 << 50) {
+        return Err(format!("a kernel of {kernel:?} over {input:?} is too large"));
+    }
+    resolve_auto_pad(call, &input, &kernel);
+    call.attributes.insert("kernel_shape".into(), ints(kernel.iter().copied()));
+    let pads = call.attributes.ints("pads", &vec![0; 2 * kernel.len()]);
+    let uneven = pads.len() == 2 * kernel.len() && (0..kernel.len()).any(|i| pads[i] != pads[kernel.len() + i]);
+    if uneven && pads.iter().all(|pad| (0..1 << 24).contains(pad)) {
+        let axes = kernel.len();
+        let padded = (0..axes).fold(x, |x, i| call.graph.pad(x, 2 + i, pads[i] as usize, pads[axes + i] as usize));
+        call.inputs[0] = Some(padded);
+        call.attributes.insert("pads".into(), ints(vec![0; 2 * axes]));
+    }
+    call.unchanged()
+}
+
+fn import_conv_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, weight) = (call.float(0)?, call.float(1)?);
+    let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
+    spatial_sizes(call, x, &kernel)?;
+    if !matches!(call.attributes.text("auto_pad", "NOTSET"), "NOTSET" | "VALID") {
+        return Err("auto_pad of a transposed convolution is not supported: give pads".into());
+    }
+    call.attributes.remove("auto_pad");
+    call.unchanged()
 }

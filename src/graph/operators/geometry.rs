@@ -3,10 +3,11 @@
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::Constant;
+use super::call::Call;
 
 /// How a kernel slides over the spatial axes of x [batch, channels, spatial..]; one entry per spatial axis.
 #[derive(Debug, Clone, PartialEq)]
-pub(in super::super) struct Geometry {
+pub(super) struct Geometry {
     pub(super) kernel: Vec<usize>,
     pub(super) strides: Vec<usize>,
     pub(super) dilations: Vec<usize>,
@@ -33,7 +34,7 @@ impl Geometry {
     }
 
     /// Of attributes and a kernel of this shape.
-    pub(in super::super) fn of(given: &Attributes, kernel: &[usize]) -> Result<Self, String> {
+    pub(super) fn of(given: &Attributes, kernel: &[usize]) -> Result<Self, String> {
         let axes = kernel.len();
         let (strides, dilations) = (sizes(given, "strides", 1, axes)?, sizes(given, "dilations", 1, axes)?);
         let pads = given.ints("pads", &vec![0; 2 * axes]);
@@ -56,7 +57,7 @@ impl Geometry {
     }
 
     /// Spatial sizes of the output.
-    pub(in super::super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+    pub(super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
         (0..self.kernel.len())
             .map(|i| {
                 let (before, after) = self.pads[i];
@@ -81,12 +82,12 @@ impl Geometry {
             .collect()
     }
 
-    pub(in super::super) fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel.iter().fold(1, |taps, size| taps.saturating_mul(*size))
     }
 
     /// Whether a window may lie in the padding alone.
-    pub(in super::super) fn has_empty_windows(&self) -> bool {
+    pub(super) fn has_empty_windows(&self) -> bool {
         self.pads.iter().enumerate().any(|(i, (before, after))| *before.max(after) >= self.span(i))
     }
 
@@ -113,12 +114,12 @@ impl Geometry {
     }
 
     /// The same windows without padding.
-    pub(in super::super) fn unpadded(&self) -> Self {
+    pub(super) fn unpadded(&self) -> Self {
         Self { pads: vec![(0, 0); self.kernel.len()], ceil: false, ..self.clone() }
     }
 
     /// x with its pads filled with `value` (and beyond them what the last windows reach), spatial axes from `first`.
-    pub(in super::super) fn pad(&self, graph: &mut Graph, x: Value, first: usize, value: f32) -> Value {
+    pub(super) fn pad(&self, graph: &mut Graph, x: Value, first: usize, value: f32) -> Value {
         let shape = graph.shape(x).to_vec();
         let rank = shape.len();
         let mut pads = vec![0; 2 * rank];
@@ -148,7 +149,7 @@ impl Geometry {
 
     /// For each tap of the kernel, in row-major order, what every window has under it: x, padded, spatial axes from
     /// `first`, becomes one value with spatial sizes `output` per tap.
-    pub(in super::super) fn slices(&self, graph: &mut Graph, x: Value, first: usize, output: &[usize]) -> Vec<Value> {
+    pub(super) fn slices(&self, graph: &mut Graph, x: Value, first: usize, output: &[usize]) -> Vec<Value> {
         self.positions()
             .into_iter()
             .map(|tap| {
@@ -162,7 +163,7 @@ impl Geometry {
     }
 
     /// How many elements of an input of these spatial sizes lie under each window; with `padding`, its pads count.
-    pub(in super::super) fn counts(&self, input: &[usize], output: &[usize], padding: bool) -> Vec<f32> {
+    pub(super) fn counts(&self, input: &[usize], output: &[usize], padding: bool) -> Vec<f32> {
         let along = |i: usize, window: usize| {
             let (before, after) = self.pads[i];
             let start = window * self.strides[i];
@@ -184,8 +185,35 @@ impl Geometry {
     }
 }
 
+fn at_least_one(call: &Call<'_>, name: &str, axes: usize) -> Vec<usize> {
+    let values = call.attributes.ints(name, &vec![1; axes]);
+    let mut sizes: Vec<_> = values.into_iter().map(|value| value.clamp(1, 1 << 24) as usize).collect();
+    sizes.resize(axes, 1);
+    sizes
+}
+
+/// Writes `auto_pad` as `pads` in the node's attributes.
+pub(super) fn resolve_auto_pad(call: &mut Call<'_>, input: &[usize], kernel: &[usize]) {
+    let mode = call.attributes.text("auto_pad", "NOTSET").to_owned();
+    let (strides, dilations) =
+        (at_least_one(call, "strides", kernel.len()), at_least_one(call, "dilations", kernel.len()));
+    if let Some(pads) = same_pads(&mode, input, kernel, &strides, &dilations) {
+        call.attributes.insert("pads".into(), pads);
+    }
+    call.attributes.remove("auto_pad");
+}
+
+/// Spatial sizes of x for a kernel of these.
+pub(super) fn spatial_sizes(call: &Call<'_>, x: Value, kernel: &[usize]) -> Result<Vec<usize>, String> {
+    let shape = call.shape(x);
+    if kernel.is_empty() || shape.len() != kernel.len() + 2 {
+        return Err(format!("a kernel of {} axes for an input of {}", kernel.len(), shape.len()));
+    }
+    Ok(shape[2..].to_vec())
+}
+
 /// `pads` for a user's node that leaves them to `auto_pad`, or as they are given.
-pub(in super::super) fn resolve_auto_pad(
+fn same_pads(
     mode: &str,
     input: &[usize],
     kernel: &[usize],

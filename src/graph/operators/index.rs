@@ -3,19 +3,24 @@
 
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node};
-use super::super::tensor::{DType, TensorType};
-use super::shape::inverse;
-use super::{Operator, axis, op, ty};
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::fold::{self, Fold};
+use super::super::tensor::{Constant, DType, TensorType};
+use super::call::Call;
+use super::transpose::inverse;
+use super::{Family, axis, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    op("Gather", gather, Some(gather_gradient)),
-    op("GatherElements", gather_elements, Some(picked_gradient)),
-    op("GatherND", gather_nd, Some(picked_gradient)),
-    op("ScatterElements", scatter_elements, Some(scattered_gradient)),
-    op("ScatterND", scatter_nd, Some(scattered_gradient)),
-    op("Trilu", trilu, Some(trilu_gradient)),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("Gather", gather).gradient(gather_gradient).fold(Fold::Node(gathered)),
+        op("GatherElements", gather_elements).gradient(picked_gradient),
+        op("GatherND", gather_nd).gradient(picked_gradient),
+        op("ScatterElements", scatter_elements).gradient(scattered_gradient),
+        op("ScatterND", scatter_nd).gradient(scattered_gradient),
+        op("Trilu", trilu).gradient(trilu_gradient).fold(Fold::Node(triangle)),
+    ],
+    imports: &[("Gather", import_gather)],
+};
 
 fn indices(graph: &Graph, node: &Node) -> Result<TensorType, String> {
     Some(ty(graph, node, 1)?).filter(|ty| ty.dtype == DType::I64).ok_or_else(|| "the indices must be int64".into())
@@ -48,6 +53,39 @@ fn gather_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     let dx = back.graph.transpose(scattered, &inverse(&first));
     back.add(0, dx);
     Ok(())
+}
+
+fn gathered(node: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>> {
+    let (x, shape) = (inputs[0].numbers(), inputs[0].shape());
+    let along = axis(node.int("axis", 0), shape.len()).ok()?;
+    let (indices, picked) = (fold::integers(inputs[1])?, inputs[1].shape().len());
+    fold::each(&ty.shape, |index| {
+        let at = *indices.get(fold::position(inputs[1].shape(), &index[along..along + picked]))?;
+        let at = if at < 0 { at + shape[along] as i64 } else { at } as usize;
+        let from = [&index[..along], &[at], &index[along + picked..]].concat();
+        (at < shape[along]).then(|| x[fold::position(shape, &from)])
+    })
+}
+
+/// One index is a slice; a whole list of neighbours, too.
+fn import_gather(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, indices) = (call.input(0)?, call.input(1)?);
+    let shape = call.shape(x);
+    let along = axis(call.attributes.int("axis", 0), shape.len())?;
+    let Some(Constant::I64(dims, values)) = call.graph.as_constant(indices).cloned() else {
+        return call.unchanged();
+    };
+    let values = values.into_iter().map(|at| axis(at, shape[along])).collect::<Result<Vec<_>, _>>()?;
+    let neighbours = !values.is_empty() && values.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    if neighbours {
+        let part = call.graph.slice(x, along, values[0], values[0] + values.len());
+        let result = [&shape[..along], &dims, &shape[along + 1..]].concat();
+        return Ok(vec![call.graph.reshape(part, &result)]);
+    }
+    let values: Vec<_> = values.into_iter().map(|at| at as i64).collect();
+    let indices = call.graph.constant(Constant::I64(dims, values));
+    call.inputs[1] = Some(indices);
+    call.unchanged()
 }
 
 fn gather_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
@@ -152,4 +190,16 @@ fn trilu_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     let dx = back.graph.apply1("Trilu", &inputs, back.node.attributes.clone());
     back.add(0, dx);
     Ok(())
+}
+
+fn triangle(node: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>> {
+    let (x, shape) = (inputs[0].numbers(), inputs[0].shape());
+    let k = inputs.get(1).map_or(Some(0), |k| fold::integers(k)?.first().copied())?;
+    let upper = node.int("upper", 1) != 0;
+    fold::each(&ty.shape, |index| {
+        let [.., row, column] = index else { return None };
+        let above = *column as i64 - *row as i64;
+        let kept = if upper { above >= k } else { above <= k };
+        Some(if kept { x[fold::position(shape, index)] } else { 0.0 })
+    })
 }

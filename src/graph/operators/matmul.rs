@@ -1,12 +1,19 @@
-//! Matrix products.
+//! Matrix products, in all the forms that ONNX has.
 
 use super::super::autodiff::Backward;
-use super::super::core::{Graph, Node, Value};
+use super::super::build::attributes;
+use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, broadcast, op, ty};
+use super::call::Call;
+use super::{Family, Precision, broadcast, op, ty};
 
-pub(super) static OPERATORS: &[Operator] =
-    &[op("Gemm", gemm, Some(gemm_gradient)), op("MatMul", matmul, Some(matmul_gradient))];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("Gemm", gemm).gradient(gemm_gradient).precision(Precision::Product { bf16: true, weights: true }),
+        op("MatMul", matmul).gradient(matmul_gradient).precision(Precision::Product { bf16: true, weights: false }),
+    ],
+    imports: &[("Einsum", einsum), ("Gemm", import_gemm), ("MatMul", import_matmul)],
+};
 
 fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let matrix = |i: usize, transposed: &str| -> Result<[usize; 2], String> {
@@ -105,4 +112,154 @@ fn matmul_gradient(back: &mut Backward<'_>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// alpha a' b' + beta c.
+fn import_gemm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (mut a, b) = (call.float(0)?, call.float(1)?);
+    let (alpha, beta) = (call.attributes.float("alpha", 1.0), call.attributes.float("beta", 1.0));
+    if alpha != 1.0 {
+        let alpha = call.scalar(a, alpha);
+        a = call.graph.mul(a, alpha);
+    }
+    let mut inputs = vec![a, b];
+    if let Some(mut c) = call.optional(2) {
+        if beta != 1.0 {
+            let beta = call.scalar(c, beta);
+            c = call.graph.mul(c, beta);
+        }
+        inputs.push(c);
+    }
+    let flags = ["transA", "transB"].map(|name| (name, Attribute::Int(call.attributes.int(name, 0))));
+    call.apply("Gemm", &inputs, attributes(flags))
+}
+
+/// Vectors become matrices of one row or column, which the result loses again.
+fn import_matmul(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (mut a, mut b) = (call.float(0)?, call.float(1)?);
+    let (rows, columns) = (call.shape(a), call.shape(b));
+    if rows.len() == 1 {
+        a = call.graph.reshape(a, &[1, rows[0]]);
+    }
+    if columns.len() == 1 {
+        b = call.graph.reshape(b, &[columns[0], 1]);
+    }
+    let y = call.apply1("MatMul", &[a, b])?;
+    let mut shape = call.shape(y);
+    if rows.len() == 1 {
+        shape.remove(shape.len() - 2);
+    }
+    if columns.len() == 1 {
+        shape.pop();
+    }
+    Ok(vec![call.graph.reshape(y, &shape)])
+}
+
+/// The equation's letters for each input and the output, an ellipsis as capital letters from the right.
+fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>), String> {
+    let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
+    let (inputs, output) = equation.split_once("->").map_or((equation.as_str(), None), |(i, o)| (i, Some(o)));
+    let terms: Vec<_> = inputs.split(',').collect();
+    if terms.len() != ranks.len() {
+        return Err(format!("the equation {equation} for {} inputs", ranks.len()));
+    }
+    let spelled = |term: &str, extra: usize| -> Vec<char> {
+        let dots: String = (0..extra as u8).rev().map(|i| char::from(b'A' + i)).collect();
+        term.replace("...", &dots).chars().collect()
+    };
+    let mut widest = 0;
+    let mut all = Vec::new();
+    for (term, rank) in terms.iter().zip(ranks) {
+        let named = term.replace("...", "").chars().count();
+        let extra = rank.checked_sub(named).filter(|extra| *extra == 0 || term.contains("..."));
+        let extra = extra.filter(|extra| *extra < 8).ok_or_else(|| format!("{term} for an input of {rank} axes"))?;
+        widest = widest.max(extra);
+        all.push(spelled(term, extra));
+    }
+    let output = match output {
+        Some(output) => spelled(output, widest),
+        None => {
+            // Letters that appear once, in alphabetical order, behind the ellipsis.
+            let every: Vec<char> = all.iter().flatten().copied().collect();
+            let mut once: Vec<char> =
+                every.iter().copied().filter(|c| every.iter().filter(|d| *d == c).count() == 1).collect();
+            once.retain(char::is_ascii_lowercase);
+            once.sort_unstable();
+            spelled("...", widest).into_iter().chain(once).collect()
+        }
+    };
+    Ok((all, output))
+}
+
+/// Two inputs become one batched product over the letters they share and the output lacks; one input is summed and
+/// transposed.
+fn einsum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let values = (0..call.inputs.len()).map(|i| call.float(i)).collect::<Result<Vec<_>, _>>()?;
+    let ranks: Vec<_> = values.iter().map(|value| call.shape(*value).len()).collect();
+    let (terms, output) = letters(call.attributes.text("equation", ""), &ranks)?;
+    if values.is_empty() {
+        return Err("no inputs".into());
+    }
+    for term in terms.iter().chain([&output]) {
+        if (1..term.len()).any(|i| term[..i].contains(&term[i])) {
+            return Err("diagonals (a letter twice in one term) are not supported".into());
+        }
+    }
+    let mut operands: Vec<(Value, Vec<char>)> = values.into_iter().zip(terms).collect();
+    let (mut value, mut term) = operands.remove(0);
+    while !operands.is_empty() {
+        let (other, letters) = operands.remove(0);
+        let later = |c: &char| output.contains(c) || operands.iter().any(|(_, term)| term.contains(c));
+        (value, term) = contract(call, (value, term), (other, letters), &later)?;
+    }
+    value = sum_away(call, value, &mut term, &|c| output.contains(c));
+    let order = output.iter().map(|c| term.iter().position(|d| d == c)).collect::<Option<Vec<_>>>();
+    let order = order.ok_or("the output names a letter that no input has")?;
+    Ok(vec![call.graph.transpose(value, &order)])
+}
+
+/// Sums over the letters that nobody needs any more.
+fn sum_away(call: &mut Call<'_>, value: Value, term: &mut Vec<char>, keep: &dyn Fn(&char) -> bool) -> Value {
+    let axes: Vec<_> = (0..term.len()).filter(|i| !keep(&term[*i])).collect();
+    term.retain(|c| keep(c));
+    call.graph.reduce_sum(value, &axes, false)
+}
+
+fn contract(
+    call: &mut Call<'_>,
+    (a, mut in_a): (Value, Vec<char>),
+    (b, mut in_b): (Value, Vec<char>),
+    later: &dyn Fn(&char) -> bool,
+) -> Result<(Value, Vec<char>), String> {
+    let (both_a, both_b) = (in_a.clone(), in_b.clone());
+    let a = sum_away(call, a, &mut in_a, &|c| later(c) || both_b.contains(c));
+    let b = sum_away(call, b, &mut in_b, &|c| later(c) || both_a.contains(c));
+    let (shape_a, shape_b) = (call.shape(a), call.shape(b));
+    let size = |c: &char| {
+        let of = |term: &[char], shape: &[usize]| term.iter().position(|d| d == c).map(|i| shape[i]);
+        of(&in_a, &shape_a).into_iter().chain(of(&in_b, &shape_b)).max().unwrap_or(1)
+    };
+    let shared: Vec<_> = in_a.iter().copied().filter(|c| in_b.contains(c)).collect();
+    for c in &shared {
+        let (i, j) = (in_a.iter().position(|d| d == c), in_b.iter().position(|d| d == c));
+        if i.map(|i| shape_a[i]) != j.map(|j| shape_b[j]) {
+            return Err(format!("axis {c} has two sizes"));
+        }
+    }
+    let (batch, inner): (Vec<_>, Vec<_>) = shared.iter().copied().partition(|c| later(c));
+    let only = |term: &[char]| term.iter().copied().filter(|c| !shared.contains(c)).collect::<Vec<_>>();
+    let (rows, columns) = (only(&in_a), only(&in_b));
+    let product = |letters: &[char]| letters.iter().map(size).product::<usize>();
+    let arranged = |call: &mut Call<'_>, value: Value, term: &[char], parts: [&[char]; 3]| {
+        let order: Vec<_> =
+            parts.concat().iter().map(|c| term.iter().position(|d| d == c).expect("a letter of the term")).collect();
+        let turned = call.graph.transpose(value, &order);
+        call.graph.reshape(turned, &parts.map(product))
+    };
+    let a = arranged(call, a, &in_a, [&batch, &rows, &inner]);
+    let b = arranged(call, b, &in_b, [&batch, &inner, &columns]);
+    let y = call.apply1("MatMul", &[a, b])?;
+    let term = [batch, rows, columns].concat();
+    let shape: Vec<_> = term.iter().map(size).collect();
+    Ok((call.graph.reshape(y, &shape), term))
 }

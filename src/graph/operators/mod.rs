@@ -1,28 +1,49 @@
-//! The operators this project knows: one family to a file, with shape inference, gradient and tests side by side.
+//! The operators: one family to a file, which holds all that is particular to it: the types it gives, its gradient, its form
+//! in other operators, its value on constants, its precision, and how a user's model writes it. A new operator is an entry in
+//! its file; a new file is an entry in [`TABLE`].
+//!
 //! Sources: the ONNX operator specification (opset 18 forms) for shapes; PyTorch for what gradients must equal.
 
+mod activation;
 mod adam;
-mod cell;
+mod arithmetic;
+mod batch_norm;
+mod call;
+mod cast;
+mod concat;
 mod conv;
-mod elementwise;
+mod cumsum;
+mod dropout;
+mod frames;
 mod geometry;
+mod group_norm;
 mod index;
-mod mask;
+mod layer_norm;
+mod logic;
+mod lstm_cell;
+mod math;
 mod matmul;
-mod norm;
+mod pad;
 mod pool;
+mod recurrent;
 mod reduce;
-mod shape;
+mod reshape;
+mod resize;
+mod slice;
 mod softmax;
+mod transpose;
 
-pub(super) use cell::expand_cells;
-pub(super) use geometry::{Geometry, resolve_auto_pad};
-pub(super) use shape::Ranges;
-pub(crate) use shape::as_batch_transpose;
+pub use call::TrainingOperators;
+pub(super) use call::{Call, Import};
+pub(super) use concat::import_concat;
+pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
+pub(crate) use transpose::as_batch_transpose;
 
 use super::autodiff::Backward;
-use super::core::{Graph, Node, Value};
-use super::tensor::TensorType;
+use super::core::{Attributes, Graph, Node, Value};
+use super::fold::Fold;
+use super::simplify::Given;
+use super::tensor::{DType, TensorType};
 
 /// Types of a node's outputs, from its inputs, attributes and constants.
 type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, String>;
@@ -32,6 +53,24 @@ type Gradient = fn(&mut Backward<'_>) -> Result<(), String>;
 
 /// Writes a fused operator as standard ones; gives the values that replace its outputs.
 type Expand = fn(&mut Graph, &Node) -> Vec<Value>;
+
+/// What may take the place of a node about to be made.
+type Simplify = fn(&mut Graph, &Given<'_>) -> Option<Value>;
+
+/// Whether an operator that stands in for another does the same for a node.
+type Fits = fn(&Graph, &Node) -> bool;
+
+/// What precision an operator computes in under an [`Autocast`](super::Autocast).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Precision {
+    /// float32.
+    Full,
+    /// That of its inputs; float32 where they differ.
+    Follow,
+    /// The lower one: `bf16`: also where that is bfloat16; `weights`: also where only products with weights are in half
+    /// precision.
+    Product { bf16: bool, weights: bool },
+}
 
 /// An operator of ONNX, or a fused one of this project's own domain ([`FUSED_DOMAIN`]).
 #[derive(Debug)]
@@ -45,43 +84,168 @@ pub struct Operator {
     /// How a fused operator is written for providers that have no kernel of it. `None`: a standard operator, or one
     /// that only ever stands in for it.
     pub(super) expand: Option<Expand>,
+    pub(super) fold: Option<Fold>,
+    pub(super) simplify: Option<Simplify>,
+    pub(super) precision: Precision,
+    /// Whether ONNX Runtime's CUDA provider lacks a bfloat16 kernel of it (docs/OperatorKernels.md of
+    /// microsoft/onnxruntime).
+    pub(super) lacks_bf16: bool,
+    /// Whether a fused operator has a CUDA kernel, in float32.
+    pub(super) has_cuda_kernel: bool,
+    /// A fused operator that does the same on the CPU, faster, for nodes that it fits.
+    pub(super) cpu_stand_in: Option<(&'static str, Fits)>,
+    /// A faster form on CUDA, for nodes that have one.
+    pub(super) cuda_form: Option<fn(&mut Graph, &Node) -> Option<Value>>,
+    /// The element types that decide whether a provider has a kernel for a node.
+    pub(super) computes_in: fn(&Graph, &Node) -> Vec<DType>,
 }
 
 /// Domain of the operators that `runtime::kernels` implements.
 pub const FUSED_DOMAIN: &str = "emg";
 
-const fn op(name: &'static str, infer: Infer, gradient: Option<Gradient>) -> Operator {
-    Operator { name, domain: "", infer, gradient, expand: None }
+const fn op(name: &'static str, infer: Infer) -> Operator {
+    Operator {
+        name,
+        domain: "",
+        infer,
+        gradient: None,
+        expand: None,
+        fold: None,
+        simplify: None,
+        precision: Precision::Full,
+        lacks_bf16: false,
+        has_cuda_kernel: false,
+        cpu_stand_in: None,
+        cuda_form: None,
+        computes_in: |graph, node| vec![graph.dtype(node.input(0))],
+    }
 }
 
-const fn fused(name: &'static str, infer: Infer, expand: Option<Expand>) -> Operator {
-    Operator { name, domain: FUSED_DOMAIN, infer, gradient: None, expand }
+const fn fused(name: &'static str, infer: Infer) -> Operator {
+    Operator { domain: FUSED_DOMAIN, ..op(name, infer) }
 }
 
-/// All operators, by family.
-static TABLE: &[&[Operator]] = &[
-    adam::OPERATORS,
-    elementwise::OPERATORS,
-    matmul::OPERATORS,
-    conv::OPERATORS,
-    norm::OPERATORS,
-    reduce::OPERATORS,
-    shape::OPERATORS,
-    cell::OPERATORS,
-    index::OPERATORS,
-    mask::OPERATORS,
-    pool::OPERATORS,
-    softmax::OPERATORS,
+impl Operator {
+    const fn gradient(self, gradient: Gradient) -> Self {
+        Self { gradient: Some(gradient), ..self }
+    }
+
+    const fn expand(self, expand: Expand) -> Self {
+        Self { expand: Some(expand), ..self }
+    }
+
+    const fn fold(self, fold: Fold) -> Self {
+        Self { fold: Some(fold), ..self }
+    }
+
+    const fn simplify(self, simplify: Simplify) -> Self {
+        Self { simplify: Some(simplify), ..self }
+    }
+
+    const fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    const fn no_bf16(self) -> Self {
+        Self { lacks_bf16: true, ..self }
+    }
+
+    const fn on_cuda(self) -> Self {
+        Self { has_cuda_kernel: true, ..self }
+    }
+
+    const fn for_cpu(self, name: &'static str, fits: Fits) -> Self {
+        Self { cpu_stand_in: Some((name, fits)), ..self }
+    }
+
+    const fn for_cuda(self, form: fn(&mut Graph, &Node) -> Option<Value>) -> Self {
+        Self { cuda_form: Some(form), ..self }
+    }
+
+    const fn computes_in(self, types: fn(&Graph, &Node) -> Vec<DType>) -> Self {
+        Self { computes_in: types, ..self }
+    }
+}
+
+/// A file's operators.
+pub(super) struct Family {
+    operators: &'static [Operator],
+    /// How nodes of a user's model are written. Operators that are not among them are taken as they are.
+    imports: &'static [(&'static str, Import)],
+}
+
+/// All families.
+static TABLE: &[&Family] = &[
+    &activation::FAMILY,
+    &adam::FAMILY,
+    &arithmetic::FAMILY,
+    &batch_norm::FAMILY,
+    &cast::FAMILY,
+    &concat::FAMILY,
+    &conv::FAMILY,
+    &cumsum::FAMILY,
+    &dropout::FAMILY,
+    &frames::FAMILY,
+    &group_norm::FAMILY,
+    &index::FAMILY,
+    &layer_norm::FAMILY,
+    &logic::FAMILY,
+    &lstm_cell::FAMILY,
+    &math::FAMILY,
+    &matmul::FAMILY,
+    &pad::FAMILY,
+    &pool::FAMILY,
+    &recurrent::FAMILY,
+    &reduce::FAMILY,
+    &reshape::FAMILY,
+    &resize::FAMILY,
+    &slice::FAMILY,
+    &softmax::FAMILY,
+    &transpose::FAMILY,
 ];
 
-/// Names of ONNX's own operators in the table.
-pub(super) fn standard() -> impl Iterator<Item = &'static str> {
-    TABLE.iter().copied().flatten().filter(|operator| operator.domain.is_empty()).map(|operator| operator.name)
+fn operators() -> impl Iterator<Item = &'static Operator> {
+    TABLE.iter().flat_map(|family| family.operators)
+}
+
+fn imports() -> impl Iterator<Item = &'static (&'static str, Import)> {
+    TABLE.iter().flat_map(|family| family.imports)
+}
+
+/// Names of the operators that a node of a user's model may have, but for those on sequences.
+pub(super) fn known() -> impl Iterator<Item = &'static str> {
+    let plain = operators().filter(|operator| operator.domain.is_empty() && import(operator.name).is_none());
+    imports().map(|(name, _)| *name).chain(plain.map(|operator| operator.name))
 }
 
 /// The operator of that name.
 pub fn find(name: &str) -> Option<&'static Operator> {
-    TABLE.iter().copied().flatten().find(|operator| operator.name == name)
+    operators().find(|operator| operator.name == name)
+}
+
+/// How a user's node of that operator is written; `None`: as it is.
+pub(super) fn import(name: &str) -> Option<Import> {
+    imports().find(|(other, _)| *other == name).map(|(_, import)| *import)
+}
+
+/// Names of the fused operators with a CUDA kernel, in float32.
+pub fn fused_on_cuda() -> impl Iterator<Item = &'static str> {
+    operators().filter(|operator| operator.has_cuda_kernel).map(|operator| operator.name)
+}
+
+/// Shapes of a fused operator's outputs from those of its inputs.
+///
+/// # Errors
+/// They do not fit it.
+pub(crate) fn fused_shapes(
+    operator: &'static Operator,
+    inputs: &[TensorType],
+    attributes: &Attributes,
+) -> Result<Vec<Vec<usize>>, String> {
+    let mut graph = Graph::new();
+    let inputs = inputs.iter().map(|ty| Some(graph.input("", ty.clone()))).collect();
+    let node = Node { operator, inputs, outputs: Vec::new(), attributes: attributes.clone(), origin: None };
+    Ok((operator.infer)(&graph, &node)?.into_iter().map(|ty| ty.shape).collect())
 }
 
 fn ty(graph: &Graph, node: &Node, i: usize) -> Result<TensorType, String> {

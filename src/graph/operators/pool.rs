@@ -1,13 +1,19 @@
-//! Max pooling.
+//! Max and average pooling.
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::geometry::Geometry;
-use super::{Operator, fused, op, ty};
+use super::call::Call;
+use super::geometry::{Geometry, resolve_auto_pad, spatial_sizes};
+use super::{Family, fused, op, ty};
 
-pub(super) static OPERATORS: &[Operator] =
-    &[op("MaxPool", max_pool, Some(max_pool_gradient)), fused("MaxPoolGradient", gradient_type, Some(expand_gradient))];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("MaxPool", max_pool).gradient(max_pool_gradient).no_bf16(),
+        fused("MaxPoolGradient", gradient_type).expand(expand_gradient),
+    ],
+    imports: &[("AveragePool", average_pool), ("MaxPool", import_max_pool)],
+};
 
 fn geometry(node: &Node) -> Result<Geometry, String> {
     let kernel = node.ints("kernel_shape", &[]);
@@ -36,7 +42,11 @@ fn max_pool_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 
 /// Inputs: dy, x, y. Output: dx.
 fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    Ok(vec![ty(graph, node, 1)?])
+    let (dy, x, y) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
+    if dy != y || x.rank() != y.rank() || x.rank() < 3 || x.shape[..2] != y.shape[..2] {
+        return Err(format!("gradient {dy}, input {x} and output {y} do not fit"));
+    }
+    Ok(vec![x])
 }
 
 fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
@@ -99,4 +109,47 @@ fn overlap_add(graph: &mut Graph, windows: &Geometry, parts: Value, padded: &[us
     });
     let placed: Vec<_> = placed.collect();
     placed.into_iter().reduce(|sum, part| graph.add(sum, part)).expect("a kernel has taps")
+}
+
+/// Each tap of an average pool is a slice of its own.
+const MOST_TAPS: usize = 1024;
+
+fn kernel(call: &Call<'_>) -> Vec<usize> {
+    call.attributes.ints("kernel_shape", &[]).into_iter().map(|size| size.clamp(0, 1 << 24) as usize).collect()
+}
+
+fn import_max_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    if call.outputs > 1 {
+        return Err("the indices of a max pool are not supported".into());
+    }
+    let (x, kernel) = (call.float(0)?, kernel(call));
+    let input = spatial_sizes(call, x, &kernel)?;
+    resolve_auto_pad(call, &input, &kernel);
+    call.attributes.remove("storage_order");
+    call.unchanged()
+}
+
+/// The mean over what each window covers, with or without the padding.
+fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, kernel) = (call.float(0)?, kernel(call));
+    let input = spatial_sizes(call, x, &kernel)?;
+    resolve_auto_pad(call, &input, &kernel);
+    let counts_padding = call.attributes.int("count_include_pad", 0) != 0;
+    let geometry = Geometry::of(&call.attributes, &kernel)?;
+    let output = geometry.output(&input)?;
+    if geometry.taps() > MOST_TAPS
+        || output.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).is_none_or(|n| n > 1 << 24)
+    {
+        return Err(format!("a window of {kernel:?} over {input:?} is too large"));
+    }
+    if geometry.has_empty_windows() {
+        return Err("padding as wide as the window".into());
+    }
+    let padded = geometry.pad(call.graph, x, 2, 0.0);
+    let slices = geometry.unpadded().slices(call.graph, padded, 2, &output);
+    let sum = slices.into_iter().reduce(|sum, slice| call.graph.add(sum, slice)).expect("a kernel has taps");
+    // Elements of the input, or of the padded input, under each window.
+    let counts = geometry.counts(&input, &output, counts_padding);
+    let counts = call.graph.f32(output, counts);
+    Ok(vec![call.graph.div(sum, counts)])
 }

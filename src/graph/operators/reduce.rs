@@ -1,16 +1,33 @@
-//! Sums, means and extremes over axes.
+//! Sums, means, extremes and norms over axes.
 
 use super::super::autodiff::Backward;
-use super::super::core::{Graph, Node, Value};
+use super::super::build::attributes;
+use super::super::core::{Attribute, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, constant_ints, op, ty};
+use super::call::Call;
+use super::{Family, axis, constant_ints, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    op("ReduceMax", reduce, Some(extreme_gradient)),
-    op("ReduceMean", reduce, Some(mean_gradient)),
-    op("ReduceMin", reduce, Some(extreme_gradient)),
-    op("ReduceSum", reduce, Some(sum_gradient)),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("ReduceMax", reduce).gradient(extreme_gradient).no_bf16(),
+        op("ReduceMean", reduce).gradient(mean_gradient).no_bf16(),
+        op("ReduceMin", reduce).gradient(extreme_gradient),
+        op("ReduceSum", reduce).gradient(sum_gradient).for_cuda(sum_over_last),
+    ],
+    imports: &[
+        ("GlobalAveragePool", global_pool),
+        ("GlobalMaxPool", global_pool),
+        ("ReduceL1", l1),
+        ("ReduceL2", l2),
+        ("ReduceLogSum", log_sum),
+        ("ReduceLogSumExp", log_sum_exp),
+        ("ReduceMax", plain),
+        ("ReduceMean", plain),
+        ("ReduceMin", plain),
+        ("ReduceSum", plain),
+        ("ReduceSumSquare", sum_square),
+    ],
+};
 
 fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, String> {
     let rank = ty(graph, node, 0)?.rank();
@@ -69,4 +86,106 @@ fn extreme_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     let gradient = back.graph.mul(hit, share);
     back.add(0, gradient);
     Ok(())
+}
+
+/// A large sum over one axis between others, for which ONNX Runtime asks cuDNN, whose kernel has a thread for each of
+/// the few sums: as one over the last axis, which many threads share.
+fn sum_over_last(graph: &mut Graph, node: &Node) -> Option<Value> {
+    /// Elements below which the transposition is not worth it.
+    const WORTHWHILE: usize = 1 << 20;
+    if node.int("keepdims", 1) != 0 {
+        return None;
+    }
+    let (x, rank) = (node.input(0), graph.shape(node.input(0)).len());
+    let [axis] = graph.as_i64s(node.input(1))? else { return None };
+    let axis = usize::try_from(*axis).ok().filter(|axis| (1..rank.saturating_sub(1)).contains(axis))?;
+    if graph.ty(x).elements() < WORTHWHILE {
+        return None;
+    }
+    let order: Vec<_> = (0..rank).filter(|other| *other != axis).chain([axis]).collect();
+    let turned = graph.transpose(x, &order);
+    Some(graph.reduce_sum(turned, &[rank - 1], false))
+}
+
+/// The node's axes; all of them where none are named, unless the node says that this means none.
+fn import_axes(call: &Call<'_>) -> Result<Vec<usize>, String> {
+    let rank = call.shape(call.input(0)?).len();
+    let named = call.axes(1, rank)?.unwrap_or_default();
+    let all = named.is_empty() && call.attributes.int("noop_with_empty_axes", 0) == 0;
+    Ok(if all { (0..rank).collect() } else { named })
+}
+
+fn import_reduce(call: &mut Call<'_>, operator: &str, x: Value) -> Result<Value, String> {
+    let axes: Vec<_> = import_axes(call)?.into_iter().map(|axis| axis as i64).collect();
+    if axes.is_empty() {
+        return Ok(x);
+    }
+    let axes = call.graph.i64s(&axes);
+    let keep = attributes([("keepdims", Attribute::Int(call.attributes.int("keepdims", 1)))]);
+    Ok(call.apply(operator, &[x, axes], keep)?[0])
+}
+
+fn plain(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (operator, x) = (call.operator, call.input(0)?);
+    Ok(vec![import_reduce(call, operator, x)?])
+}
+
+fn l1(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let size = call.graph.abs(x);
+    Ok(vec![import_reduce(call, "ReduceSum", size)?])
+}
+
+fn sum_square(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let square = call.graph.mul(x, x);
+    Ok(vec![import_reduce(call, "ReduceSum", square)?])
+}
+
+/// The root of a sum that is 0 has no derivative; as in PyTorch, it is taken to be 0 there.
+fn l2(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let square = sum_square(call)?[0];
+    Ok(vec![root_of_sum(call, square)])
+}
+
+/// sqrt(x) whose gradient at 0 is 0: where x is 0 the root is taken of 1, and not used.
+pub(super) fn root_of_sum(call: &mut Call<'_>, x: Value) -> Value {
+    let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));
+    let positive = call.graph.greater(x, zero);
+    let safe = call.graph.select(positive, x, one);
+    let root = call.graph.sqrt(safe);
+    call.graph.select(positive, root, zero)
+}
+
+fn log_sum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let sum = import_reduce(call, "ReduceSum", x)?;
+    Ok(vec![call.graph.log(sum)])
+}
+
+/// The greatest element is taken out first, so that no exponential overflows.
+fn log_sum_exp(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let (x, axes) = (call.float(0)?, import_axes(call)?);
+    if axes.is_empty() {
+        return Ok(vec![x]);
+    }
+    let greatest = call.graph.reduce_max(x, &axes, true);
+    let shifted = call.graph.sub(x, greatest);
+    let powers = call.graph.exp(shifted);
+    let sum = call.graph.reduce_sum(powers, &axes, true);
+    let log = call.graph.log(sum);
+    let y = call.graph.add(log, greatest);
+    if call.attributes.int("keepdims", 1) != 0 {
+        return Ok(vec![y]);
+    }
+    let shape = call.shape(x);
+    let kept: Vec<_> = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| shape[i]).collect();
+    Ok(vec![call.graph.reshape(y, &kept)])
+}
+
+fn global_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let spatial: Vec<_> = (2..call.shape(x).len()).collect();
+    let max = call.operator == "GlobalMaxPool";
+    Ok(vec![if max { call.graph.reduce_max(x, &spatial, true) } else { call.graph.reduce_mean(x, &spatial, true) }])
 }

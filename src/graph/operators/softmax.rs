@@ -1,16 +1,17 @@
-//! Softmax, its logarithm, and running sums: operators along one axis.
+//! Softmax and its logarithm.
 
 use super::super::autodiff::Backward;
-use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node};
+use super::super::core::{Graph, Node};
 use super::super::tensor::TensorType;
-use super::{Operator, axis, constant_ints, op, ty};
+use super::{Family, axis, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    op("CumSum", cumsum, Some(cumsum_gradient)),
-    op("LogSoftmax", softmax, Some(log_softmax_gradient)),
-    op("Softmax", softmax, Some(softmax_gradient)),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("LogSoftmax", softmax).gradient(log_softmax_gradient),
+        op("Softmax", softmax).gradient(softmax_gradient),
+    ],
+    imports: &[],
+};
 
 fn softmax(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let x = ty(graph, node, 0)?;
@@ -37,25 +38,6 @@ fn log_softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     let (softmax, total) = (back.graph.exp(y), back.graph.reduce_sum(dy, &[along], true));
     let shared = back.graph.mul(softmax, total);
     let dx = back.graph.sub(dy, shared);
-    back.add(0, dx);
-    Ok(())
-}
-
-fn cumsum(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let x = ty(graph, node, 0)?;
-    let along = constant_ints(graph, node, 1)?;
-    axis(*along.first().ok_or("the axis is missing")?, x.rank())?;
-    Ok(vec![x])
-}
-
-/// What an element adds to is what adds to it from the other end.
-fn cumsum_gradient(back: &mut Backward<'_>) -> Result<(), String> {
-    let dy = back.dy()?;
-    let attributes: Attributes = attributes([
-        ("exclusive", Attribute::Int(back.node.int("exclusive", 0))),
-        ("reverse", Attribute::Int(1 - back.node.int("reverse", 0))),
-    ]);
-    let dx = back.graph.apply1("CumSum", &[dy, back.node.input(1)], attributes);
     back.add(0, dx);
     Ok(())
 }

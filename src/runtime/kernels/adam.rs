@@ -1,63 +1,55 @@
 //! The update of Adam and AdamW, in one pass over parameters, moments and gradient.
 
-use super::operator::{Input, Settings, Workers};
+use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Elements per piece of work.
 const PIECE: usize = 1 << 14;
 
 /// Numbers of the update that do not change.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Adam {
-    pub(super) keep: [f32; 2],
-    pub(super) take: [f32; 2],
-    pub(super) decoupled: bool,
+    keep: [f32; 2],
+    take: [f32; 2],
+    epsilon: f32,
+    decoupled: bool,
 }
 
-pub(super) fn shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let ([parameters, vectors @ ..], step) = inputs.split_at(inputs.len().min(4)) else {
-        return Err("expected eight inputs".into());
-    };
-    let [rate, first, second, decay] = step else { return Err("expected eight inputs".into()) };
-    let numbers = [rate, first, second].iter().all(|shape| ***shape == [1]) && (*decay == [1] || decay == parameters);
-    if vectors.iter().any(|vector| vector != parameters) || parameters.len() != 1 || !numbers {
-        return Err(format!("{inputs:?} do not fit together"));
+impl Adam {
+    pub(super) fn new(attributes: &Attributes) -> Self {
+        let pair = |names: [&str; 2]| names.map(|name| attributes.float(name, 0.0));
+        Self {
+            keep: pair(["keep1", "keep2"]),
+            take: pair(["take1", "take2"]),
+            epsilon: attributes.float("epsilon", 1e-5),
+            decoupled: attributes.int("decoupled", 0) != 0,
+        }
     }
-    Ok(vec![parameters.clone(); 3])
 }
 
-pub(super) fn update(
-    inputs: &[Input<'_>],
-    settings: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let given: [&[f32]; 8] = std::array::from_fn(|i| inputs[i].values);
-    let [parameters, first, second] = outputs else { return Err("expected three outputs".into()) };
-    let step = Step {
-        adam: settings.adam,
-        epsilon: settings.epsilon,
-        rate: given[4][0],
-        corrections: [given[5][0], given[6][0]],
-    };
-    let decay = given[7];
-    let results = parameters.chunks_mut(PIECE).zip(first.chunks_mut(PIECE)).zip(second.chunks_mut(PIECE));
-    let pieces = results
-        .enumerate()
-        .map(|(i, ((parameters, first), second))| {
-            let own = i * PIECE..i * PIECE + parameters.len();
-            let before: [&[f32]; 4] = std::array::from_fn(|i| &given[i][own.clone()]);
-            let decay = if decay.len() == 1 { decay } else { &decay[own] };
-            Piece { before, decay, after: [parameters, first, second] }
-        })
-        .collect();
-    workers.each(pieces, |piece: Piece<'_>| step.run(piece))
+impl Kernel for Adam {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let given: [&[f32]; 8] = std::array::from_fn(|i| inputs[i].values);
+        let [parameters, first, second] = outputs else { return Err("expected three outputs".into()) };
+        let step = Step { adam: *self, rate: given[4][0], corrections: [given[5][0], given[6][0]] };
+        let decay = given[7];
+        let results = parameters.chunks_mut(PIECE).zip(first.chunks_mut(PIECE)).zip(second.chunks_mut(PIECE));
+        let pieces = results
+            .enumerate()
+            .map(|(i, ((parameters, first), second))| {
+                let own = i * PIECE..i * PIECE + parameters.len();
+                let before: [&[f32]; 4] = std::array::from_fn(|i| &given[i][own.clone()]);
+                let decay = if decay.len() == 1 { decay } else { &decay[own] };
+                Piece { before, decay, after: [parameters, first, second] }
+            })
+            .collect();
+        workers.each(pieces, |piece: Piece<'_>| step.run(piece))
+    }
 }
 
 /// What is the same for all elements.
 #[derive(Clone, Copy)]
 struct Step {
     adam: Adam,
-    epsilon: f32,
     rate: f32,
     corrections: [f32; 2],
 }
@@ -82,7 +74,7 @@ impl Step {
 
 #[inline(always)]
 fn elements(step: Step, piece: Piece<'_>, decay: impl Fn(usize) -> f32) {
-    let Step { adam, epsilon, rate, corrections } = step;
+    let Step { adam, rate, corrections } = step;
     let [parameters, first, second, gradient] = piece.before;
     let [new_parameters, new_first, new_second] = piece.after;
     let n = gradient.len();
@@ -99,6 +91,6 @@ fn elements(step: Step, piece: Piece<'_>, decay: impl Fn(usize) -> f32) {
         let m = first[i] * adam.keep[0] + g * adam.take[0];
         let v = second[i] * adam.keep[1] + g * g * adam.take[1];
         (new_first[i], new_second[i]) = (m, v);
-        new_parameters[i] = p - m / (v.sqrt() / corrections[1] + epsilon) * step_rate;
+        new_parameters[i] = p - m / (v.sqrt() / corrections[1] + adam.epsilon) * step_rate;
     }
 }

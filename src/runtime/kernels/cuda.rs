@@ -12,30 +12,11 @@ use ort::operator::{
 };
 use ort::value::{DynTensorValueType, ValueType};
 
-use super::operator::{Fused, Settings, Start, inputs};
+use super::launch::{BLOCK, Launch};
+use super::operator::{Fused, FusedNode, inputs};
+use crate::graph::fused_on_cuda;
 
 const SOURCE: &str = include_str!("cuda.cu");
-/// Threads of a block.
-pub(super) const BLOCK: usize = 256;
-
-/// How an operator's kernels are started, one after the other, all with the same arguments: the operator's arrays (null
-/// for those that are not there), the scratch array if there is one, and numbers of four bytes.
-pub(super) struct Launch {
-    /// Names in cuda.cu, and the blocks of the grid in x and y.
-    pub(super) kernels: Vec<(&'static str, [usize; 2])>,
-    pub(super) numbers: Vec<u32>,
-    /// Elements of an array for what one kernel leaves for the next.
-    pub(super) scratch: usize,
-}
-
-impl Launch {
-    /// One kernel with a thread for each of the columns of each row. Its numbers begin with the columns.
-    pub(super) fn by_row(entry: &'static str, rows: usize, columns: usize, numbers: &[u32]) -> Self {
-        let numbers = std::iter::once(columns as u32).chain(numbers.iter().copied()).collect();
-        Self { kernels: vec![(entry, [rows, columns.div_ceil(BLOCK)])], numbers, scratch: 0 }
-    }
-}
-
 /// The compiled kernels, by name.
 pub(in super::super) struct Module(HashMap<&'static str, sys::CUfunction>);
 
@@ -120,14 +101,13 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
 #[derive(Clone, Copy)]
 pub(super) struct OnCuda {
     fused: Fused,
-    launch: Start,
     module: &'static Module,
 }
 
 impl OnCuda {
     /// `None` where it has no kernel.
     pub(super) fn new(fused: Fused, module: &'static Module) -> Option<Self> {
-        fused.launch.map(|launch| Self { fused, launch, module })
+        fused_on_cuda().any(|name| name == fused.name).then_some(Self { fused, module })
     }
 }
 
@@ -151,9 +131,9 @@ impl Operator for OnCuda {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let (own, settings) = (*self, Settings::of(context));
+        let (module, node) = (self.module, self.fused.node(context)?);
         Ok(Box::new(move |context: &ComputeContext| {
-            own.run(context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", own.fused.name)))
+            run(module, &node, context).map_err(|error| ort::Error::new(format!("{}: {error}", node.fused.name)))
         }))
     }
 
@@ -162,59 +142,55 @@ impl Operator for OnCuda {
     }
 }
 
-impl OnCuda {
-    fn run(&self, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
-        let text = |error: ort::Error| error.to_string();
-        let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
-        for value in inputs(self.fused, context)? {
-            let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
-            shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
-            arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
-        }
-        arrays.resize(self.fused.inputs + self.fused.more_inputs, 0);
-        for (i, shape) in (self.fused.shapes)(&shapes, settings)?.into_iter().enumerate() {
-            let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-            let value = context.output(i, shape).map_err(text)?;
-            let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
-            arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
-        }
-        // The kernels count in 32 bits, and some have four elements of an array for one of another.
-        let elements =
-            |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
-        if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
-            return Err(format!(
-                "{shapes:?} are no elements, or too many for this kernel; set training.cuda_kernels: false"
-            ));
-        }
-        let Launch { kernels, mut numbers, scratch } = (self.launch)(&shapes, settings);
-        let info =
-            MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
-        let allocator = context.allocator(&info).map_err(text)?;
-        // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
-        let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
-        arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
-        let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
-        let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
-        let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
-        for (entry, [x, y]) in kernels {
-            if x > i32::MAX as usize || y > 65_535 {
-                return Err(format!("a grid of {x} x {y} blocks is too large"));
-            }
-            let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
-            let kernel = *self.module.0.get(entry).ok_or_else(|| format!("there is no kernel {entry}"))?;
-            // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
-            // for, or null, and numbers. The driver reads them before it returns.
-            unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
-                .map_err(|error| format!("{entry}: {error:?}"))?;
-        }
-        Ok(())
+fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> Result<(), String> {
+    let fused = node.fused;
+    let text = |error: ort::Error| error.to_string();
+    let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
+    for value in inputs(fused, context)? {
+        let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
+        shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
+        arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
     }
+    arrays.resize(fused.inputs + fused.more_inputs, 0);
+    for (i, shape) in node.shapes(&shapes)?.into_iter().enumerate() {
+        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
+        let value = context.output(i, shape).map_err(text)?;
+        let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
+        arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
+    }
+    // The kernels count in 32 bits, and some have four elements of an array for one of another.
+    let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
+    if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
+        return Err(format!("{shapes:?} are no elements, or too many for this kernel"));
+    }
+    let launch = node.kernel.launch(&shapes).ok_or("it has no kernel for CUDA")?;
+    let Launch { kernels, mut numbers, scratch } = launch;
+    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
+    let allocator = context.allocator(&info).map_err(text)?;
+    // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
+    let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
+    arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
+    let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
+    let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
+    for (entry, [x, y]) in kernels {
+        if x > i32::MAX as usize || y > 65_535 {
+            return Err(format!("a grid of {x} x {y} blocks is too large"));
+        }
+        let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
+        let kernel = *module.0.get(entry).ok_or_else(|| format!("there is no kernel {entry}"))?;
+        // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
+        // for, or null, and numbers. The driver reads them before it returns.
+        unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
+            .map_err(|error| format!("{entry}: {error:?}"))?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::FUSED_ON_CUDA;
+    use crate::graph::Attributes;
     use crate::runtime::kernels::table::OPERATORS;
 
     /// NVRTC needs no GPU: `scripts/setup --test` has brought it.
@@ -269,8 +245,9 @@ mod tests {
             _ => vec![rows.clone(), rows.clone()],
         };
         for fused in OPERATORS {
-            let Some(launch) = fused.launch else { continue };
-            let Launch { kernels, numbers, scratch } = launch(&shapes(fused.name), &Settings::default());
+            let node = FusedNode::new(fused, Attributes::new()).unwrap();
+            let Some(launch) = node.kernel.launch(&shapes(fused.name)) else { continue };
+            let Launch { kernels, numbers, scratch } = launch;
             let arrays = fused.inputs + fused.more_inputs + fused.outputs + usize::from(scratch > 0);
             for (entry, grid) in kernels {
                 let parameters = parameters(entry);
@@ -288,14 +265,23 @@ mod tests {
             }
         }
         // The third part of the gates is one row for all, the fourth has rows of its own.
-        let launch = OPERATORS.iter().find(|fused| fused.name == "LstmCell").unwrap().launch.unwrap();
-        assert_eq!(launch(&shapes("LstmCell"), &Settings::default()).numbers, [40, 0, 160]);
+        let cell = OPERATORS.into_iter().find(|fused| fused.name == "LstmCell").unwrap();
+        let node = FusedNode::new(cell, Attributes::new()).unwrap();
+        assert_eq!(node.kernel.launch(&shapes("LstmCell")).unwrap().numbers, [40, 0, 160]);
     }
 
     #[test]
     fn the_operators_that_graphs_may_use_are_those_with_a_kernel() {
-        let mut with_kernel: Vec<_> = OPERATORS.iter().filter(|f| f.launch.is_some()).map(|f| f.name).collect();
+        let shapes = vec![vec![4, 8]; 8];
+        let launches = |fused: &Fused| {
+            let attributes = fused.read(|_| Some(1), |_| Some(vec![1, 0]), |_| Some(1.0));
+            let node = FusedNode::new(*fused, attributes).unwrap();
+            node.kernel.launch(&shapes).is_some()
+        };
+        let mut with_kernel: Vec<_> = OPERATORS.iter().filter(|f| launches(f)).map(|f| f.name).collect();
         with_kernel.sort_unstable();
-        assert_eq!(with_kernel, FUSED_ON_CUDA);
+        let mut used: Vec<_> = fused_on_cuda().collect();
+        used.sort_unstable();
+        assert_eq!(with_kernel, used);
     }
 }

@@ -1,52 +1,46 @@
 //! Layer normalization over the last axis, and its gradient (Ba, Kiros and Hinton 2016).
 
-use super::cuda::{BLOCK, Launch};
-use super::operator::{Input, Settings, Workers};
+use super::launch::{BLOCK, Launch};
+use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Elements per piece of work; a piece is whole rows.
 const PIECE: usize = 1 << 14;
 /// Sums go to this many accumulators at once, which the compiler keeps in vector registers.
 const LANES: usize = 16;
 
+/// The forward pass.
+pub(super) struct LayerNorm {
+    epsilon: f32,
+}
+
+/// Its gradient.
+pub(super) struct LayerNormGradient;
+
+impl LayerNorm {
+    pub(super) fn new(attributes: &Attributes) -> Self {
+        Self { epsilon: attributes.float("epsilon", 1e-5) }
+    }
+}
+
 fn rows_per_piece(n: usize) -> usize {
     (PIECE / n).max(1)
 }
 
-/// Shapes of y, mean and 1 / standard deviation from those of x, scale and bias.
-pub(super) fn forward_shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [x, scale, bias] = inputs else { return Err("expected x, scale and bias".into()) };
-    let statistics = statistics_shape(x)?;
-    let n = x.last().copied().unwrap_or_default();
-    if *scale != [n] || *bias != [n] {
-        return Err(format!("scale {scale:?} and bias {bias:?} do not fit rows of {n}"));
+impl Kernel for LayerNorm {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let (x, scale, bias) = (inputs[0].values, inputs[1].values, inputs[2].values);
+        let [y, mean, inverse_std] = outputs else { return Err("expected three outputs".into()) };
+        let n = scale.len();
+        let rows = rows_per_piece(n);
+        let statistics = mean.chunks_mut(rows).zip(inverse_std.chunks_mut(rows));
+        let pieces = y
+            .chunks_mut(rows * n)
+            .zip(x.chunks(rows * n))
+            .zip(statistics)
+            .map(|((y, x), (mean, inverse_std))| Rows { y, x, mean, inverse_std })
+            .collect();
+        workers.each(pieces, |rows: Rows<'_>| rows.run(scale, bias, self.epsilon))
     }
-    Ok(vec![x.clone(), statistics.clone(), statistics])
-}
-
-fn statistics_shape(x: &[usize]) -> Result<Vec<usize>, String> {
-    let mut shape = x.to_vec();
-    *shape.last_mut().filter(|n| **n > 0).ok_or("nothing to normalize")? = 1;
-    Ok(shape)
-}
-
-pub(super) fn forward(
-    inputs: &[Input<'_>],
-    settings: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let (x, scale, bias) = (inputs[0].values, inputs[1].values, inputs[2].values);
-    let [y, mean, inverse_std] = outputs else { return Err("expected three outputs".into()) };
-    let n = scale.len();
-    let rows = rows_per_piece(n);
-    let statistics = mean.chunks_mut(rows).zip(inverse_std.chunks_mut(rows));
-    let pieces = y
-        .chunks_mut(rows * n)
-        .zip(x.chunks(rows * n))
-        .zip(statistics)
-        .map(|((y, x), (mean, inverse_std))| Rows { y, x, mean, inverse_std })
-        .collect();
-    workers.each(pieces, |rows: Rows<'_>| rows.run(scale, bias, settings.epsilon))
 }
 
 /// Some rows of the forward pass.
@@ -85,60 +79,47 @@ pub(super) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f32
     lanes.iter().sum::<f32>() + rest.map(|i| f(rows.map(|row| row[i]))).sum::<f32>()
 }
 
-/// Shapes of dx, dscale and dbias from those of dy, x, scale, mean and 1 / standard deviation.
-pub(super) fn gradient_shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [dy, x, scale, mean, inverse_std] = inputs else { return Err("expected five inputs".into()) };
-    let statistics = statistics_shape(x)?;
-    if dy != x || x.last() != scale.first() || scale.len() != 1 || *mean != statistics || *inverse_std != statistics {
-        return Err(format!("dy {dy:?}, x {x:?}, scale {scale:?}, mean {mean:?} and {inverse_std:?} do not fit"));
+impl Kernel for LayerNormGradient {
+    /// With xhat = (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat)
+    /// and dbias = sum(dy), in one pass.
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let [dy, x, scale, mean, inverse_std] = std::array::from_fn(|i| inputs[i].values);
+        let [dx, dscale, dbias] = outputs else { return Err("expected three outputs".into()) };
+        let n = scale.len();
+        let rows = rows_per_piece(n);
+        let mut shares = vec![0.0; 2 * n * mean.len().div_ceil(rows)];
+        let statistics = mean.chunks(rows).zip(inverse_std.chunks(rows));
+        let pieces = dx
+            .chunks_mut(rows * n)
+            .zip(shares.chunks_exact_mut(2 * n))
+            .zip(dy.chunks(rows * n).zip(x.chunks(rows * n)))
+            .zip(statistics)
+            .map(|(((dx, shares), (dy, x)), (mean, inverse_std))| Piece { dx, shares, dy, x, mean, inverse_std })
+            .collect();
+        workers.each(pieces, |piece: Piece<'_>| piece.run(scale))?;
+        for (i, sum) in dscale.iter_mut().chain(dbias.iter_mut()).enumerate() {
+            *sum = shares.iter().skip(i).step_by(2 * n).map(|share| f64::from(*share)).sum::<f64>() as f32;
+        }
+        Ok(())
     }
-    Ok(vec![x.clone(), scale.clone(), scale.clone()])
-}
 
-/// As the kernels of cuda.cu take it.
-pub(super) fn launch_gradient(shapes: &[Vec<usize>], _: &Settings) -> Launch {
-    /// Parts that the sums over rows are taken in first: enough for all processors of a device.
-    const PARTS: usize = 512;
-    /// Rows that each part has at least.
-    const LEAST: usize = 32;
-    const WARP: usize = 32;
-    let columns = shapes[2][0];
-    let rows = shapes[3].iter().product::<usize>();
-    let parts = rows.div_ceil(LEAST).min(PARTS);
-    let kernels = vec![
-        ("layer_norm_input_gradient", [rows.div_ceil(BLOCK / WARP), 1]),
-        ("layer_norm_partial_sums", [parts, columns.div_ceil(BLOCK)]),
-        ("layer_norm_sums", [(2 * columns).div_ceil(WARP), 1]),
-    ];
-    Launch { kernels, numbers: [columns, rows, parts].map(|n| n as u32).into(), scratch: 2 * columns * parts }
-}
-
-/// With xhat = (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat)
-/// and dbias = sum(dy), in one pass.
-pub(super) fn gradient(
-    inputs: &[Input<'_>],
-    _: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let [dy, x, scale, mean, inverse_std] = std::array::from_fn(|i| inputs[i].values);
-    let [dx, dscale, dbias] = outputs else { return Err("expected three outputs".into()) };
-    let n = scale.len();
-    let rows = rows_per_piece(n);
-    let mut shares = vec![0.0; 2 * n * mean.len().div_ceil(rows)];
-    let statistics = mean.chunks(rows).zip(inverse_std.chunks(rows));
-    let pieces = dx
-        .chunks_mut(rows * n)
-        .zip(shares.chunks_exact_mut(2 * n))
-        .zip(dy.chunks(rows * n).zip(x.chunks(rows * n)))
-        .zip(statistics)
-        .map(|(((dx, shares), (dy, x)), (mean, inverse_std))| Piece { dx, shares, dy, x, mean, inverse_std })
-        .collect();
-    workers.each(pieces, |piece: Piece<'_>| piece.run(scale))?;
-    for (i, sum) in dscale.iter_mut().chain(dbias.iter_mut()).enumerate() {
-        *sum = shares.iter().skip(i).step_by(2 * n).map(|share| f64::from(*share)).sum::<f64>() as f32;
+    /// As the kernels of cuda.cu take it.
+    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+        /// Parts that the sums over rows are taken in first: enough for all processors of a device.
+        const PARTS: usize = 512;
+        /// Rows that each part has at least.
+        const LEAST: usize = 32;
+        const WARP: usize = 32;
+        let columns = shapes[2][0];
+        let rows = shapes[3].iter().product::<usize>();
+        let parts = rows.div_ceil(LEAST).min(PARTS);
+        let kernels = vec![
+            ("layer_norm_input_gradient", [rows.div_ceil(BLOCK / WARP), 1]),
+            ("layer_norm_partial_sums", [parts, columns.div_ceil(BLOCK)]),
+            ("layer_norm_sums", [(2 * columns).div_ceil(WARP), 1]),
+        ];
+        Some(Launch { kernels, numbers: [columns, rows, parts].map(|n| n as u32).into(), scratch: 2 * columns * parts })
     }
-    Ok(())
 }
 
 /// Some rows of the gradient.

@@ -1,50 +1,16 @@
 //! The cell of a long short-term memory, and its gradient.
 
-use super::cuda::Launch;
-use super::operator::{Input, Settings, Workers};
+use super::launch::Launch;
+use super::operator::{Input, Kernel, Workers};
 
 /// Elements of the state per piece of work; a piece is whole rows.
 const PIECE: usize = 1 << 12;
 
-/// Shapes of hidden state, cell state, sigmoids, candidate and tanh of the cell state.
-pub(super) fn shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [gates, before, more @ ..] = inputs else { return Err("expected gates and a state".into()) };
-    let [batch, hidden] = before[..] else { return Err(format!("{before:?} is not [batch, hidden]")) };
-    if *gates != [batch, 4 * hidden] || hidden == 0 {
-        return Err(format!("gates {gates:?} do not fit the state {before:?}"));
-    }
-    if let Some(part) = more.iter().find(|part| *part != gates && ***part != gates[1..]) {
-        return Err(format!("a part {part:?} of gates {gates:?}"));
-    }
-    let state = vec![batch, hidden];
-    Ok(vec![state.clone(), state.clone(), vec![batch, 3 * hidden], state.clone(), state])
-}
+/// The forward pass.
+pub(super) struct Cell;
 
-/// Shapes of the gradients of the gates and of the state before.
-pub(super) fn gradient_shapes(inputs: &[Vec<usize>], _: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [dh, dc, sigmoids, candidate, squashed, before, more @ ..] = inputs else {
-        return Err("expected six inputs".into());
-    };
-    let [batch, hidden] = dh[..] else { return Err(format!("{dh:?} is not [batch, hidden]")) };
-    let alike = [dc, candidate, squashed, before].into_iter().chain(more).all(|other| other == dh);
-    if !alike || *sigmoids != [batch, 3 * hidden] {
-        return Err(format!("{inputs:?} do not fit together"));
-    }
-    Ok(vec![vec![batch, 4 * hidden], dh.clone()])
-}
-
-/// As the kernel of cuda.cu takes it.
-pub(super) fn launch(shapes: &[Vec<usize>], _: &Settings) -> Launch {
-    let (rows, columns) = (shapes[1][0], shapes[1][1]);
-    // A part that is one row is that row for all.
-    let stride = |i: usize| shapes.get(i).map_or(0, |part| if part.len() == 2 { 4 * columns as u32 } else { 0 });
-    Launch::by_row("lstm_cell", rows, columns, &[stride(2), stride(3)])
-}
-
-/// As the kernel of cuda.cu takes it.
-pub(super) fn launch_gradient(shapes: &[Vec<usize>], _: &Settings) -> Launch {
-    Launch::by_row("lstm_cell_gradient", shapes[0][0], shapes[0][1], &[])
-}
+/// Its gradient.
+pub(super) struct CellGradient;
 
 /// Some rows of the forward pass.
 struct Rows<'a> {
@@ -59,38 +25,42 @@ struct Rows<'a> {
     squashed: &'a mut [f32],
 }
 
-pub(super) fn forward(
-    inputs: &[Input<'_>],
-    _: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let n = inputs[1].shape[1];
-    let some = (PIECE / n).max(1) * n;
-    let [hidden, cell, sigmoids, candidate, squashed] = outputs else { return Err("expected five outputs".into()) };
-    let given = inputs[0].values.chunks(4 * some).zip(inputs[1].values.chunks(some));
-    let states = hidden.chunks_mut(some).zip(cell.chunks_mut(some));
-    let kept = sigmoids.chunks_mut(3 * some).zip(candidate.chunks_mut(some)).zip(squashed.chunks_mut(some));
-    let whole = inputs[0].values.len();
-    let part = |more: &'_ [f32], piece: usize, length: usize| -> std::ops::Range<usize> {
-        if more.len() == whole { 4 * some * piece..4 * some * piece + length } else { 0..more.len() }
-    };
-    let pieces = given
-        .zip(states)
-        .zip(kept)
-        .enumerate()
-        .map(|(piece, (((gates, before), (hidden, cell)), ((sigmoids, candidate), squashed)))| Rows {
-            gates,
-            more: inputs[2..].iter().map(|more| &more.values[part(more.values, piece, gates.len())]).collect(),
-            before,
-            hidden,
-            cell,
-            sigmoids,
-            candidate,
-            squashed,
-        })
-        .collect();
-    workers.each(pieces, |rows: Rows<'_>| step(rows, n))
+impl Kernel for Cell {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let n = inputs[1].shape[1];
+        let some = (PIECE / n).max(1) * n;
+        let [hidden, cell, sigmoids, candidate, squashed] = outputs else { return Err("expected five outputs".into()) };
+        let given = inputs[0].values.chunks(4 * some).zip(inputs[1].values.chunks(some));
+        let states = hidden.chunks_mut(some).zip(cell.chunks_mut(some));
+        let kept = sigmoids.chunks_mut(3 * some).zip(candidate.chunks_mut(some)).zip(squashed.chunks_mut(some));
+        let whole = inputs[0].values.len();
+        let part = |more: &'_ [f32], piece: usize, length: usize| -> std::ops::Range<usize> {
+            if more.len() == whole { 4 * some * piece..4 * some * piece + length } else { 0..more.len() }
+        };
+        let pieces = given
+            .zip(states)
+            .zip(kept)
+            .enumerate()
+            .map(|(piece, (((gates, before), (hidden, cell)), ((sigmoids, candidate), squashed)))| Rows {
+                gates,
+                more: inputs[2..].iter().map(|more| &more.values[part(more.values, piece, gates.len())]).collect(),
+                before,
+                hidden,
+                cell,
+                sigmoids,
+                candidate,
+                squashed,
+            })
+            .collect();
+        workers.each(pieces, |rows: Rows<'_>| step(rows, n))
+    }
+
+    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+        let (rows, columns) = (shapes[1][0], shapes[1][1]);
+        // A part that is one row is that row for all.
+        let stride = |i: usize| shapes.get(i).map_or(0, |part| if part.len() == 2 { 4 * columns as u32 } else { 0 });
+        Some(Launch::by_row("lstm_cell", rows, columns, &[stride(2), stride(3)]))
+    }
 }
 
 #[multiversion::multiversion(targets = "simd")]
@@ -137,30 +107,31 @@ struct Gradient<'a> {
     state: &'a mut [f32],
 }
 
-pub(super) fn gradient(
-    inputs: &[Input<'_>],
-    _: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let n = inputs[0].shape[1];
-    let some = (PIECE / n).max(1) * n;
-    let [gates, state] = outputs else { return Err("expected two outputs".into()) };
-    let [dh, dc, sigmoids, candidate, squashed, before] = std::array::from_fn(|i| inputs[i].values);
-    let pieces = gates
-        .chunks_mut(4 * some)
-        .zip(state.chunks_mut(some))
-        .enumerate()
-        .map(|(piece, (gates, state))| {
-            let (first, last) = (piece * some, piece * some + state.len());
-            let [dh, dc, candidate, squashed, before] =
-                [dh, dc, candidate, squashed, before].map(|values| &values[first..last]);
-            let second = inputs.get(6).map(|second| &second.values[first..last]);
-            let sigmoids = &sigmoids[3 * first..3 * last];
-            Gradient { dh, second, dc, sigmoids, candidate, squashed, before, gates, state }
-        })
-        .collect();
-    workers.each(pieces, |rows: Gradient<'_>| step_back(rows, n))
+impl Kernel for CellGradient {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let n = inputs[0].shape[1];
+        let some = (PIECE / n).max(1) * n;
+        let [gates, state] = outputs else { return Err("expected two outputs".into()) };
+        let [dh, dc, sigmoids, candidate, squashed, before] = std::array::from_fn(|i| inputs[i].values);
+        let pieces = gates
+            .chunks_mut(4 * some)
+            .zip(state.chunks_mut(some))
+            .enumerate()
+            .map(|(piece, (gates, state))| {
+                let (first, last) = (piece * some, piece * some + state.len());
+                let [dh, dc, candidate, squashed, before] =
+                    [dh, dc, candidate, squashed, before].map(|values| &values[first..last]);
+                let second = inputs.get(6).map(|second| &second.values[first..last]);
+                let sigmoids = &sigmoids[3 * first..3 * last];
+                Gradient { dh, second, dc, sigmoids, candidate, squashed, before, gates, state }
+            })
+            .collect();
+        workers.each(pieces, |rows: Gradient<'_>| step_back(rows, n))
+    }
+
+    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+        Some(Launch::by_row("lstm_cell_gradient", shapes[0][0], shapes[0][1], &[]))
+    }
 }
 
 #[multiversion::multiversion(targets = "simd")]

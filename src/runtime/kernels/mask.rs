@@ -1,43 +1,51 @@
 //! Random masks from numbers that are spread over rows and columns.
 
-use super::operator::{Input, Settings, Workers};
+use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Elements per piece of work; a piece is a part of one row.
 const PIECE: usize = 1 << 14;
 
-pub(super) fn shapes(inputs: &[Vec<usize>], settings: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let ([r], [a], [b]) = (&inputs[0][..], &inputs[1][..], &inputs[2][..]) else {
-        return Err(format!("expected three vectors, found {inputs:?}"));
-    };
-    if a != b || settings.modulus != MODULUS {
-        return Err(format!("{a} and {b} columns, modulus {}", settings.modulus));
+/// Which elements a mask drops, and what the others are.
+pub(super) struct Mask {
+    modulus: i64,
+    threshold: i64,
+    scale: f32,
+}
+
+impl Mask {
+    pub(super) fn new(attributes: &Attributes) -> Self {
+        Self {
+            modulus: attributes.int("modulus", 0),
+            threshold: attributes.int("threshold", 0),
+            scale: attributes.float("scale", 1.0),
+        }
     }
-    Ok(vec![vec![*r, *a]])
 }
 
 const MODULUS: i64 = (1 << 31) - 1;
 
-/// `scale` where (a r + b) mod 2^31 - 1 > `threshold`, else 0.
-pub(super) fn mask(
-    inputs: &[Input<'_>],
-    settings: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let [r, a, b] = std::array::from_fn(|i| inputs[i].integers);
-    if [r, a, b].iter().any(|list| list.iter().any(|x| !(0..MODULUS).contains(x))) {
-        return Err("numbers must lie in 0..2^31 - 1".into());
+impl Kernel for Mask {
+    /// `scale` where (a r + b) mod 2^31 - 1 > `threshold`, else 0.
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        if self.modulus != MODULUS {
+            return Err(format!("modulus {}, expected {MODULUS}", self.modulus));
+        }
+        let [r, a, b] = std::array::from_fn(|i| inputs[i].integers);
+        if [r, a, b].iter().any(|list| list.iter().any(|x| !(0..MODULUS).contains(x))) {
+            return Err("numbers must lie in 0..2^31 - 1".into());
+        }
+        let columns = a.len();
+        if columns == 0 {
+            return Ok(());
+        }
+        let rows = outputs[0].chunks_exact_mut(columns).zip(r);
+        let pieces = rows.flat_map(|(row, r)| {
+            let parts = a.chunks(PIECE).zip(b.chunks(PIECE));
+            row.chunks_mut(PIECE).zip(parts).map(move |(out, (a, b))| Part { out, r: *r as u64, a, b })
+        });
+        let (threshold, scale) = (self.threshold as u64, self.scale);
+        workers.each(pieces.collect(), |part: Part<'_>| fill(part, threshold, scale))
     }
-    let columns = a.len();
-    if columns == 0 {
-        return Ok(());
-    }
-    let rows = outputs[0].chunks_exact_mut(columns).zip(r);
-    let pieces = rows.flat_map(|(row, r)| {
-        let parts = a.chunks(PIECE).zip(b.chunks(PIECE));
-        row.chunks_mut(PIECE).zip(parts).map(move |(out, (a, b))| Part { out, r: *r as u64, a, b })
-    });
-    workers.each(pieces.collect(), |part: Part<'_>| fill(part, settings.threshold as u64, settings.scale))
 }
 
 struct Part<'a> {

@@ -9,6 +9,7 @@ mod batch_norm;
 mod cuda;
 mod elementwise;
 mod frames;
+mod launch;
 mod layer_norm;
 mod lstm;
 mod mask;

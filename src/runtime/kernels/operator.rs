@@ -1,15 +1,15 @@
 //! What a fused operator is, and how one runs on the CPU: as a function over slices.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
 use ort::value::{Shape, TensorElementType, ValueRef, ValueType};
 
-use super::adam::Adam;
-use super::cuda::Launch;
-use super::pool::Axis;
+use super::launch::Launch;
+pub(super) use crate::graph::Attributes;
+use crate::graph::{self, Attribute, DType, TensorType};
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
 pub(super) struct Workers<'a> {
@@ -41,76 +41,112 @@ pub(super) struct Input<'a> {
     pub(super) integers: &'a [i64],
 }
 
-/// Attributes a kernel may have.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Settings {
-    pub(super) epsilon: f32,
-    pub(super) order: Vec<i64>,
-    /// Advance, length and count of frames.
-    pub(super) framing: [usize; 3],
-    /// Of pools: how windows lie along each axis.
-    pub(super) window: Vec<Axis>,
-    pub(super) adam: Adam,
-    /// Of random masks.
-    pub(super) modulus: i64,
-    pub(super) threshold: i64,
-    pub(super) scale: f32,
-    /// Of a rectifier's negative side.
-    pub(super) slope: f32,
-}
+/// A fused operator's kernel, with the attributes of one node.
+pub(super) trait Kernel: Send + Sync {
+    /// Fills the outputs, whose shapes are those that the graph's rule gives.
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String>;
 
-impl Settings {
-    pub(super) fn of(context: &KernelContext<'_>) -> Self {
-        Self::new(|name| context.get(name), |name| context.get(name), |name| context.get(name))
-    }
-
-    fn new(
-        ints: impl Fn(&str) -> Option<Vec<i64>>,
-        int: impl Fn(&str) -> Option<i64>,
-        float: impl Fn(&str) -> Option<f32>,
-    ) -> Self {
-        let sizes = |name| ints(name).unwrap_or_default().into_iter().map(|size| size.max(0) as usize);
-        let steps = sizes("strides").zip(sizes("dilations")).zip(sizes("pads"));
-        let window = sizes("kernel_shape")
-            .zip(steps)
-            .map(|(kernel, ((stride, dilation), before))| Axis { kernel, stride, dilation, before })
-            .collect();
-        let order = ints("perm").unwrap_or_default();
-        let framing = ["advance", "length", "count"].map(|name| int(name).unwrap_or_default() as usize);
-        let [modulus, threshold] = ["modulus", "threshold"].map(|name| int(name).unwrap_or_default());
-        let (epsilon, scale) = (float("epsilon").unwrap_or(1e-5), float("scale").unwrap_or(1.0));
-        let slope = float("slope").unwrap_or(0.0);
-        let pair = |names: [&str; 2]| names.map(|name| float(name).unwrap_or_default());
-        let decoupled = int("decoupled").is_some_and(|flag| flag != 0);
-        let adam = Adam { keep: pair(["keep1", "keep2"]), take: pair(["take1", "take2"]), decoupled };
-        Self { epsilon, order, framing, window, adam, modulus, threshold, scale, slope }
+    /// How the kernels in cuda.cu are started, for inputs of these shapes; `None`: there are none.
+    fn launch(&self, _shapes: &[Vec<usize>]) -> Option<Launch> {
+        None
     }
 }
 
-/// Shapes of the outputs, from those of the inputs.
-pub(super) type Shapes = fn(&[Vec<usize>], &Settings) -> Result<Vec<Vec<usize>>, String>;
-/// Fills the outputs, which have those shapes.
-pub(super) type Compute = fn(&[Input<'_>], &Settings, &mut [&mut [f32]], &Workers<'_>) -> Result<(), String>;
-/// How the kernel in cuda.cu is started, for inputs of these shapes.
-pub(super) type Start = fn(&[Vec<usize>], &Settings) -> Launch;
+/// What kind an attribute is of.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Int,
+    Ints,
+    Float,
+}
 
 /// A fused operator that gives float32 tensors.
 #[derive(Clone, Copy)]
 pub(super) struct Fused {
     pub(super) name: &'static str,
+    pub(super) attributes: &'static [(&'static str, Kind)],
     pub(super) inputs: usize,
     /// Further inputs that may be there, behind the others.
     pub(super) more_inputs: usize,
     /// Whether it takes int64 tensors instead of float32 ones.
     pub(super) takes_integers: bool,
     pub(super) outputs: usize,
-    pub(super) shapes: Shapes,
-    pub(super) compute: Compute,
-    /// `None`: it has no kernel for CUDA.
-    pub(super) launch: Option<Start>,
+    pub(super) kernel: fn(&Attributes) -> Box<dyn Kernel>,
+}
+
+/// One node of a fused operator.
+pub(super) struct FusedNode {
+    pub(super) fused: Fused,
+    pub(super) kernel: Box<dyn Kernel>,
+    rule: Rule,
+    /// The inputs' shapes of the last run, with the outputs': they seldom change.
+    last: Mutex<Option<[Vec<Vec<usize>>; 2]>>,
+}
+
+/// The graph's rule for the shapes of a fused operator.
+struct Rule {
+    fused: Fused,
+    operator: &'static graph::Operator,
+    attributes: Attributes,
+}
+
+impl Rule {
+    fn outputs(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, String> {
+        let dtype = if self.fused.takes_integers { DType::I64 } else { DType::F32 };
+        let types: Vec<_> = inputs.iter().map(|shape| TensorType::new(dtype, shape.clone())).collect();
+        graph::fused_shapes(self.operator, &types, &self.attributes)
+    }
+}
+
+impl FusedNode {
+    pub(super) fn new(fused: Fused, attributes: Attributes) -> Result<Self, String> {
+        let kernel = (fused.kernel)(&attributes);
+        Ok(Self { fused, kernel, rule: fused.rule(attributes)?, last: Mutex::new(None) })
+    }
+
+    /// Shapes of the outputs, from those of the inputs.
+    pub(super) fn shapes(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, String> {
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some([seen, outputs]) = last.as_ref().filter(|[seen, _]| seen == inputs) {
+            debug_assert_eq!(seen.len(), inputs.len());
+            return Ok(outputs.clone());
+        }
+        let outputs = self.rule.outputs(inputs)?;
+        *last = Some([inputs.to_vec(), outputs.clone()]);
+        Ok(outputs)
+    }
 }
 
 impl Fused {
+    fn rule(self, attributes: Attributes) -> Result<Rule, String> {
+        let operator = graph::find_operator(self.name).ok_or_else(|| format!("{} is not in the table", self.name))?;
+        Ok(Rule { fused: self, operator, attributes })
+    }
+
+    /// The attributes of a node, as whoever knows it gives them.
+    pub(super) fn read(
+        self,
+        int: impl Fn(&str) -> Option<i64>,
+        ints: impl Fn(&str) -> Option<Vec<i64>>,
+        float: impl Fn(&str) -> Option<f32>,
+    ) -> Attributes {
+        let attribute = |(name, kind): &(&'static str, Kind)| {
+            let value = match kind {
+                Kind::Int => Attribute::Int(int(name)?),
+                Kind::Ints => Attribute::Ints(ints(name)?),
+                Kind::Float => Attribute::Float(float(name)?),
+            };
+            Some(((*name).into(), value))
+        };
+        self.attributes.iter().filter_map(attribute).collect()
+    }
+
+    /// The node that a kernel is made for.
+    pub(super) fn node(self, context: &KernelContext<'_>) -> ort::Result<FusedNode> {
+        let attributes = self.read(|name| context.get(name), |name| context.get(name), |name| context.get(name));
+        FusedNode::new(self, attributes).map_err(ort::Error::new)
+    }
+
     pub(super) fn input_ports(self) -> impl Iterator<Item = OperatorInput> {
         let ty = if self.takes_integers { TensorElementType::Int64 } else { TensorElementType::Float32 };
         let required = (0..self.inputs).map(move |_| OperatorInput::required(ty));
@@ -123,17 +159,14 @@ impl Fused {
     }
 
     pub(super) fn infer(self, context: &mut ShapeInferenceContext) -> ort::Result<()> {
-        let settings = Settings::new(
-            |name| context.attr(name).ok(),
-            |name| context.attr(name).ok(),
-            |name| context.attr(name).ok(),
-        );
+        let attributes =
+            self.read(|name| context.attr(name).ok(), |name| context.attr(name).ok(), |name| context.attr(name).ok());
         let dims = |ty: &ValueType| match ty {
             ValueType::Tensor { shape, .. } => shape.iter().map(|dim| usize::try_from(*dim).ok()).collect(),
             _ => None,
         };
         let Some(known) = context.inputs().iter().map(dims).collect::<Option<Vec<Vec<usize>>>>() else { return Ok(()) };
-        let shapes = (self.shapes)(&known, &settings).map_err(ort::Error::new)?;
+        let shapes = self.rule(attributes).and_then(|rule| rule.outputs(&known)).map_err(ort::Error::new)?;
         for (i, shape) in shapes.into_iter().enumerate() {
             let shape = Shape::new(shape.into_iter().map(|dim| dim as i64));
             let dimension_symbols = ort::value::SymbolicDimensions::empty(shape.len());
@@ -164,9 +197,9 @@ impl Operator for OnCpu {
     }
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
-        let (fused, settings) = (self.0, Settings::of(context));
+        let node = self.0.node(context)?;
         Ok(Box::new(move |context: &ComputeContext| {
-            run(fused, context, &settings).map_err(|error| ort::Error::new(format!("{}: {error}", fused.name)))
+            run(&node, context).map_err(|error| ort::Error::new(format!("{}: {error}", node.fused.name)))
         }))
     }
 
@@ -188,7 +221,8 @@ pub(super) fn inputs(fused: Fused, context: &ComputeContext) -> Result<Vec<Value
     Ok(values)
 }
 
-fn run(fused: Fused, context: &ComputeContext, settings: &Settings) -> Result<(), String> {
+fn run(node: &FusedNode, context: &ComputeContext) -> Result<(), String> {
+    let fused = node.fused;
     let text = |error: ort::Error| error.to_string();
     let values = inputs(fused, context)?;
     let dims = |shape: &ort::value::Shape| shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
@@ -207,7 +241,7 @@ fn run(fused: Fused, context: &ComputeContext, settings: &Settings) -> Result<()
     }
     let given = shapes.iter().zip(elements);
     let inputs: Vec<_> = given.map(|(shape, (values, integers))| Input { shape, values, integers }).collect();
-    let wanted = (fused.shapes)(&shapes, settings)?;
+    let wanted = node.shapes(&shapes)?;
     let mut given = wanted
         .iter()
         .enumerate()
@@ -230,5 +264,5 @@ fn run(fused: Fused, context: &ComputeContext, settings: &Settings) -> Result<()
             None => Ok(aside.as_mut_slice()),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    (fused.compute)(&inputs, settings, &mut outputs, &Workers { context })
+    node.kernel.compute(&inputs, &mut outputs, &Workers { context })
 }

@@ -1,50 +1,56 @@
 //! The gradient of max pooling.
 
-use super::operator::{Input, Settings, Workers};
+use super::operator::{Attributes, Input, Kernel, Workers};
 
-/// Shape of dx from those of dy, x and y.
-pub(super) fn shapes(inputs: &[Vec<usize>], settings: &Settings) -> Result<Vec<Vec<usize>>, String> {
-    let [dy, x, y] = inputs else { return Err("expected dy, x and y".into()) };
-    let axes = settings.window.len();
-    let fits = dy == y && x.len() == axes + 2 && y.len() == x.len() && x[..2] == y[..2];
-    if fits && (1..=3).contains(&axes) && !x.contains(&0) {
-        return Ok(vec![x.clone()]);
-    }
-    Err(format!("dy {dy:?}, x {x:?} and y {y:?} do not fit windows of {axes} axes"))
+/// How windows lie along each axis.
+pub(super) struct MaxPoolGradient {
+    window: Vec<Axis>,
 }
 
-/// Each window's gradient goes to its first element that equals its greatest.
-pub(super) fn max_pool_gradient(
-    inputs: &[Input<'_>],
-    settings: &Settings,
-    outputs: &mut [&mut [f32]],
-    workers: &Workers<'_>,
-) -> Result<(), String> {
-    let [dy, x, y] = std::array::from_fn(|i| inputs[i].values);
-    let (from, to) = (&inputs[1].shape[2..], &inputs[2].shape[2..]);
-    let (plane, windows) = (from.iter().product::<usize>(), to.iter().product::<usize>());
-    // Three axes in all, the missing ones of one element.
-    let missing = 3 - from.len();
-    let three =
-        |sizes: &[usize]| -> [usize; 3] { std::array::from_fn(|i| i.checked_sub(missing).map_or(1, |i| sizes[i])) };
-    let (sizes, counts) = (three(from), three(to));
-    let along = std::array::from_fn(|i| i.checked_sub(missing).map_or_else(Axis::default, |i| settings.window[i]));
-    let pieces = outputs[0].chunks_exact_mut(plane).zip(x.chunks_exact(plane));
-    let pieces = pieces.zip(dy.chunks_exact(windows).zip(y.chunks_exact(windows)));
-    workers.each(pieces.collect(), |((dx, x), (dy, y)): Plane<'_>| {
-        dx.fill(0.0);
-        let mut given = dy.iter().zip(y);
-        for a in 0..counts[0] {
-            for b in 0..counts[1] {
-                for c in 0..counts[2] {
-                    let Some((dy, y)) = given.next() else { return };
-                    if let Some(at) = first(x, *y, [a, b, c], sizes, &along) {
-                        dx[at] += dy;
+impl MaxPoolGradient {
+    pub(super) fn new(attributes: &Attributes) -> Self {
+        let sizes = |name| attributes.ints(name, &[]).into_iter().map(|size| size.max(0) as usize);
+        let steps = sizes("strides").zip(sizes("dilations")).zip(sizes("pads"));
+        let window = sizes("kernel_shape")
+            .zip(steps)
+            .map(|(kernel, ((stride, dilation), before))| Axis { kernel, stride, dilation, before })
+            .collect();
+        Self { window }
+    }
+}
+
+impl Kernel for MaxPoolGradient {
+    /// Each window's gradient goes to its first element that equals its greatest.
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+        let [dy, x, y] = std::array::from_fn(|i| inputs[i].values);
+        if !(1..=3).contains(&self.window.len()) || x.is_empty() {
+            return Err(format!("windows of {} axes over {} elements", self.window.len(), x.len()));
+        }
+        let (from, to) = (&inputs[1].shape[2..], &inputs[2].shape[2..]);
+        let (plane, windows) = (from.iter().product::<usize>(), to.iter().product::<usize>());
+        // Three axes in all, the missing ones of one element.
+        let missing = 3 - from.len();
+        let three =
+            |sizes: &[usize]| -> [usize; 3] { std::array::from_fn(|i| i.checked_sub(missing).map_or(1, |i| sizes[i])) };
+        let (sizes, counts) = (three(from), three(to));
+        let along = std::array::from_fn(|i| i.checked_sub(missing).map_or_else(Axis::default, |i| self.window[i]));
+        let pieces = outputs[0].chunks_exact_mut(plane).zip(x.chunks_exact(plane));
+        let pieces = pieces.zip(dy.chunks_exact(windows).zip(y.chunks_exact(windows)));
+        workers.each(pieces.collect(), |((dx, x), (dy, y)): Plane<'_>| {
+            dx.fill(0.0);
+            let mut given = dy.iter().zip(y);
+            for a in 0..counts[0] {
+                for b in 0..counts[1] {
+                    for c in 0..counts[2] {
+                        let Some((dy, y)) = given.next() else { return };
+                        if let Some(at) = first(x, *y, [a, b, c], sizes, &along) {
+                            dx[at] += dy;
+                        }
                     }
                 }
             }
-        }
-    })
+        })
+    }
 }
 
 /// One channel of one example: dx and x, then dy and y.
@@ -52,11 +58,11 @@ type Plane<'a> = ((&'a mut [f32], &'a [f32]), (&'a [f32], &'a [f32]));
 
 /// How windows lie along an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Axis {
-    pub(super) kernel: usize,
-    pub(super) stride: usize,
-    pub(super) dilation: usize,
-    pub(super) before: usize,
+struct Axis {
+    kernel: usize,
+    stride: usize,
+    dilation: usize,
+    before: usize,
 }
 
 impl Default for Axis {

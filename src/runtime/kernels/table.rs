@@ -5,38 +5,62 @@ use std::sync::Arc;
 use ort::operator::OperatorDomain;
 
 use super::cuda::{Module, OnCuda};
-use super::operator::{Compute, Fused, OnCpu, Shapes};
+use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
 use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
 use crate::graph::FUSED_DOMAIN;
 
+const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
+
 pub(super) const OPERATORS: [Fused; 12] = [
-    fused("LayerNorm", [3, 3], layer_norm::forward_shapes, layer_norm::forward),
+    fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
+    fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
+    fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
+    fused("BatchTranspose", &[("perm", Kind::Ints)], [1, 1], |a| Box::new(transpose::BatchTranspose::new(a))),
+    fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),
+    fused("BatchNormGradient", EPSILON, [5, 3], |a| Box::new(batch_norm::BatchNormGradient::new(a))),
+    Fused { more_inputs: 2, ..fused("LstmCell", &[], [2, 5], |_| Box::new(lstm::Cell)) },
+    Fused { more_inputs: 1, ..fused("LstmCellGradient", &[], [6, 2], |_| Box::new(lstm::CellGradient)) },
+    fused(
+        "AdamUpdate",
+        &[
+            ("keep1", Kind::Float),
+            ("keep2", Kind::Float),
+            ("take1", Kind::Float),
+            ("take2", Kind::Float),
+            ("epsilon", Kind::Float),
+            ("decoupled", Kind::Int),
+        ],
+        [8, 3],
+        |a| Box::new(adam::Adam::new(a)),
+    ),
+    fused(
+        "MaxPoolGradient",
+        &[("kernel_shape", Kind::Ints), ("strides", Kind::Ints), ("dilations", Kind::Ints), ("pads", Kind::Ints)],
+        [3, 1],
+        |a| Box::new(pool::MaxPoolGradient::new(a)),
+    ),
     Fused {
-        launch: Some(layer_norm::launch_gradient),
-        ..fused("LayerNormGradient", [5, 3], layer_norm::gradient_shapes, layer_norm::gradient)
+        takes_integers: true,
+        ..fused(
+            "DropoutMask",
+            &[("modulus", Kind::Int), ("threshold", Kind::Int), ("scale", Kind::Float)],
+            [3, 1],
+            |a| Box::new(mask::Mask::new(a)),
+        )
     },
-    Fused {
-        launch: Some(elementwise::launch),
-        ..fused("ReluGradient", [2, 1], elementwise::shapes, elementwise::relu_gradient)
-    },
-    fused("BatchTranspose", [1, 1], transpose::shapes, transpose::batch_transpose),
-    fused("BatchNorm", [3, 3], batch_norm::forward_shapes, batch_norm::forward),
-    fused("BatchNormGradient", [5, 3], batch_norm::gradient_shapes, batch_norm::gradient),
-    Fused { more_inputs: 2, launch: Some(lstm::launch), ..fused("LstmCell", [2, 5], lstm::shapes, lstm::forward) },
-    Fused {
-        more_inputs: 1,
-        launch: Some(lstm::launch_gradient),
-        ..fused("LstmCellGradient", [6, 2], lstm::gradient_shapes, lstm::gradient)
-    },
-    fused("AdamUpdate", [8, 3], adam::shapes, adam::update),
-    fused("MaxPoolGradient", [3, 1], pool::shapes, pool::max_pool_gradient),
-    Fused { takes_integers: true, ..fused("DropoutMask", [3, 1], mask::shapes, mask::mask) },
-    fused("Frames", [1, 1], frames::shapes, frames::frames),
+    fused("Frames", &[("advance", Kind::Int), ("length", Kind::Int), ("count", Kind::Int)], [1, 1], |a| {
+        Box::new(frames::Frames::new(a))
+    }),
 ];
 
-/// On the CPU only, from so many float32 inputs to so many outputs.
-const fn fused(name: &'static str, [inputs, outputs]: [usize; 2], shapes: Shapes, compute: Compute) -> Fused {
-    Fused { name, inputs, more_inputs: 0, takes_integers: false, outputs, shapes, compute, launch: None }
+/// From so many float32 inputs to so many outputs.
+const fn fused(
+    name: &'static str,
+    attributes: &'static [(&'static str, Kind)],
+    [inputs, outputs]: [usize; 2],
+    kernel: fn(&Attributes) -> Box<dyn Kernel>,
+) -> Fused {
+    Fused { name, attributes, inputs, more_inputs: 0, takes_integers: false, outputs, kernel }
 }
 
 /// All of them, on the CPU.

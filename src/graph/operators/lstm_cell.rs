@@ -6,18 +6,15 @@ use std::collections::HashMap;
 use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, fused, ty};
+use super::{Family, fused, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    Operator {
-        name: "LstmCell",
-        domain: FUSED_DOMAIN,
-        infer: cell,
-        gradient: Some(cell_gradient),
-        expand: Some(expand_cell),
-    },
-    fused("LstmCellGradient", gradient_types, None),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        fused("LstmCell", cell).gradient(cell_gradient).expand(expand_cell).on_cuda(),
+        fused("LstmCellGradient", gradient_types).on_cuda(),
+    ],
+    imports: &[],
+};
 
 /// Inputs: the gates [batch, 4 hidden] before their activations, in the order input, forget, output, candidate; the
 /// cell state before [batch, hidden]; perhaps up to two more parts of the gates, [batch, 4 hidden] or [4 hidden], which
@@ -26,7 +23,7 @@ pub(super) static OPERATORS: &[Operator] = &[
 fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (gates, before) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
     let [batch, hidden] = before.shape[..] else { return Err(format!("{before} is not [batch, hidden]")) };
-    if gates != TensorType::new(before.dtype, [batch, 4 * hidden]) {
+    if gates != TensorType::new(before.dtype, [batch, 4 * hidden]) || hidden == 0 {
         return Err(format!("gates {gates} do not fit the state {before}"));
     }
     for part in (2..node.inputs.len()).map(|i| ty(graph, node, i)) {
@@ -45,6 +42,13 @@ fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let state = ty(graph, node, 0)?;
     let [batch, hidden] = state.shape[..] else { return Err(format!("{state} is not [batch, hidden]")) };
+    for i in 1..node.inputs.len() {
+        let expected = if i == 2 { TensorType::new(state.dtype, [batch, 3 * hidden]) } else { state.clone() };
+        let given = ty(graph, node, i)?;
+        if given != expected {
+            return Err(format!("input {i} is {given}, expected {expected}"));
+        }
+    }
     Ok(vec![TensorType::new(state.dtype, [batch, 4 * hidden]), state])
 }
 
@@ -159,4 +163,46 @@ fn all_slopes(graph: &mut Graph, cells: &[[Value; 4]]) -> Vec<Slopes> {
     let sizes = vec![batch; cells.len()];
     let (gates, cell) = (graph.split(gates, 0, &sizes), graph.split(cell, 0, &sizes));
     gates.into_iter().zip(cell).map(|(gates, cell)| Slopes { cell, gates }).collect()
+}
+
+/// Whether the node is a cell or its gradient.
+pub(in super::super) fn is_cell(node: &Node) -> bool {
+    ["LstmCell", "LstmCellGradient"].contains(&node.operator.name)
+}
+
+/// Takes sums into the kernels that need them: what is added to a product on its way to a cell's gates, which would be
+/// copied first, and the two parts of a hidden state's gradient.
+pub(in super::super) fn absorb_sums(graph: &mut Graph) {
+    let mut uses: HashMap<Value, usize> = HashMap::new();
+    let mut producers = HashMap::new();
+    for (i, node) in graph.nodes.iter().enumerate() {
+        node.inputs.iter().flatten().for_each(|x| *uses.entry(*x).or_default() += 1);
+        producers.extend(node.outputs.iter().map(|y| (*y, i)));
+    }
+    graph.outputs.iter().for_each(|(_, y)| *uses.entry(*y).or_default() += 1);
+    // The node that makes `x` for one node alone.
+    let maker = |x: Value| producers.get(&x).copied().filter(|_| uses[&x] == 1);
+    for i in 0..graph.nodes.len() {
+        let name = graph.nodes[i].operator.name;
+        let Some(mut sum) = graph.nodes[i].optional(0).filter(|_| is_cell(&graph.nodes[i])) else { continue };
+        if name == "LstmCell" {
+            while let Some(j) = maker(sum).filter(|_| graph.nodes[i].inputs.len() < 4) {
+                let whole = graph.shape(graph.nodes[j].outputs[0]).to_vec();
+                let added = graph.nodes[j].inputs.get(2).copied().flatten();
+                let fits = |c: &Value| [&whole[..], &whole[1..]].contains(&graph.shape(*c));
+                let Some(c) = added.filter(|c| graph.nodes[j].operator.name == "Gemm" && fits(c)) else { break };
+                graph.nodes[j].inputs.truncate(2);
+                graph.nodes[i].inputs.push(Some(c));
+                sum = c;
+            }
+        } else if let Some(j) = maker(sum).filter(|j| graph.nodes[*j].operator.name == "Add") {
+            let [a, b] = [0, 1].map(|k| graph.nodes[j].inputs[k].expect("a sum of two"));
+            if graph.shape(a) == graph.shape(b) {
+                graph.nodes[i].inputs[0] = Some(a);
+                graph.nodes[i].inputs.push(Some(b));
+            }
+        }
+    }
+    // Products without their sums are no longer what the same inputs once made.
+    graph.made.clear();
 }

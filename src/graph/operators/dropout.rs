@@ -1,10 +1,12 @@
-//! Random masks from numbers that are spread over rows and columns.
+//! Dropout, and random masks from numbers that are spread over rows and columns.
 
 use super::super::core::{Graph, Node, Value};
 use super::super::tensor::{DType, TensorType};
-use super::{Operator, fused, ty};
+use super::call::Call;
+use super::{Family, fused, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[fused("DropoutMask", mask, Some(expand_mask))];
+pub(super) static FAMILY: Family =
+    Family { operators: &[fused("DropoutMask", mask).expand(expand_mask)], imports: &[("Dropout", import_dropout)] };
 
 /// Inputs: r [rows], a and b [columns], int64. Output: `scale` where (a r + b) mod `modulus` > `threshold`, else 0.
 fn mask(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
@@ -27,4 +29,13 @@ fn expand_mask(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let kept = graph.to_f32(kept);
     let scale = graph.scalar(node.float("scale", 1.0));
     vec![graph.mul(kept, scale)]
+}
+
+fn import_dropout(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    let x = call.float(0)?;
+    let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
+    if !(0.0..1.0).contains(&ratio) {
+        return Err(format!("a ratio of {ratio}"));
+    }
+    Ok(vec![if ratio == 0.0 { x } else { call.training.dropout(call.graph, x, ratio) }])
 }

@@ -1,42 +1,19 @@
-//! Normalizations and dropout.
+//! Normalizations of groups, examples and vectors, made of other operators.
 
-use super::super::build::attributes;
-use super::super::core::{Attribute, Value};
-use super::super::operators::axis;
-use super::call::{Call, Lower};
-use super::reduction::root_of_sum;
+use super::super::core::Value;
+use super::call::Call;
+use super::reduce::root_of_sum;
+use super::{Family, axis};
 
-pub(super) static OPERATORS: &[(&str, Lower)] = &[
-    ("BatchNormalization", batch_norm),
-    ("Dropout", dropout),
-    ("GroupNormalization", group_norm),
-    ("InstanceNormalization", instance_norm),
-    ("LayerNormalization", layer_norm),
-    ("LpNormalization", lp_norm),
-    ("MeanVarianceNormalization", mean_variance),
-];
-
-fn batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let [x, scale, bias, mean, variance] = [0, 1, 2, 3, 4].map(|i| call.float(i));
-    let (x, affine, [mean, variance]) = (x?, [scale?, bias?], [mean?, variance?]);
-    let statistics = [(call.names[3].clone(), mean), (call.names[4].clone(), variance)];
-    let statistics = statistics.each_ref().map(|(name, value)| (name.as_str(), *value));
-    let channels = call.shape(x).get(1).copied().unwrap_or(0);
-    if affine.iter().chain(statistics.iter().map(|(_, value)| value)).any(|v| call.graph.shape(*v) != [channels]) {
-        return Err(format!("scale, bias, mean and variance must have {channels} elements"));
-    }
-    let (epsilon, momentum) = (call.attributes.float("epsilon", 1e-5), call.attributes.float("momentum", 0.9));
-    Ok(vec![call.training.batch_norm(call.graph, x, affine, statistics, epsilon, momentum)])
-}
-
-fn dropout(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let x = call.float(0)?;
-    let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
-    if !(0.0..1.0).contains(&ratio) {
-        return Err(format!("a ratio of {ratio}"));
-    }
-    Ok(vec![if ratio == 0.0 { x } else { call.training.dropout(call.graph, x, ratio) }])
-}
+pub(super) static FAMILY: Family = Family {
+    operators: &[],
+    imports: &[
+        ("GroupNormalization", group_norm),
+        ("InstanceNormalization", instance_norm),
+        ("LpNormalization", lp_norm),
+        ("MeanVarianceNormalization", mean_variance),
+    ],
+};
 
 /// (x - mean) / sqrt(variance + epsilon) over `axes`.
 fn standardized(call: &mut Call<'_>, x: Value, axes: &[usize], epsilon: f32) -> Value {
@@ -48,36 +25,6 @@ fn standardized(call: &mut Call<'_>, x: Value, axes: &[usize], epsilon: f32) -> 
     let raised = call.graph.add(variance, epsilon);
     let deviation = call.graph.sqrt(raised);
     call.graph.div(centred, deviation)
-}
-
-/// Over the axes from `axis` on, as one.
-fn layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    if call.outputs > 1 {
-        return Err("outputs beside the normalized values are not supported".into());
-    }
-    let (x, scale) = (call.float(0)?, call.float(1)?);
-    let shape = call.shape(x);
-    let first = axis(call.attributes.int("axis", -1), shape.len())?;
-    let features = shape[first..].iter().product::<usize>();
-    let full = |call: &mut Call<'_>, value: Value| -> Result<Value, String> {
-        let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
-        let sizes = call.graph.i64s(&sizes);
-        let wide = call.apply1("Expand", &[value, sizes])?;
-        if call.shape(wide) != shape[first..] {
-            return Err(format!("scale or bias {:?} for features {:?}", call.shape(value), &shape[first..]));
-        }
-        Ok(call.graph.reshape(wide, &[features]))
-    };
-    let scale = full(call, scale)?;
-    let bias = match call.optional(2) {
-        Some(bias) => full(call, bias)?,
-        None => call.graph.zeros(x, &[features]),
-    };
-    let flat = call.graph.reshape(x, &[shape[..first].iter().product(), features]);
-    let epsilon = call.attributes.float("epsilon", 1e-5);
-    let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))]);
-    let y = call.apply("LayerNormalization", &[flat, scale, bias], attributes)?[0];
-    Ok(vec![call.graph.reshape(y, &shape)])
 }
 
 /// Each channel of each example on its own.

@@ -1,41 +1,95 @@
-//! Operators about shapes: known once the batch and the window are, so most of them become constants.
+//! Other shapes of the same elements, repetition, and what models compute about shapes: known once the batch and the
+//! window are, so most of it becomes constants.
 
-use super::super::build::attributes;
-use super::super::core::{Attribute, Value};
-use super::super::operators::axis;
-use super::super::tensor::Constant;
-use super::call::{Call, Lower};
+use super::super::autodiff::Backward;
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::dim::Dim;
+use super::super::fold::{self, Fold};
+use super::super::tensor::{Constant, TensorType};
+use super::call::Call;
+use super::{Family, Given, Precision, axis, broadcast, constant_ints, op, ty};
 
-pub(super) static OPERATORS: &[(&str, Lower)] = &[
-    ("Concat", concat),
-    ("ConstantOfShape", constant_of_shape),
-    ("DepthToSpace", depth_to_space),
-    ("Expand", expand),
-    ("Flatten", flatten),
-    ("Gather", gather),
-    ("Identity", identity),
-    ("Range", range),
-    ("Reshape", reshape),
-    ("Shape", shape),
-    ("Size", size),
-    ("Slice", slice),
-    ("SpaceToDepth", space_to_depth),
-    ("Split", split),
-    ("Squeeze", squeeze),
-    ("Tile", tile),
-    ("Transpose", transpose),
-    ("Unsqueeze", unsqueeze),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("Expand", expand)
+            .gradient(expand_gradient)
+            .precision(Precision::Follow)
+            .fold(Fold::Node(repeated))
+            .simplify(|graph, given| given.unchanged(graph)),
+        op("Reshape", reshape)
+            .gradient(reshape_gradient)
+            .precision(Precision::Follow)
+            .fold(Fold::Node(|_, inputs, _| Some(inputs[0].numbers())))
+            .simplify(joined),
+    ],
+    imports: &[
+        ("ConstantOfShape", constant_of_shape),
+        ("DepthToSpace", depth_to_space),
+        ("Expand", import_expand),
+        ("Flatten", flatten),
+        ("Range", range),
+        ("Reshape", import_reshape),
+        ("Shape", shape),
+        ("Size", size),
+        ("SpaceToDepth", space_to_depth),
+        ("Squeeze", squeeze),
+        ("Tile", tile),
+        ("Unsqueeze", unsqueeze),
+    ],
+};
+
+/// Sizes as they are written in a list of integers.
+pub(super) fn to_shape(dims: &[i64]) -> Result<Vec<usize>, String> {
+    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}"))).collect()
+}
+
+fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
+    if shape.iter().product::<usize>() != x.elements() {
+        return Err(format!("{x} has another number of elements than {shape:?}"));
+    }
+    if shape.iter().filter(|dim| Dim::of(**dim).is_batch()).count() > 1 {
+        return Err("two dimensions depend on the batch".into());
+    }
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn reshape_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let shape = back.graph.shape(back.node.input(0)).to_vec();
+    let gradient = back.graph.reshape(back.dy()?, &shape);
+    back.add(0, gradient);
+    Ok(())
+}
+
+/// Of two reshapes, only the second counts.
+fn joined(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
+    given.unchanged(graph).or_else(|| {
+        let source = given.producer_input(graph, "Reshape")?;
+        Some(graph.apply1("Reshape", &[source, given.input(1)?], Attributes::new()))
+    })
+}
+
+fn expand(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
+    Ok(vec![TensorType::new(x.dtype, broadcast(&x.shape, &shape)?)])
+}
+
+fn expand_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+    let dy = back.dy()?;
+    back.add_broadcast(0, dy);
+    Ok(())
+}
+
+fn repeated(_: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>> {
+    let x = inputs[0].numbers();
+    fold::each(&ty.shape, |index| Some(x[fold::broadcast(inputs[0].shape(), index)]))
+}
 
 /// Sizes whose product is one that a machine could hold.
 fn checked(sizes: Vec<usize>) -> Result<Vec<usize>, String> {
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     elements.filter(|elements| *elements <= 1 << 40).map(|_| ()).ok_or_else(|| format!("sizes {sizes:?}"))?;
     Ok(sizes)
-}
-
-fn identity(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    Ok(vec![call.input(0)?])
 }
 
 fn shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
@@ -83,7 +137,7 @@ fn range(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// 0 keeps a size, -1 stands for what is left.
-fn reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let x = call.input(0)?;
     let (from, wanted) = (call.shape(x), call.integers(1)?.ok_or("the shape is missing")?);
     let keep_zero = call.attributes.int("allowzero", 0) != 0;
@@ -146,58 +200,7 @@ fn unsqueeze(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(x, &wide)])
 }
 
-fn transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let x = call.input(0)?;
-    let rank = call.shape(x).len();
-    let reversed: Vec<_> = (0..rank as i64).rev().collect();
-    let order = call.attributes.ints("perm", &reversed);
-    let order = order.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
-    let mut sorted = order.clone();
-    sorted.sort_unstable();
-    if !sorted.iter().copied().eq(0..rank) {
-        return Err(format!("{order:?} is no order of {rank} axes"));
-    }
-    Ok(vec![call.graph.transpose(x, &order)])
-}
-
-pub(super) fn concat(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>, _>>()?;
-    let first = call.graph.ty(*parts.first().ok_or("nothing to join")?).clone();
-    let (rank, dtype, first) = (first.rank(), first.dtype, first.shape);
-    let along = axis(call.attributes.int("axis", 0), rank)?;
-    for part in &parts {
-        let shape = call.shape(*part);
-        if shape.len() != rank
-            || call.graph.dtype(*part) != dtype
-            || (0..rank).any(|i| i != along && shape[i] != first[i])
-        {
-            return Err(format!("{shape:?} does not fit {first:?} along axis {along}"));
-        }
-    }
-    Ok(vec![call.graph.concat(&parts, along)])
-}
-
-/// Sizes from an input, or equal parts, the last one smaller.
-fn split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let x = call.input(0)?;
-    let shape = call.shape(x);
-    let along = axis(call.attributes.int("axis", 0), shape.len())?;
-    let sizes: Vec<usize> = match call.integers(1)? {
-        Some(sizes) => sizes.into_iter().map(|size| size.max(0) as usize).collect(),
-        None => {
-            let parts = call.outputs.max(1);
-            let size = shape[along].div_ceil(parts);
-            (0..parts).map(|i| size.min(shape[along].saturating_sub(i * size))).collect()
-        }
-    };
-    let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
-    if total != Some(shape[along]) || sizes.len() != call.outputs || sizes.is_empty() {
-        return Err(format!("parts {sizes:?} of {}", shape[along]));
-    }
-    Ok(call.graph.split(x, along, &sizes))
-}
-
-fn expand(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_expand(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let x = call.input(0)?;
     let from = call.shape(x);
     let wanted = call.integers(1)?.ok_or("the shape is missing")?;
@@ -231,58 +234,6 @@ fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let y = call.graph.reshape(x, &apart);
     let y = call.graph.expand(y, &wide);
     Ok(vec![call.graph.reshape(y, &tiled)])
-}
-
-/// One index is a slice; a whole list of neighbours, too.
-fn gather(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let (x, indices) = (call.input(0)?, call.input(1)?);
-    let shape = call.shape(x);
-    let along = axis(call.attributes.int("axis", 0), shape.len())?;
-    let Some(Constant::I64(dims, values)) = call.graph.as_constant(indices).cloned() else {
-        return call.unchanged();
-    };
-    let values = values.into_iter().map(|at| axis(at, shape[along])).collect::<Result<Vec<_>, _>>()?;
-    let neighbours = !values.is_empty() && values.windows(2).all(|pair| pair[1] == pair[0] + 1);
-    if neighbours {
-        let part = call.graph.slice(x, along, values[0], values[0] + values.len());
-        let result = [&shape[..along], &dims, &shape[along + 1..]].concat();
-        return Ok(vec![call.graph.reshape(part, &result)]);
-    }
-    let values: Vec<_> = values.into_iter().map(|at| at as i64).collect();
-    let indices = call.graph.constant(Constant::I64(dims, values));
-    call.inputs[1] = Some(indices);
-    call.unchanged()
-}
-
-/// Forward slices as they are; a backward one turns its axis around by picking rows.
-fn slice(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let mut x = call.input(0)?;
-    let rank = call.shape(x).len();
-    let list = |call: &Call<'_>, i: usize| call.integers(i);
-    let (starts, ends) = (list(call, 1)?.ok_or("starts are missing")?, list(call, 2)?.ok_or("ends are missing")?);
-    let axes = list(call, 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
-    let steps = list(call, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
-    if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
-        return Err("starts, ends, axes and steps of different lengths".into());
-    }
-    for (((start, end), along), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
-        let along = axis(along, rank)?;
-        let size = call.shape(x)[along] as i64;
-        let wrap = |at: i64| if at < 0 { at.saturating_add(size) } else { at };
-        if step > 0 {
-            let (start, end) = (wrap(start).clamp(0, size) as usize, wrap(end).clamp(0, size) as usize);
-            x = call.graph.strided_slice(x, along, start, end.max(start), step as usize);
-        } else if step < 0 {
-            let (start, end) = (wrap(start).clamp(-1, size - 1), wrap(end).clamp(-1, size - 1));
-            let picked: Vec<_> = (0..).map(|i| start + i * step).take_while(|at| *at > end).collect();
-            let indices = call.graph.i64s(&picked);
-            let attributes = attributes([("axis", Attribute::Int(along as i64))]);
-            x = call.apply("Gather", &[x, indices], attributes)?[0];
-        } else {
-            return Err("a step of 0".into());
-        }
-    }
-    Ok(vec![x])
 }
 
 fn blocks(call: &Call<'_>) -> Result<([usize; 4], usize), String> {

@@ -2,9 +2,10 @@
 
 use super::super::core::{Attribute, Value};
 use super::super::tensor::TensorType;
-use super::call::{Call, Lower};
+use super::Family;
+use super::call::Call;
 
-pub(super) static OPERATORS: &[(&str, Lower)] = &[("GRU", gru), ("LSTM", lstm), ("RNN", rnn)];
+pub(super) static FAMILY: Family = Family { operators: &[], imports: &[("GRU", gru), ("LSTM", lstm), ("RNN", rnn)] };
 
 /// Steps x directions of one recurrent node that are unrolled; beyond them the graph would take minutes to load.
 const LONGEST: usize = 512;

@@ -1,23 +1,22 @@
-//! Layer normalization over the last axis, and batch normalization over all but the channels.
+//! Layer normalization over the last axis (Ba, Kiros and Hinton 2016).
 
 use super::super::autodiff::Backward;
-use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::build::attributes;
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::tensor::TensorType;
-use super::{FUSED_DOMAIN, Operator, axis, fused, op, ty};
+use super::call::Call;
+use super::{Family, axis, fused, op, ty};
 
-pub(super) static OPERATORS: &[Operator] = &[
-    op("LayerNormalization", layer_norm, Some(layer_norm_gradient)),
-    Operator {
-        name: "BatchNorm",
-        domain: FUSED_DOMAIN,
-        infer: batch_norm,
-        gradient: Some(batch_norm_gradient),
-        expand: Some(expand_batch_norm),
-    },
-    fused("BatchNormGradient", gradient_types, Some(expand_batch_norm_gradient)),
-    fused("LayerNorm", layer_norm, None),
-    fused("LayerNormGradient", gradient_types, Some(expand_gradient)),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        fused("LayerNorm", layer_norm),
+        fused("LayerNormGradient", gradient_types).expand(expand_gradient).on_cuda(),
+        op("LayerNormalization", layer_norm)
+            .gradient(layer_norm_gradient)
+            .for_cpu("LayerNorm", |_, node| node.inputs.iter().flatten().count() == 3),
+    ],
+    imports: &[("LayerNormalization", import_layer_norm)],
+};
 
 /// Outputs: y, mean and 1 / standard deviation; the last two with the normalized axis as 1.
 fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
@@ -26,7 +25,7 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     if axis(node.int("axis", -1), rank)? + 1 != rank {
         return Err("only the last axis is supported".into());
     }
-    let features = *x.shape.last().ok_or("a scalar cannot be normalized")?;
+    let features = *x.shape.last().filter(|n| **n > 0).ok_or("nothing to normalize")?;
     for i in 1..node.inputs.len() {
         let shape = ty(graph, node, i)?.shape;
         if shape != [features] {
@@ -53,8 +52,14 @@ fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 /// Inputs: dy, x, scale, mean and 1 / standard deviation. Outputs: dx, dscale, dbias.
 fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (dy, x, scale) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
-    if dy != x {
-        return Err(format!("the gradient {dy} is not of x's shape {x}"));
+    if x.rank() == 0 {
+        return Err("nothing to normalize".into());
+    }
+    let mut statistics = x.shape.clone();
+    statistics.last_mut().into_iter().for_each(|n| *n = 1);
+    let mean_and_deviation = [ty(graph, node, 3)?.shape, ty(graph, node, 4)?.shape];
+    if dy != x || scale.shape[..] != x.shape[x.rank() - 1..] || mean_and_deviation.iter().any(|s| *s != statistics) {
+        return Err(format!("gradient {dy}, x {x}, scale {scale} and statistics {mean_and_deviation:?} do not fit"));
     }
     Ok(vec![x, scale.clone(), scale])
 }
@@ -115,70 +120,32 @@ fn layer_norm_input_gradient(graph: &mut Graph, flat: Value, centred: Value, mea
     graph.add(difference, offset)
 }
 
-/// Inputs: x [batch, channels, ..], scale and bias [channels]. Outputs: y, mean and variance (divisor n) [channels].
-fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let (x, scale, bias) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
-    let channels = x.shape.get(1).copied().ok_or_else(|| format!("{x} has no channels"))?;
-    if scale.shape != [channels] || bias.shape != [channels] {
-        return Err(format!("scale and bias must have {channels} elements"));
+/// Over the axes from `axis` on, as one.
+fn import_layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+    if call.outputs > 1 {
+        return Err("outputs beside the normalized values are not supported".into());
     }
-    Ok(vec![x, scale.clone(), scale])
-}
-
-fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
-    let (node, dy) = (back.node, back.dy()?);
-    let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
-    let gradients = back.graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
-    for (i, gradient) in gradients.into_iter().enumerate() {
-        if back.wanted(i) {
-            back.add(i, gradient);
+    let (x, scale) = (call.float(0)?, call.float(1)?);
+    let shape = call.shape(x);
+    let first = axis(call.attributes.int("axis", -1), shape.len())?;
+    let features = shape[first..].iter().product::<usize>();
+    let full = |call: &mut Call<'_>, value: Value| -> Result<Value, String> {
+        let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
+        let sizes = call.graph.i64s(&sizes);
+        let wide = call.apply1("Expand", &[value, sizes])?;
+        if call.shape(wide) != shape[first..] {
+            return Err(format!("scale or bias {:?} for features {:?}", call.shape(value), &shape[first..]));
         }
-    }
-    Ok(())
-}
-
-/// (x - mean) / deviation, and the deviation to broadcast against x.
-fn normalized(graph: &mut Graph, x: Value, mean: Value, variance: Value, node: &Node) -> (Value, Value) {
-    let rank = graph.shape(x).len();
-    let epsilon = graph.scalar_like(variance, node.float("epsilon", 1e-5));
-    let raised = graph.add(variance, epsilon);
-    let deviation = graph.sqrt(raised);
-    let (mean, deviation) = (graph.per_channel(mean, rank), graph.per_channel(deviation, rank));
-    let centred = graph.sub(x, mean);
-    (graph.div(centred, deviation), deviation)
-}
-
-fn expand_batch_norm(graph: &mut Graph, node: &Node) -> Vec<Value> {
-    let [x, scale, bias] = std::array::from_fn(|i| node.input(i));
-    let shape = graph.shape(x).to_vec();
-    let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);
-    let sums = graph.channel_sums(x);
-    let mean = graph.div(sums, count);
-    let broadcast = graph.per_channel(mean, shape.len());
-    let centred = graph.sub(x, broadcast);
-    let square = graph.mul(centred, centred);
-    let sums = graph.channel_sums(square);
-    let variance = graph.div(sums, count);
-    let (normal, _) = normalized(graph, x, mean, variance, node);
-    let (scale, bias) = (graph.per_channel(scale, shape.len()), graph.per_channel(bias, shape.len()));
-    let scaled = graph.mul(normal, scale);
-    vec![graph.add(scaled, bias), mean, variance]
-}
-
-/// With n elements a channel: dbias = sum(dy), dscale = sum(dy xhat), dx = scale / std (dy - dbias / n - xhat dscale / n).
-fn expand_batch_norm_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
-    let [dy, x, scale, mean, variance] = std::array::from_fn(|i| node.input(i));
-    let shape = graph.shape(x).to_vec();
-    let (normal, deviation) = normalized(graph, x, mean, variance, node);
-    let product = graph.mul(dy, normal);
-    let (dbias, dscale) = (graph.channel_sums(dy), graph.channel_sums(product));
-    let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);
-    let (level, slope) = (graph.div(dbias, count), graph.div(dscale, count));
-    let (level, slope) = (graph.per_channel(level, shape.len()), graph.per_channel(slope, shape.len()));
-    let along = graph.mul(normal, slope);
-    let rest = graph.sub(dy, level);
-    let rest = graph.sub(rest, along);
-    let scale = graph.per_channel(scale, shape.len());
-    let factor = graph.div(scale, deviation);
-    vec![graph.mul(rest, factor), dscale, dbias]
+        Ok(call.graph.reshape(wide, &[features]))
+    };
+    let scale = full(call, scale)?;
+    let bias = match call.optional(2) {
+        Some(bias) => full(call, bias)?,
+        None => call.graph.zeros(x, &[features]),
+    };
+    let flat = call.graph.reshape(x, &[shape[..first].iter().product(), features]);
+    let epsilon = call.attributes.float("epsilon", 1e-5);
+    let attributes = attributes([("axis", Attribute::Int(-1)), ("epsilon", Attribute::Float(epsilon))]);
+    let y = call.apply("LayerNormalization", &[flat, scale, bias], attributes)?[0];
+    Ok(vec![call.graph.reshape(y, &shape)])
 }

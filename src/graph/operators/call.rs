@@ -1,8 +1,8 @@
 //! One node of a user's model, as its operator sees it.
 
 use super::super::core::{Attributes, Graph, Value};
-use super::super::operators::axis;
 use super::super::tensor::{Constant, DType};
+use super::axis;
 
 /// What differs between training and evaluation, and belongs to who trains.
 pub trait TrainingOperators {
@@ -23,37 +23,37 @@ pub trait TrainingOperators {
 }
 
 /// Writes an operator as others: from the node's inputs and attributes to its outputs.
-pub(super) type Lower = fn(&mut Call<'_>) -> Result<Vec<Value>, String>;
+pub(in super::super) type Import = fn(&mut Call<'_>) -> Result<Vec<Value>, String>;
 
 /// A node under construction.
-pub(super) struct Call<'a> {
-    pub(super) graph: &'a mut Graph,
-    pub(super) training: &'a mut dyn TrainingOperators,
-    pub(super) operator: &'a str,
-    pub(super) inputs: Vec<Option<Value>>,
+pub(in super::super) struct Call<'a> {
+    pub(in super::super) graph: &'a mut Graph,
+    pub(in super::super) training: &'a mut dyn TrainingOperators,
+    pub(in super::super) operator: &'a str,
+    pub(in super::super) inputs: Vec<Option<Value>>,
     /// Names of the inputs in the model.
-    pub(super) names: Vec<String>,
-    pub(super) attributes: Attributes,
+    pub(in super::super) names: Vec<String>,
+    pub(in super::super) attributes: Attributes,
     /// Outputs that the node names.
-    pub(super) outputs: usize,
-    pub(super) opset: i64,
+    pub(in super::super) outputs: usize,
+    pub(in super::super) opset: i64,
 }
 
 impl Call<'_> {
-    pub(super) fn optional(&self, i: usize) -> Option<Value> {
+    pub(in super::super) fn optional(&self, i: usize) -> Option<Value> {
         self.inputs.get(i).copied().flatten()
     }
 
-    pub(super) fn input(&self, i: usize) -> Result<Value, String> {
+    pub(in super::super) fn input(&self, i: usize) -> Result<Value, String> {
         self.optional(i).ok_or_else(|| format!("input {i} is missing"))
     }
 
-    pub(super) fn shape(&self, value: Value) -> Vec<usize> {
+    pub(in super::super) fn shape(&self, value: Value) -> Vec<usize> {
         self.graph.shape(value).to_vec()
     }
 
     /// The list of integers that input `i` holds, if it is given.
-    pub(super) fn integers(&self, i: usize) -> Result<Option<Vec<i64>>, String> {
+    pub(in super::super) fn integers(&self, i: usize) -> Result<Option<Vec<i64>>, String> {
         let Some(value) = self.optional(i) else { return Ok(None) };
         match self.graph.as_constant(value) {
             Some(Constant::I64(_, values)) => Ok(Some(values.clone())),
@@ -62,7 +62,7 @@ impl Call<'_> {
     }
 
     /// The numbers that input `i` holds, if it is given.
-    pub(super) fn numbers(&self, i: usize) -> Result<Option<Vec<f64>>, String> {
+    pub(in super::super) fn numbers(&self, i: usize) -> Result<Option<Vec<f64>>, String> {
         let Some(value) = self.optional(i) else { return Ok(None) };
         let constant = self.graph.as_constant(value);
         constant
@@ -71,7 +71,7 @@ impl Call<'_> {
     }
 
     /// A list of axes as indices, from the attribute of older opsets or from input `i`.
-    pub(super) fn axes(&self, i: usize, rank: usize) -> Result<Option<Vec<usize>>, String> {
+    pub(in super::super) fn axes(&self, i: usize, rank: usize) -> Result<Option<Vec<usize>>, String> {
         let given = if self.attributes.contains_key("axes") {
             Some(self.attributes.ints("axes", &[]))
         } else {
@@ -81,25 +81,30 @@ impl Call<'_> {
     }
 
     /// Applies an operator of the table of those with shape inference and gradients.
-    pub(super) fn apply(&mut self, name: &str, inputs: &[Value], attributes: Attributes) -> Result<Vec<Value>, String> {
+    pub(in super::super) fn apply(
+        &mut self,
+        name: &str,
+        inputs: &[Value],
+        attributes: Attributes,
+    ) -> Result<Vec<Value>, String> {
         self.graph.try_apply(name, inputs.iter().copied().map(Some).collect(), attributes)
     }
 
-    pub(super) fn apply1(&mut self, name: &str, inputs: &[Value]) -> Result<Value, String> {
+    pub(in super::super) fn apply1(&mut self, name: &str, inputs: &[Value]) -> Result<Value, String> {
         Ok(self.apply(name, inputs, Attributes::new())?[0])
     }
 
     /// The node as it is.
-    pub(super) fn unchanged(&mut self) -> Result<Vec<Value>, String> {
+    pub(in super::super) fn unchanged(&mut self) -> Result<Vec<Value>, String> {
         self.graph.try_apply(self.operator, self.inputs.clone(), self.attributes.clone())
     }
 
-    pub(super) fn scalar(&mut self, like: Value, value: f32) -> Value {
+    pub(in super::super) fn scalar(&mut self, like: Value, value: f32) -> Value {
         self.graph.scalar_like(like, value)
     }
 
     /// An error unless the value is a float tensor.
-    pub(super) fn float(&self, i: usize) -> Result<Value, String> {
+    pub(in super::super) fn float(&self, i: usize) -> Result<Value, String> {
         let value = self.input(i)?;
         if self.graph.dtype(value).is_float() {
             return Ok(value);
@@ -107,7 +112,7 @@ impl Call<'_> {
         Err(format!("input {i} is {:?}, expected floats", self.graph.dtype(value)))
     }
 
-    pub(super) fn is_integer(&self, value: Value) -> bool {
+    pub(in super::super) fn is_integer(&self, value: Value) -> bool {
         self.graph.dtype(value) == DType::I64
     }
 }

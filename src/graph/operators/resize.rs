@@ -1,76 +1,10 @@
-//! Padding and interpolation.
+//! Interpolation.
 
-use super::super::build::attributes;
-use super::super::core::{Attribute, Value};
-use super::super::operators::axis;
-use super::call::{Call, Lower};
+use super::super::core::Value;
+use super::Family;
+use super::call::Call;
 
-pub(super) static OPERATORS: &[(&str, Lower)] = &[("Pad", pad), ("Resize", resize)];
-
-/// Constant padding as it is, cropping where pads are negative; reflected and repeated edges by picking rows.
-fn pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let mut x = call.input(0)?;
-    let rank = call.shape(x).len();
-    let pads = call.integers(1)?.ok_or("pads are missing")?;
-    let axes = match call.integers(3)? {
-        Some(axes) => axes.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?,
-        None => (0..rank).collect(),
-    };
-    if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.unsigned_abs() > 1 << 24) {
-        return Err(format!("pads {pads:?} for {} axes", axes.len()));
-    }
-    let fill = call.numbers(2)?;
-    let mode = call.attributes.text("mode", "constant").to_owned();
-    for (i, along) in axes.iter().enumerate() {
-        let (before, after) = (pads[i], pads[axes.len() + i]);
-        let size = call.shape(x)[*along] as i64;
-        if before < 0 || after < 0 {
-            let (from, to) = ((-before).max(0), (size - (-after).max(0)).max(0));
-            x = call.graph.slice(x, *along, from.min(to) as usize, to as usize);
-        }
-        let (before, after) = (before.max(0), after.max(0));
-        if before == 0 && after == 0 {
-            continue;
-        }
-        x = if mode == "constant" {
-            let value = fill.as_ref().and_then(|values| values.first()).copied().unwrap_or(0.0);
-            filled(call, x, *along, (before, after), value as f32)?
-        } else {
-            picked(call, x, *along, (before, after), &mode)?
-        };
-    }
-    Ok(vec![x])
-}
-
-fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: f32) -> Result<Value, String> {
-    let rank = call.shape(x).len();
-    let mut pads = vec![0; 2 * rank];
-    (pads[along], pads[rank + along]) = ends;
-    let (pads, value) = (call.graph.i64s(&pads), call.scalar(x, value));
-    call.apply1("Pad", &[x, pads, value])
-}
-
-fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &str) -> Result<Value, String> {
-    let size = call.shape(x)[along] as i64;
-    if size == 0 {
-        return Err("nothing is there to pad with".into());
-    }
-    let at = |i: i64| match mode {
-        "edge" => Ok(i.clamp(0, size - 1)),
-        "wrap" => Ok(i.rem_euclid(size)),
-        "reflect" if size == 1 => Ok(0),
-        "reflect" => {
-            let period = 2 * (size - 1);
-            let i = i.rem_euclid(period);
-            Ok(if i < size { i } else { period - i })
-        }
-        other => Err(format!("mode {other}")),
-    };
-    let indices = (-ends.0..size + ends.1).map(at).collect::<Result<Vec<_>, _>>()?;
-    let indices = call.graph.i64s(&indices);
-    let attributes = attributes([("axis", Attribute::Int(along as i64))]);
-    Ok(call.apply("Gather", &[x, indices], attributes)?[0])
-}
+pub(super) static FAMILY: Family = Family { operators: &[], imports: &[("Resize", resize)] };
 
 /// Linear and nearest interpolation: along each axis that changes, a product with a constant matrix.
 fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {

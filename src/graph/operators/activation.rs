@@ -1,45 +1,61 @@
-//! Elementwise functions that are made of others.
+//! Activations: rectifiers, and functions that are made of others.
 
-use super::super::core::Value;
-use super::super::tensor::DType;
-use super::call::{Call, Lower};
+use super::super::autodiff::Backward;
+use super::super::build::attributes;
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::tensor::TensorType;
+use super::call::Call;
+use super::math::{unary, unary_gradient};
+use super::{Family, Precision, fused, op, ty};
 
-pub(super) static OPERATORS: &[(&str, Lower)] = &[
-    ("Cast", cast),
-    ("CastLike", cast),
-    ("Celu", celu),
-    ("Clip", clip),
-    ("Elu", elu),
-    ("Gelu", gelu),
-    ("HardSigmoid", hard_sigmoid),
-    ("HardSwish", hard_swish),
-    ("Max", fold_pairs),
-    ("Mean", mean),
-    ("Min", fold_pairs),
-    ("Mish", mish),
-    ("PRelu", prelu),
-    ("Pow", pow),
-    ("Selu", selu),
-    ("Shrink", shrink),
-    ("Softsign", softsign),
-    ("Sum", sum),
-    ("ThresholdedRelu", thresholded_relu),
-];
+pub(super) static FAMILY: Family = Family {
+    operators: &[
+        op("LeakyRelu", unary).gradient(leaky_relu).no_bf16(),
+        op("Relu", unary).gradient(relu).precision(Precision::Follow),
+        fused("ReluGradient", alike).expand(expand_relu_gradient).on_cuda(),
+    ],
+    imports: &[
+        ("Celu", celu),
+        ("Clip", clip),
+        ("Elu", elu),
+        ("Gelu", gelu),
+        ("HardSigmoid", hard_sigmoid),
+        ("HardSwish", hard_swish),
+        ("Mish", mish),
+        ("PRelu", prelu),
+        ("Selu", selu),
+        ("Shrink", shrink),
+        ("Softsign", softsign),
+        ("ThresholdedRelu", thresholded_relu),
+    ],
+};
 
-/// All floats are float32 here, all integers int64.
-fn cast(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let x = call.input(0)?;
-    if call.operator == "CastLike" {
-        let to = call.graph.dtype(call.input(1)?);
-        return Ok(vec![call.graph.cast(x, to)]);
+unary_gradient!(leaky_relu, |g, node, x, y, dy| {
+    let slope = attributes([("slope", Attribute::Float(node.float("alpha", 0.01)))]);
+    g.apply1("ReluGradient", &[dy, x], slope)
+});
+
+// y > 0 exactly where x > 0, and y is alive anyway where it feeds the next layer's weight gradient.
+unary_gradient!(relu, |g, node, x, y, dy| g.apply1("ReluGradient", &[dy, y], Attributes::new()));
+
+/// Inputs: dy, and y or x, of the same type. Output: dx.
+fn alike(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+    let (dy, y) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
+    if dy != y {
+        return Err(format!("the gradient {dy} is not of the output's type {y}"));
     }
-    let to = match call.attributes.int("to", 0) {
-        1 | 11 => DType::F32,
-        2..=7 | 12 | 13 => DType::I64,
-        9 => DType::Bool,
-        other => return Err(format!("element type {other}: models compute in float32")),
-    };
-    Ok(vec![call.graph.cast(x, to)])
+    Ok(vec![dy])
+}
+
+/// dy where y > 0, else `slope` dy.
+fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (dy, slope) = (node.input(0), node.float("slope", 0.0));
+    let zero = graph.scalar_like(node.input(1), 0.0);
+    let positive = graph.greater(node.input(1), zero);
+    let slope_of_rest = graph.scalar_like(dy, slope);
+    // A product with 0 would keep what is not finite.
+    let rest = if slope == 0.0 { slope_of_rest } else { graph.mul(dy, slope_of_rest) };
+    vec![graph.select(positive, dy, rest)]
 }
 
 /// x where x > 0, else alpha (e^(x / scale) - 1).
@@ -178,47 +194,4 @@ fn shrink(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let (below, above) = (call.graph.less(x, low), call.graph.greater(x, high));
     let rest = call.graph.select(below, raised, zero);
     Ok(vec![call.graph.select(above, lowered, rest)])
-}
-
-/// Of many inputs, two at a time.
-fn pairs(call: &mut Call<'_>, operator: &str) -> Result<Value, String> {
-    let mut result = call.input(0)?;
-    for i in 1..call.inputs.len() {
-        let next = call.input(i)?;
-        result = call.apply1(operator, &[result, next])?;
-    }
-    Ok(result)
-}
-
-fn fold_pairs(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let operator = call.operator;
-    Ok(vec![pairs(call, operator)?])
-}
-
-fn sum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    Ok(vec![pairs(call, "Add")?])
-}
-
-fn mean(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let total = pairs(call, "Add")?;
-    let count = call.scalar(total, call.inputs.len() as f32);
-    Ok(vec![call.graph.div(total, count)])
-}
-
-/// A small whole exponent becomes products: a power's gradient by logarithms is undefined at and below 0.
-fn pow(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
-    let (x, mut exponent) = (call.input(0)?, call.input(1)?);
-    let known = call.graph.as_constant(exponent).map(|constant| constant.numbers());
-    let plain = call.shape(exponent).len() <= call.shape(x).len() && call.graph.dtype(x).is_float();
-    match known.as_deref().filter(|_| plain) {
-        Some([power]) if *power == 0.5 => return Ok(vec![call.graph.sqrt(x)]),
-        Some([power]) if [1.0, 2.0, 3.0, 4.0].contains(power) => {
-            return Ok(vec![(1..*power as usize).fold(x, |y, _| call.graph.mul(y, x))]);
-        }
-        _ => {}
-    }
-    if call.is_integer(exponent) && !call.is_integer(x) {
-        exponent = call.graph.to_f32(exponent);
-    }
-    Ok(vec![call.apply1("Pow", &[x, exponent])?])
 }
