@@ -12,6 +12,36 @@ pub struct FileError {
     pub source: io::Error,
 }
 
+/// Why no file can be put at a path that a user has named.
+#[derive(Debug, thiserror::Error)]
+pub enum PathError {
+    #[error("{path}: expected the path of a file")]
+    NotAFile { path: PathBuf },
+    #[error("{path}: there is no folder {folder}")]
+    NoFolder { path: PathBuf, folder: PathBuf },
+}
+
+/// Fails unless a file can be put at a path that a user has named.
+///
+/// # Errors
+/// It is a folder, a device or a pipe, or in no folder.
+pub fn check_file_path(path: &Path) -> Result<(), PathError> {
+    // A device or a pipe would be replaced, not written to.
+    if path.file_name().is_none() || (path.exists() && !path.is_file()) {
+        return Err(PathError::NotAFile { path: path.to_owned() });
+    }
+    let folder = folder_of(path);
+    match folder.is_dir() {
+        true => Ok(()),
+        false => Err(PathError::NoFolder { path: path.to_owned(), folder: folder.to_owned() }),
+    }
+}
+
+/// The folder that a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 impl FileError {
     pub(crate) fn at(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self { path: path.to_owned(), source }
@@ -31,7 +61,7 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
 ///
 /// # Errors
 /// The file cannot be written; an older one is then intact.
-pub(crate) fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     put_in_place(path, |part| fs::write(part, bytes).map_err(FileError::at(path)))
 }
 
@@ -50,7 +80,7 @@ pub(crate) fn put_in_place<E: From<FileError>>(
     let place = || -> Result<(), FileError> {
         File::open(&part).and_then(|file| file.sync_all()).map_err(FileError::at(path))?;
         fs::rename(&part, path).map_err(FileError::at(path))?;
-        sync_folder(path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")))
+        sync_folder(folder_of(path))
     };
     let result = write(&part).and_then(|()| Ok(place()?));
     if result.is_err() {

@@ -24,6 +24,7 @@ pub mod graph;
 pub mod metrics;
 pub mod model;
 pub mod ports;
+pub mod predict;
 pub mod random;
 pub mod recording;
 pub mod report;

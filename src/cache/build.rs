@@ -1,10 +1,11 @@
 //! Building a cache: find, remember or read, plan, write segments, publish the manifest.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
+use super::events::{Events, NoEvents};
 use super::inputs::{Inputs, Usable};
 use super::keys::Key;
 use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Totals};
@@ -12,7 +13,7 @@ use super::open::Cache;
 use super::options::BuildOptions;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
-use super::segment::{SegmentIndex, SegmentRecording};
+use super::segment::{SegmentIndex, SegmentRecording, Segments, contents_of};
 use super::settings::{FORMAT, NORMALIZER};
 use super::sink::SegmentSink;
 use super::split::Split;
@@ -32,22 +33,6 @@ pub struct Built {
     /// Recordings left out, with the reason.
     pub skipped: Vec<String>,
     pub warnings: Vec<String>,
-}
-
-/// Hears how a build goes on. Called from several threads.
-pub trait Events: Sync {
-    /// `bytes` of `recordings` recordings are about to be read, to `purpose`.
-    fn reading(&self, purpose: &str, recordings: usize, bytes: u64);
-    /// So many bytes of recordings are done.
-    fn advanced(&self, bytes: u64);
-}
-
-/// Hears nothing.
-pub struct NoEvents;
-
-impl Events for NoEvents {
-    fn reading(&self, _: &str, _: usize, _: u64) {}
-    fn advanced(&self, _: u64) {}
 }
 
 /// Builds the cache in the store at `root`, which is made if there is none.
@@ -81,15 +66,6 @@ pub(super) struct Builder<'a> {
     pub(super) store: &'a Store,
     pub(super) inputs: Inputs<'a>,
     pub(super) segments_written: usize,
-}
-
-/// Segments by key, with the BLAKE3 of each segment.json.
-pub(super) type Segments = BTreeMap<Key, (SegmentIndex, Key)>;
-
-/// What each segment holds, sorted by key.
-pub(super) fn contents_of(segments: &Segments) -> Vec<(Key, Vec<Key>)> {
-    let contents = |index: &SegmentIndex| index.recordings.iter().map(|recording| recording.blake3.clone()).collect();
-    segments.iter().map(|(key, (index, _))| (key.clone(), contents(index))).collect()
 }
 
 /// What a build's recordings come to.

@@ -153,7 +153,8 @@ fn halve(wide: &[u8], out: &mut [u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::build::{NoEvents, build};
+    use super::super::build::build;
+    use super::super::events::NoEvents;
     use super::super::options::BuildOptions;
     use super::super::settings::{CacheSettings, NORMALIZER};
     use super::super::{Manifest, Store};

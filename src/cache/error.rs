@@ -54,6 +54,18 @@ fn list(lines: &[String]) -> String {
 }
 
 impl CacheError {
+    /// Whether it is wrong usage, rather than something that went wrong at work.
+    pub fn is_usage(&self) -> bool {
+        matches!(
+            self,
+            Self::BadKey { .. }
+                | Self::NoInput
+                | Self::NoCache { .. }
+                | Self::NotPinned { .. }
+                | Self::Ambiguous { .. }
+        )
+    }
+
     pub(crate) fn io(path: &Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::File(FileError::at(path)(source))
     }

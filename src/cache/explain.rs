@@ -10,6 +10,7 @@ use super::keys::Key;
 use super::manifest::{Manifest, ManifestRecording};
 use super::settings::CacheSettings;
 use super::store::Store;
+use crate::config::{self, Difference as Found};
 
 /// How a cache differs from the one most like it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -45,15 +46,10 @@ pub fn explain(store: &Store, key: &Key) -> Result<Option<Explanation>, CacheErr
 }
 
 fn differences(here: &Manifest, there: &Manifest) -> Vec<Difference> {
-    let settings = |manifest: &Manifest| serde_json::to_value(&manifest.settings).expect("settings serialize");
-    let (a, b) = (settings(here), settings(there));
-    let mut found = Vec::new();
-    for (name, value) in a.as_object().expect("a struct") {
-        if *value != b[name] {
-            let what = CacheSettings::config_key(name);
-            found.push(Difference { what, here: value.clone(), there: b[name].clone() });
-        }
-    }
+    let mut found: Vec<_> = config::differences(&here.settings, &there.settings, 1)
+        .into_iter()
+        .map(|Found { key, here, there }| Difference { what: CacheSettings::config_key(&key), here, there })
+        .collect();
     let (a, b) = (by_name(here), by_name(there));
     for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
         let (here, there) = (a.get(name), b.get(name));

@@ -3,8 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
 
-use super::build::Events;
 use super::error::CacheError;
+use super::events::Events;
 use super::keys::Key;
 use super::manifest::ManifestRecording;
 use super::measure::{Measured, measure};

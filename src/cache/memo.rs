@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::keys::Key;
+use crate::files::replace_file;
 use crate::recording::{Attributes, Stamp};
 
 /// What a file's content means under one set of segment settings.
@@ -109,17 +110,10 @@ impl Memo {
                 Slot::Occupied(mut slot) => slot.get_mut().merge(theirs),
             }
         }
-        let write = || -> std::io::Result<()> {
-            let folder = file.parent().expect("a file in a folder");
-            std::fs::create_dir_all(folder)?;
-            let mut part = tempfile::NamedTempFile::new_in(folder)?;
-            serde_json::to_writer(std::io::BufWriter::new(&mut part), &self.entries)?;
-            part.persist(file)?;
-            Ok(())
-        };
-        match write() {
+        let bytes = serde_json::to_vec(&self.entries).expect("plain data serializes");
+        match replace_file(file, &bytes) {
             Ok(()) => self.changed = false,
-            Err(error) => tracing::warn!("the memo {} cannot be written: {error}", file.display()),
+            Err(error) => tracing::warn!("the memo is not written: {error}"),
         }
     }
 }

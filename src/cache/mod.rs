@@ -4,6 +4,7 @@
 mod build;
 mod encode;
 mod error;
+mod events;
 mod explain;
 mod gc;
 mod inputs;
@@ -29,8 +30,9 @@ mod verify;
 mod writer;
 mod zarr;
 
-pub use build::{Built, Events, NoEvents, build, locate};
+pub use build::{Built, build, locate};
 pub use error::CacheError;
+pub use events::{Events, NoEvents};
 pub use explain::{Difference, Explanation, explain};
 pub use gc::{GcPlan, Removal, plan_gc, run_gc};
 pub use keys::Key;

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::path::Path;
 
-use super::build::{Builder, Events, Segments, contents_of};
+use super::build::Builder;
 use super::error::CacheError;
+use super::events::Events;
 use super::inputs::Inputs;
 use super::keys::Key;
 use super::memo::Facts;
 use super::options::BuildOptions;
 use super::pipeline::ordered;
 use super::plan::{Wanted, plan};
+use super::segment::{Segments, contents_of};
 use super::store::Store;
 use crate::recording::RecordingError;
 

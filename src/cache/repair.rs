@@ -8,12 +8,14 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::build::{Builder, Events, Listed, Segments};
+use super::build::{Builder, Listed};
 use super::encode::Prepared;
 use super::error::CacheError;
+use super::events::Events;
 use super::keys::Key;
 use super::manifest::Manifest;
 use super::options::BuildOptions;
+use super::segment::Segments;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex};
 use super::store::{BuildFolder, Store};
 use super::verify::check_block;

@@ -1,5 +1,6 @@
 //! A segment: its index (segment.json), checked in full before anything is believed, and its mapped rows.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -257,4 +258,13 @@ impl Segment {
         let checked = self.checked.get_or_init(|| check().map_err(|error| error.to_string()));
         checked.clone().map_err(|message| CacheError::damaged(&self.folder, message))
     }
+}
+
+/// Segments by key, with the BLAKE3 of each segment.json.
+pub(super) type Segments = BTreeMap<Key, (SegmentIndex, Key)>;
+
+/// What each segment holds, sorted by key.
+pub(super) fn contents_of(segments: &Segments) -> Vec<(Key, Vec<Key>)> {
+    let contents = |index: &SegmentIndex| index.recordings.iter().map(|recording| recording.blake3.clone()).collect();
+    segments.iter().map(|(key, (index, _))| (key.clone(), contents(index))).collect()
 }

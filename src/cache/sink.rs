@@ -4,12 +4,11 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use super::build::Segments;
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::keys::Key;
 use super::plan::Packer;
-use super::segment::SegmentIndex;
+use super::segment::{SegmentIndex, Segments};
 use super::settings::SegmentSettings;
 use super::store::{BuildFolder, Store};
 use super::writer::SegmentWriter;

@@ -7,7 +7,7 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::schema::{AngleUnit, DataConfig, Interpolation, InvalidRows};
+use super::words::words;
 
 /// Layouts with a name.
 const NAMES: [&str; 2] = ["emg2pose", "generic_neuromotor_wrist"];
@@ -95,26 +95,28 @@ fn root() -> String {
     "/".into()
 }
 
-/// Fields of a described layout.
-pub(super) const FIELDS: [&str; 10] = [
-    "table",
-    "emg",
-    "joint_angles",
-    "time",
-    "joint_angle_rate",
-    "interpolation",
-    "angle_unit",
-    "invalid_rows",
-    "attributes",
-    "metadata",
-];
+words!(
+    /// How angles of a lower rate are brought to the EMG's.
+    #[derive(Default)]
+    Interpolation { #[default] Linear = "linear", Hold = "hold" }
+);
+words!(
+    /// Unit of recorded angles.
+    #[derive(Default)]
+    AngleUnit { #[default] Rad = "rad", Deg = "deg" }
+);
+words!(
+    /// Which rows have no usable angles, beside those that are not finite.
+    #[derive(Default)]
+    InvalidRows { #[default] Zeros = "zeros", None = "none" }
+);
 
 /// Columns of metadata.csv that may have other names.
 pub const METADATA_COLUMNS: [&str; 7] = ["filename", "session", "user", "stage", "side", "split", "generalization"];
 
 impl Layout {
     /// emg2pose: a group with attributes and a table.
-    fn emg2pose(group: &str, table: &str) -> Self {
+    pub(super) fn emg2pose(group: &str, table: &str) -> Self {
         Self {
             table: Some(format!("{group}/{table}")),
             emg: emg(),
@@ -130,40 +132,13 @@ impl Layout {
     }
 
     /// generic-neuromotor-interface, wrist recordings: a table `data` with two wrist angles at the root.
-    fn generic_neuromotor_wrist() -> Self {
+    pub(super) fn generic_neuromotor_wrist() -> Self {
         Self {
             table: Some("data".into()),
             joint_angles: "wrist_angles".into(),
             invalid_rows: InvalidRows::None,
             attributes: "data".into(),
             ..Self::emg2pose("", "")
-        }
-    }
-}
-
-impl DataConfig {
-    /// The layout that `data.layout` names or describes.
-    ///
-    /// # Errors
-    /// What was expected, if it is none.
-    pub fn resolved_layout(&self) -> Result<Layout, String> {
-        let layout = match &self.layout {
-            LayoutChoice::Named(name) => match name.as_str() {
-                "emg2pose" => Layout::emg2pose(&self.hdf5_group, &self.table_name),
-                "generic_neuromotor_wrist" => Layout::generic_neuromotor_wrist(),
-                _ => return Err("emg2pose, generic_neuromotor_wrist, or a description of the layout".into()),
-            },
-            LayoutChoice::Described(layout) => layout.clone(),
-        };
-        if layout.joint_angle_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-            return Err("a positive joint_angle_rate in Hz".into());
-        }
-        if layout.table.is_some() && layout.joint_angle_rate.is_some() {
-            return Err("no joint_angle_rate, since rows of a table have one rate".into());
-        }
-        match layout.metadata.keys().find(|column| !METADATA_COLUMNS.contains(&column.as_str())) {
-            Some(_) => Err(format!("metadata columns among {}", METADATA_COLUMNS.join(", "))),
-            None => Ok(layout),
         }
     }
 }

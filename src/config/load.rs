@@ -1,13 +1,14 @@
 //! Reading: preset or file, then `--set` overrides, then types, then [validation](super::validate).
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::layout::FIELDS;
+use super::Config;
+use super::error::ConfigError;
+use super::keys::check_keys;
 use super::place::places;
-use super::schema::Config;
 
 /// Built-in presets by name, compiled from `configs/`.
 pub const PRESETS: [(&str, &str); 9] = [
@@ -24,50 +25,6 @@ pub const PRESETS: [(&str, &str); 9] = [
 
 /// Keys of the reference system that have no meaning here.
 const IGNORED: [&str; 3] = ["model.encoder_features", "model.decoder_hidden", "model.decoder_layers"];
-
-/// What can be wrong with a configuration. All of it is wrong usage (exit code 2).
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("cannot read configuration {path}: {source}")]
-    Read { path: PathBuf, source: std::io::Error },
-    #[error("{origin}: not valid YAML for a configuration: {message}")]
-    Parse { origin: String, message: String },
-    #[error("{origin}: unknown key `{key}`{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
-    UnknownKey { origin: String, key: String, suggestion: Option<String> },
-    #[error("--set {given}: expected SECTION.KEY=VALUE")]
-    BadSet { given: String },
-    #[error("{key}: expected {expected}, found {found}")]
-    Invalid { key: &'static str, expected: String, found: String },
-    #[error("{place}: {source}")]
-    At { place: String, source: Box<ConfigError> },
-}
-
-impl Config {
-    /// All keys as YAML, which loads as this configuration.
-    pub fn to_yaml(&self) -> String {
-        serde_saphyr::to_string(self).expect("a configuration serializes")
-    }
-}
-
-impl ConfigError {
-    /// The key whose value is wrong.
-    fn key(&self) -> Option<&'static str> {
-        match self {
-            Self::Invalid { key, .. } => Some(key),
-            _ => None,
-        }
-    }
-
-    /// Of an unknown key: where it stands, if `at` knows.
-    fn with_origin(self, at: &dyn Fn(&str) -> Option<String>) -> Self {
-        match self {
-            Self::UnknownKey { origin, key, suggestion } => {
-                Self::UnknownKey { origin: at(&key).unwrap_or(origin), key, suggestion }
-            }
-            other => other,
-        }
-    }
-}
 
 /// A configuration and what its user said.
 #[derive(Debug, Clone)]
@@ -147,68 +104,6 @@ fn yaml_tree(text: &str) -> Result<Value, String> {
 /// The parser's message without advice to programmers.
 fn plain(error: &serde_saphyr::Error) -> String {
     error.to_string().replace(", set DuplicateKeyPolicy in Options if acceptable", "")
-}
-
-/// The tree of all known keys with null in place of optional values.
-fn known_keys() -> Value {
-    let mut tree = serde_json::to_value(Config::default()).expect("the default configuration serializes");
-    for key in IGNORED {
-        let (section, key) = key.split_once('.').expect("a dotted key");
-        tree[section][key] = Value::Null;
-    }
-    tree
-}
-
-fn check_keys(tree: &Value, origin: &str) -> Result<(), ConfigError> {
-    let known = known_keys();
-    let unknown = |key: String, candidates: Vec<String>| ConfigError::UnknownKey {
-        origin: origin.to_owned(),
-        suggestion: nearest(&key, candidates),
-        key,
-    };
-    let keys = |value: &Value| value.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>()).unwrap_or_default();
-    for (section, content) in tree.as_object().into_iter().flatten() {
-        if known.get(section).is_none() {
-            return Err(unknown(section.clone(), keys(&known)));
-        }
-        for (key, value) in content.as_object().into_iter().flatten() {
-            if known[section].get(key).is_none() {
-                let candidates = known.as_object().into_iter().flatten();
-                let all = candidates.flat_map(|(s, v)| keys(v).into_iter().map(move |k| format!("{s}.{k}"))).collect();
-                return Err(unknown(format!("{section}.{key}"), all));
-            }
-            let is_layout = section == "data" && key == "layout";
-            let foreign = keys(value).into_iter().find(|field| is_layout && !FIELDS.contains(&field.as_str()));
-            if let Some(field) = foreign {
-                let all = FIELDS.iter().map(|field| format!("data.layout.{field}")).collect();
-                return Err(unknown(format!("data.layout.{field}"), all));
-            }
-            if section == "model" && key == "tds_stages" {
-                let fields = keys(&known["model"]["tds_stages"][0]);
-                for field in value.as_array().into_iter().flatten().flat_map(keys) {
-                    if !fields.contains(&field) {
-                        return Err(unknown(format!("model.tds_stages[].{field}"), prefixed(&fields)));
-                    }
-                }
-            }
-        }
-    }
-    Ok(())
-}
-
-fn prefixed(fields: &[String]) -> Vec<String> {
-    fields.iter().map(|field| format!("model.tds_stages[].{field}")).collect()
-}
-
-/// The candidate that is closest in spelling, if any is close: the last part of a key counts most.
-fn nearest(key: &str, candidates: Vec<String>) -> Option<String> {
-    let last = |text: &str| text.rsplit('.').next().unwrap_or(text).to_owned();
-    candidates
-        .into_iter()
-        .map(|candidate| (strsim::jaro_winkler(&last(key), &last(&candidate)), candidate))
-        .filter(|(score, _)| *score > 0.8)
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .map(|(_, candidate)| candidate)
 }
 
 fn collect_keys(tree: &Value, into: &mut BTreeSet<String>) {

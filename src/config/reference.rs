@@ -3,7 +3,7 @@
 use schemars::schema_for;
 use serde_json::{Map, Value};
 
-use super::schema::Config;
+use super::Config;
 
 /// The configuration's JSON Schema.
 pub fn json_schema() -> Value {

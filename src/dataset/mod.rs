@@ -5,9 +5,11 @@ mod index;
 mod loader;
 mod order;
 mod resident;
+mod shape;
 
-pub use batch::{AngleStatistics, Augment, Batch, BatchShape, Content, Gather, Places, Rows, Targets};
+pub use batch::{AngleStatistics, Augment, Batch, Content, Gather, Places, Rows, Targets};
 pub use index::{Window, WindowIndex};
 pub use loader::{Loader, Pass};
 pub use order::{Order, Permutation};
 pub use resident::{Resident, RowBlock};
+pub use shape::BatchShape;

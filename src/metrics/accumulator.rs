@@ -2,11 +2,8 @@
 
 use multiversion::multiversion;
 
-use super::summary::{JointSums, Metrics, summarize};
+use super::summary::{DERIVATIVES, JointSums, Metrics, summarize};
 use crate::statistics::Moments;
-
-/// Highest derivative whose smoothness is reported: jerk.
-pub(super) const DERIVATIVES: usize = 3;
 
 /// Accumulates windows. Sums of windows merge, so that windows can be taken apart: [`Accumulator::of`] each, then
 /// [`merge`](Self::merge) in order, which gives the same figures on any number of threads.

@@ -1,7 +1,7 @@
 //! The same metrics from everything at once: what `training.compute_metrics_online: false` uses, and what the
 //! accumulator must agree with. Deliberately plain: separate passes, no shared arithmetic but the summary.
 
-use super::accumulator::DERIVATIVES;
+use super::summary::DERIVATIVES;
 use super::summary::{JointSums, Metrics, summarize};
 
 /// One window's rows.

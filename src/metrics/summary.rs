@@ -2,7 +2,8 @@
 
 use serde::Serialize;
 
-use super::accumulator::DERIVATIVES;
+/// Highest derivative whose smoothness is reported: jerk.
+pub(super) const DERIVATIVES: usize = 3;
 
 /// Sums over valid rows, per joint.
 #[derive(Debug, Clone)]

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::imported::Imported;
 use super::lstm::PlainLstm;
-use super::network::{Network, Pass};
+use super::network::Network;
 use super::neuropose::Neuropose;
 use super::parameter::Parameter;
+use super::pass::Pass;
 use super::stream::Stream;
 use super::tds::Tds;
 use crate::config::{ModelConfig, ModelType};

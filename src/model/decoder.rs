@@ -1,7 +1,7 @@
 //! Decoders that roll a pose out step by step from features and the previous pose.
 
-use super::network::Pass;
 use super::parameter::ParameterList;
+use super::pass::Pass;
 use crate::graph::{Graph, Value};
 
 const SLOPE: f32 = 0.01;

@@ -1,8 +1,8 @@
 //! The time-depth-separable encoder (Hannun et al. 2019, "Sequence-to-sequence speech recognition with
 //! time-depth separable convolutions"), over valid convolutions.
 
-use super::network::Pass;
 use super::parameter::ParameterList;
+use super::pass::Pass;
 use crate::config::TdsStage;
 use crate::graph::{Graph, Value};
 

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::network::{Network, Pass, check_matrix};
+use super::network::{Network, check_matrix};
 use super::parameter::{Init, Parameter, Weights, matching, total_elements};
+use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use crate::config::{AxisLayout, ModelConfig};
 use crate::graph::{Graph, ModelPort, OnnxModel, TensorType, TrainingOperators, Value};

@@ -1,7 +1,8 @@
 //! The plain LSTM: EMG resampled to the rollout rate, LSTM layers over the whole window, a linear layer.
 
-use super::network::{Network, Pass, check_cells, check_matrix, steps};
+use super::network::{Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
+use super::pass::Pass;
 use super::resample;
 use crate::config::ModelConfig;
 use crate::graph::{Graph, Value};

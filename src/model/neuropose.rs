@@ -1,8 +1,9 @@
 //! NeuroPose (Liu, Zhang and Gowda 2021), as emg2pose compares with it: an encoder, residual blocks and a decoder of
 //! two-dimensional convolutions over time and electrodes.
 
-use super::network::{Network, Pass, check_matrix};
+use super::network::{Network, check_matrix};
 use super::parameter::{Parameter, ParameterList};
+use super::pass::Pass;
 use super::resample;
 use crate::config::ModelConfig;
 use crate::graph::{Graph, Value};

@@ -7,7 +7,7 @@
 
 use super::decoder::{Decoder, StepState};
 use super::encoder::{Encoder, History};
-use super::network::Pass;
+use super::pass::Pass;
 use super::resample::mix;
 use crate::graph::{DType, Graph, Value};
 

@@ -3,8 +3,9 @@
 
 use super::decoder::{Decoder, Rollout};
 use super::encoder::Encoder;
-use super::network::{Network, Pass, check_cells, check_matrix, steps};
+use super::network::{Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
+use super::pass::Pass;
 use super::resample;
 use super::stream::Stream;
 use crate::config::{InitialPose, ModelConfig, ModelType, TdsStage};

@@ -8,7 +8,9 @@ use super::dataset::{Dataset, find, open_file};
 use super::error::RecordingError;
 use super::place::Place;
 use super::rows::Rows;
-use super::worker::FRAME_BYTES;
+
+/// Longest frame of rows.
+pub(super) const FRAME_BYTES: usize = 8 << 20;
 
 /// Calls `f` with blocks of a dataset's rows [range), in order, in the dataset's own row layout in native byte order.
 pub(crate) fn visit(

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
-use super::library;
+use super::library::{self, FRAME_BYTES};
 use super::place::Place;
 use super::rows::Rows;
 use super::table::{Table, TableLayout};
@@ -33,9 +33,6 @@ const MEMORY: u64 = 6 << 30;
 const PANICKED: i32 = 101;
 /// Longest answer line; a chunk table of ten million chunks is shorter.
 const MAX_LINE: u64 = 1 << 30;
-/// Longest frame of rows.
-pub(super) const FRAME_BYTES: usize = 8 << 20;
-
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
     /// Whether the child is well.

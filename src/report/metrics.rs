@@ -4,6 +4,8 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::files::replace_file;
 use crate::train::{EpochRecord, Event};
 
@@ -50,8 +52,13 @@ impl MetricsFiles {
     /// Writes the table anew, from the lines.
     fn tabulate(&self) -> Result<(), Box<dyn std::error::Error>> {
         let mut table = csv::Writer::from_writer(Vec::new());
-        for record in read_epochs(&self.lines)? {
-            table.serialize(record)?;
+        for (i, record) in read_epochs(&self.lines)?.iter().enumerate() {
+            let Value::Object(columns) = serde_json::to_value(record)? else { continue };
+            if i == 0 {
+                table.write_record(columns.keys())?;
+            }
+            let text = |value: &Value| if value.is_null() { String::new() } else { value.to_string() };
+            table.write_record(columns.values().map(text))?;
         }
         Ok(replace_file(&self.lines.with_extension("csv"), &table.into_inner()?)?)
     }

@@ -20,5 +20,5 @@ pub use fit::FitReport;
 pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
-pub use quantity::{bytes, duration, hours};
+pub use quantity::{bytes, duration, hours, significant};
 pub use say::{note_line, say_line};

@@ -27,6 +27,27 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// A number to three digits, with groups of thousands: 0.0123, 4.56, 608,000.
+pub fn significant(value: f64) -> String {
+    if !value.is_finite() || value == 0.0 {
+        return value.to_string();
+    }
+    let magnitude = value.abs().log10().floor() as i32;
+    let digits = usize::try_from(2 - magnitude).unwrap_or(0);
+    let rounded =
+        if magnitude > 2 { (value / 10f64.powi(magnitude - 2)).round() * 10f64.powi(magnitude - 2) } else { value };
+    let plain = format!("{rounded:.digits$}");
+    let whole = plain.find('.').unwrap_or(plain.len());
+    let mut text = String::new();
+    for (i, c) in plain.chars().enumerate() {
+        if i > 0 && i < whole && (whole - i).is_multiple_of(3) && text != "-" {
+            text.push(',');
+        }
+        text.push(c);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     #[test]
@@ -38,5 +59,19 @@ mod tests {
         let durations = [0.4, 59.6, 725.0, 12_000.0].map(super::duration);
         assert_eq!(durations, ["0 s", "1 min 0 s", "12 min 5 s", "3 h 20 min"]);
         assert_eq!(super::hours(14_400_000, 2000.0), "2.00 h");
+    }
+
+    #[test]
+    fn three_digits_are_shown() {
+        for (value, text) in [
+            (608_264.428, "608,000"),
+            (-1234.5, "-1,230"),
+            (12.345, "12.3"),
+            (4.0, "4.00"),
+            (0.012_345, "0.0123"),
+            (0.0, "0"),
+        ] {
+            assert_eq!(super::significant(value), text);
+        }
     }
 }

@@ -74,20 +74,17 @@ impl TensorBoard {
 
     fn epoch(&mut self, record: &EpochRecord) -> Option<String> {
         let rate = record.windows as f64 / record.train_seconds;
-        let figures = [
-            ("train/loss", Some(record.train_loss)),
-            ("train/mae_deg", Some(record.train_mae_deg)),
-            ("val/loss", record.val_loss),
-            ("val/mae_deg", record.val_mae_deg),
-            ("val/rmse_deg", record.val_rmse_deg),
-            ("learning_rate", Some(record.learning_rate)),
-            ("speed/windows_per_second", Some(rate)),
-            ("speed/share_of_time_waiting_for_batches", Some(record.wait_seconds / record.train_seconds)),
-            ("skipped/batches", Some(record.skipped_batches as f64)),
-            ("skipped/steps", Some(record.skipped_steps as f64)),
+        let measured = record.figures.0.iter().map(|figure| (figure.tag(), figure.value));
+        let others = [
+            ("learning_rate", record.learning_rate),
+            ("speed/windows_per_second", rate),
+            ("speed/share_of_time_waiting_for_batches", record.wait_seconds / record.train_seconds),
+            ("skipped/batches", record.skipped_batches as f64),
+            ("skipped/steps", record.skipped_steps as f64),
         ];
-        let figures = figures.into_iter().filter_map(|(tag, value)| Some((tag, value.filter(|v| v.is_finite())?)));
-        let values = figures.map(|(tag, value)| Value::of(tag, Data::SimpleValue(value as f32)));
+        let figures = measured.chain(others.map(|(tag, value)| (tag.to_owned(), Some(value))));
+        let figures = figures.filter_map(|(tag, value)| Some((tag, value.filter(|v| v.is_finite())?)));
+        let values = figures.map(|(tag, value)| Value::of(&tag, Data::SimpleValue(value as f32)));
         self.write(record.epoch, values.collect())
     }
 

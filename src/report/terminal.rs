@@ -5,6 +5,7 @@ use std::io::IsTerminal;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::quantity;
+use crate::config::MonitoredMetric;
 use crate::note;
 use crate::train::{EpochRecord, Event, anonymous_bytes};
 
@@ -79,23 +80,26 @@ impl Terminal {
     }
 
     fn epoch(&self, record: &EpochRecord) {
-        let val = match (record.val_loss, record.val_mae_deg) {
-            (Some(loss), Some(mae)) => format!(" val loss {loss:.4} mae {mae:.2} deg"),
-            _ => String::new(),
-        };
+        let figures = record.figures.0.iter().filter_map(|figure| Some((figure, figure.value?)));
+        let mut measured = String::new();
+        let mut split = "";
+        for (figure, value) in figures {
+            if figure.split != split {
+                split = figure.split;
+                measured += &format!(" {split}");
+            }
+            measured += &match figure.unit {
+                "" => format!(" {} {value:.4}", figure.quantity),
+                _ => format!(" {} {value:.2}", figure.quantity.replace('_', " ")),
+            };
+        }
         let skipped = match record.skipped_batches {
             0 => String::new(),
             n => format!(" ({n} batches without a valid row skipped)"),
         };
         self.line(&format!(
-            "epoch {}/{} lr {:.2e} train loss {:.4} mae {:.2} deg{val} {:.1}+{:.1} s{skipped}",
-            record.epoch,
-            self.num_epochs,
-            record.learning_rate,
-            record.train_loss,
-            record.train_mae_deg,
-            record.train_seconds,
-            record.val_seconds
+            "epoch {}/{} lr {:.2e}{measured} {:.1}+{:.1} s{skipped}",
+            record.epoch, self.num_epochs, record.learning_rate, record.train_seconds, record.val_seconds
         ));
         if let Some(bars) = &self.bars {
             bars.epochs.set_position(record.epoch as u64);
@@ -103,7 +107,7 @@ impl Terminal {
         }
     }
 
-    fn best(&self, monitor: &str, value: f64) {
+    fn best(&self, monitor: MonitoredMetric, value: f64) {
         if let Some(bars) = &self.bars {
             bars.epochs.set_message(format!("best {monitor} {value:.4}"));
         }
@@ -161,7 +165,7 @@ impl Terminal {
             Event::Examples { .. } => {}
             Event::Best { monitor, value } => {
                 tracing::info!("best {monitor} so far: {value}");
-                self.best(monitor, *value);
+                self.best(*monitor, *value);
             }
             Event::Saved { path } => tracing::info!("saved {}", path.display()),
             Event::Stopped { epoch, patience } => {

@@ -16,6 +16,14 @@ pub(super) enum Use {
     Result,
 }
 
+/// Where the elements of a buffer lie.
+#[derive(Clone, Copy)]
+pub(super) enum Place<'a> {
+    Host(&'a [f32]),
+    /// Address and elements.
+    Device(u64, usize),
+}
+
 /// A provider's memory, and how steps run there.
 pub(super) trait Memory {
     type Buffer;
@@ -33,6 +41,12 @@ pub(super) trait Memory {
     fn write(&self, buffer: &mut Self::Buffer, first: usize, values: &[f32]) -> Result<(), RuntimeError>;
 
     fn read(&self, buffer: &Self::Buffer) -> Result<Vec<f32>, RuntimeError>;
+
+    /// Where a float32 buffer lies.
+    fn place(buffer: &Self::Buffer) -> Place<'_>;
+
+    /// Copies a float32 buffer of the same provider; the values are there when it returns.
+    fn copy(&self, from: Place<'_>, to: &mut Self::Buffer) -> Result<(), RuntimeError>;
 
     /// Starts copying a part of a batch.
     fn load(&self, buffer: &mut Self::Buffer, values: Values<'_>) -> Result<(), RuntimeError>;
@@ -65,6 +79,8 @@ pub(super) trait Memory {
 pub(super) trait Buffers {
     fn set_state(&mut self, set: usize, i: usize, values: &[f32]) -> Result<(), RuntimeError>;
     fn state(&self, set: usize, i: usize) -> Result<Vec<f32>, RuntimeError>;
+    fn state_place(&self, set: usize, i: usize) -> Place<'_>;
+    fn copy_state(&mut self, set: usize, i: usize, from: Place<'_>) -> Result<(), RuntimeError>;
     fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError>;
     /// Loads the batch of the step that will read state set `set`.
     fn load(&mut self, set: usize, values: &[Values<'_>]) -> Result<(), RuntimeError>;
@@ -164,6 +180,14 @@ impl<M: Memory> Buffers for Bound<M> {
 
     fn state(&self, set: usize, i: usize) -> Result<Vec<f32>, RuntimeError> {
         self.memory.read(&self.state[set][i])
+    }
+
+    fn state_place(&self, set: usize, i: usize) -> Place<'_> {
+        M::place(&self.state[set][i])
+    }
+
+    fn copy_state(&mut self, set: usize, i: usize, from: Place<'_>) -> Result<(), RuntimeError> {
+        self.memory.copy(from, &mut self.state[set][i])
     }
 
     fn write_table(&mut self, i: usize, first: usize, values: &[f32]) -> Result<(), RuntimeError> {

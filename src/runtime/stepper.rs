@@ -115,6 +115,20 @@ impl Stepper {
         self.buffers.state(set, i)
     }
 
+    /// Copies a state vector of another step that runs on the same provider.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// There are no such vectors, or they have different numbers of elements.
+    pub fn copy_state(&mut self, name: &str, other: &Self, from: &str) -> Result<(), RuntimeError> {
+        let ((i, set), (j, other_set)) = (self.place(name), other.place(from));
+        let elements = [&self.ports.state[i], &other.ports.state[j]].map(|state| state.port.elements());
+        assert_eq!(elements[0], elements[1], "elements of {name} and {from}");
+        self.buffers.copy_state(set, i, other.buffers.state_place(other_set, j))
+    }
+
     /// Writes to a table from element `first` on.
     ///
     /// # Errors

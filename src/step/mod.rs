@@ -3,6 +3,7 @@
 mod evaluation;
 mod export;
 mod loss;
+mod metadata;
 mod optimizer;
 mod problem;
 mod state;
@@ -10,6 +11,7 @@ mod training;
 
 pub use evaluation::evaluation_step;
 pub use export::{Exported, export, export_stream};
+pub use metadata::{ExportedForm, MetadataError, ModelMetadata};
 pub use optimizer::{HYPERPARAMETERS, Hyperparameters};
 pub use problem::{Problem, ResidentRows};
 pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};

@@ -31,6 +31,18 @@ pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernel
     step.finish(next, kernels)
 }
 
+/// New state vectors, and on what they depend.
+struct Chosen {
+    /// Parameters, and what the optimizer keeps of them.
+    updated: Vec<Value>,
+    /// Whether the batch counts.
+    counted: Value,
+    /// Whether the parameters change; `None`: always.
+    accepted: Option<Value>,
+    /// Gradient and rows summed so far, where batches are accumulated.
+    sums: Option<[Value; 2]>,
+}
+
 /// A training step under construction.
 struct Step<'a> {
     problem: &'a Problem,
@@ -144,6 +156,14 @@ impl<'a> Step<'a> {
             self.results.push(result(graph, name, number));
         }
 
+        let chosen = Chosen { updated, counted, accepted, sums };
+        Ok(self.chosen(chosen))
+    }
+
+    /// The state vectors after the step: the new ones where the batch is accepted, else the old ones.
+    fn chosen(&mut self, chosen: Chosen) -> Vec<Value> {
+        let Chosen { updated, counted, accepted, sums } = chosen;
+        let (zero, half) = (self.graph.scalar(0.0), self.graph.scalar(0.5));
         let mut updated = updated.into_iter();
         let parameters = updated.clone().next().expect("parameters come first");
         let state = self.state.clone();
@@ -164,7 +184,7 @@ impl<'a> Step<'a> {
                 None => new,
             });
         }
-        Ok(next)
+        next
     }
 
     fn next_buffers(&mut self) -> Value {

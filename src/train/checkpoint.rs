@@ -7,8 +7,8 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::error::TrainError;
+use super::normalization::Normalization;
 use super::schedule::{LossScale, Watch};
-use super::setup::Normalization;
 use crate::cache::Key;
 use crate::config::Config;
 use crate::files::replace_file;

@@ -2,34 +2,74 @@
 
 use std::path::PathBuf;
 
-use crate::cache::CacheError;
+use crate::cache::{CacheError, Key, Split};
+use crate::config::{ConfigError, Difference, ModelType, MonitoredMetric};
 use crate::files::FileError;
-use crate::recording::RecordingError;
 use crate::runtime::RuntimeError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
     #[error(transparent)]
     Cache(#[from] CacheError),
-    #[error(transparent)]
-    Recording(#[from] RecordingError),
     #[error("{source}{}", remedy(source))]
     Runtime { source: RuntimeError },
     #[error(transparent)]
     File(#[from] FileError),
-    /// Wrong usage or configuration.
-    #[error("{0}")]
-    Usage(String),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{}: the configuration says {}, the cache was built with {}", .0.key, .0.here, .0.there)]
+    OtherSettings(Box<Difference>),
+    #[error("model.type is onnx: name the file with `fit --model FILE` or model.onnx")]
+    NoModelFile,
     #[error("{path}: {message}")]
-    Model { path: PathBuf, message: String },
-    #[error("{path}: expected at least {window} rows, a window of the model, found {rows}")]
-    Short { path: PathBuf, rows: u64, window: usize },
+    OwnModel { path: PathBuf, message: String },
+    #[error("{message}")]
+    Step { message: String },
+    #[error("{message}")]
+    Export { message: String },
+    #[error("{split} windows: {message}")]
+    Window { split: Split, message: String },
+    #[error("the cache has no training windows")]
+    NoTrainingWindows,
+    #[error("cache {cache} has no {split} windows")]
+    NoWindows { cache: Key, split: Split },
+    #[error("{key} is {metric}, but the cache has no validation windows; set it to train_loss")]
+    NothingToMonitor { key: &'static str, metric: MonitoredMetric },
+    #[error("every row of the {split} windows failed")]
+    NoValidRow { split: String },
     #[error(
-        "{path}: expected a row with a pose to start from (a tracking model goes on from the true pose), found none"
+        "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at auto or set it to host"
     )]
-    NoPose { path: PathBuf },
-    #[error("{path}: the model's angles of row {row} are not finite; nothing is written")]
-    NotFinitePrediction { path: PathBuf, row: usize },
+    NoRoom { expected: String, found: String },
+    #[error("training.num_workers: {source}")]
+    Threads {
+        #[from]
+        source: rayon::ThreadPoolBuildError,
+    },
+    #[error("{} cannot change when a run is resumed: it was {}, now {}", .0.key, .0.here, .0.there)]
+    CannotChange(Box<Difference>),
+    #[error("the run was trained on cache {was}, not {now}")]
+    OtherCache { was: Key, now: Key },
+    #[error("--init: the checkpoint is of a {checkpoint}, the model is a {model}")]
+    OtherArchitecture { checkpoint: ModelType, model: ModelType },
+    #[error("--init: the checkpoint is of another model: its parameters have other names or shapes")]
+    OtherModel,
+    #[error("--init: {model} of the model is {checkpoint} there")]
+    OtherParameter { model: String, checkpoint: String },
+    #[error("--init: the model has {model} {what}, the checkpoint {checkpoint}")]
+    OtherCount { what: &'static str, model: usize, checkpoint: usize },
+    #[error("the checkpoint holds no {name}")]
+    MissingState { name: &'static str },
+    #[error("the checkpoint's {name} has {found} elements, expected {expected}")]
+    OtherState { name: &'static str, found: usize, expected: usize },
+    #[error("{folder}: another fit is running in this folder")]
+    Locked { folder: PathBuf },
+    #[error("{folder} holds a run already; --resume goes on with it, --run names another")]
+    RunExists { folder: PathBuf },
+    #[error("{folder} holds no run to resume")]
+    NoRun { folder: PathBuf },
+    #[error("{key}: {folder} holds another run's results; name a folder of this run's own")]
+    SharedFolder { key: &'static str, folder: PathBuf },
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
     #[error(
@@ -63,6 +103,20 @@ impl From<RuntimeError> for TrainError {
 }
 
 impl TrainError {
+    /// Whether it is wrong usage or configuration, rather than something that went wrong at work.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Cache(error) => error.is_usage(),
+            Self::File(_)
+            | Self::Runtime { .. }
+            | Self::Checkpoint { .. }
+            | Self::NotFinite { .. }
+            | Self::NotFiniteSplit { .. }
+            | Self::Interrupted => false,
+            _ => true,
+        }
+    }
+
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::File(FileError::at(path)(source))
     }

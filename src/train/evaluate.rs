@@ -10,7 +10,7 @@ use super::error::TrainError;
 use super::examples::Example;
 use super::groups::{Collector, Group, Labels};
 use super::learner::{Evaluator, Outcome};
-use super::setup::gather;
+use super::passes::gather;
 use crate::cache::{Cache, Split};
 use crate::dataset::{Batch, Gather, Loader, Pass};
 use crate::metrics::{Metrics, OverUsers};
@@ -68,10 +68,11 @@ impl Predicting {
         let config = &checkpoint.config;
         let gather = Arc::new(gather(cache, config, model, split)?);
         if gather.index.is_empty() {
-            return Err(TrainError::Usage(format!("cache {} has no {split} windows", cache.key())));
+            return Err(TrainError::NoWindows { cache: cache.key().clone(), split });
         }
         let problem = checkpoint.normalization.problem(config, model, gather.shape);
-        let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels()).map_err(TrainError::Usage)?;
+        let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels())
+            .map_err(|message| TrainError::Step { message })?;
         let mut evaluator = Evaluator::new(library, provider, graph)?;
         evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
@@ -148,7 +149,7 @@ impl<'a> Tally<'a> {
 
     fn finish(self, split: Split, windows: u64) -> Result<Evaluation, TrainError> {
         if self.rows == 0.0 {
-            return Err(TrainError::Usage(format!("every row of the {split} windows failed")));
+            return Err(TrainError::NoValidRow { split: split.to_string() });
         }
         let (begin, metrics) = (Instant::now(), self.metrics);
         let result = Evaluation {

@@ -2,33 +2,9 @@
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
-
 use super::examples::Examples;
-
-/// A line of metrics.jsonl.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EpochRecord {
-    /// Counts from 1.
-    pub epoch: usize,
-    pub learning_rate: f64,
-    pub train_loss: f64,
-    pub train_mae_deg: f64,
-    pub val_loss: Option<f64>,
-    pub val_mae_deg: Option<f64>,
-    pub val_rmse_deg: Option<f64>,
-    /// Batches without a single valid row, which changed nothing.
-    pub skipped_batches: u64,
-    /// Optimizer steps whose gradient was not finite, which changed nothing (`precision: fp16`, `on_nan: skip`).
-    #[serde(default)]
-    pub skipped_steps: u64,
-    pub windows: u64,
-    pub train_seconds: f64,
-    /// Of these, waiting for batches: much of it says that storage or loader threads are too slow.
-    #[serde(default)]
-    pub wait_seconds: f64,
-    pub val_seconds: f64,
-}
+use super::record::EpochRecord;
+use crate::config::MonitoredMetric;
 
 /// Something happened.
 #[derive(Debug, Clone)]
@@ -75,7 +51,7 @@ pub enum Event<'a> {
     },
     /// A new best value of the monitored metric.
     Best {
-        monitor: &'a str,
+        monitor: MonitoredMetric,
         value: f64,
     },
     Saved {

@@ -11,7 +11,7 @@ use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype};
 use crate::metrics::joint_names;
 use crate::model::Model;
-use crate::step::{Exported, export, export_stream};
+use crate::step::{Exported, ExportedForm, ModelMetadata, export, export_stream};
 use crate::units::Affine;
 
 /// What kind of file an export is.
@@ -65,17 +65,18 @@ pub fn export_run(
     options: ExportOptions,
 ) -> Result<ExportedModel, TrainError> {
     let rows = options.length.unwrap_or(manifest.settings.windows(Split::Test).rows());
-    model.check_window(rows).map_err(TrainError::Usage)?;
+    model.check_window(rows).map_err(|message| TrainError::Export { message })?;
     let normalization = &checkpoint.normalization;
     let stream = match options.form {
         Form::Window => None,
-        Form::Stream { chunk } => Some(model.stream(rows, chunk).map_err(TrainError::Usage)?),
+        Form::Stream { chunk } => Some(model.stream(rows, chunk).map_err(|message| TrainError::Export { message })?),
     };
-    let mut metadata = metadata(checkpoint, manifest, model, rows);
+    let form = match &stream {
+        None => ExportedForm::Window,
+        Some(stream) => ExportedForm::Stream { chunk: stream.chunk(), lag: stream.lag() },
+    };
     let (chunk, lag) = stream.as_ref().map(|stream| (stream.chunk(), stream.lag())).unzip();
-    metadata.push(("form".into(), if stream.is_some() { "stream" } else { "window" }.into()));
-    let counts = [("chunk", chunk), ("lag", lag)].into_iter().filter_map(|(name, rows)| Some((name, rows?)));
-    metadata.extend(counts.map(|(name, rows)| (name.to_owned(), rows.to_string())));
+    let metadata = metadata(checkpoint, manifest, model, rows, form).entries();
     let exported = Exported {
         model,
         parameters: checkpoint.weights(),
@@ -91,33 +92,33 @@ pub fn export_run(
         None => export(&exported),
         Some(stream) => export_stream(&exported, stream),
     };
-    let onnx = onnx.map_err(TrainError::Usage)?;
+    let onnx = onnx.map_err(|message| TrainError::Export { message })?;
     Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), chunk, lag })
 }
 
-fn metadata(checkpoint: &Checkpoint, manifest: &Manifest, model: &Model, rows: usize) -> Vec<(String, String)> {
+fn metadata(
+    checkpoint: &Checkpoint,
+    manifest: &Manifest,
+    model: &Model,
+    rows: usize,
+    form: ExportedForm,
+) -> ModelMetadata {
     let settings = &manifest.settings;
-    let channels: Vec<_> = (0..settings.emg_channels).map(|i| format!("emg{i}")).collect();
-    let recordings = serde_json::to_string(&settings.segment()).expect("plain data serializes");
-    let [emg, angles] = model.channels_first(rows).unwrap_or_default().map(|first| match first {
+    let [emg_layout, angles_layout] = model.channels_first(rows).unwrap_or_default().map(|first| match first {
         true => AxisLayout::ChannelsFirst,
         false => AxisLayout::ChannelsLast,
     });
-    let entries = [
-        ("sample_rate", settings.sample_rate.to_string()),
-        ("channels", channels.join(",")),
-        ("joints", joint_names(settings.joint_angles_channels).join(",")),
-        ("units", "radians".to_owned()),
-        ("window", rows.to_string()),
-        ("left_context", model.left_context().to_string()),
-        ("normalize_emg", checkpoint.normalization.emg.to_string()),
-        ("normalize_angles", checkpoint.normalization.joint_angles.to_string()),
-        ("emg_layout", emg.to_string()),
-        ("angles_layout", angles.to_string()),
-        ("recordings", recordings),
-        ("architecture", model.config().architecture().to_string()),
-        ("version", env!("CARGO_PKG_VERSION").to_owned()),
-    ];
-    let cache = checkpoint.cache.as_ref().map(|key| ("cache", key.to_string()));
-    entries.into_iter().chain(cache).map(|(name, value)| (name.to_owned(), value)).collect()
+    ModelMetadata {
+        joints: joint_names(settings.joint_angles_channels),
+        window: rows,
+        left_context: model.left_context(),
+        normalize_emg: Some(checkpoint.normalization.emg),
+        normalize_angles: Some(checkpoint.normalization.joint_angles),
+        emg_layout,
+        angles_layout,
+        recordings: settings.segment(),
+        architecture: model.config().architecture(),
+        cache: checkpoint.cache.clone(),
+        form,
+    }
 }

@@ -156,20 +156,13 @@ impl Learner {
         self.vectors.iter().map(vector).collect()
     }
 
-    /// One state vector, if there is one of that name.
-    pub(super) fn vector(&self, name: &str) -> Result<Option<Vec<f32>>, TrainError> {
-        let has = self.stepper.ports().has_state(name);
-        Ok(has.then(|| self.stepper.state(name)).transpose()?)
-    }
-
     /// Sets every state vector from a checkpoint's.
     pub(super) fn restore(&mut self, state: &[(String, Vec<f32>)]) -> Result<(), TrainError> {
         for StateVector { name, elements } in &self.vectors {
             let values = state.iter().find(|(other, _)| other == name).map(|(_, values)| values);
-            let values = values.ok_or_else(|| TrainError::Usage(format!("the checkpoint holds no {name}")))?;
+            let values = values.ok_or(TrainError::MissingState { name })?;
             if values.len() != *elements {
-                let message = format!("the checkpoint's {name} has {} elements, expected {elements}", values.len());
-                return Err(TrainError::Usage(message));
+                return Err(TrainError::OtherState { name, found: values.len(), expected: *elements });
             }
             self.stepper.set_state(name, values)?;
         }
@@ -191,6 +184,17 @@ impl Evaluator {
         for (name, values) in [(PARAMETERS, parameters), (BUFFERS, buffers)] {
             if self.stepper.ports().has_state(name) {
                 self.stepper.set_state(name, values)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes over the weights that are trained (their moving average where there is one), where they are.
+    pub(super) fn take_weights(&mut self, learner: &Learner) -> Result<(), TrainError> {
+        let averaged = if learner.stepper.ports().has_state(EMA) { EMA } else { PARAMETERS };
+        for (name, from) in [(PARAMETERS, averaged), (BUFFERS, BUFFERS)] {
+            if self.stepper.ports().has_state(name) {
+                self.stepper.copy_state(name, &learner.stepper, from)?;
             }
         }
         Ok(())

@@ -6,13 +6,37 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::checkpoint::{Partial, Progress};
 use super::error::TrainError;
 use super::examples::{Examples, OF_BATCH};
-use super::learner::Evaluator;
-use super::setup::Normalization;
-use crate::config::Config;
-use crate::dataset::{Augment, Batch, Gather, Loader, Pass};
+use super::learner::{Evaluator, Learner};
+use super::normalization::Normalization;
+use crate::cache::{Cache, Split};
+use crate::config::{Config, Normalize};
+use crate::dataset::{Augment, Batch, BatchShape, Gather, Loader, Pass, Targets, WindowIndex};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
 use crate::step::evaluation_step;
+
+/// The windows of `split`, ready to be batched for `model`.
+///
+/// # Errors
+/// Windows too short for the model.
+pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: Split) -> Result<Gather, TrainError> {
+    let index = WindowIndex::new(Arc::clone(cache), split);
+    let rows = index.shape().rows();
+    model.check_window(rows).map_err(|message| TrainError::Window { split, message })?;
+    let settings = &cache.manifest().settings;
+    let shape = BatchShape {
+        batch: config.training.batch_size,
+        rows,
+        channels: settings.emg_channels,
+        joints: settings.joint_angles_channels,
+        context: model.left_context(),
+    };
+    let targets = Targets {
+        true_initial_pose: model.takes_initial_pose(),
+        recording_statistics: settings.normalize_angles == Normalize::Recording,
+    };
+    Ok(Gather { index, shape, targets, resident: None })
+}
 
 /// Training batches from where training stands on.
 pub(super) struct TrainingBatches {
@@ -93,7 +117,8 @@ impl Validation {
             None
         } else {
             let predicted = gather.shape.batch.min(OF_BATCH);
-            let graph = evaluation_step(&problem, predicted, provider.kernels()).map_err(TrainError::Usage)?;
+            let graph = evaluation_step(&problem, predicted, provider.kernels())
+                .map_err(|message| TrainError::Step { message })?;
             Some(Evaluator::new(library, provider, graph)?)
         };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);
@@ -108,16 +133,15 @@ impl Validation {
         (0..2).try_for_each(|_| evaluator.step(&batch, &mut Vec::new()).map(|_| ()))
     }
 
-    /// The sums over the split with these weights, and examples of it; `None` for a split without windows.
+    /// The sums over the split with the weights that are trained, and examples of it; `None` for a split without windows.
     pub(super) fn run(
         &mut self,
-        parameters: &[f32],
-        buffers: &[f32],
+        learner: &Learner,
         interrupted: &AtomicBool,
         done: &mut dyn FnMut(u64, u64),
     ) -> Result<Option<(Partial, Examples)>, TrainError> {
         let Some(evaluator) = &mut self.evaluator else { return Ok(None) };
-        evaluator.set_weights(parameters, buffers)?;
+        evaluator.take_weights(learner)?;
         let (mut sums, mut predictions) = (Partial::default(), Vec::new());
         let cache = self.gather.index.cache();
         let mut examples = Examples::new(cache, self.gather.shape.joints);

@@ -35,7 +35,7 @@ pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> 
         Some(free) => Room { free, rows: MOST_ELEMENTS / gather.shape.channels.max(gather.shape.joints) as u64 },
         None => Room { free: u64::MAX, rows: u64::MAX },
     };
-    let has = room.has(residency, resident.rows(), bytes(&resident, gather)).map_err(TrainError::Usage)?;
+    let has = room.has(residency, resident.rows(), bytes(&resident, gather))?;
     Ok(has.then_some(resident))
 }
 
@@ -49,7 +49,7 @@ struct Room {
 
 impl Room {
     /// Whether `rows` of so many `bytes` go there; an error where they must, and cannot.
-    fn has(&self, residency: Residency, rows: u64, bytes: u64) -> Result<bool, String> {
+    fn has(&self, residency: Residency, rows: u64, bytes: u64) -> Result<bool, TrainError> {
         let (expected, found) = match residency {
             Residency::Host => return Ok(false),
             Residency::Auto => return Ok(bytes <= self.free / SHARE && rows <= self.rows),
@@ -62,10 +62,7 @@ impl Room {
             }
             Residency::Device => return Ok(true),
         };
-        Err(format!(
-            "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at \
-             auto or set it to host"
-        ))
+        Err(TrainError::NoRoom { expected, found })
     }
 }
 
@@ -105,14 +102,14 @@ mod tests {
     fn rows_go_where_there_is_room() {
         let room = Room { free: 800 << 20, rows: 1000 };
         let has = |residency, rows, mebibytes: u64| room.has(residency, rows, mebibytes << 20);
-        assert_eq!(has(Residency::Host, 1, 1), Ok(false));
-        assert_eq!(has(Residency::Auto, 1000, 200), Ok(true));
-        assert_eq!(has(Residency::Auto, 1000, 201), Ok(false));
-        assert_eq!(has(Residency::Auto, 1001, 1), Ok(false));
-        assert_eq!(has(Residency::Device, 1000, 800), Ok(true));
-        let message = has(Residency::Device, 1001, 1).unwrap_err();
+        assert!(!has(Residency::Host, 1, 1).unwrap());
+        assert!(has(Residency::Auto, 1000, 200).unwrap());
+        assert!(!has(Residency::Auto, 1000, 201).unwrap());
+        assert!(!has(Residency::Auto, 1001, 1).unwrap());
+        assert!(has(Residency::Device, 1000, 800).unwrap());
+        let message = has(Residency::Device, 1001, 1).unwrap_err().to_string();
         assert!(message.contains("expected at most 1000 rows") && message.contains("found 1001;"), "{message}");
-        let message = has(Residency::Device, 1, 801).unwrap_err();
+        let message = has(Residency::Device, 1, 801).unwrap_err().to_string();
         assert!(message.contains("expected at most 800 MiB") && message.contains("found 801 MiB;"), "{message}");
     }
 

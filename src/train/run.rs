@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
-use super::events::EpochRecord;
+use super::record::EpochRecord;
 use crate::config::Config;
 use crate::files::replace_file;
 
@@ -25,34 +25,9 @@ fn lock(folder: &Path) -> Result<File, TrainError> {
     let path = folder.join("lock");
     let lock = File::create(&path).map_err(TrainError::io(&path))?;
     if lock.try_lock().is_err() {
-        return Err(TrainError::Usage(format!("{}: another fit is running in this folder", folder.display())));
+        return Err(TrainError::Locked { folder: folder.to_owned() });
     }
     Ok(lock)
-}
-
-/// Fails unless a file can be put at a path that a user has named.
-///
-/// # Errors
-/// It is a folder, a device or a pipe, or in no folder.
-pub fn check_file_path(path: &Path) -> Result<(), TrainError> {
-    // A device or a pipe would be replaced, not written to.
-    if path.file_name().is_none() || (path.exists() && !path.is_file()) {
-        return Err(TrainError::Usage(format!("{}: expected the path of a file", path.display())));
-    }
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    match folder.is_dir() {
-        true => Ok(()),
-        false => Err(TrainError::Usage(format!("{}: there is no folder {}", path.display(), folder.display()))),
-    }
-}
-
-/// Writes a result that a user has named, replacing an older one only once the new one is safe on disk.
-///
-/// # Errors
-/// As [`check_file_path`]; the file cannot be written.
-pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
-    check_file_path(path)?;
-    Ok(replace_file(path, bytes)?)
 }
 
 /// Where a run's checkpoints lie.
@@ -67,11 +42,8 @@ impl RunFolder {
     /// The folder holds a run and is not to be resumed, or is and holds none.
     pub fn check(root: &Path, resume: bool) -> Result<(), TrainError> {
         match (root.join("config.yaml").exists(), resume) {
-            (true, false) => Err(TrainError::Usage(format!(
-                "{} holds a run already; --resume goes on with it, --run names another",
-                root.display()
-            ))),
-            (false, true) => Err(TrainError::Usage(format!("{} holds no run to resume", root.display()))),
+            (true, false) => Err(TrainError::RunExists { folder: root.to_owned() }),
+            (false, true) => Err(TrainError::NoRun { folder: root.to_owned() }),
             _ => Ok(()),
         }
     }
@@ -115,9 +87,7 @@ impl RunFolder {
             ("logging.log_dir", logging.log_dir.is_some(), lines, self.metrics.as_path()),
         ] {
             if is_shared && holds {
-                let message =
-                    format!("{key}: {} holds another run's results; name a folder of this run's own", folder.display());
-                return Err(TrainError::Usage(message));
+                return Err(TrainError::SharedFolder { key, folder: folder.to_owned() });
             }
         }
         Ok(())

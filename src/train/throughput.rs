@@ -9,8 +9,7 @@ use serde::Serialize;
 
 use super::checkpoint::Progress;
 use super::error::TrainError;
-use super::passes::TrainingBatches;
-use super::setup::gather;
+use super::passes::{TrainingBatches, gather};
 use crate::cache::{Cache, Split};
 use crate::config::Config;
 use crate::dataset::{Batch, Content};
@@ -63,7 +62,7 @@ pub fn throughput(
     let gather = Arc::new(gather(cache, config, model, Split::Train)?);
     let (index_ms, index_bytes) = (begin.elapsed().as_secs_f64() * 1e3, gather.index.bytes());
     if gather.index.is_empty() {
-        return Err(TrainError::Usage("the cache has no training windows".into()));
+        return Err(TrainError::NoTrainingWindows);
     }
     let begin = Instant::now();
     let mut taken = Taken::new(TrainingBatches::new(gather, config, &Progress::start()));
@@ -109,8 +108,7 @@ struct Measured {
 fn turns(taken: &mut Taken, config: &Config, wanted: f64) -> Result<Measured, TrainError> {
     const SLICES: f64 = 10.0;
     let buffers = config.training.prefetch_factor.max(1) + 1;
-    let pool = ThreadPoolBuilder::new().num_threads(config.training.num_workers.max(1)).build();
-    let pool = pool.map_err(|error| TrainError::Usage(format!("training.num_workers: {error}")))?;
+    let pool = ThreadPoolBuilder::new().num_threads(config.training.num_workers.max(1)).build()?;
     let slice = Duration::from_secs_f64((wanted / SLICES).max(0.01));
     let (mut batches, mut seconds, mut copies) = (0, 0.0, Vec::new());
     while seconds < wanted {

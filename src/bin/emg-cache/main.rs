@@ -42,16 +42,7 @@ fn main() -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = error.is::<ConfigError>()
         || error.is::<args::Usage>()
-        || matches!(
-            error.downcast_ref::<CacheError>(),
-            Some(
-                CacheError::BadKey { .. }
-                    | CacheError::NoInput
-                    | CacheError::NoCache { .. }
-                    | CacheError::NotPinned { .. }
-                    | CacheError::Ambiguous { .. }
-            )
-        );
+        || error.downcast_ref::<CacheError>().is_some_and(CacheError::is_usage);
     if usage { 2 } else { 1 }
 }
 

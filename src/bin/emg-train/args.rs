@@ -25,56 +25,12 @@ pub(crate) enum Command {
     #[command(
         after_help = "Examples:\n  emg-train eval runs/first\n  emg-train eval runs/first --split val --by user,stage --json"
     )]
-    Eval {
-        #[command(flatten)]
-        run: RunArgs,
-        /// Split to evaluate
-        #[arg(long, value_enum, default_value_t = SplitArg::Test)]
-        split: SplitArg,
-        /// What to list errors by, comma-separated (--json has all)
-        #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
-        by: Vec<By>,
-        /// Units of velocity, acceleration and jerk
-        #[arg(long, value_enum, default_value_t = Derivatives::Si)]
-        derivatives: Derivatives,
-        #[command(flatten)]
-        access: AccessArgs,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-        /// Where to compute: auto, cpu or cuda (default: the run's)
-        #[arg(long, value_parser = device)]
-        device: Option<Device>,
-        /// Path of libonnxruntime
-        #[arg(long)]
-        ort_lib: Option<PathBuf>,
-    },
+    Eval(EvalArgs),
     /// Write a run's checkpoint as an ONNX model
     #[command(
         after_help = "Examples:\n  emg-train export runs/first --out model.onnx\n  emg-train export runs/first --dtype float16 --length 2000\n  emg-train export runs/first --streaming --chunk 40 --json"
     )]
-    Export {
-        #[command(flatten)]
-        run: RunArgs,
-        /// File to write (default: in the run's folder model.onnx, or e.g. model.2000.float16.onnx or stream.onnx)
-        #[arg(long)]
-        out: Option<PathBuf>,
-        /// Rows per window (default: the cache's test windows)
-        #[arg(long)]
-        length: Option<usize>,
-        /// Element type of weights and products with them: float32, or float16 for half the file
-        #[arg(long, default_value_t = Dtype::Float32, value_parser = dtype)]
-        dtype: Dtype,
-        /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
-        #[arg(long)]
-        streaming: bool,
-        /// Rows per chunk of --streaming (default: some 20 ms)
-        #[arg(long, value_name = "ROWS", requires = "streaming")]
-        chunk: Option<usize>,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Export(ExportArgs),
     /// Show one run, or several side by side, as an HTML page
     #[command(
         after_help = "Examples:\n  emg-train report runs/first\n  emg-train report runs/first runs/second --split val --out comparison.html"
@@ -288,6 +244,58 @@ pub(crate) fn format_of(path: &Path) -> Option<Format> {
         "h5" | "hdf5" => Some(Format::Hdf5),
         _ => None,
     }
+}
+
+/// What to evaluate.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct EvalArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Split to evaluate
+    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
+    pub(crate) split: SplitArg,
+    /// What to list errors by, comma-separated (--json has all)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
+    pub(crate) by: Vec<By>,
+    /// Units of velocity, acceleration and jerk
+    #[arg(long, value_enum, default_value_t = Derivatives::Si)]
+    pub(crate) derivatives: Derivatives,
+    #[command(flatten)]
+    pub(crate) access: AccessArgs,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where to compute: auto, cpu or cuda (default: the run's)
+    #[arg(long, value_parser = device)]
+    pub(crate) device: Option<Device>,
+    /// Path of libonnxruntime
+    #[arg(long)]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+/// What to export.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct ExportArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// File to write (default: in the run's folder model.onnx, or e.g. model.2000.float16.onnx or stream.onnx)
+    #[arg(long)]
+    pub(crate) out: Option<PathBuf>,
+    /// Rows per window (default: the cache's test windows)
+    #[arg(long)]
+    pub(crate) length: Option<usize>,
+    /// Element type of weights and products with them: float32, or float16 for half the file
+    #[arg(long, default_value_t = Dtype::Float32, value_parser = dtype)]
+    pub(crate) dtype: Dtype,
+    /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
+    #[arg(long)]
+    pub(crate) streaming: bool,
+    /// Rows per chunk of --streaming (default: some 20 ms)
+    #[arg(long, value_name = "ROWS", requires = "streaming")]
+    pub(crate) chunk: Option<usize>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How the cache's rows are reached.

@@ -10,20 +10,22 @@ use anyhow::Result;
 use clap::CommandFactory;
 use emg_pipeline::cache::{self, Access, BuildOptions, Cache, Io, Key, Stage, Store};
 use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
-use emg_pipeline::graph::OnnxModel;
+use emg_pipeline::files::{check_file_path, replace_file};
 use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::{CountProgress, FitReport};
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
-    apply_manifest, check_file_path, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
-    write_file,
+    self, Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
+    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
 use emg_pipeline::{note, say};
 use serde_json::json;
 
-use crate::args::{AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, FitArgs, IoArg};
+use crate::args::{
+    AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, EvalArgs, ExportArgs, FitArgs, IoArg,
+};
+use crate::errors::UsageError;
 use crate::predict::predict;
 use crate::report::report;
 use crate::{doctor, print};
@@ -31,57 +33,8 @@ use crate::{doctor, print};
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     match command {
         Command::Fit(args) => fit(args, started),
-        Command::Eval { run, split, by, derivatives, access, json, device, ort_lib } => {
-            let (mut checkpoint, cache) = open_run(&run.run, &run.of, &access_of(&access))?;
-            if let Some(device) = device {
-                checkpoint.config.training.device = device;
-            }
-            let library = runtime::load(ort_lib.as_deref())?;
-            let training = &checkpoint.config.training;
-            let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
-            let model = load_model(&checkpoint.config, &run.run)?;
-            let cache = Arc::new(cache);
-            let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
-            let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
-            let total = cache.manifest().windows[options.split as usize];
-            let progress = CountProgress::start(&format!("evaluating {}", options.split), total, "windows");
-            let result =
-                evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
-            progress.finish();
-            let result = result?;
-            if json {
-                say!("{}", serde_json::to_string_pretty(&result)?);
-            } else {
-                print::evaluation(&result, &by, derivatives);
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Export { run, out, length, dtype, streaming, chunk, json } => {
-            let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
-            let model = load_model(&checkpoint.config, &run.run)?;
-            let form = if streaming { Form::Stream { chunk } } else { Form::Window };
-            // Other weights, another form, length or type lie beside what `fit` wrote, not in its place.
-            let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");
-            let parts = [
-                Some(if streaming { "stream" } else { "model" }.to_owned()),
-                weights.map(|name| name.to_string_lossy().into_owned()),
-                length.map(|rows| rows.to_string()),
-                chunk.map(|rows| format!("chunk{rows}")),
-                (dtype != Dtype::Float32).then(|| dtype.to_string()),
-                Some("onnx".to_owned()),
-            ];
-            let name = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
-            let out = out.unwrap_or_else(|| run.run.join(name));
-            check_file_path(&out)?;
-            let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
-            write_file(&out, &exported.onnx)?;
-            if json {
-                say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
-            } else {
-                say!("{}", out.display());
-            }
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Eval(args) => eval(args),
+        Command::Export(args) => export(&args),
         Command::Report(args) => report(&args),
         Command::Predict(args) => predict(&args),
         Command::Config { schema: true, .. } => {
@@ -118,6 +71,60 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
     }
 }
 
+fn eval(args: EvalArgs) -> Result<ExitCode> {
+    let EvalArgs { run, split, by, derivatives, access, json, device, ort_lib } = args;
+    let (mut checkpoint, cache) = open_run(&run.run, &run.of, &access_of(&access))?;
+    if let Some(device) = device {
+        checkpoint.config.training.device = device;
+    }
+    let library = runtime::load(ort_lib.as_deref())?;
+    let training = &checkpoint.config.training;
+    let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
+    let model = load_model(&checkpoint.config, &run.run)?;
+    let cache = Arc::new(cache);
+    let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
+    let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
+    let total = cache.manifest().windows[options.split as usize];
+    let progress = CountProgress::start(&format!("evaluating {}", options.split), total, "windows");
+    let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
+    progress.finish();
+    let result = result?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&result)?);
+    } else {
+        print::evaluation(&result, &by, derivatives);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(args: &ExportArgs) -> Result<ExitCode> {
+    let &ExportArgs { ref run, ref out, length, dtype, streaming, chunk, json } = args;
+    let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
+    let model = load_model(&checkpoint.config, &run.run)?;
+    let form = if streaming { Form::Stream { chunk } } else { Form::Window };
+    // Other weights, another form, length or type lie beside what `fit` wrote, not in its place.
+    let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");
+    let parts = [
+        Some(if streaming { "stream" } else { "model" }.to_owned()),
+        weights.map(|name| name.to_string_lossy().into_owned()),
+        length.map(|rows| rows.to_string()),
+        chunk.map(|rows| format!("chunk{rows}")),
+        (dtype != Dtype::Float32).then(|| dtype.to_string()),
+        Some("onnx".to_owned()),
+    ];
+    let name = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
+    let out = out.clone().unwrap_or_else(|| run.run.join(name));
+    check_file_path(&out)?;
+    let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
+    replace_file(&out, &exported.onnx)?;
+    if json {
+        say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
+    } else {
+        say!("{}", out.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     let run = args.run.clone().unwrap_or_else(next_run);
     RunFolder::check(&run, args.resume)?;
@@ -150,12 +157,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         *folder = std::path::absolute(&*folder)?;
     }
 
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        // The first signal asks the loop to save and stop, a second one ends the process at once.
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
+    let interrupted = interrupt_flag()?;
     let metrics = RunFolder::metrics_path(&run, &config);
     let mut report = FitReport::new(metrics.clone());
     let summary = emg_pipeline::train::fit(FitOptions {
@@ -181,6 +183,16 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
         print::fit(&summary, &run, &metrics, started.elapsed().as_secs_f64());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Set by the first SIGINT or SIGTERM, which asks the loop to save and stop; a second one ends the process at once.
+fn interrupt_flag() -> std::io::Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    Ok(interrupted)
 }
 
 fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
@@ -215,7 +227,7 @@ fn next_run() -> PathBuf {
 pub(crate) fn run_config(run: &Path) -> Result<Config> {
     let path = run.join("config.yaml");
     if !path.exists() {
-        return Err(TrainError::Usage(format!("{} holds no run", run.display())).into());
+        return Err(UsageError::NoRun { run: run.to_owned() }.into());
     }
     Ok(config::load(path.to_str(), &[])?.config)
 }
@@ -238,9 +250,7 @@ fn start_of(args: &FitArgs, run: &Path) -> Result<Start> {
     }
     let path = checkpoint_folder(run, &run_config(run)?).join("last.safetensors");
     if !path.exists() {
-        let message =
-            format!("{} holds no checkpoint `last` to go on from; --init starts anew from weights", run.display());
-        return Err(TrainError::Usage(message).into());
+        return Err(UsageError::NoLast { run: run.to_owned() }.into());
     }
     Ok(Start::Resume(Box::new(Checkpoint::load(&path)?)))
 }
@@ -249,37 +259,25 @@ fn start_of(args: &FitArgs, run: &Path) -> Result<Start> {
 fn find_cache(args: &CacheArgs, loaded: &Loaded) -> Result<(PathBuf, Key)> {
     let root = loaded.config.data.store_path(args.store.clone());
     if !root.join("format.json").exists() {
-        let message = format!("there is no store at {}; build the cache: {}", root.display(), build_command(args));
-        return Err(TrainError::Usage(message).into());
+        return Err(UsageError::NoStore { store: root, build: build_command(args) }.into());
     }
     let store = Store::open(&root)?;
     if args.cache.is_some()
         && let Some(key) =
             ["data.split_ratio", "data.split_by", "data.seed"].iter().find(|k| loaded.explicit.contains(**k))
     {
-        return Err(TrainError::Usage(format!("{key} has no effect with --cache: the splits are the cache's")).into());
+        return Err(UsageError::NoEffect { key }.into());
     }
     if let Some(prefix) = &args.cache {
         return Ok((root, store.resolve(prefix)?));
     }
-    let options = BuildOptions::new(&loaded.config, Vec::new(), Hdf5::InProcess).map_err(|error| {
-        TrainError::Usage(format!("{error}, or name a cache with --cache KEY (`emg-cache list` shows them)"))
-    })?;
+    let options = BuildOptions::new(&loaded.config, Vec::new(), Hdf5::InProcess)
+        .map_err(|source| UsageError::NoInput { source })?;
     let command = build_command(args);
     match cache::locate(&store, &options)? {
         Some(key) if store.manifest_path(&key).exists() => Ok((root, key)),
-        Some(key) => {
-            let message =
-                format!("the cache {key} of this configuration is not in {}; build it: {command}", root.display());
-            Err(TrainError::Usage(message).into())
-        }
-        None => {
-            let message = format!(
-                "this machine has not read all recordings yet; build the cache: {command}\n\
-                 or train on an existing one: emg-train fit --cache KEY (`emg-cache list` shows them)"
-            );
-            Err(TrainError::Usage(message).into())
-        }
+        Some(key) => Err(UsageError::NotBuilt { key, store: root, build: command }.into()),
+        None => Err(UsageError::NotRead { build: command }.into()),
     }
 }
 
@@ -310,10 +308,7 @@ pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Re
     let root = config.data.store_path(args.store.clone());
     let key = match &args.cache {
         Some(prefix) => Store::open(&root)?.resolve(prefix)?,
-        None => checkpoint.cache.clone().ok_or_else(|| {
-            let message = format!("{} was not trained on a cache of ours: name one with --cache KEY", path.display());
-            TrainError::Usage(message)
-        })?,
+        None => checkpoint.cache.clone().ok_or(UsageError::NoCache { checkpoint: path })?,
     };
     let cache = Cache::open(&root, &key, access)?;
     let mut own = Loaded { config: checkpoint.config.clone(), explicit: Default::default(), warnings: Vec::new() };
@@ -337,7 +332,5 @@ pub(crate) fn own_model(config: &mut Config, path: &Path, freeze: &[String]) -> 
     config.model.onnx = Some(IMPORTED.into());
     config.model.freeze.extend_from_slice(freeze);
     config.validate()?;
-    let onnx = OnnxModel::load(path).map_err(TrainError::Usage)?;
-    let model = Model::imported(&config.model, onnx);
-    Ok(model.map_err(|message| TrainError::Usage(format!("{}: {message}", path.display())))?)
+    Ok(train::own_model(config, path)?)
 }

@@ -74,7 +74,7 @@ pub(crate) fn model(
         joints: data.joint_angles_channels,
         context: model.left_context(),
     };
-    model.check_window(shape.rows).map_err(TrainError::Usage)?;
+    model.check_window(shape.rows).map_err(|message| TrainError::Step { message })?;
     let library = runtime::load(option)?;
     let provider = Provider::choose(&library, training)?;
     let problem = Problem {
@@ -88,7 +88,8 @@ pub(crate) fn model(
         resident: None,
     };
     let building = Instant::now();
-    let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::Usage)?;
+    let graph =
+        training_step(&problem, training, provider.kernels()).map_err(|message| TrainError::Step { message })?;
     let (nodes, built) = (graph.nodes, building.elapsed());
     let loading = Instant::now();
     Stepper::new(&library, provider, &graph.onnx, graph.ports)?;

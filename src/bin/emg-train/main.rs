@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod doctor;
+mod errors;
 mod predict;
 mod print;
 mod report;
@@ -12,11 +13,8 @@ use std::time::Instant;
 
 use args::Args;
 use clap::Parser;
-use emg_pipeline::cache::CacheError;
-use emg_pipeline::config::ConfigError;
 use emg_pipeline::note;
 use emg_pipeline::recording;
-use emg_pipeline::train::TrainError;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -34,25 +32,7 @@ fn main() -> ExitCode {
         Err(error) => {
             // Messages tell their causes themselves.
             note!("error: {error}");
-            ExitCode::from(exit_code(&error))
+            ExitCode::from(errors::exit_code(&error))
         }
-    }
-}
-
-/// 2 for wrong usage or configuration, 130 for an interrupt, 1 for everything else.
-fn exit_code(error: &anyhow::Error) -> u8 {
-    if error.is::<ConfigError>() {
-        return 2;
-    }
-    let cache_usage = |error: &CacheError| {
-        matches!(error, CacheError::BadKey { .. } | CacheError::NoCache { .. } | CacheError::Ambiguous { .. })
-    };
-    match error.downcast_ref::<TrainError>() {
-        Some(TrainError::Interrupted) => 130,
-        Some(TrainError::Usage(_)) => 2,
-        Some(TrainError::Cache(error)) if cache_usage(error) => 2,
-        Some(_) => 1,
-        None if error.downcast_ref::<CacheError>().is_some_and(cache_usage) => 2,
-        None => 1,
     }
 }

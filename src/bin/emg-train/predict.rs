@@ -5,15 +5,17 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::files::FileError;
+use emg_pipeline::files::{FileError, check_file_path};
+use emg_pipeline::predict::{PredictError, Predicted, Prediction, Predictor};
 use emg_pipeline::recording::{self, Found, Hdf5};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::say;
-use emg_pipeline::train::{Predicted, Prediction, Predictor, TrainError, check_file_path};
+use emg_pipeline::train::TrainError;
 use serde_json::json;
 
 use crate::args::{Format, PredictArgs, format_of};
+use crate::errors::UsageError;
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let found = recording::find(&args.recordings)?;
@@ -23,7 +25,8 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
     // All are looked at before the first is predicted.
-    let windows = found.iter().map(|found| predictor.check(&reader, &found.place)).sum::<Result<u64, TrainError>>()?;
+    let windows =
+        found.iter().map(|found| predictor.check(&reader, &found.place)).sum::<Result<u64, PredictError>>()?;
     if args.is_folder() {
         std::fs::create_dir_all(&args.out).map_err(|source| FileError { path: args.out.clone(), source })?;
     }
@@ -50,7 +53,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn save(prediction: &Prediction, out: &Path, predictor: &Predictor) -> Result<(), TrainError> {
+fn save(prediction: &Prediction, out: &Path, predictor: &Predictor) -> Result<(), PredictError> {
     match format_of(out) {
         Some(Format::Csv) => prediction.save_csv(out, predictor.joints()),
         _ => prediction.save_hdf5(out, predictor.sample_rate()),
@@ -71,24 +74,9 @@ fn tell(about: &Predicted, out: &Path, json: bool, progress: &CountProgress) {
 }
 
 /// Where each recording's prediction goes.
-fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainError> {
+fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>> {
     if !args.is_folder() {
-        check_file_path(&args.out)?;
-        if format_of(&args.out).is_none() {
-            let message = format!("--out {}: expected .h5, .hdf5 or .csv, or a folder", args.out.display());
-            return Err(TrainError::Usage(message));
-        }
-        if found.len() > 1 {
-            let message = format!(
-                "--out {} is one file, but there are {} recordings: name a folder",
-                args.out.display(),
-                found.len()
-            );
-            return Err(TrainError::Usage(message));
-        }
-        if args.format.is_some_and(|format| format_of(&args.out) != Some(format)) {
-            return Err(TrainError::Usage(format!("--out {} has another extension than --format", args.out.display())));
-        }
+        check_one_file(args, found)?;
     }
     let extension = match args.format {
         Some(Format::Csv) => "csv",
@@ -103,14 +91,30 @@ fn outputs(args: &PredictArgs, found: &[Found]) -> Result<Vec<PathBuf>, TrainErr
         let same = |a: &Path, b: &Path| a.canonicalize().is_ok_and(|a| b.canonicalize().is_ok_and(|b| a == b));
         for (input, what) in [(&found.place.path, "recording"), (&args.model, "model")] {
             if same(&out, input) {
-                return Err(TrainError::Usage(format!("--out: {} is the {what} itself", out.display())));
+                return Err(UsageError::OutIsInput { out, what }.into());
             }
         }
         if let Some(other) = taken.insert(out.clone(), found) {
-            let (a, b) = (other.place.label(), found.place.label());
-            let message = format!("{} and {} would both be written to {}", a.display(), b.display(), out.display());
-            return Err(TrainError::Usage(message));
+            let (first, second) = (other.place.label(), found.place.label());
+            return Err(UsageError::OutTwice { first, second, out }.into());
         }
     }
     Ok(found.iter().map(of).collect())
+}
+
+/// Fails unless `--out` is a file that one recording's prediction can be written to.
+fn check_one_file(args: &PredictArgs, found: &[Found]) -> Result<()> {
+    let out = args.out.clone();
+    check_file_path(&out)?;
+    let format = format_of(&out);
+    if format.is_none() {
+        return Err(UsageError::OutFormat { out }.into());
+    }
+    if found.len() > 1 {
+        return Err(UsageError::OutOne { out, recordings: found.len() }.into());
+    }
+    if args.format.is_some() && args.format != format {
+        return Err(UsageError::OutExtension { out }.into());
+    }
+    Ok(())
 }

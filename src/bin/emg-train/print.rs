@@ -50,12 +50,12 @@ pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Deriva
         },
     );
     say!(
-        "predicted velocity {:.3} {}  acceleration {:.3} {}  jerk {:.3} {}",
-        smooth.velocity,
+        "predicted velocity {} {}  acceleration {} {}  jerk {} {}",
+        report::significant(smooth.velocity),
         units[0],
-        smooth.acceleration,
+        report::significant(smooth.acceleration),
         units[1],
-        smooth.jerk,
+        report::significant(smooth.jerk),
         units[2]
     );
     for by in by {

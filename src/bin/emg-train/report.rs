@@ -6,18 +6,17 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use emg_pipeline::cache::{Access, Cache, CacheError, Split};
-use emg_pipeline::files::FileError;
+use emg_pipeline::files::{FileError, check_file_path, replace_file};
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
 use emg_pipeline::runtime::{self, Provider, RuntimeError};
-use emg_pipeline::train::{
-    Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, check_file_path, gallery, load_model, write_file,
-};
+use emg_pipeline::train::{Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_model};
 use emg_pipeline::{note, say};
 use serde_json::json;
 
 use crate::args::ReportArgs;
 use crate::commands::{open_run, run_config};
+use crate::errors::UsageError;
 
 pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
     let out = match (&args.out, args.runs.as_slice()) {
@@ -29,7 +28,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
     args.runs.iter().try_for_each(|run| run_config(run).map(|_| ()))?;
     check_file_path(&out)?;
     let runs = args.runs.iter().map(|run| reported(args, run)).collect::<Result<Vec<_>>>()?;
-    write_file(&out, report_page(&runs).as_bytes())?;
+    replace_file(&out, report_page(&runs).as_bytes())?;
     if args.json {
         let runs: Vec<_> = runs.iter().map(summary).collect();
         say!("{}", serde_json::to_string_pretty(&json!({ "report": out, "runs": runs }))?);
@@ -84,13 +83,13 @@ fn is_missing(error: &anyhow::Error) -> bool {
         _ => false,
     };
     match error.downcast_ref::<TrainError>() {
-        Some(TrainError::Usage(_)) => true,
         Some(TrainError::File(error)) => error.source.kind() == std::io::ErrorKind::NotFound,
         Some(TrainError::Cache(error)) => of_cache(error),
         Some(TrainError::Runtime { source }) => matches!(source, RuntimeError::NoLibrary { .. }),
-        Some(_) => false,
+        Some(error) => error.is_usage(),
         None => {
-            error.downcast_ref::<CacheError>().is_some_and(of_cache)
+            error.is::<UsageError>()
+                || error.downcast_ref::<CacheError>().is_some_and(of_cache)
                 || matches!(error.downcast_ref::<RuntimeError>(), Some(RuntimeError::NoLibrary { .. }))
         }
     }

@@ -8,8 +8,10 @@ use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;
 use super::super::proto::{AttributeProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
-use super::model::{OnnxModel, constant};
+use super::model::OnnxModel;
+use super::prepare::label;
 use super::sequences::{self, Made, Sequences};
+use super::tensor::constant;
 
 type Values = HashMap<String, Value>;
 
@@ -42,7 +44,7 @@ impl OnnxModel {
         }
         let mut sequences = Sequences::new();
         for node in &self.graph().node {
-            let label = Self::label(node);
+            let label = label(node);
             graph.set_origin(Some(Arc::from(label.as_str())));
             let outputs = self
                 .node(graph, training, node, &values, &mut sequences)
@@ -124,7 +126,7 @@ impl OnnxModel {
                     "" | "ai.onnx" => node.op_type().to_owned(),
                     domain => format!("{domain}.{}", node.op_type()),
                 };
-                missing.entry(name).or_default().push(Self::label(node));
+                missing.entry(name).or_default().push(label(node));
             }
         }
         if missing.is_empty() {

@@ -6,6 +6,7 @@ mod model;
 mod prepare;
 mod rewrite;
 mod sequences;
+mod tensor;
 
 pub use model::{ModelPort, OnnxModel};
 pub use rewrite::Retrained;

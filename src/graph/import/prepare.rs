@@ -5,12 +5,18 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto};
-use super::model::{OnnxModel, constant};
+use super::tensor::constant;
 
 /// Functions may call functions; deeper than this is a mistake in the file.
 const DEEPEST: usize = 32;
 /// More nodes than anybody trains; functions that call each other twice get there fast.
 const MOST_NODES: usize = 200_000;
+
+/// How errors name a node.
+pub(super) fn label(node: &NodeProto) -> String {
+    let name = node.name.as_ref().filter(|name| !name.is_empty()).or(node.output.first());
+    name.cloned().unwrap_or_default()
+}
 
 /// Does both.
 ///
@@ -100,7 +106,7 @@ impl Inliner<'_> {
         let names = inputs.chain(outputs.map(|(name, outer)| (name.clone(), outer.clone()))).collect();
         let named = |attribute: &AttributeProto| (attribute.name().to_owned(), attribute.clone());
         let attributes = function.attribute_proto.iter().chain(&call.attribute).map(named).collect();
-        Scope { prefix: format!("{}.{at}/", OnnxModel::label(call)), names, attributes }
+        Scope { prefix: format!("{}.{at}/", label(call)), names, attributes }
     }
 }
 

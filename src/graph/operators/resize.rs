@@ -26,9 +26,9 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         }
         _ => return Err("neither sizes nor scales for every axis".into()),
     };
-    let coordinates = call.attributes.text("coordinate_transformation_mode", "half_pixel").to_owned();
-    let mode = call.attributes.text("mode", "nearest").to_owned();
-    let rounding = call.attributes.text("nearest_mode", "round_prefer_floor").to_owned();
+    let text = |name, default| call.attributes.text(name, default).to_owned();
+    let coordinates = text("coordinate_transformation_mode", "half_pixel");
+    let (mode, rounding) = (text("mode", "nearest"), text("nearest_mode", "round_prefer_floor"));
     for along in 0..shape.len() {
         let (from, to) = (shape[along], target[along]);
         if from == to {
@@ -38,44 +38,65 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
             return Err(format!("{from} to {to} elements"));
         }
         let scale = scales.as_ref().filter(|_| sizes.is_none()).map_or(to as f64 / from as f64, |scales| scales[along]);
-        let position = |i: usize| -> Result<f64, String> {
-            let i = i as f64;
-            Ok(match coordinates.as_str() {
-                "half_pixel" => (i + 0.5) / scale - 0.5,
-                "pytorch_half_pixel" if to > 1 => (i + 0.5) / scale - 0.5,
-                "pytorch_half_pixel" => 0.0,
-                "align_corners" if to > 1 => i * (from as f64 - 1.0) / (to as f64 - 1.0),
-                "align_corners" => 0.0,
-                "asymmetric" => i / scale,
-                other => return Err(format!("coordinates {other}")),
-            })
-        };
+        let axis = Axis { from, to, scale };
+        let matrix = axis.matrix(&coordinates, &mode, &rounding)?;
+        x = along_axis(call, x, along, matrix, to)?;
+    }
+    Ok(vec![x])
+}
+
+/// An axis of `from` elements that is to have `to`.
+struct Axis {
+    from: usize,
+    to: usize,
+    scale: f64,
+}
+
+impl Axis {
+    /// Where element `i` of the result lies among those that there are.
+    fn position(&self, coordinates: &str, i: usize) -> Result<f64, String> {
+        let Self { from, to, scale } = *self;
+        let i = i as f64;
+        Ok(match coordinates {
+            "half_pixel" => (i + 0.5) / scale - 0.5,
+            "pytorch_half_pixel" if to > 1 => (i + 0.5) / scale - 0.5,
+            "pytorch_half_pixel" => 0.0,
+            "align_corners" if to > 1 => i * (from as f64 - 1.0) / (to as f64 - 1.0),
+            "align_corners" => 0.0,
+            "asymmetric" => i / scale,
+            other => return Err(format!("coordinates {other}")),
+        })
+    }
+
+    /// What each of the elements gives to each of the result's [to, from].
+    fn matrix(&self, coordinates: &str, mode: &str, rounding: &str) -> Result<Vec<f32>, String> {
+        let Self { from, to, .. } = *self;
+        let last = (from - 1) as f64;
         let mut matrix = vec![0.0f32; from * to];
-        for i in 0..to {
-            let at = position(i)?;
-            match mode.as_str() {
+        for (i, row) in matrix.chunks_exact_mut(from).enumerate() {
+            let at = self.position(coordinates, i)?;
+            match mode {
                 "linear" => {
-                    let at = at.clamp(0.0, (from - 1) as f64);
+                    let at = at.clamp(0.0, last);
                     let low = at.floor() as usize;
                     let share = (at - low as f64) as f32;
-                    matrix[i * from + low] += 1.0 - share;
-                    matrix[i * from + (low + 1).min(from - 1)] += share;
+                    row[low] += 1.0 - share;
+                    row[(low + 1).min(from - 1)] += share;
                 }
                 "nearest" => {
-                    let nearest = match rounding.as_str() {
+                    let nearest = match rounding {
                         "floor" => at.floor(),
                         "ceil" => at.ceil(),
                         "round_prefer_ceil" => (at + 0.5).floor(),
                         _ => (at - 0.5).ceil(),
                     };
-                    matrix[i * from + nearest.clamp(0.0, (from - 1) as f64) as usize] = 1.0;
+                    row[nearest.clamp(0.0, last) as usize] = 1.0;
                 }
                 other => return Err(format!("mode {other}: linear and nearest are supported")),
             }
         }
-        x = along_axis(call, x, along, matrix, to)?;
+        Ok(matrix)
     }
-    Ok(vec![x])
 }
 
 /// Multiplies an axis of n elements by a matrix [to, n].

@@ -9,7 +9,7 @@ use ort::value::{DynTensor, Tensor};
 
 use super::super::error::RuntimeError;
 use super::super::kernels;
-use super::super::memory::{Bound, Buffers, Memory, Use};
+use super::super::memory::{Bound, Buffers, Memory, Place, Use};
 use super::Backend;
 use crate::graph::Kernels;
 use crate::ports::{Element, Port, StepPorts, Values};
@@ -109,6 +109,15 @@ impl Memory for HostMemory {
 
     fn read(&self, buffer: &DynTensor) -> Result<Vec<f32>, RuntimeError> {
         Ok(floats(buffer).to_vec())
+    }
+
+    fn place(buffer: &DynTensor) -> Place<'_> {
+        Place::Host(floats(buffer))
+    }
+
+    fn copy(&self, from: Place<'_>, to: &mut DynTensor) -> Result<(), RuntimeError> {
+        let Place::Host(values) = from else { unreachable!("buffers of one provider") };
+        self.write(to, 0, values)
     }
 
     fn load(&self, buffer: &mut DynTensor, values: Values<'_>) -> Result<(), RuntimeError> {

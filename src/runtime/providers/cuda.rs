@@ -17,7 +17,7 @@ use super::super::device::{Device, Event, Locked, driver};
 use super::super::error::RuntimeError;
 use super::super::kernels::{self, Module};
 use super::super::library::Library;
-use super::super::memory::{Bound, Buffers, Memory, Use};
+use super::super::memory::{Bound, Buffers, Memory, Place, Use};
 use super::Backend;
 use crate::config::{Precision, TrainingConfig};
 use crate::graph::Kernels;
@@ -283,6 +283,21 @@ impl Memory for DeviceMemory {
         unsafe { result::memcpy_dtoh_sync(&mut values, buffer.address()) }
             .map_err(driver("copying from the device"))?;
         Ok(values)
+    }
+
+    fn place(buffer: &Mirrored) -> Place<'_> {
+        Place::Device(buffer.address(), buffer.elements)
+    }
+
+    fn copy(&self, from: Place<'_>, to: &mut Mirrored) -> Result<(), RuntimeError> {
+        let Place::Device(address, elements) = from else { unreachable!("buffers of one provider") };
+        assert_eq!(elements, to.elements);
+        self.device.enter()?;
+        let (stream, bytes) = (self.device.compute, elements * size_of::<f32>());
+        // SAFETY: both tensors have as many elements, and live until the copy was waited for.
+        unsafe { result::memcpy_dtod_async(to.address(), address, bytes, stream) }
+            .map_err(driver("copying on the device"))?;
+        self.device.finish(stream)
     }
 
     fn load(&self, buffer: &mut Mirrored, values: Values<'_>) -> Result<(), RuntimeError> {

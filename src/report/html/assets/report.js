@@ -19,22 +19,33 @@
 
   for (const place of document.querySelectorAll("[data-curve]")) {
     const curve = data.curves[place.dataset.curve];
-    const show = (_, value) => value == null ? "–" : +value.toPrecision(5) + (curve.unit ? " " + curve.unit : "");
-    const series = curve.series.map(({ name, run, dashed }) => ({
-      label: name, stroke: () => colour(`--run-${run % 6}`), width: dashed ? 1.5 : 2, dash: dashed ? [5, 4] : [],
-      value: show, points: { show: curve.x.length < 40 ? undefined : false },
+    const unit = curve.unit === "°" ? "°" : curve.unit ? " " + curve.unit : "";
+    const show = value => String(+value.toPrecision(4)) + unit;
+    const series = curve.series.map(({ name, colour: which, dashed }) => ({
+      label: name, stroke: () => colour(`--run-${which % 6}`), width: dashed ? 1.5 : 2, dash: dashed ? [5, 4] : [],
+      points: { show: curve.x.length < 40 ? undefined : false },
     }));
+    const caption = place.previousElementSibling;
     draw(place, 260, {
-      scales: { x: { time: false }, y: { distr: curve.log ? 3 : 1 } },
-      axes: [axis({ incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }), axis({ size: 62, values: (_, at) => at.map(short) })],
+      legend: { live: false },
+      scales: { x: { time: false } },
+      axes: [
+        axis({ label: "epoch", labelSize: 18, labelFont: "12px system-ui, sans-serif", incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500] }),
+        axis({ size: 68, values: (_, at) => at.map(value => short(value) + unit) }),
+      ],
       series: [{ label: "epoch" }, ...series],
+      hooks: { setCursor: [plot => {
+        const at = plot.cursor.idx;
+        const values = at == null ? [] : curve.series.filter(({ y }) => y[at] != null).map(({ name, y }) => `${name} ${show(y[at])}`);
+        caption.textContent = values.length ? `${curve.title}, epoch ${curve.x[at]}: ${values.join(", ")}` : curve.title;
+      }] },
     }, [curve.x, ...curve.series.map(({ y }) => y)]);
   }
 
   for (const place of document.querySelectorAll("[data-window]")) {
     const shown = data.windows[place.dataset.window];
     const joint = +place.dataset.joint, sync = `window-${place.dataset.window}`;
-    const degrees = (_, value) => value == null ? "–" : value.toFixed(1) + "°";
+    const degrees = (_, value) => value == null ? "none" : value.toFixed(1) + "°";
     draw(place, 108, {
       legend: { show: false }, cursor: { sync: { key: sync }, drag: { x: true, y: false }, points: { size: 6 } },
       padding: [4, 4, 0, 0],
@@ -44,7 +55,7 @@
       } } },
       axes: [
         axis({ size: 18, font: "10px system-ui, sans-serif", space: 46, gap: 2, values: (_, at) => at.map(v => +v.toFixed(3) + " s") }),
-        axis({ size: 34, font: "10px system-ui, sans-serif", space: 26, gap: 3 }),
+        axis({ size: 38, font: "10px system-ui, sans-serif", space: 26, gap: 3, values: (_, at) => at.map(value => value + "°") }),
       ],
       series: [
         { label: "s" },

@@ -1,0 +1,235 @@
+//! Every key of the section `model`, its type, its default, and what values make sense. The keys and defaults of the
+//! reference system are kept, so its YAML files load unchanged.
+
+use std::path::PathBuf;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::validate::{AT_LEAST_ONE, Checked, LONGEST_WINDOW, require};
+use super::words::{BoolOrWord, words, words_and_truth};
+
+/// Architecture of the regressor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// Architecture; emg2pose's and neuropose have fixed sizes, onnx is your own model (default: as `decoder_type` says).
+    #[serde(rename = "type")]
+    pub kind: Option<ModelType>,
+    /// EMG channels the model takes.
+    pub input_size: usize,
+    /// Joint angles the model gives.
+    pub output_size: usize,
+    /// Dropout probability: in the decoder, between LSTM layers, or behind neuropose's convolutions.
+    pub dropout: f64,
+    /// Stages of the time-depth-separable encoder.
+    pub tds_stages: Vec<TdsStage>,
+    /// Decoder of the TDS models; `mlp` makes them tds_mlp.
+    pub decoder_type: DecoderType,
+    /// Units per decoder layer.
+    pub decoder_hidden_size: usize,
+    /// Decoder layers.
+    pub decoder_num_layers: usize,
+    /// Feed the previous pose to the decoder beside the features.
+    pub decoder_state_condition: bool,
+    /// Decoder steps per second.
+    pub rollout_freq: f64,
+    /// Sampling rate of the recordings in Hz; others are refused.
+    pub original_sampling_rate: f64,
+    /// The decoder gives changes of pose, not poses.
+    pub predict_velocity: bool,
+    /// Pose before the first step: zero (in the model's own angles) or the recording's.
+    pub initial_pose: InitialPose,
+    /// Units per layer of the plain `lstm`.
+    pub hidden_size: usize,
+    /// Layers of the plain `lstm`.
+    pub num_layers: usize,
+    /// Whether the plain `lstm` reads both ways.
+    pub bidirectional: bool,
+    /// Your own ONNX model, of `type: onnx`; `fit --model FILE` sets both (see models.md).
+    pub onnx: Option<PathBuf>,
+    /// Initializers of your own model that are not trained: names with `*` and `?`; `fit --freeze` adds to them.
+    pub freeze: Vec<String>,
+    /// Rows at the start of each window for which your own model gives no angles.
+    pub left_context: usize,
+    /// EMG as your own model takes it: channels_first [batch, channels, rows], channels_last, or auto (by its sizes).
+    pub emg_layout: AxisLayout,
+    /// Angles as your own model gives them: channels_first [batch, joints, rows], channels_last, or auto.
+    pub angles_layout: AxisLayout,
+    /// Of the reference system; ignored with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub encoder_features: Option<serde_json::Value>,
+    /// Of the reference system; ignored with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_hidden: Option<serde_json::Value>,
+    /// Of the reference system; ignored with a warning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decoder_layers: Option<serde_json::Value>,
+}
+
+impl Default for ModelConfig {
+    fn default() -> Self {
+        let stage = |feature_width, kernel_width| TdsStage {
+            in_conv_kernel: 5,
+            in_conv_stride: 2,
+            num_blocks: 2,
+            channels: 8,
+            feature_width,
+            kernel_width,
+        };
+        Self {
+            kind: None,
+            input_size: 16,
+            output_size: 20,
+            dropout: 0.1,
+            tds_stages: vec![stage(4, 21), stage(8, 11)],
+            decoder_type: DecoderType::SequentialLstm,
+            decoder_hidden_size: 128,
+            decoder_num_layers: 2,
+            decoder_state_condition: true,
+            rollout_freq: 50.0,
+            original_sampling_rate: 2000.0,
+            predict_velocity: false,
+            initial_pose: InitialPose::Zero,
+            hidden_size: 128,
+            num_layers: 2,
+            bidirectional: true,
+            onnx: None,
+            freeze: Vec::new(),
+            left_context: 0,
+            emg_layout: AxisLayout::Auto,
+            angles_layout: AxisLayout::Auto,
+            encoder_features: None,
+            decoder_hidden: None,
+            decoder_layers: None,
+        }
+    }
+}
+
+impl ModelConfig {
+    /// The architecture: `type` where set, else the one `decoder_type` implies.
+    pub fn architecture(&self) -> ModelType {
+        self.kind.unwrap_or(match self.decoder_type {
+            DecoderType::SequentialLstm => ModelType::TdsLstm,
+            DecoderType::Mlp => ModelType::TdsMlp,
+        })
+    }
+}
+
+impl ModelConfig {
+    pub(super) fn validate(&self) -> Checked {
+        require((0.0..1.0).contains(&self.dropout), "model.dropout", "0 <= dropout < 1", self.dropout)?;
+        for (key, rate) in
+            [("model.rollout_freq", self.rollout_freq), ("model.original_sampling_rate", self.original_sampling_rate)]
+        {
+            require(rate.is_finite() && rate > 0.0, key, "a positive rate in Hz", rate)?;
+        }
+        let (rate, most) = (self.rollout_freq, self.original_sampling_rate);
+        require(rate <= most, "model.rollout_freq", "at most model.original_sampling_rate", rate)?;
+        let counts = [
+            ("model.decoder_hidden_size", self.decoder_hidden_size),
+            ("model.decoder_num_layers", self.decoder_num_layers),
+            ("model.tds_stages", self.tds_stages.len()),
+        ];
+        for (key, found) in counts {
+            require(found >= 1, key, AT_LEAST_ONE, found)?;
+        }
+        for stage in &self.tds_stages {
+            let parts =
+                [stage.in_conv_kernel, stage.in_conv_stride, stage.channels, stage.feature_width, stage.kernel_width];
+            let valid = parts.iter().all(|part| (1..=100_000).contains(part)) && stage.num_blocks <= 1000;
+            require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
+        }
+        let own = self.architecture() == ModelType::Onnx;
+        require(own || self.onnx.is_none(), "model.onnx", "model.type: onnx with it", self.architecture())?;
+        let longest = LONGEST_WINDOW;
+        require(self.left_context < longest, "model.left_context", "less than a window", self.left_context)?;
+        for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {
+            require(found >= 1, key, AT_LEAST_ONE, found)?;
+        }
+        Ok(())
+    }
+}
+
+/// One stage of the TDS encoder: a strided convolution and `num_blocks` blocks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+#[schemars(deny_unknown_fields)]
+pub struct TdsStage {
+    /// Taps of the stage's strided convolution.
+    pub in_conv_kernel: usize,
+    /// Its stride.
+    pub in_conv_stride: usize,
+    /// TDS blocks behind it.
+    pub num_blocks: usize,
+    /// Channels of a block's convolution; features = channels x feature_width.
+    pub channels: usize,
+    /// Features per channel of a block.
+    pub feature_width: usize,
+    /// Taps of a block's convolution over time.
+    pub kernel_width: usize,
+}
+
+impl Default for TdsStage {
+    fn default() -> Self {
+        Self { in_conv_kernel: 5, in_conv_stride: 2, num_blocks: 2, channels: 8, feature_width: 4, kernel_width: 21 }
+    }
+}
+
+words!(
+    /// Architectures.
+    ModelType {
+        TdsLstm = "tds_lstm",
+        TdsMlp = "tds_mlp",
+        Lstm = "lstm",
+        TrackingVemg2pose = "tracking_vemg2pose",
+        RegressionVemg2pose = "regression_vemg2pose",
+        TrackingEmg2pose = "tracking_emg2pose",
+        RegressionEmg2pose = "regression_emg2pose",
+        Neuropose = "neuropose",
+        /// A user's own model.
+        Onnx = "onnx",
+    }
+);
+
+words!(
+    /// Which axis of a user's model has channels or joints.
+    AxisLayout { Auto = "auto", ChannelsFirst = "channels_first", ChannelsLast = "channels_last" }
+);
+
+words!(
+    /// Decoder of the TDS models.
+    DecoderType { SequentialLstm = "sequential_lstm", Mlp = "mlp" }
+);
+
+/// Pose before the decoder's first step. YAML: `zero` (or false) and `true`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
+#[schemars(transform = words_and_truth, rename_all = "lowercase")]
+pub enum InitialPose {
+    Zero,
+    True,
+}
+
+impl<'de> Deserialize<'de> for InitialPose {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match BoolOrWord::deserialize(deserializer)? {
+            BoolOrWord::Bool(true) => Ok(Self::True),
+            BoolOrWord::Bool(false) => Ok(Self::Zero),
+            BoolOrWord::Word(word) if word == "zero" => Ok(Self::Zero),
+            BoolOrWord::Word(word) if word == "true" => Ok(Self::True),
+            BoolOrWord::Word(word) => {
+                Err(serde::de::Error::custom(format!("initial_pose: expected zero or true, found `{word}`")))
+            }
+        }
+    }
+}
+
+impl Serialize for InitialPose {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Zero => serializer.serialize_str("zero"),
+            Self::True => serializer.serialize_bool(true),
+        }
+    }
+}

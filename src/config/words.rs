@@ -1,0 +1,47 @@
+//! Values that are words, and truth values that are words, too.
+
+use serde::Deserialize;
+
+/// Declares an enum of YAML words with the word of each variant.
+macro_rules! words {
+    ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+        pub enum $name { $($(#[$of])* #[serde(rename = $word)] $variant),+ }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word),+ })
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(word: &str) -> Result<Self, String> {
+                match word {
+                    $($word => Ok(Self::$variant),)+
+                    other => Err(format!("expected one of {}, found `{other}`", [$($word),+].join(", "))),
+                }
+            }
+        }
+    };
+}
+pub(super) use words;
+
+/// Words that YAML spells as truth values, in a schema.
+pub(super) fn words_and_truth(schema: &mut schemars::Schema) {
+    let words = if schema.as_value().to_string().contains("block") {
+        serde_json::json!([true, false, "block"])
+    } else {
+        serde_json::json!(["zero", true, false])
+    };
+    *schema = schemars::json_schema!({ "enum": words });
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum BoolOrWord {
+    Bool(bool),
+    Word(String),
+}

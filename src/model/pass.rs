@@ -1,0 +1,102 @@
+//! What a forward pass has at hand.
+
+use super::dropout::Dropout;
+use super::parameter::Weights;
+use super::resample::Interpolate;
+use crate::graph::{Graph, Value};
+
+/// One forward pass in a graph.
+#[derive(Debug)]
+pub struct Pass {
+    /// Parameters and buffers.
+    pub weights: Weights,
+    /// Off in evaluation, and where the model's dropout is 0.
+    pub dropout: Option<Dropout>,
+    /// Whether statistics are the batch's own, and the running ones follow them.
+    pub training: bool,
+    /// How rows are interpolated.
+    pub interpolate: Interpolate,
+    /// New values of the buffers, by name.
+    updates: Vec<(String, Value)>,
+}
+
+impl Pass {
+    pub fn training(weights: Weights, dropout: Option<Dropout>) -> Self {
+        Self { weights, dropout, training: true, interpolate: Interpolate::Product, updates: Vec::new() }
+    }
+
+    pub fn evaluation(weights: Weights) -> Self {
+        Self { weights, dropout: None, training: false, interpolate: Interpolate::Product, updates: Vec::new() }
+    }
+
+    /// As [`evaluation`](Self::evaluation), for a file that others run.
+    pub fn export(weights: Weights) -> Self {
+        Self { interpolate: Interpolate::Pick, ..Self::evaluation(weights) }
+    }
+
+    /// The new value of a buffer; what it was where nothing changed it.
+    pub fn updated(&self, buffer: &str) -> Value {
+        let update = self.updates.iter().rev().find(|(name, _)| name == buffer);
+        update.map_or_else(|| self.weights.get(buffer), |(_, value)| *value)
+    }
+
+    /// Weight and bias of a layer.
+    pub(super) fn affine(&self, name: &str) -> (Value, Value) {
+        (self.weights.get(&format!("{name}.weight")), self.weights.get(&format!("{name}.bias")))
+    }
+
+    pub(super) fn linear(&self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        let (weight, bias) = self.affine(name);
+        graph.linear(x, weight, Some(bias))
+    }
+
+    pub(super) fn layer_norm(&self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        let (scale, bias) = self.affine(name);
+        graph.layer_norm(x, scale, bias)
+    }
+
+    /// Batch normalization of x [batch, channels, ..] with PyTorch's epsilon and momentum.
+    pub(super) fn batch_norm(&mut self, graph: &mut Graph, name: &str, x: Value) -> Value {
+        const KEPT: f32 = 0.9;
+        const EPSILON: f32 = 1e-5;
+        let (scale, bias) = self.affine(name);
+        let names = ["running_mean", "running_var"].map(|own| format!("{name}.{own}"));
+        let statistics = names.each_ref().map(|own| (own.as_str(), self.weights.get(own)));
+        self.running_norm(graph, x, [scale, bias], statistics, EPSILON, KEPT)
+    }
+
+    /// Batch normalization whose running statistics, by name, keep a share of `kept` at each step of training.
+    pub(super) fn running_norm(
+        &mut self,
+        graph: &mut Graph,
+        x: Value,
+        affine: [Value; 2],
+        statistics: [(&str, Value); 2],
+        epsilon: f32,
+        kept: f32,
+    ) -> Value {
+        if !self.training {
+            return graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon);
+        }
+        let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
+        for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
+            let next = graph.moving_average(running, now, kept);
+            self.updates.push((name.to_owned(), next));
+        }
+        y
+    }
+
+    /// x with a share of its elements dropped, where this pass drops any.
+    pub(super) fn drop(&mut self, graph: &mut Graph, x: Value) -> Value {
+        let share = self.dropout.as_ref().map(Dropout::probability);
+        share.map_or(x, |share| self.drop_share(graph, x, share))
+    }
+
+    /// x with a share of its elements dropped, where this pass drops any.
+    pub(super) fn drop_share(&mut self, graph: &mut Graph, x: Value, share: f64) -> Value {
+        let Some(dropout) = &mut self.dropout else { return x };
+        let shape = graph.shape(x).to_vec();
+        let mask = dropout.mask_like(graph, share, &shape);
+        graph.mul(x, mask)
+    }
+}

@@ -1,0 +1,30 @@
+//! What can go wrong in predicting.
+
+use std::path::PathBuf;
+
+use super::signature::SignatureError;
+use crate::files::FileError;
+use crate::recording::RecordingError;
+use crate::runtime::RuntimeError;
+
+#[derive(Debug, thiserror::Error)]
+pub enum PredictError {
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Recording(#[from] RecordingError),
+    #[error("{path}: {source}")]
+    Load { path: PathBuf, source: RuntimeError },
+    #[error("{path}: {source}")]
+    Signature { path: PathBuf, source: SignatureError },
+    #[error("{path}: expected {rows} rows of {joints} angles for each of {windows} windows, found {found:?}")]
+    Output { path: PathBuf, rows: usize, joints: usize, windows: usize, found: Vec<usize> },
+    #[error("{path}: expected at least {window} rows, a window of the model, found {rows}")]
+    Short { path: PathBuf, rows: u64, window: usize },
+    #[error(
+        "{path}: expected a row with a pose to start from (a tracking model goes on from the true pose), found none"
+    )]
+    NoPose { path: PathBuf },
+    #[error("{path}: the model's angles of row {row} are not finite; nothing is written")]
+    NotFinite { path: PathBuf, row: usize },
+}

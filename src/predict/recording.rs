@@ -1,0 +1,64 @@
+//! A recording as a model takes it.
+
+use super::error::PredictError;
+use crate::cache::{SegmentSettings, measure};
+use crate::recording::Recording;
+
+/// A recording's rows as numbers.
+#[derive(Debug, Clone)]
+pub(super) struct Rows {
+    /// Seconds.
+    pub(super) time: Vec<f64>,
+    /// [rows, channels], as recorded.
+    pub(super) emg: Vec<f32>,
+    /// [rows, joints], radians; empty for a recording without.
+    pub(super) angles: Vec<f32>,
+    /// 1 for rows whose angles can be believed, else 0.
+    pub(super) valid: Vec<f32>,
+    /// Mean and divisor of each channel.
+    pub(super) statistics: [Vec<f32>; 2],
+    pub(super) texts: Vec<(&'static str, String)>,
+}
+
+impl Rows {
+    pub(super) fn read(recording: &Recording, settings: &SegmentSettings) -> Result<Self, PredictError> {
+        let (emg, angles, time) = (recording.emg(), recording.angles(), recording.time());
+        let rows = recording.rows() as usize;
+        let (_, measured) = measure(recording, settings)?;
+        let to_f32 = |values: &[f64]| values.iter().map(|value| *value as f32).collect();
+        let attributes = recording.attributes();
+        let texts = [
+            ("session", &attributes.session),
+            ("user", &attributes.user),
+            ("stage", &attributes.stage),
+            ("side", &attributes.side),
+        ];
+        let name = recording.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
+        let mut all = Self {
+            time: Vec::with_capacity(rows),
+            emg: Vec::with_capacity(rows * emg.width),
+            angles: Vec::with_capacity(rows * angles.width),
+            valid: vec![0.0; rows],
+            statistics: [to_f32(&measured.emg.mean), to_f32(&measured.emg.divisor())],
+            texts: std::iter::once(("filename", name)).chain(texts).collect(),
+        };
+        recording.visit(&mut |first, block| {
+            for (i, row) in block.iter().enumerate() {
+                emg.for_each(row, |_, value| all.emg.push(value as f32));
+                angles.for_each(row, |_, value| all.angles.push(value as f32));
+                match time {
+                    Some(time) => time.for_each(row, |_, value| all.time.push(value)),
+                    None => all.time.push((first + i as u64) as f64 / settings.sample_rate),
+                }
+            }
+            Ok(())
+        })?;
+        if angles.width > 0 {
+            for (start, length) in measured.valid_runs {
+                all.valid[start as usize..(start + length) as usize].fill(1.0);
+            }
+        }
+        Ok(all)
+    }
+}

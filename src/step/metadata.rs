@@ -1,0 +1,107 @@
+//! What an exported model says of itself: the metadata of its ONNX file, written by export and read by prediction.
+
+use crate::cache::{Key, SegmentSettings};
+use crate::config::{AxisLayout, ModelType, Normalize};
+
+/// The metadata of an exported model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelMetadata {
+    pub joints: Vec<String>,
+    /// Rows per window.
+    pub window: usize,
+    /// Rows at a window's start without a prediction.
+    pub left_context: usize,
+    pub normalize_emg: Option<Normalize>,
+    pub normalize_angles: Option<Normalize>,
+    /// Which axis has channels, and joints.
+    pub emg_layout: AxisLayout,
+    pub angles_layout: AxisLayout,
+    /// What recordings look like, and how their statistics are taken.
+    pub recordings: SegmentSettings,
+    pub architecture: ModelType,
+    /// The cache that it was trained on.
+    pub cache: Option<Key>,
+    pub form: ExportedForm,
+}
+
+/// How an exported model takes its EMG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExportedForm {
+    /// A window at a time.
+    Window,
+    /// In chunks of so many rows, whose angles lag behind.
+    Stream { chunk: usize, lag: usize },
+}
+
+/// Why a model's metadata is none of ours.
+#[derive(Debug, thiserror::Error)]
+pub enum MetadataError {
+    #[error("expected a model that `emg-train export` wrote, found none of its metadata `{name}`")]
+    Missing { name: &'static str },
+    #[error("its metadata `{name}` is not understood: {message}")]
+    Damaged { name: &'static str, message: String },
+}
+
+impl ModelMetadata {
+    /// Names and values, in the order in which they are written.
+    pub fn entries(&self) -> Vec<(String, String)> {
+        let channels: Vec<_> = (0..self.recordings.emg_channels).map(|i| format!("emg{i}")).collect();
+        let normalize = |normalize: Option<Normalize>| normalize.map(|normalize| normalize.to_string());
+        let (form, stream) = match self.form {
+            ExportedForm::Window => ("window", None),
+            ExportedForm::Stream { chunk, lag } => ("stream", Some((chunk, lag))),
+        };
+        let entries = [
+            ("sample_rate", Some(self.recordings.sample_rate.to_string())),
+            ("channels", Some(channels.join(","))),
+            ("joints", Some(self.joints.join(","))),
+            ("units", Some("radians".to_owned())),
+            ("window", Some(self.window.to_string())),
+            ("left_context", Some(self.left_context.to_string())),
+            ("normalize_emg", normalize(self.normalize_emg)),
+            ("normalize_angles", normalize(self.normalize_angles)),
+            ("emg_layout", Some(self.emg_layout.to_string())),
+            ("angles_layout", Some(self.angles_layout.to_string())),
+            ("recordings", Some(serde_json::to_string(&self.recordings).expect("plain data serializes"))),
+            ("architecture", Some(self.architecture.to_string())),
+            ("version", Some(env!("CARGO_PKG_VERSION").to_owned())),
+            ("cache", self.cache.as_ref().map(ToString::to_string)),
+            ("form", Some(form.to_owned())),
+            ("chunk", stream.map(|(chunk, _)| chunk.to_string())),
+            ("lag", stream.map(|(_, lag)| lag.to_string())),
+        ];
+        entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
+    }
+
+    /// From a model's metadata, which `get` gives by name.
+    ///
+    /// # Errors
+    /// Something is missing or not understood.
+    pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Self, MetadataError> {
+        let needed = |name: &'static str| get(name).ok_or(MetadataError::Missing { name });
+        let number = |name: &'static str| -> Result<usize, MetadataError> {
+            let text = needed(name)?;
+            text.parse().map_err(|_| MetadataError::Damaged { name, message: format!("{text} is not a number") })
+        };
+        let layout = |name: &str| get(name).and_then(|word| word.parse().ok()).unwrap_or(AxisLayout::ChannelsLast);
+        let form = match get("form").as_deref() {
+            Some("stream") => ExportedForm::Stream { chunk: number("chunk")?, lag: number("lag")? },
+            _ => ExportedForm::Window,
+        };
+        let damaged = |name: &'static str| move |message: String| MetadataError::Damaged { name, message };
+        Ok(Self {
+            joints: needed("joints")?.split(',').map(str::to_owned).collect(),
+            window: number("window")?,
+            left_context: number("left_context")?,
+            normalize_emg: get("normalize_emg").and_then(|word| word.parse().ok()),
+            normalize_angles: get("normalize_angles").and_then(|word| word.parse().ok()),
+            emg_layout: layout("emg_layout"),
+            angles_layout: layout("angles_layout"),
+            recordings: serde_json::from_str(&needed("recordings")?)
+                .map_err(|error| damaged("recordings")(error.to_string()))?,
+            architecture: needed("architecture")?.parse().map_err(damaged("architecture"))?,
+            cache: get("cache").and_then(|key| Key::parse(&key).ok()),
+            form,
+        })
+    }
+}

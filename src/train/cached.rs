@@ -1,0 +1,52 @@
+//! A configuration for training on a cache: the cache's settings in the place of its own.
+
+use super::error::TrainError;
+use crate::cache::{CacheSettings, Manifest};
+use crate::config::{Difference, LayoutChoice, Loaded, differences};
+
+/// Puts the cache's settings in the place of the configuration's.
+///
+/// # Errors
+/// A key that was set explicitly to something else.
+pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), TrainError> {
+    let (given, cached) = (CacheSettings::new(&loaded.config), &manifest.settings);
+    for Difference { key: name, here, there } in differences(&given, cached, 1) {
+        let key = CacheSettings::config_key(&name);
+        let shorthand = match name.as_str() {
+            "normalize_emg" | "normalize_angles" => loaded.explicit.contains("data.normalize"),
+            "layout" => ["data.hdf5_group", "data.table_name"].iter().any(|key| loaded.explicit.contains(*key)),
+            _ => false,
+        };
+        if loaded.explicit.contains(&key) || shorthand {
+            return Err(TrainError::OtherSettings(Box::new(Difference { key, here, there })));
+        }
+    }
+    let data = &mut loaded.config.data;
+    data.layout = LayoutChoice::Described(cached.layout.clone());
+    data.emg_channels = cached.emg_channels;
+    data.joint_angles_channels = cached.joint_angles_channels;
+    data.dtype = cached.dtype;
+    data.statistics = cached.statistics;
+    data.max_samples_for_normalize = cached.max_samples_for_normalize;
+    data.normalize_emg = Some(cached.normalize_emg);
+    data.normalize_angles = Some(cached.normalize_angles);
+    data.window_size = cached.window_size;
+    data.stride = cached.stride;
+    data.padding = cached.padding;
+    data.skip_ik_failures = cached.skip_ik_failures;
+    data.eval_window = Some(cached.eval_window);
+    data.eval_stride = Some(cached.eval_stride);
+    let model = &mut loaded.config.model;
+    model.original_sampling_rate = cached.sample_rate;
+    for (key, own, has) in [
+        ("model.input_size", &mut model.input_size, cached.emg_channels),
+        ("model.output_size", &mut model.output_size, cached.joint_angles_channels),
+    ] {
+        if *own != has && loaded.explicit.contains(key) {
+            let difference = Difference { key: key.into(), here: (*own).into(), there: has.into() };
+            return Err(TrainError::OtherSettings(Box::new(difference)));
+        }
+        *own = has;
+    }
+    Ok(loaded.config.validate()?)
+}

@@ -1,0 +1,33 @@
+//! A run's model: one of our architectures, or the user's own.
+
+use std::path::Path;
+
+use super::error::TrainError;
+use crate::config::{Config, ModelType};
+use crate::graph::OnnxModel;
+use crate::model::Model;
+
+/// Where a run keeps a user's own model.
+pub const IMPORTED: &str = "imported.onnx";
+
+/// The model of a run: its architecture, or the user's own that lies in its folder.
+///
+/// # Errors
+/// The user's model cannot be read.
+pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
+    match &config.model.onnx {
+        None if config.model.architecture() == ModelType::Onnx => Err(TrainError::NoModelFile),
+        None => Ok(Model::new(&config.model)),
+        Some(path) => own_model(config, &run.join(path)),
+    }
+}
+
+/// The user's own model that lies in a file.
+///
+/// # Errors
+/// [`TrainError::OwnModel`]: it cannot be read, or cannot be trained.
+pub fn own_model(config: &Config, path: &Path) -> Result<Model, TrainError> {
+    let refuse = |message: String| TrainError::OwnModel { path: path.to_owned(), message };
+    let onnx = OnnxModel::load(path).map_err(refuse)?;
+    Model::imported(&config.model, onnx).map_err(refuse)
+}
