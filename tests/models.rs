@@ -14,7 +14,7 @@ use emg_pipeline::model::{Model, initialize};
 use emg_pipeline::ports::Values;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
-    BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, results, training_step,
+    BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StepError, results, training_step,
 };
 use emg_pipeline::units::Units;
 use serde::Deserialize;
@@ -143,11 +143,13 @@ fn damaged_models_are_refused_or_train() {
         }
         let (batch, rows) = ([1, 2, golden.batch][pick(2)], [golden.window, 23, 64][pick(2)]);
         let config = config(&golden, [0, 14][pick(1)]);
-        let built = OnnxModel::parse(&bytes).and_then(|onnx| Model::imported(&config, onnx)).and_then(|model| {
+        let build = || -> Result<(), StepError> {
+            let model = Model::imported(&config, OnnxModel::parse(&bytes)?)?;
             model.check_window(rows)?;
             let problem = problem(&golden, model, batch, rows);
             training_step(&problem, &TrainingConfig::default(), Kernels::Cpu).map(|_| ())
-        });
+        };
+        let built = build();
         if built.is_ok() { trained += 1 } else { refused += 1 }
     }
     println!("{refused} refused, {trained} trained");

@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use common::noise;
 use emg_pipeline::graph::{
-    DType, Graph, Kernels, ModelInfo, OnnxModel, TensorType, TrainingOperators, Value, gradients, known_operators,
-    prune, select_kernels, to_onnx,
+    DType, Graph, GraphError, Kernels, ModelInfo, OnnxModel, TensorType, TrainingOperators, Value, gradients,
+    known_operators, prune, select_kernels, to_onnx,
 };
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
@@ -99,7 +99,7 @@ fn run(session: &mut Session, inputs: &[Tensor]) -> Vec<Tensor> {
 }
 
 /// A model's graph, y, and the values of its inputs.
-fn built(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Value>), String> {
+fn built(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Value>), GraphError> {
     let mut graph = Graph::new();
     let input = |(i, tensor): (usize, &Tensor)| graph.input(&format!("x{i}"), TensorType::f32(tensor.shape.clone()));
     let values: Vec<_> = inputs.iter().enumerate().map(input).collect();
@@ -110,7 +110,7 @@ fn built(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Valu
 }
 
 /// The loss sum(y x noise(90)) of a model, and the values of its inputs.
-fn loss(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Value>), String> {
+fn loss(model: &OnnxModel, inputs: &[Tensor]) -> Result<(Graph, Value, Vec<Value>), GraphError> {
     let (mut graph, y, values) = built(model, inputs)?;
     let shape = graph.shape(y).to_vec();
     let weights = graph.f32(shape.clone(), noise(90, shape.iter().product()).collect());
@@ -196,7 +196,7 @@ fn gradients_equal_differences() {
 
 #[test]
 fn all_operators_that_are_not_known_are_named_with_their_nodes() {
-    let message = loss(&unknown(), &[]).unwrap_err();
+    let message = loss(&unknown(), &[]).unwrap_err().to_string();
     assert!(message.contains("NonMaxSuppression (boxes)"), "{message}");
     assert!(message.contains("com.example.Strange (first, second)"), "{message}");
     assert!(!message.contains("Relu"), "{message}");
@@ -217,7 +217,7 @@ fn nodes_that_onnx_does_not_allow_are_refused() {
             digits.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         let inputs: Vec<_> =
             shapes.iter().map(|shape| Tensor::new(shape.clone(), vec![0.0; shape.iter().product()])).collect();
-        let refusal = built(&OnnxModel::parse(&bytes).unwrap(), &inputs).map(|_| ()).unwrap_err();
+        let refusal = built(&OnnxModel::parse(&bytes).unwrap(), &inputs).map(|_| ()).unwrap_err().to_string();
         assert!(refusal.contains(&message), "{refusal}, expected {message}");
     }
 }

@@ -198,7 +198,7 @@ fn what_cannot_be_predicted_is_refused_by_name() {
     for (edit, told) in [
         ("window=150", "its metadata says [150, 16] EMG values a window, its input is emg [batch, 200, 16]"),
         ("window=18446744073709551615", "EMG values a window"),
-        ("window=many", "`window` is not a number: many"),
+        ("window=many", "`window` is not understood: many is not a number"),
         ("left_context=0", "its metadata says [200, 20] angles a window"),
         ("left_context=200", "contradicts itself"),
         ("emg_layout=channels_first", "its metadata says [16, 200] EMG values"),

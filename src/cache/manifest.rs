@@ -134,7 +134,8 @@ impl Manifest {
     pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
         let path = store.manifest_path(key);
         let mut bytes = sealed::read(&path)?;
-        let manifest: Self = sealed::unseal(&mut bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        let manifest: Self =
+            sealed::unseal(&mut bytes).map_err(|error| CacheError::damaged(&path, error.to_string()))?;
         manifest.check(key).map_err(|message| CacheError::damaged(&path, message))?;
         Ok(manifest)
     }

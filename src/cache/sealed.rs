@@ -48,21 +48,34 @@ pub(crate) fn read(path: &Path) -> Result<MmapMut, CacheError> {
     Ok(bytes)
 }
 
+/// Why a document is not the one that was written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SealError {
+    #[error("too short to end with its digest")]
+    Short,
+    #[error("does not end with its digest; `emg-cache repair` makes it again from the recordings")]
+    NoDigest,
+    #[error("does not match its digest; `emg-cache repair` makes it again from the recordings")]
+    OtherDigest,
+    #[error("not as expected: {0}")]
+    Content(#[from] serde_json::Error),
+}
+
 /// Checks the digest and parses the document. Changes the bytes.
 ///
 /// # Errors
 /// What is wrong, for a message that names the file.
-pub(crate) fn unseal<T: DeserializeOwned>(bytes: &mut [u8]) -> Result<T, String> {
-    let start = bytes.len().checked_sub(TAIL).ok_or("too short to end with its digest")?;
+pub(crate) fn unseal<T: DeserializeOwned>(bytes: &mut [u8]) -> Result<T, SealError> {
+    let start = bytes.len().checked_sub(TAIL).ok_or(SealError::Short)?;
     let digest = bytes[start..].strip_prefix(MIDDLE.as_bytes()).and_then(|rest| rest.strip_suffix(END.as_bytes()));
     let digest: Option<[u8; 64]> = digest.and_then(|digits| digits.try_into().ok());
-    let digest = digest.ok_or("does not end with its digest; `emg-cache repair` makes it again from the recordings")?;
+    let digest = digest.ok_or(SealError::NoDigest)?;
     bytes[start] = b'}';
     let document = &bytes[..=start];
     if blake3::hash(document).to_hex().as_bytes() != digest {
-        return Err("does not match its digest; `emg-cache repair` makes it again from the recordings".into());
+        return Err(SealError::OtherDigest);
     }
-    serde_json::from_slice(document).map_err(|error| format!("not as expected: {error}"))
+    Ok(serde_json::from_slice(document)?)
 }
 
 #[cfg(test)]

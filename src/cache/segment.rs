@@ -106,7 +106,7 @@ impl SegmentIndex {
         let path = folder.join(INDEX_FILE);
         let mut bytes = sealed::read(&path)?;
         let hash = Key::from(blake3::hash(&bytes));
-        let index: Self = sealed::unseal(&mut bytes).map_err(|message| CacheError::damaged(&path, message))?;
+        let index: Self = sealed::unseal(&mut bytes).map_err(|error| CacheError::damaged(&path, error.to_string()))?;
         index.check(key).map_err(|message| CacheError::damaged(&path, message))?;
         Ok((index, hash))
     }

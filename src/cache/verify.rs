@@ -130,7 +130,7 @@ fn verify_segment(
         blocks
             .par_iter()
             .filter_map(|(file, block)| {
-                let what = check_block(folder, file, *block).err()?;
+                let what = check_block(folder, file, *block).err()?.to_string();
                 let recordings = affected(index, names, &file.path, *block);
                 Some(Damage { file: folder.join(&file.path), block: Some(*block), what, recordings })
             })
@@ -140,16 +140,21 @@ fn verify_segment(
     damage
 }
 
-pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), String> {
+/// What is wrong with a block of a file.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BlockError {
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    #[error("does not match its hash")]
+    OtherHash,
+}
+
+pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), BlockError> {
     let start = block * BLOCK_BYTES;
     let mut bytes = vec![0; BLOCK_BYTES.min(file.bytes - start) as usize];
-    let open = File::open(folder.join(&file.path)).map_err(|error| error.to_string())?;
-    open.read_exact_at(&mut bytes, start).map_err(|error| error.to_string())?;
-    if Key::from(blake3::hash(&bytes)) == file.blocks[block as usize] {
-        Ok(())
-    } else {
-        Err("does not match its hash".into())
-    }
+    let open = File::open(folder.join(&file.path))?;
+    open.read_exact_at(&mut bytes, start)?;
+    if Key::from(blake3::hash(&bytes)) == file.blocks[block as usize] { Ok(()) } else { Err(BlockError::OtherHash) }
 }
 
 /// Names of the recordings with rows in a block of a shard; none for blocks of metadata, padding or index.

@@ -115,23 +115,27 @@ impl DataConfig {
     ///
     /// # Errors
     /// What was expected, if it is none.
-    pub fn resolved_layout(&self) -> Result<Layout, String> {
+    pub fn resolved_layout(&self) -> Result<Layout, ConfigError> {
+        let refuse = |expected: String| {
+            let found = serde_json::to_string(&self.layout).expect("a layout serializes");
+            Err(ConfigError::Invalid { key: "data.layout", expected, found })
+        };
         let layout = match &self.layout {
             LayoutChoice::Named(name) => match name.as_str() {
                 "emg2pose" => Layout::emg2pose(&self.hdf5_group, &self.table_name),
                 "generic_neuromotor_wrist" => Layout::generic_neuromotor_wrist(),
-                _ => return Err("emg2pose, generic_neuromotor_wrist, or a description of the layout".into()),
+                _ => return refuse("emg2pose, generic_neuromotor_wrist, or a description of the layout".into()),
             },
             LayoutChoice::Described(layout) => layout.clone(),
         };
         if layout.joint_angle_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
-            return Err("a positive joint_angle_rate in Hz".into());
+            return refuse("a positive joint_angle_rate in Hz".into());
         }
         if layout.table.is_some() && layout.joint_angle_rate.is_some() {
-            return Err("no joint_angle_rate, since rows of a table have one rate".into());
+            return refuse("no joint_angle_rate, since rows of a table have one rate".into());
         }
         match layout.metadata.keys().find(|column| !METADATA_COLUMNS.contains(&column.as_str())) {
-            Some(_) => Err(format!("metadata columns among {}", METADATA_COLUMNS.join(", "))),
+            Some(_) => refuse(format!("metadata columns among {}", METADATA_COLUMNS.join(", "))),
             None => Ok(layout),
         }
     }
@@ -174,11 +178,7 @@ impl DataConfig {
         let valid = shares.iter().all(|s| (0.0..=1.0).contains(s)) && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
         require(valid, "data.split_ratio", "three shares that add up to 1", format!("{shares:?}"))?;
         require(self.segment_bytes >= 1 << 20, "data.segment_bytes", "at least 1048576 (1 MiB)", self.segment_bytes)?;
-        if let Err(expected) = self.resolved_layout() {
-            let found = serde_json::to_string(&self.layout).expect("a layout serializes");
-            return Err(ConfigError::Invalid { key: "data.layout", expected, found });
-        }
-        Ok(())
+        self.resolved_layout().map(|_| ())
     }
 }
 

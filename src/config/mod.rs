@@ -28,6 +28,7 @@ pub use reference::{json_schema, markdown_table};
 pub use training::{
     Device, LossType, MonitoredMetric, OnNan, Optimizer, Precision, Residency, Schedule, SchedulePer, TrainingConfig,
 };
+pub use words::UnknownWord;
 
 /// The whole configuration: one YAML file with four sections, all optional.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -2,6 +2,14 @@
 
 use serde::Deserialize;
 
+/// A word that is none of those expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected one of {}, found `{found}`", expected.join(", "))]
+pub struct UnknownWord {
+    pub expected: &'static [&'static str],
+    pub found: String,
+}
+
 /// Declares an enum of YAML words with the word of each variant.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$of:meta])* $variant:ident = $word:literal),+ $(,)? }) => {
@@ -16,12 +24,12 @@ macro_rules! words {
         }
 
         impl std::str::FromStr for $name {
-            type Err = String;
+            type Err = crate::config::UnknownWord;
 
-            fn from_str(word: &str) -> Result<Self, String> {
+            fn from_str(word: &str) -> Result<Self, Self::Err> {
                 match word {
                     $($word => Ok(Self::$variant),)+
-                    other => Err(format!("expected one of {}, found `{other}`", [$($word),+].join(", "))),
+                    found => Err(crate::config::UnknownWord { expected: &[$($word),+], found: found.to_owned() }),
                 }
             }
         }

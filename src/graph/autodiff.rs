@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 
 use super::core::{Graph, Node, Value};
+use super::error::GraphError;
 use super::operators::reduce_to;
 
 /// Gradients on their way to the values they belong to.
@@ -57,11 +58,11 @@ impl Backward<'_> {
     ///
     /// # Errors
     /// The loss depends on another output.
-    pub(super) fn dy(&self) -> Result<Value, String> {
+    pub(super) fn dy(&self) -> Result<Value, GraphError> {
         let others = self.gradients[1..].iter().any(Option::is_some);
         self.gradients[0]
             .filter(|_| !others)
-            .ok_or_else(|| format!("{}: no gradient through outputs but the first", self.node.operator.name))
+            .ok_or_else(|| format!("{}: no gradient through outputs but the first", self.node.operator.name).into())
     }
 
     /// Whether the gradient of input `i` is wanted.
@@ -96,9 +97,9 @@ impl Backward<'_> {
 ///
 /// # Errors
 /// The loss depends on one of `wrt` through operators that have no gradient (all are named), or is no scalar.
-pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>, String> {
+pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>, GraphError> {
     if !graph.shape(loss).is_empty() {
-        return Err(format!("the loss must be a scalar, not {}", graph.ty(loss)));
+        return Err(GraphError::NotScalar { found: graph.ty(loss).to_string() });
     }
     let needed = depends_on(graph, wrt);
     let mut adjoints = Adjoints::default();
@@ -140,7 +141,7 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
     if !missing.is_empty() {
         missing.sort_unstable();
         missing.dedup();
-        return Err(format!("no gradient for the operators {}", missing.join(", ")));
+        return Err(GraphError::NoGradient(missing));
     }
     Ok(wrt
         .iter()

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
+use super::error::GraphError;
 use super::fold;
 use super::operators::{self, Operator};
 use super::precision::Autocast;
@@ -353,7 +354,7 @@ impl Graph {
         name: &str,
         inputs: Vec<Option<Value>>,
         attributes: Attributes,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value>, GraphError> {
         let operator = operators::find(name).ok_or_else(|| format!("operator {name} is not known"))?;
         let inputs = self.cast_inputs(operator, inputs);
         let key = format!("{name} {inputs:?} {attributes:?}");
@@ -361,12 +362,13 @@ impl Graph {
             return Ok(made.clone());
         }
         let mut node = Node { operator, inputs, outputs: Vec::new(), attributes, origin: self.origin.clone() };
-        let types = (operator.infer)(self, &node).map_err(|message| {
+        let types = (operator.infer)(self, &node).map_err(|source| {
             let given: Vec<_> = node.inputs.iter().map(|i| i.map(|i| self.ty(i).to_string())).collect();
-            format!("{name} of {given:?} with {:?}: {message}", node.attributes)
+            let node = format!("{name} of {given:?} with {:?}", node.attributes);
+            GraphError::Node { node, source: Box::new(source) }
         })?;
         if let Some(ty) = types.iter().find(|ty| ty.is_too_large()) {
-            return Err(format!("{name} gives {ty}, which is too large"));
+            return Err(format!("{name} gives {ty}, which is too large").into());
         }
         if let Some(folded) = self.fold(&node, &types) {
             let outputs: Vec<_> = folded.into_iter().map(|constant| self.constant(constant)).collect();

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::error::ModelError;
 use super::imported::Imported;
 use super::lstm::PlainLstm;
 use super::network::Network;
@@ -50,7 +51,7 @@ impl Model {
     ///
     /// # Errors
     /// Its input does not look like EMG, or it has nothing to train.
-    pub fn imported(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
+    pub fn imported(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, ModelError> {
         let imported = Arc::new(Imported::new(config, onnx)?);
         Ok(Self { config: config.clone(), network: Arc::clone(&imported) as _, imported: Some(imported) })
     }
@@ -66,7 +67,7 @@ impl Model {
         parameters: &[f32],
         buffers: &[f32],
         rows: usize,
-    ) -> Option<Result<ImportedParts<'_>, String>> {
+    ) -> Option<Result<ImportedParts<'_>, ModelError>> {
         let imported = self.imported.as_ref()?;
         Some(imported.output_shape(rows).and_then(|shape| {
             Ok(ImportedParts {
@@ -82,7 +83,7 @@ impl Model {
     ///
     /// # Errors
     /// A user's own model does not fit windows of `rows` rows.
-    pub(crate) fn channels_first(&self, rows: usize) -> Result<[bool; 2], String> {
+    pub(crate) fn channels_first(&self, rows: usize) -> Result<[bool; 2], ModelError> {
         let Some(imported) = &self.imported else { return Ok([false; 2]) };
         Ok([imported.channels_second, imported.joints_second(&imported.output_shape(rows)?)?])
     }
@@ -110,7 +111,7 @@ impl Model {
     ///
     /// # Errors
     /// How long it must be.
-    pub fn check_window(&self, rows: usize) -> Result<(), String> {
+    pub fn check_window(&self, rows: usize) -> Result<(), ModelError> {
         self.network.check_window(rows)
     }
 
@@ -118,9 +119,9 @@ impl Model {
     ///
     /// # Errors
     /// It cannot be streamed, or not in such windows or chunks.
-    pub fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, String> {
-        let named = |message| format!("{}: {message}", self.config.architecture());
-        self.network.stream(rows, chunk).map_err(named)
+    pub fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, ModelError> {
+        let architecture = self.config.architecture();
+        self.network.stream(rows, chunk).map_err(|source| ModelError::Stream { architecture, source: Box::new(source) })
     }
 
     /// The parameters in the order of the flat vector.
@@ -144,7 +145,7 @@ impl Model {
         pass: &mut Pass,
         emg: Value,
         initial_pose: Option<Value>,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, ModelError> {
         self.network.forward(graph, pass, emg, initial_pose)
     }
 }
@@ -158,7 +159,7 @@ mod tests {
     fn default_stages_have_172_rows_of_context() {
         let model = Model::new(&ModelConfig::default());
         assert_eq!(model.left_context(), 172);
-        assert!(model.check_window(172).unwrap_err().contains("172"));
+        assert!(model.check_window(172).unwrap_err().to_string().contains("172"));
         assert!(model.check_window(500).is_ok());
     }
 
@@ -175,7 +176,7 @@ mod tests {
             let model = model(kind);
             assert_eq!((total_elements(&model.parameters()), model.left_context()), (parameters, context), "{kind}");
             assert_eq!(model.takes_initial_pose(), kind.to_string().starts_with("tracking"), "{kind}");
-            assert!(model.check_window(200).unwrap_err().contains("too short"), "{kind}");
+            assert!(model.check_window(200).unwrap_err().to_string().contains("too short"), "{kind}");
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The time-depth-separable encoder (Hannun et al. 2019, "Sequence-to-sequence speech recognition with
 //! time-depth separable convolutions"), over valid convolutions.
 
+use super::error::ModelError;
 use super::parameter::ParameterList;
 use super::pass::Pass;
 use crate::config::TdsStage;
@@ -72,13 +73,11 @@ impl Encoder {
     ///
     /// # Errors
     /// A convolution that leaves out rows between its taps.
-    pub(super) fn history_shapes(&self) -> Result<Vec<Vec<usize>>, String> {
+    pub(super) fn history_shapes(&self) -> Result<Vec<Vec<usize>>, ModelError> {
         let (mut shapes, mut ahead, mut inputs) = (Vec::new(), 0, self.channels);
         for stage in &self.stages {
             let (kernel, stride) = (stage.in_conv_kernel, stage.in_conv_stride);
-            let rows = kept_rows(kernel, stride, ahead).ok_or_else(|| {
-                format!("a stage with {kernel} taps and a stride of {stride} cannot be streamed: it leaves out rows")
-            })?;
+            let rows = kept_rows(kernel, stride, ahead).ok_or(ModelError::LeavesOutRows { kernel, stride })?;
             shapes.push(vec![1, rows, inputs]);
             ahead = (ahead + rows) / stride;
             inputs = stage.channels * stage.feature_width;

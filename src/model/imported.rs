@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use super::error::ModelError;
 use super::network::{Network, check_matrix};
 use super::parameter::{Init, Parameter, Weights, matching, total_elements};
 use super::pass::Pass;
@@ -28,20 +29,19 @@ pub(super) struct Imported {
 impl Imported {
     /// Float initializers become parameters, but for single numbers, running statistics, those that `model.freeze`
     /// names, those that say how something is done, and those with elements that are not finite.
-    pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, String> {
+    pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, ModelError> {
         onnx.check_operators()?;
         let inputs = onnx.inputs();
         let [emg] = &inputs[..] else {
-            let names: Vec<_> = inputs.iter().map(|input| input.name.as_str()).collect();
-            return Err(format!("expected a model with one input, the EMG; its inputs are {}", names.join(", ")));
+            return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
         };
         let emg = emg.clone();
         if !emg.is_float || emg.dims.len() != 3 {
-            return Err(format!("input {}: expected float32 with three axes, found {:?}", emg.name, emg.dims));
+            return Err(ModelError::Input { name: emg.name, dims: emg.dims });
         }
         let channels_second = channels_second(config, &emg)?;
         if let Some(name) = EMG_STATISTICS.iter().find(|name| onnx.has_value(name)) {
-            return Err(format!("the model has a value named {name}, which the exported one needs for an input"));
+            return Err(ModelError::NameTaken { name });
         }
         let statistics = onnx.statistics();
         let settings: HashSet<_> = onnx.settings();
@@ -57,11 +57,11 @@ impl Imported {
             let parameter = Parameter { name: name.to_owned(), shape, init };
             if statistics.contains(name) { &mut buffers } else { &mut parameters }.push(parameter);
         }
-        let frozen = matching(&parameters, &config.freeze).map_err(|message| format!("model.freeze: {message}"))?;
+        let frozen = matching(&parameters, &config.freeze).map_err(ModelError::Freeze)?;
         let mut frozen = frozen.into_iter();
         parameters.retain(|_| !frozen.next().expect("one for each"));
         if parameters.is_empty() {
-            return Err("the model has no parameters to train: no float initializer is left".into());
+            return Err(ModelError::NothingToTrain);
         }
         Ok(Self {
             onnx,
@@ -78,10 +78,10 @@ impl Imported {
 
     /// Poses [batch, rows, joints] from what the model gives, which may be turned, of a lower rate, or one pose per
     /// window.
-    fn poses(&self, graph: &mut Graph, y: Value, batch: usize, rows: usize) -> Result<Value, String> {
+    fn poses(&self, graph: &mut Graph, y: Value, batch: usize, rows: usize) -> Result<Value, ModelError> {
         let (ty, shape) = (graph.ty(y).clone(), graph.shape(y).to_vec());
         if !ty.dtype.is_float() || shape.first() != Some(&batch) {
-            return Err(format!("the model gives {ty} for a batch of {batch}; expected floats [{batch}, ..]"));
+            return Err(ModelError::OtherBatch { found: ty.to_string(), batch });
         }
         let joints_second = self.joints_second(&shape)?;
         let y = match shape[..] {
@@ -97,32 +97,29 @@ impl Imported {
             return Ok(graph.slice(y, 1, self.left_context, rows));
         }
         if given > expected || given == 0 {
-            return Err(format!(
-                "the model gives {given} rows for a window of {rows}; expected {rows}, {expected} (without \
-                 model.left_context), or fewer, which are interpolated"
-            ));
+            return Err(ModelError::OtherRows { given, rows, expected });
         }
         check_matrix(expected, given)?;
         Ok(resample::half_pixel(graph, Interpolate::Product, y, expected))
     }
 
     /// Whether joints are the second of three axes of an output of this shape.
-    pub(super) fn joints_second(&self, shape: &[usize]) -> Result<bool, String> {
+    pub(super) fn joints_second(&self, shape: &[usize]) -> Result<bool, ModelError> {
         let joints = self.joints;
         match (shape, self.angles_layout) {
             ([_, n], _) if *n == joints => Ok(false),
             ([_, second, _], AxisLayout::ChannelsFirst) if *second == joints => Ok(true),
             ([_, _, last], AxisLayout::ChannelsLast) if *last == joints => Ok(false),
             ([_, second, last], AxisLayout::Auto) if *second == joints && *last == joints => {
-                Err("both axes of the model's output are as long as there are joints: set model.angles_layout".into())
+                Err(ModelError::UnclearJoints)
             }
             ([_, second, last], AxisLayout::Auto) if *second == joints || *last == joints => Ok(*second == joints),
-            _ => Err(format!("the model gives {shape:?}; expected [batch, rows, {joints}] or [batch, {joints}, rows]")),
+            _ => Err(ModelError::OtherJoints { found: shape.to_vec(), joints }),
         }
     }
 
     /// Shape of the model's output for one window of `rows` rows.
-    pub(super) fn output_shape(&self, rows: usize) -> Result<Vec<usize>, String> {
+    pub(super) fn output_shape(&self, rows: usize) -> Result<Vec<usize>, ModelError> {
         let mut graph = Graph::new();
         let batch = self.emg.dims[0].unwrap_or(1);
         let emg = graph.input("emg", TensorType::f32([batch, rows, self.channels]));
@@ -135,13 +132,13 @@ impl Imported {
     }
 
     /// What the model itself gives.
-    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, String> {
+    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, ModelError> {
         let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
         let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
         let own = self.parameters.iter().chain(&self.buffers);
         bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
         let outputs = self.onnx.build(graph, &mut Operators(pass), &bound)?;
-        outputs.first().copied().ok_or_else(|| "the model has no output".into())
+        outputs.first().copied().ok_or(ModelError::NoOutput)
     }
 
     /// Elements of its initializers, from the flat vectors of parameters and buffers.
@@ -159,7 +156,7 @@ impl Imported {
     }
 }
 
-fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, String> {
+fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, ModelError> {
     let channels = config.input_size;
     let [second, last] = [emg.dims[1], emg.dims[2]];
     let could_be = |dim: Option<usize>| dim.is_none_or(|dim| dim == channels);
@@ -172,16 +169,12 @@ fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, String
             _ => None,
         },
     };
-    let second_is = told.ok_or_else(|| {
-        format!(
-            "input {} is {:?}: which axis has the {channels} channels does not show; set model.emg_layout",
-            emg.name, emg.dims
-        )
-    })?;
+    let (name, dims) = (emg.name.clone(), emg.dims.clone());
+    let Some(second_is) = told else { return Err(ModelError::UnclearChannels { name, dims, channels }) };
     if could_be(if second_is { second } else { last }) {
         return Ok(second_is);
     }
-    Err(format!("input {} is {:?}, expected {channels} channels", emg.name, emg.dims))
+    Err(ModelError::OtherChannels { name, dims, channels })
 }
 
 /// The pass as the importer sees it.
@@ -214,13 +207,13 @@ impl Network for Imported {
         Some(self.onnx.has_dropout())
     }
 
-    fn check_window(&self, rows: usize) -> Result<(), String> {
+    fn check_window(&self, rows: usize) -> Result<(), ModelError> {
         let fixed = self.emg.dims[if self.channels_second { 2 } else { 1 }];
         if let Some(fixed) = fixed.filter(|fixed| *fixed != rows) {
-            return Err(format!("the model takes windows of {fixed} rows, not {rows}: set data.window_size"));
+            return Err(ModelError::FixedWindow { fixed, rows });
         }
         if rows <= self.left_context {
-            return Err(format!("a window of {rows} rows is too short for model.left_context {}", self.left_context));
+            return Err(ModelError::ShorterThanContext { rows, context: self.left_context });
         }
         Ok(())
     }
@@ -233,14 +226,11 @@ impl Network for Imported {
         self.buffers.clone()
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
         let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         debug_assert_eq!(channels, self.channels);
         if let Some(fixed) = self.emg.dims[0].filter(|fixed| *fixed != batch) {
-            return Err(format!(
-                "the model's batch is fixed at {fixed}: set training.batch_size to it, or export the model with a \
-                 dynamic batch"
-            ));
+            return Err(ModelError::FixedBatch { fixed });
         }
         let y = self.output(graph, pass, emg)?;
         self.poses(graph, y, batch, rows)

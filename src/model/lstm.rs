@@ -1,5 +1,6 @@
 //! The plain LSTM: EMG resampled to the rollout rate, LSTM layers over the whole window, a linear layer.
 
+use super::error::ModelError;
 use super::network::{Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
@@ -54,7 +55,7 @@ impl Network for PlainLstm {
         0
     }
 
-    fn check_window(&self, rows: usize) -> Result<(), String> {
+    fn check_window(&self, rows: usize) -> Result<(), ModelError> {
         check_cells(self.steps(rows), self.layers * self.directions().len())?;
         check_matrix(rows, self.steps(rows))
     }
@@ -71,7 +72,7 @@ impl Network for PlainLstm {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
         let [batch, rows, _] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let steps = self.steps(rows);
         let x = resample::align_corners(graph, pass.interpolate, emg, steps);

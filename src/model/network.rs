@@ -1,5 +1,6 @@
 //! What every architecture offers.
 
+use super::error::ModelError;
 use super::parameter::Parameter;
 use super::pass::Pass;
 use super::stream::Stream;
@@ -21,13 +22,11 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
     }
 
     /// Fails where a window of `rows` rows does not suit the model.
-    fn check_window(&self, rows: usize) -> Result<(), String>;
+    fn check_window(&self, rows: usize) -> Result<(), ModelError>;
 
     /// The network as a stream on the grid of windows of `rows` rows.
-    fn stream(&self, _rows: usize, _chunk: Option<usize>) -> Result<Stream, String> {
-        Err("it needs the whole window at once: only tds_lstm, tds_mlp and emg2pose's networks but neuropose can be \
-             streamed"
-            .into())
+    fn stream(&self, _rows: usize, _chunk: Option<usize>) -> Result<Stream, ModelError> {
+        Err(ModelError::NeedsWholeWindow)
     }
 
     /// The parameters in the order of the flat vector.
@@ -49,7 +48,7 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
         pass: &mut Pass,
         emg: Value,
         initial_pose: Option<Value>,
-    ) -> Result<Value, String>;
+    ) -> Result<Value, ModelError>;
 }
 
 /// Interpolation is a product with a matrix of as many elements; a larger one is refused.
@@ -60,22 +59,21 @@ pub(super) fn steps(rows: usize, rate: f64, sampling_rate: f64) -> usize {
     ((rows as f64 * rate / sampling_rate).round_ties_even() as usize).max(1)
 }
 
+/// Cells of an unrolled recurrence that can be loaded in seconds.
+pub(super) const MOST_CELLS: usize = 2048;
+
 /// Fails where a recurrence is unrolled into more cells (steps x layers x directions) than can be loaded in seconds.
-pub(super) fn check_cells(steps: usize, layers: usize) -> Result<(), String> {
-    const MOST: usize = 2048;
-    if steps.saturating_mul(layers) <= MOST {
+pub(super) fn check_cells(steps: usize, layers: usize) -> Result<(), ModelError> {
+    if steps.saturating_mul(layers) <= MOST_CELLS {
         return Ok(());
     }
-    Err(format!(
-        "{steps} decoder steps in {layers} layers are unrolled, and more than {MOST} are too many to load: use a shorter \
-         window or a lower model.rollout_freq"
-    ))
+    Err(ModelError::ManyCells { steps, layers })
 }
 
 /// Fails where interpolating between so many rows and steps needs too large a matrix.
-pub(super) fn check_matrix(rows: usize, steps: usize) -> Result<(), String> {
+pub(super) fn check_matrix(rows: usize, steps: usize) -> Result<(), ModelError> {
     if rows < LARGEST_MATRIX && steps.saturating_mul(rows) <= LARGEST_MATRIX {
         return Ok(());
     }
-    Err(format!("a window of {rows} rows, {steps} steps, is too long: rows x steps must stay below {LARGEST_MATRIX}"))
+    Err(ModelError::LongWindow { rows, steps })
 }

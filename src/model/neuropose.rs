@@ -1,6 +1,7 @@
 //! NeuroPose (Liu, Zhang and Gowda 2021), as emg2pose compares with it: an encoder, residual blocks and a decoder of
 //! two-dimensional convolutions over time and electrodes.
 
+use super::error::ModelError;
 use super::network::{Network, check_matrix};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
@@ -67,14 +68,14 @@ impl Network for Neuropose {
         0
     }
 
-    fn check_window(&self, rows: usize) -> Result<(), String> {
+    fn check_window(&self, rows: usize) -> Result<(), ModelError> {
         let pooled: usize = ENCODER.iter().map(|(_, pool)| pool[0]).product();
         let electrodes: usize = ENCODER.iter().map(|(_, pool)| pool[1]).product();
         if rows < pooled {
-            return Err(format!("a window of {rows} rows is too short: neuropose pools {pooled} rows into one"));
+            return Err(ModelError::ShorterThanPool { rows, pooled });
         }
         if self.channels < electrodes {
-            return Err(format!("{} EMG channels are too few: neuropose pools {electrodes} into one", self.channels));
+            return Err(ModelError::FewChannels { channels: self.channels, pooled: electrodes });
         }
         check_matrix(rows, rows / pooled * pooled)
     }
@@ -97,7 +98,7 @@ impl Network for Neuropose {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, String> {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
         let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let mut x = graph.reshape(emg, &[batch, 1, rows, channels]);
         for (i, (_, pool)) in ENCODER.iter().enumerate() {

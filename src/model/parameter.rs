@@ -7,6 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use wildmatch::WildMatch;
 
+use super::error::UnmatchedPattern;
 use crate::graph::{DType, Graph, Value};
 
 /// How a parameter starts; PyTorch's defaults for this project's own models.
@@ -43,12 +44,12 @@ pub fn total_elements(parameters: &[Parameter]) -> usize {
 ///
 /// # Errors
 /// A pattern that matches none.
-pub fn matching(parameters: &[Parameter], patterns: &[String]) -> Result<Vec<bool>, String> {
+pub fn matching(parameters: &[Parameter], patterns: &[String]) -> Result<Vec<bool>, UnmatchedPattern> {
     let patterns: Vec<_> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
     let unused = patterns.iter().find(|pattern| !parameters.iter().any(|p| pattern.matches(&p.name)));
     if let Some(pattern) = unused {
-        let some: Vec<_> = parameters.iter().take(4).map(|parameter| parameter.name.as_str()).collect();
-        return Err(format!("`{pattern}` matches no parameter; their names are {}, ..", some.join(", ")));
+        let names = parameters.iter().take(4).map(|parameter| parameter.name.clone()).collect();
+        return Err(UnmatchedPattern { pattern: pattern.to_string(), names });
     }
     Ok(parameters.iter().map(|p| patterns.iter().any(|pattern| pattern.matches(&p.name))).collect())
 }

@@ -7,6 +7,7 @@
 
 use super::decoder::{Decoder, StepState};
 use super::encoder::{Encoder, History};
+use super::error::ModelError;
 use super::pass::Pass;
 use super::resample::mix;
 use crate::graph::{DType, Graph, Value};
@@ -114,6 +115,11 @@ impl Grid {
     }
 }
 
+/// Longer chunks are not streams any more.
+pub(super) const MOST_CHUNK_ROWS: usize = 1 << 20;
+/// Decoder steps in one chunk, which are unrolled.
+pub(super) const MOST_CHUNK_STEPS: i64 = 256;
+
 impl Stream {
     /// Integers of the state: chunks and rows so far, steps made.
     pub const POSITIONS: usize = 3;
@@ -127,22 +133,14 @@ impl Stream {
         steps: usize,
         chunk: Option<usize>,
         rate: f64,
-    ) -> Result<Self, String> {
-        const MOST_STEPS: usize = 256;
-        const MOST_ROWS: usize = 1 << 20;
+    ) -> Result<Self, ModelError> {
         let (stride, context) = (encoder.stride(), encoder.left_context());
         let chunk = chunk.unwrap_or_else(|| stride * (0.02 * rate / stride as f64).round().clamp(1.0, 1e4) as usize);
-        if chunk == 0 || chunk > MOST_ROWS || !chunk.is_multiple_of(stride) {
-            return Err(format!(
-                "a chunk of {chunk} rows: the network's strides ask for a multiple of {stride} rows, up to {MOST_ROWS}"
-            ));
+        if chunk == 0 || chunk > MOST_CHUNK_ROWS || !chunk.is_multiple_of(stride) {
+            return Err(ModelError::Chunk { chunk, stride });
         }
         let features = encoder.output_rows(rows).filter(|features| *features > 1 && steps > 1);
-        let features = features.ok_or_else(|| {
-            format!(
-                "a window of {rows} rows is too short to stream: its decoder has a single step, which has no spacing"
-            )
-        })?;
+        let features = features.ok_or(ModelError::SingleStep { rows })?;
         encoder.history_shapes()?;
         let mut grid = Grid {
             context: context as i64,
@@ -155,9 +153,9 @@ impl Stream {
             lag: 0,
             kept: 0,
         };
-        if grid.steps_per_chunk() as usize > MOST_STEPS {
-            let steps = grid.steps_per_chunk();
-            return Err(format!("a chunk of {chunk} rows takes {steps} decoder steps; at most {MOST_STEPS}"));
+        let steps = grid.steps_per_chunk();
+        if steps > MOST_CHUNK_STEPS {
+            return Err(ModelError::LongChunk { chunk, steps });
         }
         grid.lag = grid.look_ahead();
         grid.kept = grid.look_back();

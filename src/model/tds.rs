@@ -3,6 +3,7 @@
 
 use super::decoder::{Decoder, Rollout};
 use super::encoder::Encoder;
+use super::error::ModelError;
 use super::network::{Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
@@ -92,12 +93,10 @@ impl Network for Tds {
         self.true_initial_pose
     }
 
-    fn check_window(&self, rows: usize) -> Result<(), String> {
+    fn check_window(&self, rows: usize) -> Result<(), ModelError> {
         let context = self.left_context();
         if rows <= context || self.encoder.output_rows(rows).is_none() {
-            return Err(format!(
-                "a window of {rows} rows is too short: the encoder needs {context} rows of left context, so more than {context}"
-            ));
+            return Err(ModelError::ShorterThanEncoder { rows, context });
         }
         check_cells(self.steps(rows), self.decoder.layers)?;
         check_matrix(rows, self.steps(rows))
@@ -110,7 +109,7 @@ impl Network for Tds {
         list.0
     }
 
-    fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, String> {
+    fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, ModelError> {
         self.check_window(rows)?;
         Stream::new(&self.encoder, &self.decoder, rows, self.steps(rows), chunk, self.sampling_rate)
     }
@@ -121,7 +120,7 @@ impl Network for Tds {
         pass: &mut Pass,
         emg: Value,
         initial_pose: Option<Value>,
-    ) -> Result<Value, String> {
+    ) -> Result<Value, ModelError> {
         let rows = graph.shape(emg)[1];
         let features = self.encoder.forward(graph, pass, emg, None);
         let features = resample::align_corners(graph, pass.interpolate, features, self.steps(rows));

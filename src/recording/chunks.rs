@@ -27,6 +27,23 @@ pub(crate) struct Chunk {
 /// Deflate cannot expand more than this (1032:1, RFC 1951), so a larger claim is a damaged header.
 const MAX_EXPANSION: usize = 1040;
 
+/// Why a chunk's filters cannot be undone.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ChunkError {
+    #[error("chunk at row {row}: expected {expected} bytes, found {found}")]
+    OtherLength { row: u64, expected: usize, found: usize },
+    #[error("{bytes} bytes are more than a chunk of {chunk}")]
+    TooLong { bytes: usize, chunk: usize },
+    #[error("{bytes} deflated bytes cannot hold a chunk of {chunk}")]
+    TooShort { bytes: usize, chunk: usize },
+    #[error("a chunk does not inflate: {0}")]
+    Inflate(#[from] libdeflater::DecompressionError),
+    #[error("a chunk is too short for its fletcher32 checksum")]
+    NoChecksum,
+    #[error("a chunk does not match its fletcher32 checksum")]
+    OtherChecksum,
+}
+
 /// Undoes a filter pipeline, chunk after chunk, in memory that is used again.
 pub(crate) struct Decoder<'a> {
     filters: &'a [Filter],
@@ -47,7 +64,7 @@ impl<'a> Decoder<'a> {
     ///
     /// # Errors
     /// What is wrong with the chunk.
-    pub(crate) fn decode(&mut self, stored: &[u8], chunk: &Chunk, out: &mut [u8]) -> Result<(), String> {
+    pub(crate) fn decode(&mut self, stored: &[u8], chunk: &Chunk, out: &mut [u8]) -> Result<(), ChunkError> {
         assert_eq!(out.len(), self.chunk_bytes);
         let applied = (0..self.filters.len()).rev().filter(|i| chunk.filter_mask & (1 << i) == 0);
         let mut applied = applied.map(|i| self.filters[i]).peekable();
@@ -74,29 +91,32 @@ impl<'a> Decoder<'a> {
     }
 }
 
-fn check_length(chunk: &Chunk, found: usize, expected: usize) -> Result<(), String> {
+fn check_length(chunk: &Chunk, found: usize, expected: usize) -> Result<(), ChunkError> {
     if found == expected {
         return Ok(());
     }
-    Err(format!("chunk at row {}: expected {expected} bytes, found {found}", chunk.first_row))
+    Err(ChunkError::OtherLength { row: chunk.first_row, expected, found })
 }
 
 /// Undoes deflate or shuffle; gives the length of the result.
-fn undo(inflate: &mut libdeflater::Decompressor, filter: Filter, data: &[u8], out: &mut [u8]) -> Result<usize, String> {
+fn undo(
+    inflate: &mut libdeflater::Decompressor,
+    filter: Filter,
+    data: &[u8],
+    out: &mut [u8],
+) -> Result<usize, ChunkError> {
     match filter {
         Filter::Shuffle(_) if data.len() > out.len() => {
-            Err(format!("{} bytes are more than a chunk of {}", data.len(), out.len()))
+            Err(ChunkError::TooLong { bytes: data.len(), chunk: out.len() })
         }
         Filter::Shuffle(element) => {
             unshuffle(data, element, &mut out[..data.len()]);
             Ok(data.len())
         }
         Filter::Deflate if out.len() / MAX_EXPANSION > data.len() + 64 => {
-            Err(format!("{} deflated bytes cannot hold a chunk of {}", data.len(), out.len()))
+            Err(ChunkError::TooShort { bytes: data.len(), chunk: out.len() })
         }
-        Filter::Deflate => {
-            inflate.zlib_decompress(data, out).map_err(|error| format!("a chunk does not inflate: {error}"))
-        }
+        Filter::Deflate => Ok(inflate.zlib_decompress(data, out)?),
         Filter::Fletcher32 => unreachable!("a checksum is checked, not undone"),
     }
 }
@@ -172,16 +192,16 @@ fn transpose(tile: &mut [[u8; TILE]; TILE]) {
 }
 
 /// The length of `data` without its checksum.
-fn check_fletcher32(data: &[u8]) -> Result<usize, String> {
+fn check_fletcher32(data: &[u8]) -> Result<usize, ChunkError> {
     let Some(body) = data.len().checked_sub(4) else {
-        return Err("a chunk is too short for its fletcher32 checksum".into());
+        return Err(ChunkError::NoChecksum);
     };
     let stored = u32::from_le_bytes(data[body..].try_into().expect("four bytes"));
     let computed = fletcher32(&data[..body]);
     // Libraries before 1.6.3 wrote the two halves of each 16-bit sum swapped; HDF5 accepts both.
     let swapped = ((computed & 0x00ff_00ff) << 8) | ((computed >> 8) & 0x00ff_00ff);
     if stored != computed && stored != swapped {
-        return Err("a chunk does not match its fletcher32 checksum".into());
+        return Err(ChunkError::OtherChecksum);
     }
     Ok(body)
 }
@@ -235,7 +255,7 @@ mod tests {
     fn a_chunk_that_lies_about_its_size_is_refused() {
         let chunk = Chunk { first_row: 0, address: 0, size: 10, filter_mask: 0 };
         let failure = |stored: &[u8], filters: &[Filter], bytes: usize| {
-            Decoder::new(filters, bytes).decode(stored, &chunk, &mut vec![0; bytes]).unwrap_err()
+            Decoder::new(filters, bytes).decode(stored, &chunk, &mut vec![0; bytes]).unwrap_err().to_string()
         };
         assert!(failure(&[0; 10], &[Filter::Deflate], 1 << 24).contains("cannot hold"));
         assert!(failure(&[0; 10], &[Filter::Deflate], 100).contains("inflate"));

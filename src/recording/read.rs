@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::Attributes;
-use super::chunks::{self, Chunk, Filter};
+use super::chunks::{self, Chunk, ChunkError, Filter};
 use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
 use super::place::Place;
@@ -322,7 +322,7 @@ impl Recording {
             for chunk in chunks {
                 let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
                 let out = &mut out[chunk.first_row as usize * row_bytes..];
-                let failed = |message| RecordingError::damaged(&self.path, message);
+                let failed = |error: ChunkError| RecordingError::damaged(&self.path, error.to_string());
                 if out.len() >= chunk_bytes {
                     decoder.decode(stored, chunk, &mut out[..chunk_bytes]).map_err(failed)?;
                 } else {
@@ -377,7 +377,7 @@ impl Recording {
                 &read
             }
         };
-        decoder.decode(stored, chunk, out).map_err(|message| RecordingError::damaged(&self.path, message))
+        decoder.decode(stored, chunk, out).map_err(|error| RecordingError::damaged(&self.path, error.to_string()))
     }
 
     /// Decodes chunks of long recordings on all cores; short ones are themselves spread over the cores.

@@ -1,5 +1,6 @@
 //! The evaluation step: forward and loss, no state changes.
 
+use super::error::StepError;
 use super::loss::{outcome, result};
 use super::problem::{Problem, add_input, to_radians};
 use super::state::{BUFFERS, PARAMETERS};
@@ -13,7 +14,7 @@ use crate::ports::{Port, StatePort, StepPorts};
 ///
 /// # Errors
 /// A user's model does not fit the problem's sizes.
-pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) -> Result<StepGraph, String> {
+pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) -> Result<StepGraph, StepError> {
     let mut graph = Graph::new();
     let mut state = Vec::new();
     let mut weights = Weights::default();

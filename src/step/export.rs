@@ -1,5 +1,6 @@
 //! The exported model: EMG in original units in, angles in radians out, any batch.
 
+use super::error::StepError;
 use super::problem::{constants, normalize, to_radians, to_units};
 use crate::config::Dtype;
 use crate::graph::{
@@ -35,7 +36,7 @@ pub struct Exported<'a> {
 /// # Errors
 /// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known. A user's own model in
 /// float16.
-pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
+pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, StepError> {
     let model = exported.model;
     if let Some(parts) = model.imported_parts(exported.parameters, exported.buffers, exported.rows) {
         return retrained(exported, &parts?);
@@ -43,7 +44,7 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
     let mut writer = Writer::new(exported)?;
     let emg = writer.emg(&[Dim::Batch(1).size(), exported.rows])?;
     let initial_pose = writer.initial_pose(Dim::Batch(1).size());
-    let prediction = writer.body(|graph, pass| model.forward(graph, pass, emg, initial_pose))?;
+    let prediction = writer.body(|graph, pass| Ok(model.forward(graph, pass, emg, initial_pose)?))?;
     let radians = writer.radians(prediction);
     writer.graph.output("joint_angles", radians);
     Ok(writer.finish(&exported.metadata))
@@ -56,7 +57,7 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, String> {
 ///
 /// # Errors
 /// As [`export`].
-pub fn export_stream(exported: &Exported<'_>, stream: &Stream) -> Result<Vec<u8>, String> {
+pub fn export_stream(exported: &Exported<'_>, stream: &Stream) -> Result<Vec<u8>, StepError> {
     let mut writer = Writer::new(exported)?;
     let emg = writer.emg(&[1, stream.chunk()])?;
     let rows = writer.graph.input("rows", TensorType::new(DType::I64, [1]));
@@ -86,18 +87,18 @@ struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(exported: &'a Exported<'a>) -> Result<Self, String> {
+    fn new(exported: &'a Exported<'a>) -> Result<Self, StepError> {
         let mut graph = Graph::new();
         let units = match &exported.angles {
             Units::Raw => None,
             Units::Fixed(affine) => Some(constants(&mut graph, affine)),
-            Units::PerRecording => return Err(UNKNOWN_ANGLES.into()),
+            Units::PerRecording => return Err(StepError::UnknownAngles),
         };
         Ok(Self { graph, exported, units, defaults: Vec::new() })
     }
 
     /// The input `emg` [batch, rows, channels], normalized.
-    fn emg(&mut self, batch_and_rows: &[usize; 2]) -> Result<Value, String> {
+    fn emg(&mut self, batch_and_rows: &[usize; 2]) -> Result<Value, StepError> {
         let (graph, channels) = (&mut self.graph, self.exported.model.config().input_size);
         let [batch, rows] = *batch_and_rows;
         let emg = graph.input("emg", TensorType::f32([batch, rows, channels]));
@@ -130,7 +131,7 @@ impl<'a> Writer<'a> {
     }
 
     /// What the model computes, in the precision of the export.
-    fn body<R>(&mut self, forward: impl FnOnce(&mut Graph, &mut Pass) -> Result<R, String>) -> Result<R, String> {
+    fn body<R>(&mut self, forward: impl FnOnce(&mut Graph, &mut Pass) -> Result<R, StepError>) -> Result<R, StepError> {
         let (model, graph) = (self.exported.model, &mut self.graph);
         let (dtype, autocast) = match self.exported.dtype {
             Dtype::Float32 => (DType::F32, None),
@@ -160,16 +161,13 @@ impl<'a> Writer<'a> {
     }
 }
 
-const UNKNOWN_ANGLES: &str = "angles were normalized by recording (data.normalize_angles), and the statistics of a \
-                              new recording's angles are not known: train with normalize_angles: train to export";
-
 /// A user's own model: the file it came from, with the new weights and the units around it.
-fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u8>, String> {
+fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u8>, StepError> {
     if exported.dtype == Dtype::Float16 {
-        return Err("your own model is exported as it came, in float32; convert the file for float16".into());
+        return Err(StepError::OwnFloat16);
     }
     if exported.angles == Units::PerRecording {
-        return Err(UNKNOWN_ANGLES.into());
+        return Err(StepError::UnknownAngles);
     }
     Ok(parts.onnx.retrained(&Retrained {
         weights: &parts.weights,

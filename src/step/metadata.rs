@@ -1,7 +1,7 @@
 //! What an exported model says of itself: the metadata of its ONNX file, written by export and read by prediction.
 
 use crate::cache::{Key, SegmentSettings};
-use crate::config::{AxisLayout, ModelType, Normalize};
+use crate::config::{AxisLayout, ModelType, Normalize, UnknownWord};
 
 /// The metadata of an exported model.
 #[derive(Debug, Clone, PartialEq)]
@@ -99,7 +99,9 @@ impl ModelMetadata {
             angles_layout: layout("angles_layout"),
             recordings: serde_json::from_str(&needed("recordings")?)
                 .map_err(|error| damaged("recordings")(error.to_string()))?,
-            architecture: needed("architecture")?.parse().map_err(damaged("architecture"))?,
+            architecture: needed("architecture")?
+                .parse()
+                .map_err(|error: UnknownWord| damaged("architecture")(error.to_string()))?,
             cache: get("cache").and_then(|key| Key::parse(&key).ok()),
             form,
         })

@@ -1,5 +1,6 @@
 //! Step graphs: one ONNX graph that does a whole training or evaluation step, and the graph that is exported.
 
+mod error;
 mod evaluation;
 mod export;
 mod loss;
@@ -9,6 +10,7 @@ mod problem;
 mod state;
 mod training;
 
+pub use error::StepError;
 pub use evaluation::evaluation_step;
 pub use export::{Exported, export, export_stream};
 pub use metadata::{ExportedForm, MetadataError, ModelMetadata};

@@ -1,6 +1,7 @@
 //! Optimizers over one flat vector, as PyTorch defines them: AdamW (decoupled decay; Loshchilov and Hutter 2019),
 //! Adam and SGD with momentum (L2 decay in the gradient).
 
+use super::error::StepError;
 use super::problem::add_input;
 use crate::config::{Optimizer, TrainingConfig};
 use crate::graph::{Adam, Graph, Value};
@@ -90,7 +91,7 @@ pub(super) fn update(
     hyper: &HyperValues,
     state: &[Value],
     gradient: Value,
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Value>, StepError> {
     let parameters = state[0];
     let decay = decay(graph, config, list)?;
     if config.optimizer == Optimizer::Sgd {
@@ -108,8 +109,8 @@ pub(super) fn update(
 }
 
 /// Weight decay [1], or one number per element where some parameters have none.
-fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Value, String> {
-    let free = matching(list, &config.no_decay).map_err(|message| format!("training.no_decay: {message}"))?;
+fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Value, StepError> {
+    let free = matching(list, &config.no_decay).map_err(StepError::NoDecay)?;
     let number = |free: bool| vec![if free { 0.0 } else { config.weight_decay as f32 }];
     if !free.contains(&true) || config.weight_decay == 0.0 {
         return Ok(graph.f32([1], number(false)));

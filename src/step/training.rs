@@ -2,6 +2,7 @@
 
 #[cfg(doc)]
 use super::HYPERPARAMETERS;
+use super::error::StepError;
 use super::loss::{Outcome, outcome, result};
 use super::optimizer::{self, HyperValues};
 use super::problem::Problem;
@@ -24,7 +25,7 @@ pub const RANDOM: &str = "random";
 ///
 /// # Errors
 /// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
-pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, String> {
+pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, StepError> {
     let mut step = Step::new(problem, config)?;
     let gradient = step.gradient()?;
     let next = step.next_state(gradient)?;
@@ -62,7 +63,7 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// The forward pass and its loss.
-    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Result<Self, String> {
+    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Result<Self, StepError> {
         let mut graph = Graph::new();
         let vectors = state_vectors(&problem.model, config);
         let state: Vec<_> =
@@ -96,7 +97,7 @@ impl<'a> Step<'a> {
 
     /// The gradient as one flat vector: of the mean loss, or, accumulated, of its sum over a constant number of
     /// elements, which keeps it in the range of half precision.
-    fn gradient(&mut self) -> Result<Value, String> {
+    fn gradient(&mut self) -> Result<Value, StepError> {
         let graph = &mut self.graph;
         let mut loss = self.outcome.loss;
         if self.config.gradient_accumulation_steps > 1 {
@@ -113,7 +114,7 @@ impl<'a> Step<'a> {
     }
 
     /// The state vectors after the step, in order.
-    fn next_state(&mut self, gradient: Value) -> Result<Vec<Value>, String> {
+    fn next_state(&mut self, gradient: Value) -> Result<Vec<Value>, StepError> {
         let skips = skips(self.config);
         let graph = &mut self.graph;
         let (zero, half) = (graph.scalar(0.0), graph.scalar(0.5));
@@ -201,7 +202,7 @@ impl<'a> Step<'a> {
         self.graph.concat(&parts, 0)
     }
 
-    fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, String> {
+    fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, StepError> {
         let Self { problem, mut graph, state, pass, outcome, results: own_results, .. } = self;
         let mut ports = problem.ports();
         for ((name, elements, _), value) in state.into_iter().zip(next) {
@@ -226,7 +227,7 @@ impl<'a> Step<'a> {
     }
 }
 
-fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Parameter]) -> Result<Value, String> {
+fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Parameter]) -> Result<Value, StepError> {
     let gradients = gradients(graph, loss, wrt)?;
     let flat: Vec<_> = gradients.into_iter().zip(list).map(|(g, p)| graph.reshape(g, &[p.elements()])).collect();
     Ok(graph.concat(&flat, 0))
@@ -236,7 +237,7 @@ fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Paramete
 ///
 /// # Errors
 /// As [`training_step`].
-pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, String> {
+pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, StepError> {
     let mut graph = Graph::new();
     let (parameters, buffers) = (problem.model.parameters(), problem.model.buffers());
     let flat = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));

@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use crate::cache::{CacheError, Key, Split};
 use crate::config::{ConfigError, Difference, ModelType, MonitoredMetric};
 use crate::files::FileError;
+use crate::graph::GraphError;
+use crate::model::ModelError;
 use crate::runtime::RuntimeError;
+use crate::step::StepError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
@@ -21,14 +24,12 @@ pub enum TrainError {
     OtherSettings(Box<Difference>),
     #[error("model.type is onnx: name the file with `fit --model FILE` or model.onnx")]
     NoModelFile,
-    #[error("{path}: {message}")]
-    OwnModel { path: PathBuf, message: String },
-    #[error("{message}")]
-    Step { message: String },
-    #[error("{message}")]
-    Export { message: String },
-    #[error("{split} windows: {message}")]
-    Window { split: Split, message: String },
+    #[error("{path}: {source}")]
+    OwnModel { path: PathBuf, source: Box<ModelError> },
+    #[error(transparent)]
+    Step(#[from] StepError),
+    #[error("{split} windows: {source}")]
+    Window { split: Split, source: ModelError },
     #[error("the cache has no training windows")]
     NoTrainingWindows,
     #[error("cache {cache} has no {split} windows")]
@@ -99,6 +100,18 @@ fn remedy(error: &RuntimeError) -> &'static str {
 impl From<RuntimeError> for TrainError {
     fn from(source: RuntimeError) -> Self {
         Self::Runtime { source }
+    }
+}
+
+impl From<ModelError> for TrainError {
+    fn from(source: ModelError) -> Self {
+        Self::Step(StepError::Model(source))
+    }
+}
+
+impl From<GraphError> for TrainError {
+    fn from(source: GraphError) -> Self {
+        Self::Step(StepError::Graph(source))
     }
 }
 

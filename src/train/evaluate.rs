@@ -71,8 +71,7 @@ impl Predicting {
             return Err(TrainError::NoWindows { cache: cache.key().clone(), split });
         }
         let problem = checkpoint.normalization.problem(config, model, gather.shape);
-        let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels())
-            .map_err(|message| TrainError::Step { message })?;
+        let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels())?;
         let mut evaluator = Evaluator::new(library, provider, graph)?;
         evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);

@@ -65,11 +65,11 @@ pub fn export_run(
     options: ExportOptions,
 ) -> Result<ExportedModel, TrainError> {
     let rows = options.length.unwrap_or(manifest.settings.windows(Split::Test).rows());
-    model.check_window(rows).map_err(|message| TrainError::Export { message })?;
+    model.check_window(rows)?;
     let normalization = &checkpoint.normalization;
     let stream = match options.form {
         Form::Window => None,
-        Form::Stream { chunk } => Some(model.stream(rows, chunk).map_err(|message| TrainError::Export { message })?),
+        Form::Stream { chunk } => Some(model.stream(rows, chunk)?),
     };
     let form = match &stream {
         None => ExportedForm::Window,
@@ -92,7 +92,7 @@ pub fn export_run(
         None => export(&exported),
         Some(stream) => export_stream(&exported, stream),
     };
-    let onnx = onnx.map_err(|message| TrainError::Export { message })?;
+    let onnx = onnx?;
     Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), chunk, lag })
 }
 

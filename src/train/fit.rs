@@ -50,7 +50,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let FitOptions { config, cache, model, run, start, ort_lib, interrupted, started, listener } = options;
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
-    model.check_window(test).map_err(|message| TrainError::Window { split: Split::Test, message })?;
+    model.check_window(test).map_err(|source| TrainError::Window { split: Split::Test, source })?;
     let train = Arc::new(gather(&cache, &config, &model, Split::Train)?);
     let val = Arc::new(gather(&cache, &config, &model, Split::Val)?);
     check_windows(&config, &train, &val, cache.manifest().settings.normalize_angles, listener)?;
@@ -175,8 +175,7 @@ impl Steps<'_> {
         let normalization = Normalization::new(cache.manifest());
         let mut problem = normalization.problem(config, model, train.shape);
         problem.resident = residency::described(train, config);
-        let graph = training_step(&problem, &config.training, provider.kernels())
-            .map_err(|message| TrainError::Step { message })?;
+        let graph = training_step(&problem, &config.training, provider.kernels())?;
         listener.event(&Event::Started {
             parameters: total_elements(&model.parameters()),
             provider: format!("{provider}, ONNX Runtime {}", library.version),

@@ -25,9 +25,8 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 /// The user's own model that lies in a file.
 ///
 /// # Errors
-/// [`TrainError::OwnModel`]: it cannot be read, or cannot be trained.
+/// It cannot be read; [`TrainError::OwnModel`]: it cannot be trained.
 pub fn own_model(config: &Config, path: &Path) -> Result<Model, TrainError> {
-    let refuse = |message: String| TrainError::OwnModel { path: path.to_owned(), message };
-    let onnx = OnnxModel::load(path).map_err(refuse)?;
-    Model::imported(&config.model, onnx).map_err(refuse)
+    let refuse = |source| TrainError::OwnModel { path: path.to_owned(), source: Box::new(source) };
+    Model::imported(&config.model, OnnxModel::load(path)?).map_err(refuse)
 }

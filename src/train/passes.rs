@@ -22,7 +22,7 @@ use crate::step::evaluation_step;
 pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: Split) -> Result<Gather, TrainError> {
     let index = WindowIndex::new(Arc::clone(cache), split);
     let rows = index.shape().rows();
-    model.check_window(rows).map_err(|message| TrainError::Window { split, message })?;
+    model.check_window(rows).map_err(|source| TrainError::Window { split, source })?;
     let settings = &cache.manifest().settings;
     let shape = BatchShape {
         batch: config.training.batch_size,
@@ -117,8 +117,7 @@ impl Validation {
             None
         } else {
             let predicted = gather.shape.batch.min(OF_BATCH);
-            let graph = evaluation_step(&problem, predicted, provider.kernels())
-                .map_err(|message| TrainError::Step { message })?;
+            let graph = evaluation_step(&problem, predicted, provider.kernels())?;
             Some(Evaluator::new(library, provider, graph)?)
         };
         let (workers, prefetch) = (config.training.num_workers, config.training.prefetch_factor);

@@ -173,7 +173,7 @@ pub(crate) struct ReportArgs {
     #[command(flatten)]
     pub(crate) of: CheckpointArgs,
     /// Where to compute: auto, cpu or cuda (default: each run's)
-    #[arg(long, value_parser = device)]
+    #[arg(long)]
     pub(crate) device: Option<Device>,
     /// Print JSON
     #[arg(long)]
@@ -204,7 +204,7 @@ pub(crate) struct PredictArgs {
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
     /// Where to compute: auto, cpu or cuda
-    #[arg(long, value_parser = device, default_value_t = Device::Auto)]
+    #[arg(long, default_value_t = Device::Auto)]
     pub(crate) device: Device,
     /// Compute float32 products exactly on CUDA, not in TF32
     #[arg(long)]
@@ -266,7 +266,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Where to compute: auto, cpu or cuda (default: the run's)
-    #[arg(long, value_parser = device)]
+    #[arg(long)]
     pub(crate) device: Option<Device>,
     /// Path of libonnxruntime
     #[arg(long)]
@@ -285,7 +285,7 @@ pub(crate) struct ExportArgs {
     #[arg(long)]
     pub(crate) length: Option<usize>,
     /// Element type of weights and products with them: float32, or float16 for half the file
-    #[arg(long, default_value_t = Dtype::Float32, value_parser = dtype)]
+    #[arg(long, default_value_t = Dtype::Float32)]
     pub(crate) dtype: Dtype,
     /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
     #[arg(long)]
@@ -370,18 +370,6 @@ impl From<SplitArg> for Split {
             SplitArg::Test => Self::Test,
         }
     }
-}
-
-fn dtype(text: &str) -> Result<Dtype, String> {
-    let of_name = [Dtype::Float32, Dtype::Float16].into_iter().find(|dtype| dtype.to_string() == text);
-    of_name.ok_or_else(|| "expected float32 or float16".into())
-}
-
-fn device(text: &str) -> Result<Device, String> {
-    [Device::Auto, Device::Cpu, Device::Cuda]
-        .into_iter()
-        .find(|device| device.to_string() == text)
-        .ok_or_else(|| "expected auto, cpu or cuda".into())
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

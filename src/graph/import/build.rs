@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::super::core::{Attribute, Attributes, Graph, Value};
+use super::super::error::GraphError;
 use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;
 use super::super::proto::{AttributeProto, NodeProto, TensorProto};
@@ -33,7 +34,7 @@ impl OnnxModel {
         graph: &mut Graph,
         training: &mut dyn TrainingOperators,
         bound: &HashMap<String, Value>,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value>, GraphError> {
         self.check_operators()?;
         let mut values: Values = bound.clone();
         for tensor in &self.graph().initializer {
@@ -46,15 +47,15 @@ impl OnnxModel {
         for node in &self.graph().node {
             let label = label(node);
             graph.set_origin(Some(Arc::from(label.as_str())));
-            let outputs = self
-                .node(graph, training, node, &values, &mut sequences)
-                .map_err(|message| format!("node {label} ({}): {message}", node.op_type()));
+            let outputs = self.node(graph, training, node, &values, &mut sequences).map_err(|source| {
+                GraphError::Node { node: format!("node {label} ({})", node.op_type()), source: Box::new(source) }
+            });
             let outputs = outputs.inspect_err(|_| graph.set_origin(None))?;
             values.extend(node.output.iter().cloned().zip(outputs));
         }
         graph.set_origin(None);
         let output = |name: &str| values.get(name).copied().ok_or_else(|| format!("nothing computes output {name}"));
-        self.graph().output.iter().map(|port| output(port.name())).collect()
+        Ok(self.graph().output.iter().map(|port| output(port.name())).collect::<Result<_, _>>()?)
     }
 
     fn node(
@@ -64,7 +65,7 @@ impl OnnxModel {
         node: &NodeProto,
         values: &Values,
         sequences: &mut Sequences,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value>, GraphError> {
         let mut attributes = Attributes::new();
         for proto in &node.attribute {
             attributes.insert(proto.name().to_owned().into(), attribute(proto)?);
@@ -101,15 +102,15 @@ impl OnnxModel {
             None => call.unchanged()?,
         };
         if call.graph.nodes().len() > MOST_NODES {
-            return Err(format!("the training step grows beyond {MOST_NODES} nodes: fewer recurrent steps or layers"));
+            return Err(GraphError::StepTooLarge { most: MOST_NODES });
         }
         if let Some(large) = outputs.iter().find(|y| call.graph.ty(**y).elements() > MOST_ELEMENTS) {
-            return Err(format!("it gives {}, which is too large", call.graph.ty(*large)));
+            return Err(format!("it gives {}, which is too large", call.graph.ty(*large)).into());
         }
         // Nothing is learned from a tensor without elements, and few operators know what to do with one.
         let empty = outputs.iter().find(|y| call.graph.dtype(**y).is_float() && call.graph.ty(**y).elements() == 0);
         match empty {
-            Some(empty) => Err(format!("it gives {}, which has no elements", call.graph.ty(*empty))),
+            Some(empty) => Err(format!("it gives {}, which has no elements", call.graph.ty(*empty)).into()),
             None => Ok(outputs),
         }
     }
@@ -118,7 +119,7 @@ impl OnnxModel {
     ///
     /// # Errors
     /// All of them, with the names of their nodes.
-    pub fn check_operators(&self) -> Result<(), String> {
+    pub fn check_operators(&self) -> Result<(), GraphError> {
         let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for node in &self.graph().node {
             if !is_known(node) {
@@ -132,8 +133,8 @@ impl OnnxModel {
         if missing.is_empty() {
             return Ok(());
         }
-        let list: Vec<_> = missing.iter().map(|(name, nodes)| format!("{name} ({})", nodes.join(", "))).collect();
-        Err(format!("operators that cannot be trained: {}", list.join("; ")))
+        let list = missing.iter().map(|(name, nodes)| format!("{name} ({})", nodes.join(", "))).collect();
+        Err(GraphError::UnknownOperators(list))
     }
 }
 
@@ -144,7 +145,7 @@ fn is_known(node: &NodeProto) -> bool {
     standard && (node.op_type() == "Constant" || sequence() || operators::import(node.op_type()).is_some() || table())
 }
 
-fn attribute(proto: &AttributeProto) -> Result<Attribute, String> {
+fn attribute(proto: &AttributeProto) -> Result<Attribute, GraphError> {
     let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
     Ok(match AttributeType::try_from(proto.r#type.unwrap_or_default()) {
         Ok(AttributeType::Int) => Attribute::Int(proto.i.unwrap_or_default()),
@@ -154,12 +155,12 @@ fn attribute(proto: &AttributeProto) -> Result<Attribute, String> {
         Ok(AttributeType::String) => Attribute::Text(text(&proto.s.clone().unwrap_or_default())),
         Ok(AttributeType::Strings) => Attribute::Texts(proto.strings.iter().map(text).collect()),
         Ok(AttributeType::Tensor) => Attribute::Tensor(constant(proto.t.as_ref().unwrap_or(&TensorProto::default()))?),
-        Ok(other) => return Err(format!("attribute {} is of kind {other:?}", proto.name())),
-        Err(_) => return Err(format!("attribute {} is of a kind that is not known", proto.name())),
+        Ok(other) => return Err(format!("attribute {} is of kind {other:?}", proto.name()).into()),
+        Err(_) => return Err(format!("attribute {} is of a kind that is not known", proto.name()).into()),
     })
 }
 
-fn constant_node(attributes: &Attributes) -> Result<Constant, String> {
+fn constant_node(attributes: &Attributes) -> Result<Constant, GraphError> {
     let (name, value) = attributes.iter().next().ok_or("a constant without value")?;
     Ok(match value {
         Attribute::Tensor(constant) => constant.clone(),
@@ -167,6 +168,6 @@ fn constant_node(attributes: &Attributes) -> Result<Constant, String> {
         Attribute::Floats(values) => Constant::F32(vec![values.len()], values.clone()),
         Attribute::Int(value) => Constant::I64(Vec::new(), vec![*value]),
         Attribute::Ints(values) => Constant::I64(vec![values.len()], values.clone()),
-        Attribute::Text(_) | Attribute::Texts(_) => return Err(format!("{name}: text is not supported")),
+        Attribute::Text(_) | Attribute::Texts(_) => return Err(format!("{name}: text is not supported").into()),
     })
 }

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use prost::Message;
 
+use super::super::error::GraphError;
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
@@ -31,38 +32,43 @@ pub struct ModelPort {
     pub dims: Vec<Option<usize>>,
 }
 
+fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
+    ModelProto::decode(bytes).map_err(|error| GraphError::NotOnnx { reason: error.to_string() })
+}
+
 impl OnnxModel {
     /// Reads a file, and the files that hold its weights where it names any.
     ///
     /// # Errors
     /// Unreadable, or as [`parse`](Self::parse).
-    pub fn load(path: &Path) -> Result<Self, String> {
-        let told = |message: String| format!("{}: {message}", path.display());
-        let bytes = std::fs::read(path).map_err(|error| told(error.to_string()))?;
-        let mut proto = ModelProto::decode(&bytes[..]).map_err(|error| told(format!("not an ONNX model: {error}")))?;
-        let folder = path.parent().unwrap_or(Path::new("."));
-        for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
-            embed(tensor, folder).map_err(told)?;
-        }
-        Self::new(proto).map_err(told)
+    pub fn load(path: &Path) -> Result<Self, GraphError> {
+        let read = || {
+            let mut proto = decode(&std::fs::read(path)?)?;
+            let folder = path.parent().unwrap_or(Path::new("."));
+            for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
+                embed(tensor, folder)?;
+            }
+            Self::new(proto)
+        };
+        read().map_err(|source| GraphError::File { path: path.to_owned(), source: Box::new(source) })
     }
 
     /// Reads the bytes of a file.
     ///
     /// # Errors
     /// No ONNX model, or of an opset that is not known.
-    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        Self::new(ModelProto::decode(bytes).map_err(|error| format!("not an ONNX model: {error}"))?)
+    pub fn parse(bytes: &[u8]) -> Result<Self, GraphError> {
+        Self::new(decode(bytes)?)
     }
 
-    fn new(mut proto: ModelProto) -> Result<Self, String> {
+    fn new(mut proto: ModelProto) -> Result<Self, GraphError> {
         let default = |domain: &Option<String>| matches!(domain.as_deref(), None | Some("" | "ai.onnx"));
         let opset = proto.opset_import.iter().find(|opset| default(&opset.domain)).and_then(|opset| opset.version);
-        let opset = opset.ok_or("not an ONNX model: it names no opset")?;
+        let opset = opset.ok_or_else(|| GraphError::NotOnnx { reason: "it names no opset".into() })?;
         if !OPSETS.contains(&opset) {
-            return Err(format!("expected opset {} to {}, found {opset}", OPSETS.start(), OPSETS.end()));
+            return Err(GraphError::Opset { first: *OPSETS.start(), last: *OPSETS.end(), found: opset });
         }
-        let graph = proto.graph.as_ref().ok_or("not an ONNX model: it holds no graph")?;
+        let graph = proto.graph.as_ref().ok_or_else(|| GraphError::NotOnnx { reason: "it holds no graph".into() })?;
         if !graph.sparse_initializer.is_empty() {
             return Err("sparse weights are not supported".into());
         }
@@ -103,11 +109,11 @@ impl OnnxModel {
     ///
     /// # Errors
     /// There is none of that name, or its data is damaged.
-    pub fn initializer(&self, name: &str) -> Result<Vec<f32>, String> {
+    pub fn initializer(&self, name: &str) -> Result<Vec<f32>, GraphError> {
         let tensor = self.graph().initializer.iter().find(|tensor| tensor.name() == name);
         match constant(tensor.ok_or_else(|| format!("no initializer {name}"))?)? {
             Constant::F32(_, values) => Ok(values),
-            other => Err(format!("initializer {name} is {:?}, expected floats", other.dtype())),
+            other => Err(format!("initializer {name} is {:?}, expected floats", other.dtype()).into()),
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::error::GraphError;
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto};
 use super::tensor::constant;
@@ -22,7 +23,7 @@ pub(super) fn label(node: &NodeProto) -> String {
 ///
 /// # Errors
 /// Functions that call each other too deeply or too often.
-pub(super) fn prepare(proto: &mut ModelProto) -> Result<(), String> {
+pub(super) fn prepare(proto: &mut ModelProto) -> Result<(), GraphError> {
     let functions = std::mem::take(&mut proto.functions);
     let graph = proto.graph.as_mut().expect("checked by parse");
     let nodes = std::mem::take(&mut graph.node);
@@ -74,7 +75,7 @@ impl Scope {
 }
 
 impl Inliner<'_> {
-    fn append(&mut self, nodes: &[NodeProto], scope: &Scope, depth: usize) -> Result<(), String> {
+    fn append(&mut self, nodes: &[NodeProto], scope: &Scope, depth: usize) -> Result<(), GraphError> {
         for node in nodes {
             let node = scope.node(node);
             let function = self.functions.iter().find(|function| {
@@ -84,7 +85,7 @@ impl Inliner<'_> {
             });
             let Some(function) = function else {
                 if self.nodes.len() == MOST_NODES {
-                    return Err(format!("the model has more than {MOST_NODES} nodes"));
+                    return Err(GraphError::TooManyNodes { most: MOST_NODES });
                 }
                 self.nodes.push(node);
                 continue;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::super::core::{Attribute, Value};
+use super::super::error::GraphError;
 use super::super::operators::{Call, axis, import_concat};
 
 /// Operators on sequences.
@@ -18,7 +19,7 @@ pub(super) enum Made {
 }
 
 /// Applies one of [`OPERATORS`].
-pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, String> {
+pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, GraphError> {
     let sequence = |call: &Call<'_>| {
         let name = call.names.first().map(String::as_str).unwrap_or_default();
         sequences.get(name).cloned().ok_or_else(|| format!("{name} is no sequence that is known"))
@@ -58,7 +59,7 @@ pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, 
 }
 
 /// Parts of sizes that are given, of one size (the last may be smaller), or of one row each.
-fn split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn split(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let along = axis(call.attributes.int("axis", 0), shape.len())?;
@@ -74,7 +75,7 @@ fn split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     };
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
     if total != Some(shape[along]) || sizes.is_empty() {
-        return Err(format!("parts {sizes:?} of {}", shape[along]));
+        return Err(format!("parts {sizes:?} of {}", shape[along]).into());
     }
     let mut parts = call.graph.split(x, along, &sizes);
     if drops {

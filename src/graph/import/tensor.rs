@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::super::error::GraphError;
 use super::super::proto::TensorProto;
 use super::super::proto::tensor_proto::{DataLocation, DataType};
 use super::super::tensor::{Constant, DType};
@@ -10,11 +11,11 @@ use super::super::tensor::{Constant, DType};
 ///
 /// # Errors
 /// Another type, or data that does not fit its shape.
-pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, String> {
+pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, GraphError> {
     let name = tensor.name();
     let (shape, elements) = sizes(tensor)?;
     if tensor.data_location() == DataLocation::External {
-        return Err(format!("tensor {name} lies in a file beside the model"));
+        return Err(format!("tensor {name} lies in a file beside the model").into());
     }
     let (dtype, numbers) = match DataType::try_from(tensor.data_type()) {
         Ok(DataType::Float) => {
@@ -37,14 +38,14 @@ pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, String> {
             };
             (DType::Bool, values)
         }
-        Ok(other) => return Err(format!("tensor {name} is of type {other:?}: models compute in float32")),
-        Err(_) => return Err(format!("tensor {name} is of a type that is not known")),
+        Ok(other) => return Err(format!("tensor {name} is of type {other:?}: models compute in float32").into()),
+        Err(_) => return Err(format!("tensor {name} is of a type that is not known").into()),
     };
     check(name, elements, numbers).map(|numbers| Constant::from_numbers(dtype, shape, &numbers))
 }
 
 /// Shape and number of elements.
-pub(super) fn sizes(tensor: &TensorProto) -> Result<(Vec<usize>, usize), String> {
+pub(super) fn sizes(tensor: &TensorProto) -> Result<(Vec<usize>, usize), GraphError> {
     let name = tensor.name();
     let shape = tensor.dims.iter().map(|dim| usize::try_from(*dim).ok()).collect::<Option<Vec<_>>>();
     let shape = shape.ok_or_else(|| format!("tensor {name} has a negative size"))?;
@@ -60,15 +61,15 @@ fn decode<T: Copy, const N: usize>(tensor: &TensorProto, listed: &[T], from: fn(
     }
 }
 
-fn check<T>(name: &str, elements: usize, values: Vec<T>) -> Result<Vec<T>, String> {
+fn check<T>(name: &str, elements: usize, values: Vec<T>) -> Result<Vec<T>, GraphError> {
     if values.len() == elements {
         return Ok(values);
     }
-    Err(format!("tensor {name} holds {} elements, expected {elements}", values.len()))
+    Err(format!("tensor {name} holds {} elements, expected {elements}", values.len()).into())
 }
 
 /// Brings the data of a tensor that lies in a file beside the model into the model.
-pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), String> {
+pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), GraphError> {
     use std::io::{Read, Seek, SeekFrom};
     if tensor.data_location() != DataLocation::External {
         return Ok(());
@@ -79,7 +80,7 @@ pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), Strin
     let inside =
         |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
     if !Path::new(location).components().all(inside) {
-        return Err(format!("tensor {name} lies in {location}, outside of the model's folder"));
+        return Err(format!("tensor {name} lies in {location}, outside of the model's folder").into());
     }
     let path = folder.join(location);
     let told = |error: std::io::Error| format!("tensor {name}: {}: {error}", path.display());
@@ -92,7 +93,7 @@ pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), Strin
     let offset = number("offset", 0)?;
     let length = number("length", size.saturating_sub(offset))?;
     if offset.checked_add(length).is_none_or(|end| end > size) {
-        return Err(format!("tensor {name}: {} has {size} bytes, expected more", path.display()));
+        return Err(format!("tensor {name}: {} has {size} bytes, expected more", path.display()).into());
     }
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(offset)).map_err(told)?;

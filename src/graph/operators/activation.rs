@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::math::{unary, unary_gradient};
@@ -39,10 +40,10 @@ unary_gradient!(leaky_relu, |g, node, x, y, dy| {
 unary_gradient!(relu, |g, node, x, y, dy| g.apply1("ReluGradient", &[dy, y], Attributes::new()));
 
 /// Inputs: dy, and y or x, of the same type. Output: dx.
-fn alike(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn alike(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (dy, y) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
     if dy != y {
-        return Err(format!("the gradient {dy} is not of the output's type {y}"));
+        return Err(format!("the gradient {dy} is not of the output's type {y}").into());
     }
     Ok(vec![dy])
 }
@@ -59,7 +60,7 @@ fn expand_relu_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
 }
 
 /// x where x > 0, else alpha (e^(x / scale) - 1).
-fn exponential_below(call: &mut Call<'_>, alpha: f32, scale: f32) -> Result<Value, String> {
+fn exponential_below(call: &mut Call<'_>, alpha: f32, scale: f32) -> Result<Value, GraphError> {
     let x = call.float(0)?;
     let zero = call.scalar(x, 0.0);
     // The exponential of large x would be infinite, and its gradient undefined where it is not chosen.
@@ -77,17 +78,17 @@ fn exponential_below(call: &mut Call<'_>, alpha: f32, scale: f32) -> Result<Valu
     Ok(call.graph.select(positive, x, curve))
 }
 
-fn elu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn elu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let alpha = call.attributes.float("alpha", 1.0);
     Ok(vec![exponential_below(call, alpha, 1.0)?])
 }
 
-fn celu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn celu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let alpha = call.attributes.float("alpha", 1.0);
     Ok(vec![exponential_below(call, alpha, alpha)?])
 }
 
-fn selu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn selu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (alpha, gamma) = (call.attributes.float("alpha", 1.673_263_2), call.attributes.float("gamma", 1.050_701));
     let y = exponential_below(call, alpha, 1.0)?;
     let gamma = call.scalar(y, gamma);
@@ -95,13 +96,13 @@ fn selu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// min(max(x, low), high); either may be missing. At the bounds themselves no gradient flows, as in PyTorch.
-fn clip(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn clip(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let (low, high) = (call.optional(1), call.optional(2));
     Ok(vec![between(call, x, low, high)?])
 }
 
-fn between(call: &mut Call<'_>, mut x: Value, low: Option<Value>, high: Option<Value>) -> Result<Value, String> {
+fn between(call: &mut Call<'_>, mut x: Value, low: Option<Value>, high: Option<Value>) -> Result<Value, GraphError> {
     if let Some(low) = low {
         let above = call.apply1("Greater", &[x, low])?;
         x = call.apply1("Where", &[above, x, low])?;
@@ -113,7 +114,7 @@ fn between(call: &mut Call<'_>, mut x: Value, low: Option<Value>, high: Option<V
     Ok(x)
 }
 
-fn gelu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn gelu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let (one, half) = (call.scalar(x, 1.0), call.scalar(x, 0.5));
     let bent = if call.attributes.text("approximate", "none") == "tanh" {
@@ -135,7 +136,7 @@ fn gelu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// max(0, min(1, alpha x + beta)).
-fn hard_sigmoid_of(call: &mut Call<'_>, alpha: f32, beta: f32) -> Result<Value, String> {
+fn hard_sigmoid_of(call: &mut Call<'_>, alpha: f32, beta: f32) -> Result<Value, GraphError> {
     let x = call.float(0)?;
     let [alpha, beta, zero, one] = [alpha, beta, 0.0, 1.0].map(|value| call.scalar(x, value));
     let scaled = call.graph.mul(x, alpha);
@@ -143,25 +144,25 @@ fn hard_sigmoid_of(call: &mut Call<'_>, alpha: f32, beta: f32) -> Result<Value, 
     between(call, line, Some(zero), Some(one))
 }
 
-fn hard_sigmoid(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn hard_sigmoid(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (alpha, beta) = (call.attributes.float("alpha", 0.2), call.attributes.float("beta", 0.5));
     Ok(vec![hard_sigmoid_of(call, alpha, beta)?])
 }
 
-fn hard_swish(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn hard_swish(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let gate = hard_sigmoid_of(call, 1.0 / 6.0, 0.5)?;
     let x = call.float(0)?;
     Ok(vec![call.graph.mul(x, gate)])
 }
 
-fn mish(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn mish(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let soft = call.graph.softplus(x);
     let gate = call.graph.tanh(soft);
     Ok(vec![call.graph.mul(x, gate)])
 }
 
-fn softsign(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn softsign(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let (size, one) = (call.graph.abs(x), call.scalar(x, 1.0));
     let below = call.graph.add(size, one);
@@ -169,7 +170,7 @@ fn softsign(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// x where x > 0, else slope x; the slope broadcasts against x from the last axis, as ONNX says.
-fn prelu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn prelu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, slope) = (call.float(0)?, call.float(1)?);
     let zero = call.scalar(x, 0.0);
     let below = call.apply1("Mul", &[x, slope])?;
@@ -177,7 +178,7 @@ fn prelu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.select(positive, x, below)])
 }
 
-fn thresholded_relu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn thresholded_relu(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let alpha = call.attributes.float("alpha", 1.0);
     let (alpha, zero) = (call.scalar(x, alpha), call.scalar(x, 0.0));
@@ -186,7 +187,7 @@ fn thresholded_relu(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// x + bias below -lambda, x - bias above lambda, 0 between.
-fn shrink(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn shrink(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let (bias, lambda) = (call.attributes.float("bias", 0.0), call.attributes.float("lambd", 0.5));
     let [bias, low, high, zero] = [bias, -lambda, lambda, 0.0].map(|value| call.scalar(x, value));

@@ -1,6 +1,7 @@
 //! The update of Adam and AdamW (Kingma and Ba 2015; Loshchilov and Hutter 2019) as PyTorch writes it.
 
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
@@ -9,17 +10,17 @@ pub(super) static FAMILY: Family = Family { operators: &[fused("AdamUpdate", upd
 /// Inputs: parameters, first and second moment and gradient [n]; then, each [1], the rate, the two bias
 /// corrections, and the decay, which may also be [n]. Outputs: parameters and moments afterwards. `decoupled`: the decay shrinks the
 /// parameters instead of adding to the gradient.
-fn update(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn update(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let parameters = ty(graph, node, 0)?;
     for i in 1..4 {
         if ty(graph, node, i)? != parameters {
-            return Err(format!("input {i} is {}, expected {parameters}", ty(graph, node, i)?));
+            return Err(format!("input {i} is {}, expected {parameters}", ty(graph, node, i)?).into());
         }
     }
     for i in 4..8 {
         let shape = ty(graph, node, i)?.shape;
         if shape != [1] && (i < 7 || shape != parameters.shape) {
-            return Err(format!("input {i} has the shape {shape:?}, expected one number"));
+            return Err(format!("input {i} has the shape {shape:?}, expected one number").into());
         }
     }
     Ok(vec![parameters; 3])

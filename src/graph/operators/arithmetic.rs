@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::Fold;
 use super::super::tensor::{Constant, DType, TensorType};
 use super::call::Call;
@@ -43,7 +44,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// Two inputs of one type that broadcast.
-pub(super) fn binary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+pub(super) fn binary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (a, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
     if a.dtype != b.dtype {
         return Err("the inputs have different types".into());
@@ -78,7 +79,7 @@ fn scales(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.
 macro_rules! binary_gradient {
     ($name:ident, |$g:ident, $a:ident, $b:ident, $dy:ident| $da:expr, $db:expr) => {
-        fn $name(back: &mut Backward<'_>) -> Result<(), String> {
+        fn $name(back: &mut Backward<'_>) -> Result<(), GraphError> {
             let ($a, $b, $dy) = (back.node.input(0), back.node.input(1), back.dy()?);
             let _ = ($a, $b);
             for (i, of_a) in [(0, true), (1, false)] {
@@ -137,7 +138,7 @@ fn where_greater(g: &mut Graph, a: Value, b: Value, dy: Value) -> Value {
 }
 
 /// Of many inputs, two at a time.
-fn pairs(call: &mut Call<'_>, operator: &str) -> Result<Value, String> {
+fn pairs(call: &mut Call<'_>, operator: &str) -> Result<Value, GraphError> {
     let mut result = call.input(0)?;
     for i in 1..call.inputs.len() {
         let next = call.input(i)?;
@@ -146,23 +147,23 @@ fn pairs(call: &mut Call<'_>, operator: &str) -> Result<Value, String> {
     Ok(result)
 }
 
-fn fold_pairs(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn fold_pairs(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let operator = call.operator;
     Ok(vec![pairs(call, operator)?])
 }
 
-fn import_sum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_sum(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     Ok(vec![pairs(call, "Add")?])
 }
 
-fn import_mean(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_mean(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let total = pairs(call, "Add")?;
     let count = call.scalar(total, call.inputs.len() as f32);
     Ok(vec![call.graph.div(total, count)])
 }
 
 /// A small whole exponent becomes products: a power's gradient by logarithms is undefined at and below 0.
-fn import_pow(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_pow(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, mut exponent) = (call.input(0)?, call.input(1)?);
     let known = call.graph.as_constant(exponent).map(|constant| constant.numbers());
     let plain = call.shape(exponent).len() <= call.shape(x).len() && call.graph.dtype(x).is_float();

@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::{Family, fused, ty};
@@ -15,16 +16,16 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// Inputs: x [batch, channels, ..], scale and bias [channels]. Outputs: y, mean and variance (divisor n) [channels].
-fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, scale, bias) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     let channels = x.shape.get(1).copied().ok_or_else(|| format!("{x} has no channels"))?;
     if scale.shape != [channels] || bias.shape != [channels] || x.elements() == 0 {
-        return Err(format!("scale and bias must have {channels} elements, and {x} some"));
+        return Err(format!("scale and bias must have {channels} elements, and {x} some").into());
     }
     Ok(vec![x, scale.clone(), scale])
 }
 
-fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (node, dy) = (back.node, back.dy()?);
     let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
     let gradients = back.graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
@@ -37,11 +38,11 @@ fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// Inputs: dy, x, scale, mean and variance. Outputs: dx, dscale, dbias.
-fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (dy, x, scale) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     let statistics = [ty(graph, node, 3)?, ty(graph, node, 4)?];
     if dy != x || x.rank() < 2 || scale.shape != x.shape[1..2] || statistics.iter().any(|s| s.shape != scale.shape) {
-        return Err(format!("gradient {dy}, x {x}, scale {scale} and statistics {statistics:?} do not fit"));
+        return Err(format!("gradient {dy}, x {x}, scale {scale} and statistics {statistics:?} do not fit").into());
     }
     Ok(vec![x, scale.clone(), scale])
 }
@@ -92,14 +93,14 @@ fn expand_batch_norm_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     vec![graph.mul(rest, factor), dscale, dbias]
 }
 
-fn import_batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let [x, scale, bias, mean, variance] = [0, 1, 2, 3, 4].map(|i| call.float(i));
     let (x, affine, [mean, variance]) = (x?, [scale?, bias?], [mean?, variance?]);
     let statistics = [(call.names[3].clone(), mean), (call.names[4].clone(), variance)];
     let statistics = statistics.each_ref().map(|(name, value)| (name.as_str(), *value));
     let channels = call.shape(x).get(1).copied().unwrap_or(0);
     if affine.iter().chain(statistics.iter().map(|(_, value)| value)).any(|v| call.graph.shape(*v) != [channels]) {
-        return Err(format!("scale, bias, mean and variance must have {channels} elements"));
+        return Err(format!("scale, bias, mean and variance must have {channels} elements").into());
     }
     let (epsilon, momentum) = (call.attributes.float("epsilon", 1e-5), call.attributes.float("momentum", 0.9));
     Ok(vec![call.training.batch_norm(call.graph, x, affine, statistics, epsilon, momentum)])

@@ -1,6 +1,7 @@
 //! One node of a user's model, as its operator sees it.
 
 use super::super::core::{Attributes, Graph, Value};
+use super::super::error::GraphError;
 use super::super::tensor::{Constant, DType};
 use super::axis;
 
@@ -23,7 +24,7 @@ pub trait TrainingOperators {
 }
 
 /// Writes an operator as others: from the node's inputs and attributes to its outputs.
-pub(in super::super) type Import = fn(&mut Call<'_>) -> Result<Vec<Value>, String>;
+pub(in super::super) type Import = fn(&mut Call<'_>) -> Result<Vec<Value>, GraphError>;
 
 /// A node under construction.
 pub(in super::super) struct Call<'a> {
@@ -44,8 +45,8 @@ impl Call<'_> {
         self.inputs.get(i).copied().flatten()
     }
 
-    pub(in super::super) fn input(&self, i: usize) -> Result<Value, String> {
-        self.optional(i).ok_or_else(|| format!("input {i} is missing"))
+    pub(in super::super) fn input(&self, i: usize) -> Result<Value, GraphError> {
+        self.optional(i).ok_or_else(|| format!("input {i} is missing").into())
     }
 
     pub(in super::super) fn shape(&self, value: Value) -> Vec<usize> {
@@ -53,25 +54,25 @@ impl Call<'_> {
     }
 
     /// The list of integers that input `i` holds, if it is given.
-    pub(in super::super) fn integers(&self, i: usize) -> Result<Option<Vec<i64>>, String> {
+    pub(in super::super) fn integers(&self, i: usize) -> Result<Option<Vec<i64>>, GraphError> {
         let Some(value) = self.optional(i) else { return Ok(None) };
         match self.graph.as_constant(value) {
             Some(Constant::I64(_, values)) => Ok(Some(values.clone())),
-            _ => Err(format!("input {i} must be integers that do not depend on the model's input")),
+            _ => Err(format!("input {i} must be integers that do not depend on the model's input").into()),
         }
     }
 
     /// The numbers that input `i` holds, if it is given.
-    pub(in super::super) fn numbers(&self, i: usize) -> Result<Option<Vec<f64>>, String> {
+    pub(in super::super) fn numbers(&self, i: usize) -> Result<Option<Vec<f64>>, GraphError> {
         let Some(value) = self.optional(i) else { return Ok(None) };
         let constant = self.graph.as_constant(value);
         constant
             .map(|constant| Some(constant.numbers()))
-            .ok_or_else(|| format!("input {i} must not depend on the model's input"))
+            .ok_or_else(|| format!("input {i} must not depend on the model's input").into())
     }
 
     /// A list of axes as indices, from the attribute of older opsets or from input `i`.
-    pub(in super::super) fn axes(&self, i: usize, rank: usize) -> Result<Option<Vec<usize>>, String> {
+    pub(in super::super) fn axes(&self, i: usize, rank: usize) -> Result<Option<Vec<usize>>, GraphError> {
         let given = if self.attributes.contains_key("axes") {
             Some(self.attributes.ints("axes", &[]))
         } else {
@@ -86,16 +87,16 @@ impl Call<'_> {
         name: &str,
         inputs: &[Value],
         attributes: Attributes,
-    ) -> Result<Vec<Value>, String> {
+    ) -> Result<Vec<Value>, GraphError> {
         self.graph.try_apply(name, inputs.iter().copied().map(Some).collect(), attributes)
     }
 
-    pub(in super::super) fn apply1(&mut self, name: &str, inputs: &[Value]) -> Result<Value, String> {
+    pub(in super::super) fn apply1(&mut self, name: &str, inputs: &[Value]) -> Result<Value, GraphError> {
         Ok(self.apply(name, inputs, Attributes::new())?[0])
     }
 
     /// The node as it is.
-    pub(in super::super) fn unchanged(&mut self) -> Result<Vec<Value>, String> {
+    pub(in super::super) fn unchanged(&mut self) -> Result<Vec<Value>, GraphError> {
         self.graph.try_apply(self.operator, self.inputs.clone(), self.attributes.clone())
     }
 
@@ -104,12 +105,12 @@ impl Call<'_> {
     }
 
     /// An error unless the value is a float tensor.
-    pub(in super::super) fn float(&self, i: usize) -> Result<Value, String> {
+    pub(in super::super) fn float(&self, i: usize) -> Result<Value, GraphError> {
         let value = self.input(i)?;
         if self.graph.dtype(value).is_float() {
             return Ok(value);
         }
-        Err(format!("input {i} is {:?}, expected floats", self.graph.dtype(value)))
+        Err(format!("input {i} is {:?}, expected floats", self.graph.dtype(value)).into())
     }
 
     pub(in super::super) fn is_integer(&self, value: Value) -> bool {

@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::Fold;
 use super::super::proto::tensor_proto::DataType;
 use super::super::tensor::{DType, TensorType};
@@ -18,18 +19,18 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// ONNX's element type that the attribute `to` names.
-fn to(number: i64) -> Result<DataType, String> {
+fn to(number: i64) -> Result<DataType, GraphError> {
     let named = i32::try_from(number).ok().and_then(|number| DataType::try_from(number).ok());
-    named.ok_or_else(|| format!("element type {number} is not known"))
+    named.ok_or_else(|| format!("element type {number} is not known").into())
 }
 
-fn cast(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn cast(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let to = to(node.int("to", 0))?;
     let dtype = DType::of(to).ok_or_else(|| format!("element type {to:?} is not supported"))?;
     Ok(vec![TensorType::new(dtype, ty(graph, node, 0)?.shape)])
 }
 
-fn cast_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn cast_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     // Only float to float carries a derivative; everything else is piecewise constant.
     let (from, to) = (back.graph.dtype(back.node.input(0)), back.graph.dtype(back.node.outputs[0]));
     if from.is_float() && to.is_float() {
@@ -40,7 +41,7 @@ fn cast_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// All floats are float32 here, all integers int64.
-fn import_cast(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_cast(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     if call.operator == "CastLike" {
         let to = call.graph.dtype(call.input(1)?);
@@ -57,7 +58,7 @@ fn import_cast(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         | DataType::Uint32
         | DataType::Uint64 => DType::I64,
         DataType::Bool => DType::Bool,
-        other => return Err(format!("element type {other:?}: models compute in float32")),
+        other => return Err(format!("element type {other:?}: models compute in float32").into()),
     };
     Ok(vec![call.graph.cast(x, to)])
 }

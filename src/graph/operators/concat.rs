@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
 use super::super::dim::Dim;
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, TensorType};
 use super::call::Call;
@@ -17,21 +18,21 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Concat", import_concat), ("Split", import_split)],
 };
 
-fn concat(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn concat(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let mut result = ty(graph, node, 0)?;
     let along = axis(node.int("axis", 0), result.rank())?;
     for i in 1..node.inputs.len() {
         let part = ty(graph, node, i)?;
         let fits = part.rank() == result.rank() && part.dtype == result.dtype;
         if !fits || (0..part.rank()).any(|i| i != along && part.shape[i] != result.shape[i]) {
-            return Err(format!("{part} does not fit {result} along axis {along}"));
+            return Err(format!("{part} does not fit {result} along axis {along}").into());
         }
         result.shape[along] += part.shape[along];
     }
     Ok(vec![result])
 }
 
-fn concat_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn concat_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let dy = back.dy()?;
     let along = axis(back.node.int("axis", 0), back.graph.shape(dy).len())?;
     let sizes: Vec<_> = back.node.inputs.iter().flatten().map(|input| back.graph.shape(*input)[along]).collect();
@@ -44,14 +45,14 @@ fn concat_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, sizes) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
     let along = axis(node.int("axis", 0), x.rank())?;
     if sizes.iter().any(|size| Dim::of(*size).is_batch()) {
         return Err("the parts depend on the batch".into());
     }
     if sizes.iter().sum::<usize>() != x.shape[along] {
-        return Err(format!("parts {sizes:?} do not add up to {}", x.shape[along]));
+        return Err(format!("parts {sizes:?} do not add up to {}", x.shape[along]).into());
     }
     let part = |size: usize| {
         let mut part = x.clone();
@@ -61,7 +62,7 @@ fn split(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(sizes.into_iter().map(part).collect())
 }
 
-fn split_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn split_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let node = back.node;
     let along = axis(node.int("axis", 0), back.graph.shape(node.input(0)).len())?;
     let part = |(i, output): (usize, &Value)| back.gradient(i).unwrap_or_else(|| zeros_like(back.graph, *output));
@@ -111,7 +112,7 @@ fn parts(node: &Node, inputs: &[&Constant], types: &[TensorType]) -> Option<Vec<
         .collect()
 }
 
-pub(in super::super) fn import_concat(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+pub(in super::super) fn import_concat(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>, _>>()?;
     let first = call.graph.ty(*parts.first().ok_or("nothing to join")?).clone();
     let (rank, dtype, first) = (first.rank(), first.dtype, first.shape);
@@ -122,14 +123,14 @@ pub(in super::super) fn import_concat(call: &mut Call<'_>) -> Result<Vec<Value>,
             || call.graph.dtype(*part) != dtype
             || (0..rank).any(|i| i != along && shape[i] != first[i])
         {
-            return Err(format!("{shape:?} does not fit {first:?} along axis {along}"));
+            return Err(format!("{shape:?} does not fit {first:?} along axis {along}").into());
         }
     }
     Ok(vec![call.graph.concat(&parts, along)])
 }
 
 /// Sizes from an input, or equal parts, the last one smaller.
-fn import_split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_split(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let along = axis(call.attributes.int("axis", 0), shape.len())?;
@@ -143,7 +144,7 @@ fn import_split(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     };
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
     if total != Some(shape[along]) || sizes.len() != call.outputs || sizes.is_empty() {
-        return Err(format!("parts {sizes:?} of {}", shape[along]));
+        return Err(format!("parts {sizes:?} of {}", shape[along]).into());
     }
     Ok(call.graph.split(x, along, &sizes))
 }

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::geometry::{Geometry, resolve_auto_pad, spatial_sizes};
@@ -19,14 +20,14 @@ pub(super) static FAMILY: Family = Family {
 /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
 const CONVOLUTION: Precision = Precision::Product { bf16: false, weights: true };
 
-fn groups(node: &Node) -> Result<usize, String> {
+fn groups(node: &Node) -> Result<usize, GraphError> {
     usize::try_from(node.int("group", 1))
         .ok()
         .filter(|groups| *groups > 0)
         .ok_or_else(|| "group must be positive".into())
 }
 
-fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, weight, groups) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, groups(node)?);
     if x.rank() != weight.len()
         || x.rank() < 3
@@ -41,9 +42,9 @@ fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
-fn check_bias(graph: &Graph, node: &Node, channels: usize) -> Result<(), String> {
+fn check_bias(graph: &Graph, node: &Node, channels: usize) -> Result<(), GraphError> {
     match node.optional(2).map(|bias| graph.shape(bias)) {
-        Some(shape) if shape != [channels] => Err(format!("bias {shape:?} for {channels} channels")),
+        Some(shape) if shape != [channels] => Err(format!("bias {shape:?} for {channels} channels").into()),
         _ => Ok(()),
     }
 }
@@ -52,7 +53,7 @@ fn output_padding(node: &Node, spatial: usize) -> Vec<usize> {
     node.ints("output_padding", &vec![0; spatial]).into_iter().map(|size| size.clamp(0, 1 << 24) as usize).collect()
 }
 
-fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, weight, groups) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, groups(node)?);
     if x.rank() != weight.len() || x.rank() < 3 || x.shape[1] != weight[0] || weight[0] % groups != 0 {
         return Err("expected x [batch, in, spatial..] and weight [in, out / group, kernel..]".into());
@@ -73,7 +74,7 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
-fn conv_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn conv_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (x, weight, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
     let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
     let groups = groups(back.node)?;
@@ -105,7 +106,7 @@ fn bias_gradient(back: &mut Backward<'_>, dy: Value) {
 }
 
 /// The transpose of a convolution is a convolution with the same weight, and the other way round.
-fn conv_transpose_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn conv_transpose_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (x, weight, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
     let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
     let groups = groups(back.node)?;
@@ -275,14 +276,14 @@ fn blocked_weight_gradient(graph: &mut Graph, x: Value, dy: Value, kernel: &[usi
 }
 
 /// Different padding before and after is taken out: not every provider's convolution has it.
-fn import_conv(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_conv(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, weight) = (call.float(0)?, call.float(1)?);
     let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
     let input = spatial_sizes(call, x, &kernel)?;
     // The weight's gradient needs every window whole.
     let windows = kernel.iter().try_fold(call.graph.ty(x).elements(), |n, size| n.checked_mul(*size));
     if windows.is_none_or(|elements| elements > 1 << 50) {
-        return Err(format!("a kernel of {kernel:?} over {input:?} is too large"));
+        return Err(format!("a kernel of {kernel:?} over {input:?} is too large").into());
     }
     resolve_auto_pad(call, &input, &kernel);
     call.attributes.insert("kernel_shape".into(), ints(kernel.iter().copied()));
@@ -297,7 +298,7 @@ fn import_conv(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     call.unchanged()
 }
 
-fn import_conv_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_conv_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, weight) = (call.float(0)?, call.float(1)?);
     let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
     spatial_sizes(call, x, &kernel)?;

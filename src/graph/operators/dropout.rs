@@ -1,6 +1,7 @@
 //! Dropout, and random masks from numbers that are spread over rows and columns.
 
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::{DType, TensorType};
 use super::call::Call;
 use super::{Family, fused, ty};
@@ -9,7 +10,7 @@ pub(super) static FAMILY: Family =
     Family { operators: &[fused("DropoutMask", mask).expand(expand_mask)], imports: &[("Dropout", import_dropout)] };
 
 /// Inputs: r [rows], a and b [columns], int64. Output: `scale` where (a r + b) mod `modulus` > `threshold`, else 0.
-fn mask(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn mask(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (r, a, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     if a != b || r.rank() != 1 || a.rank() != 1 || [&r, &a].iter().any(|ty| ty.dtype != DType::I64) {
         return Err("expected int64 numbers for rows, and two for columns".into());
@@ -31,11 +32,11 @@ fn expand_mask(graph: &mut Graph, node: &Node) -> Vec<Value> {
     vec![graph.mul(kept, scale)]
 }
 
-fn import_dropout(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_dropout(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
     if !(0.0..1.0).contains(&ratio) {
-        return Err(format!("a ratio of {ratio}"));
+        return Err(format!("a ratio of {ratio}").into());
     }
     Ok(vec![if ratio == 0.0 { x } else { call.training.dropout(call.graph, x, ratio) }])
 }

@@ -1,6 +1,7 @@
 //! Overlapping frames of a signal.
 
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
@@ -8,9 +9,9 @@ pub(super) static FAMILY: Family = Family { operators: &[fused("Frames", frames)
 
 /// Frames of x [n, rows, width]: frame i of `count` is rows [i advance, i advance + length), with zeros beyond the
 /// last row; all of them as [n count, length width].
-fn frames(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn frames(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let x = ty(graph, node, 0)?;
-    let [n, _, width] = x.shape[..] else { return Err(format!("{x} is not [n, rows, width]")) };
+    let [n, _, width] = x.shape[..] else { return Err(format!("{x} is not [n, rows, width]").into()) };
     let (advance, length, count) = framing(node);
     if advance == 0 || length == 0 {
         return Err("frames need an advance and a length".into());

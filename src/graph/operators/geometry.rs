@@ -2,6 +2,7 @@
 
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::Constant;
 use super::call::Call;
 
@@ -17,24 +18,24 @@ pub(super) struct Geometry {
     ceil: bool,
 }
 
-fn sizes(attributes: &Attributes, name: &str, default: usize, axes: usize) -> Result<Vec<usize>, String> {
+fn sizes(attributes: &Attributes, name: &str, default: usize, axes: usize) -> Result<Vec<usize>, GraphError> {
     let values = attributes.ints(name, &vec![default as i64; axes]);
     let sizes: Result<Vec<_>, _> = values.iter().map(|value| usize::try_from(*value)).collect();
     // A size beyond this could only overflow.
     sizes
         .ok()
         .filter(|sizes| sizes.len() == axes && sizes.iter().all(|size| *size <= 1 << 24))
-        .ok_or_else(|| format!("{name} {values:?} for {axes} spatial axes"))
+        .ok_or_else(|| format!("{name} {values:?} for {axes} spatial axes").into())
 }
 
 impl Geometry {
     /// Of a node whose kernel has this shape.
-    pub(super) fn new(node: &Node, kernel: &[usize]) -> Result<Self, String> {
+    pub(super) fn new(node: &Node, kernel: &[usize]) -> Result<Self, GraphError> {
         Self::of(&node.attributes, kernel)
     }
 
     /// Of attributes and a kernel of this shape.
-    pub(super) fn of(given: &Attributes, kernel: &[usize]) -> Result<Self, String> {
+    pub(super) fn of(given: &Attributes, kernel: &[usize]) -> Result<Self, GraphError> {
         let axes = kernel.len();
         let (strides, dilations) = (sizes(given, "strides", 1, axes)?, sizes(given, "dilations", 1, axes)?);
         let pads = given.ints("pads", &vec![0; 2 * axes]);
@@ -57,7 +58,7 @@ impl Geometry {
     }
 
     /// Spatial sizes of the output.
-    pub(super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+    pub(super) fn output(&self, input: &[usize]) -> Result<Vec<usize>, GraphError> {
         (0..self.kernel.len())
             .map(|i| {
                 let (before, after) = self.pads[i];
@@ -72,12 +73,12 @@ impl Geometry {
     }
 
     /// Spatial sizes that the transposed operator gives, without output padding.
-    pub(super) fn transposed_output(&self, input: &[usize]) -> Result<Vec<usize>, String> {
+    pub(super) fn transposed_output(&self, input: &[usize]) -> Result<Vec<usize>, GraphError> {
         (0..self.kernel.len())
             .map(|i| {
                 let (before, after) = self.pads[i];
                 let size = (input[i].max(1) - 1) * self.strides[i] + self.span(i);
-                size.checked_sub(before + after).ok_or_else(|| "pads larger than the output".to_owned())
+                size.checked_sub(before + after).ok_or_else(|| "pads larger than the output".into())
             })
             .collect()
     }
@@ -204,10 +205,10 @@ pub(super) fn resolve_auto_pad(call: &mut Call<'_>, input: &[usize], kernel: &[u
 }
 
 /// Spatial sizes of x for a kernel of these.
-pub(super) fn spatial_sizes(call: &Call<'_>, x: Value, kernel: &[usize]) -> Result<Vec<usize>, String> {
+pub(super) fn spatial_sizes(call: &Call<'_>, x: Value, kernel: &[usize]) -> Result<Vec<usize>, GraphError> {
     let shape = call.shape(x);
     if kernel.is_empty() || shape.len() != kernel.len() + 2 {
-        return Err(format!("a kernel of {} axes for an input of {}", kernel.len(), shape.len()));
+        return Err(format!("a kernel of {} axes for an input of {}", kernel.len(), shape.len()).into());
     }
     Ok(shape[2..].to_vec())
 }

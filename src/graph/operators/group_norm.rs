@@ -1,6 +1,7 @@
 //! Normalizations of groups, examples and vectors, made of other operators.
 
 use super::super::core::Value;
+use super::super::error::GraphError;
 use super::call::Call;
 use super::reduce::root_of_sum;
 use super::{Family, axis};
@@ -28,7 +29,7 @@ fn standardized(call: &mut Call<'_>, x: Value, axes: &[usize], epsilon: f32) -> 
 }
 
 /// Each channel of each example on its own.
-fn instance_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn instance_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, scale, bias) = (call.float(0)?, call.float(1)?, call.float(2)?);
     let rank = call.shape(x).len();
     if rank < 3 {
@@ -41,10 +42,10 @@ fn instance_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// Per-channel scale and bias.
-fn affine(call: &mut Call<'_>, x: Value, scale: Value, bias: Value) -> Result<Vec<Value>, String> {
+fn affine(call: &mut Call<'_>, x: Value, scale: Value, bias: Value) -> Result<Vec<Value>, GraphError> {
     let shape = call.shape(x);
     if [scale, bias].iter().any(|value| call.shape(*value) != shape[1..2]) {
-        return Err(format!("scale and bias must have {} elements", shape[1]));
+        return Err(format!("scale and bias must have {} elements", shape[1]).into());
     }
     let (scale, bias) = (call.graph.per_channel(scale, shape.len()), call.graph.per_channel(bias, shape.len()));
     let scaled = call.graph.mul(x, scale);
@@ -52,13 +53,13 @@ fn affine(call: &mut Call<'_>, x: Value, scale: Value, bias: Value) -> Result<Ve
 }
 
 /// Groups of channels; scale and bias per group before opset 21, per channel since.
-fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, mut scale, mut bias) = (call.float(0)?, call.float(1)?, call.float(2)?);
     let shape = call.shape(x);
     let groups = usize::try_from(call.attributes.int("num_groups", 0)).unwrap_or(0);
     let channels = shape.get(1).copied().unwrap_or(0);
     if groups == 0 || channels == 0 || channels % groups != 0 {
-        return Err(format!("{channels} channels in {groups} groups"));
+        return Err(format!("{channels} channels in {groups} groups").into());
     }
     if [scale, bias].iter().any(|value| call.shape(*value).len() != 1) {
         return Err("scale and bias must have one axis".into());
@@ -74,7 +75,7 @@ fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     affine(call, normal, scale, bias)
 }
 
-fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let along = axis(call.attributes.int("axis", -1), call.shape(x).len())?;
     let length = match call.attributes.int("p", 2) {
@@ -87,7 +88,7 @@ fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
             let sum = call.graph.reduce_sum(square, &[along], true);
             root_of_sum(call, sum)
         }
-        other => return Err(format!("p = {other}")),
+        other => return Err(format!("p = {other}").into()),
     };
     // A vector of zeros stays one.
     let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));
@@ -96,7 +97,7 @@ fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.div(x, length)])
 }
 
-fn mean_variance(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn mean_variance(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let rank = call.shape(x).len();
     let axes = call.attributes.ints("axes", &[0, 2, 3]);

@@ -4,6 +4,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, DType, TensorType};
 use super::call::Call;
@@ -22,22 +23,22 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Gather", import_gather)],
 };
 
-fn indices(graph: &Graph, node: &Node) -> Result<TensorType, String> {
+fn indices(graph: &Graph, node: &Node) -> Result<TensorType, GraphError> {
     Some(ty(graph, node, 1)?).filter(|ty| ty.dtype == DType::I64).ok_or_else(|| "the indices must be int64".into())
 }
 
-fn along(graph: &Graph, node: &Node) -> Result<usize, String> {
+fn along(graph: &Graph, node: &Node) -> Result<usize, GraphError> {
     axis(node.int("axis", 0), ty(graph, node, 0)?.rank())
 }
 
-fn gather(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gather(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, indices, along) = (ty(graph, node, 0)?, indices(graph, node)?, along(graph, node)?);
     let shape = [&x.shape[..along], &indices.shape, &x.shape[along + 1..]].concat();
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
 /// Rows of dy are added to the rows they came from, the axis first.
-fn gather_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn gather_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (dy, along) = (back.dy()?, along(back.graph, back.node)?);
     let (shape, picked) = (back.graph.shape(back.node.input(0)).to_vec(), back.graph.ty(back.node.input(1)).clone());
     let (before, after) = (shape[..along].to_vec(), shape[along + 1..].to_vec());
@@ -68,7 +69,7 @@ fn gathered(node: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f6
 }
 
 /// One index is a slice; a whole list of neighbours, too.
-fn import_gather(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_gather(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, indices) = (call.input(0)?, call.input(1)?);
     let shape = call.shape(x);
     let along = axis(call.attributes.int("axis", 0), shape.len())?;
@@ -88,31 +89,31 @@ fn import_gather(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     call.unchanged()
 }
 
-fn gather_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gather_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, indices, _) = (ty(graph, node, 0)?, indices(graph, node)?, along(graph, node)?);
     if x.rank() != indices.rank() {
-        return Err(format!("{indices} does not index {x}"));
+        return Err(format!("{indices} does not index {x}").into());
     }
     Ok(vec![TensorType::new(x.dtype, indices.shape)])
 }
 
-fn scatter_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn scatter_elements(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, indices, updates) = (ty(graph, node, 0)?, indices(graph, node)?, ty(graph, node, 2)?);
     along(graph, node)?;
     if x.rank() != indices.rank() || indices.shape != updates.shape || x.dtype != updates.dtype {
-        return Err(format!("{updates} at {indices} does not fit {x}"));
+        return Err(format!("{updates} at {indices} does not fit {x}").into());
     }
     Ok(vec![x])
 }
 
 /// The shape of what tuples of indices pick from `x`.
-fn picked_shape(x: &TensorType, indices: &TensorType) -> Result<Vec<usize>, String> {
+fn picked_shape(x: &TensorType, indices: &TensorType) -> Result<Vec<usize>, GraphError> {
     let (depth, leading) = indices.shape.split_last().ok_or("indices must have an axis")?;
     let rest = x.shape.get(*depth..).ok_or_else(|| format!("{indices} is too deep for {x}"))?;
     Ok([leading, rest].concat())
 }
 
-fn gather_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gather_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, indices) = (ty(graph, node, 0)?, indices(graph, node)?);
     if node.int("batch_dims", 0) != 0 {
         return Err("batch_dims are not supported".into());
@@ -120,10 +121,10 @@ fn gather_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, picked_shape(&x, &indices)?)])
 }
 
-fn scatter_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn scatter_nd(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, indices, updates) = (ty(graph, node, 0)?, indices(graph, node)?, ty(graph, node, 2)?);
     if updates.shape != picked_shape(&x, &indices)? || x.dtype != updates.dtype {
-        return Err(format!("{updates} at {indices} does not fit {x}"));
+        return Err(format!("{updates} at {indices} does not fit {x}").into());
     }
     Ok(vec![x])
 }
@@ -140,7 +141,7 @@ fn pair(node: &Node) -> (&'static str, &'static str, Attributes) {
 }
 
 /// Of GatherElements and GatherND: dy is added to the elements it came from.
-fn picked_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn picked_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (dy, (scatter, _, mut adding)) = (back.dy()?, pair(back.node));
     let shape = back.graph.shape(back.node.input(0)).to_vec();
     let zeros = back.graph.zeros(dy, &shape);
@@ -151,16 +152,16 @@ fn picked_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// What a scatter does with values that were there before.
-fn reduction(node: &Node) -> Result<bool, String> {
+fn reduction(node: &Node) -> Result<bool, GraphError> {
     match node.text("reduction", "none") {
         "none" => Ok(false),
         "add" => Ok(true),
-        other => Err(format!("{}: no gradient of reduction {other}", node.operator.name)),
+        other => Err(format!("{}: no gradient of reduction {other}", node.operator.name).into()),
     }
 }
 
 /// Of ScatterElements and ScatterND: what was replaced has no gradient.
-fn scattered_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn scattered_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (dy, adds) = (back.dy()?, reduction(back.node)?);
     let (indices, updates) = (back.node.input(1), back.node.input(2));
     let (scatter, gather, along) = pair(back.node);
@@ -181,11 +182,11 @@ fn scattered_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn trilu(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn trilu(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     Some(ty(graph, node, 0)?).filter(|x| x.rank() >= 2).map(|x| vec![x]).ok_or_else(|| "expected a matrix".into())
 }
 
-fn trilu_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn trilu_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let inputs: Vec<_> = [Some(back.dy()?), back.node.optional(1)].into_iter().flatten().collect();
     let dx = back.graph.apply1("Trilu", &inputs, back.node.attributes.clone());
     back.add(0, dx);

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::{Family, axis, fused, op, ty};
@@ -19,7 +20,7 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// Outputs: y, mean and 1 / standard deviation; the last two with the normalized axis as 1.
-fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let x = ty(graph, node, 0)?;
     let rank = x.rank();
     if axis(node.int("axis", -1), rank)? + 1 != rank {
@@ -29,7 +30,7 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     for i in 1..node.inputs.len() {
         let shape = ty(graph, node, i)?.shape;
         if shape != [features] {
-            return Err(format!("scale and bias must have {features} elements, not {shape:?}"));
+            return Err(format!("scale and bias must have {features} elements, not {shape:?}").into());
         }
     }
     let mut statistics = x.clone();
@@ -37,7 +38,7 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x, statistics.clone(), statistics])
 }
 
-fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (node, dy) = (back.node, back.dy()?);
     let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
     let gradients = back.graph.apply("LayerNormGradient", &inputs, Attributes::new());
@@ -50,7 +51,7 @@ fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// Inputs: dy, x, scale, mean and 1 / standard deviation. Outputs: dx, dscale, dbias.
-fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (dy, x, scale) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     if x.rank() == 0 {
         return Err("nothing to normalize".into());
@@ -59,7 +60,9 @@ fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String>
     statistics.last_mut().into_iter().for_each(|n| *n = 1);
     let mean_and_deviation = [ty(graph, node, 3)?.shape, ty(graph, node, 4)?.shape];
     if dy != x || scale.shape[..] != x.shape[x.rank() - 1..] || mean_and_deviation.iter().any(|s| *s != statistics) {
-        return Err(format!("gradient {dy}, x {x}, scale {scale} and statistics {mean_and_deviation:?} do not fit"));
+        return Err(
+            format!("gradient {dy}, x {x}, scale {scale} and statistics {mean_and_deviation:?} do not fit").into()
+        );
     }
     Ok(vec![x, scale.clone(), scale])
 }
@@ -121,7 +124,7 @@ fn layer_norm_input_gradient(graph: &mut Graph, flat: Value, centred: Value, mea
 }
 
 /// Over the axes from `axis` on, as one.
-fn import_layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     if call.outputs > 1 {
         return Err("outputs beside the normalized values are not supported".into());
     }
@@ -129,12 +132,12 @@ fn import_layer_norm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let shape = call.shape(x);
     let first = axis(call.attributes.int("axis", -1), shape.len())?;
     let features = shape[first..].iter().product::<usize>();
-    let full = |call: &mut Call<'_>, value: Value| -> Result<Value, String> {
+    let full = |call: &mut Call<'_>, value: Value| -> Result<Value, GraphError> {
         let sizes: Vec<_> = shape[first..].iter().map(|size| *size as i64).collect();
         let sizes = call.graph.i64s(&sizes);
         let wide = call.apply1("Expand", &[value, sizes])?;
         if call.shape(wide) != shape[first..] {
-            return Err(format!("scale or bias {:?} for features {:?}", call.shape(value), &shape[first..]));
+            return Err(format!("scale or bias {:?} for features {:?}", call.shape(value), &shape[first..]).into());
         }
         Ok(call.graph.reshape(wide, &[features]))
     };

@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node};
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, DType, TensorType};
 use super::arithmetic::binary;
@@ -44,16 +45,16 @@ pub(super) static FAMILY: Family = Family {
     imports: &[],
 };
 
-fn compare(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn compare(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     Ok(vec![TensorType::new(DType::Bool, binary(graph, node)?.remove(0).shape)])
 }
 
 /// A condition of one input.
-fn test(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn test(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     Ok(vec![TensorType::new(DType::Bool, ty(graph, node, 0)?.shape)])
 }
 
-fn select_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn select_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (condition, a, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     if condition.dtype != DType::Bool || a.dtype != b.dtype {
         return Err("expected a condition and two values of one type".into());
@@ -67,7 +68,7 @@ fn chosen(_: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>> {
     fold::each(&ty.shape, |index| Some(at(usize::from(at(0, index) == 0.0) + 1, index)))
 }
 
-fn select(back: &mut Backward<'_>) -> Result<(), String> {
+fn select(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (condition, dy) = (back.node.input(0), back.dy()?);
     let zero = back.graph.scalar_like(dy, 0.0);
     for (i, keeps_true) in [(1, true), (2, false)] {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
@@ -20,16 +21,16 @@ pub(super) static FAMILY: Family = Family {
 /// cell state before [batch, hidden]; perhaps up to two more parts of the gates, [batch, 4 hidden] or [4 hidden], which
 /// are added to the first. Outputs: hidden state, cell state, the three sigmoids [batch, 3 hidden], the
 /// candidate's tanh, and the tanh of the cell state.
-fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (gates, before) = (ty(graph, node, 0)?, ty(graph, node, 1)?);
-    let [batch, hidden] = before.shape[..] else { return Err(format!("{before} is not [batch, hidden]")) };
+    let [batch, hidden] = before.shape[..] else { return Err(format!("{before} is not [batch, hidden]").into()) };
     if gates != TensorType::new(before.dtype, [batch, 4 * hidden]) || hidden == 0 {
-        return Err(format!("gates {gates} do not fit the state {before}"));
+        return Err(format!("gates {gates} do not fit the state {before}").into());
     }
     for part in (2..node.inputs.len()).map(|i| ty(graph, node, i)) {
         let part = part?;
         if part.dtype != gates.dtype || ![&gates.shape[..], &gates.shape[1..]].contains(&part.shape.as_slice()) {
-            return Err(format!("a part {part} of gates {gates}"));
+            return Err(format!("a part {part} of gates {gates}").into());
         }
     }
     let sigmoids = TensorType::new(before.dtype, [batch, 3 * hidden]);
@@ -39,20 +40,20 @@ fn cell(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 /// Inputs: dh, dc, then sigmoids, candidate, tanh of the cell state, and the cell state before; perhaps a second part
 /// of dh, which is added to the first. Outputs: gradients of
 /// the gates and of the cell state before.
-fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let state = ty(graph, node, 0)?;
-    let [batch, hidden] = state.shape[..] else { return Err(format!("{state} is not [batch, hidden]")) };
+    let [batch, hidden] = state.shape[..] else { return Err(format!("{state} is not [batch, hidden]").into()) };
     for i in 1..node.inputs.len() {
         let expected = if i == 2 { TensorType::new(state.dtype, [batch, 3 * hidden]) } else { state.clone() };
         let given = ty(graph, node, i)?;
         if given != expected {
-            return Err(format!("input {i} is {given}, expected {expected}"));
+            return Err(format!("input {i} is {given}, expected {expected}").into());
         }
     }
     Ok(vec![TensorType::new(state.dtype, [batch, 4 * hidden]), state])
 }
 
-fn cell_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn cell_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let node = back.node;
     if node.inputs.len() > 2 {
         return Err("a cell that has taken in sums is not differentiated any more".into());

@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::Fold;
 use super::super::tensor::TensorType;
 use super::call::Call;
@@ -40,12 +41,12 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// The type of the first input.
-pub(super) fn unary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+pub(super) fn unary(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     Ok(vec![ty(graph, node, 0)?])
 }
 
 /// Of functions that are constant between their steps.
-pub(super) fn constant(_: &mut Backward<'_>) -> Result<(), String> {
+pub(super) fn constant(_: &mut Backward<'_>) -> Result<(), GraphError> {
     Ok(())
 }
 
@@ -54,14 +55,14 @@ fn twice_negative(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
     given.producer_input(graph, "Neg")
 }
 
-fn import_identity(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_identity(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     Ok(vec![call.input(0)?])
 }
 
 /// Defines the gradient of a function of one input: (graph, node, x, y, dy) -> dx.
 macro_rules! unary_gradient {
     ($name:ident, |$g:ident, $node:ident, $x:ident, $y:ident, $dy:ident| $body:expr) => {
-        fn $name(back: &mut Backward<'_>) -> Result<(), String> {
+        fn $name(back: &mut Backward<'_>) -> Result<(), GraphError> {
             let ($node, $dy) = (back.node, back.dy()?);
             let ($x, $y) = ($node.input(0), $node.outputs[0]);
             let _ = ($x, $y);

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::{Family, Precision, broadcast, op, ty};
@@ -15,8 +16,8 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Einsum", einsum), ("Gemm", import_gemm), ("MatMul", import_matmul)],
 };
 
-fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
-    let matrix = |i: usize, transposed: &str| -> Result<[usize; 2], String> {
+fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let matrix = |i: usize, transposed: &str| -> Result<[usize; 2], GraphError> {
         let shape: [usize; 2] = ty(graph, node, i)?.shape.try_into().map_err(|_| format!("input {i} is no matrix"))?;
         Ok(if node.int(transposed, 0) != 0 { [shape[1], shape[0]] } else { shape })
     };
@@ -25,17 +26,17 @@ fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     }
     let ([m, k], [l, n]) = (matrix(0, "transA")?, matrix(1, "transB")?);
     if k != l {
-        return Err(format!("[{m}, {k}] times [{l}, {n}]"));
+        return Err(format!("[{m}, {k}] times [{l}, {n}]").into());
     }
     if let Ok(c) = ty(graph, node, 2)
         && broadcast(&c.shape, &[m, n])? != [m, n]
     {
-        return Err(format!("{c} does not broadcast to [{m}, {n}]"));
+        return Err(format!("{c} does not broadcast to [{m}, {n}]").into());
     }
     Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, [m, n])])
 }
 
-fn gemm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn gemm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (a, b, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
     let [trans_a, trans_b] = ["transA", "transB"].map(|name| back.node.int(name, 0) != 0);
     if back.wanted(0) {
@@ -69,7 +70,7 @@ fn gemm_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (TensorType { dtype, shape: a }, b) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape);
     if a.len() < 2 || b.len() < 2 {
         return Err("a vector must be written as a matrix".into());
@@ -77,7 +78,7 @@ fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     let (batch_a, matrix_a) = a.split_at(a.len() - 2);
     let (batch_b, matrix_b) = b.split_at(b.len() - 2);
     if matrix_a[1] != matrix_b[0] {
-        return Err(format!("{matrix_a:?} times {matrix_b:?}"));
+        return Err(format!("{matrix_a:?} times {matrix_b:?}").into());
     }
     let mut shape = broadcast(batch_a, batch_b)?;
     shape.extend([matrix_a[0], matrix_b[1]]);
@@ -91,7 +92,7 @@ fn swap_last(graph: &mut Graph, x: Value) -> Value {
     graph.transpose(x, &order)
 }
 
-fn matmul_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn matmul_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (a, b, dy) = (back.node.input(0), back.node.input(1), back.dy()?);
     if back.wanted(0) {
         let transposed = swap_last(back.graph, b);
@@ -115,7 +116,7 @@ fn matmul_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// alpha a' b' + beta c.
-fn import_gemm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_gemm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (mut a, b) = (call.float(0)?, call.float(1)?);
     let (alpha, beta) = (call.attributes.float("alpha", 1.0), call.attributes.float("beta", 1.0));
     if alpha != 1.0 {
@@ -135,7 +136,7 @@ fn import_gemm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// Vectors become matrices of one row or column, which the result loses again.
-fn import_matmul(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_matmul(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (mut a, mut b) = (call.float(0)?, call.float(1)?);
     let (rows, columns) = (call.shape(a), call.shape(b));
     if rows.len() == 1 {
@@ -156,12 +157,12 @@ fn import_matmul(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// The equation's letters for each input and the output, an ellipsis as capital letters from the right.
-fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>), String> {
+fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>), GraphError> {
     let equation: String = equation.chars().filter(|c| !c.is_whitespace()).collect();
     let (inputs, output) = equation.split_once("->").map_or((equation.as_str(), None), |(i, o)| (i, Some(o)));
     let terms: Vec<_> = inputs.split(',').collect();
     if terms.len() != ranks.len() {
-        return Err(format!("the equation {equation} for {} inputs", ranks.len()));
+        return Err(format!("the equation {equation} for {} inputs", ranks.len()).into());
     }
     let spelled = |term: &str, extra: usize| -> Vec<char> {
         let dots: String = (0..extra as u8).rev().map(|i| char::from(b'A' + i)).collect();
@@ -193,7 +194,7 @@ fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>
 
 /// Two inputs become one batched product over the letters they share and the output lacks; one input is summed and
 /// transposed.
-fn einsum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn einsum(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let values = (0..call.inputs.len()).map(|i| call.float(i)).collect::<Result<Vec<_>, _>>()?;
     let ranks: Vec<_> = values.iter().map(|value| call.shape(*value).len()).collect();
     let (terms, output) = letters(call.attributes.text("equation", ""), &ranks)?;
@@ -230,7 +231,7 @@ fn contract(
     (a, mut in_a): (Value, Vec<char>),
     (b, mut in_b): (Value, Vec<char>),
     later: &dyn Fn(&char) -> bool,
-) -> Result<(Value, Vec<char>), String> {
+) -> Result<(Value, Vec<char>), GraphError> {
     let (both_a, both_b) = (in_a.clone(), in_b.clone());
     let a = sum_away(call, a, &mut in_a, &|c| later(c) || both_b.contains(c));
     let b = sum_away(call, b, &mut in_b, &|c| later(c) || both_a.contains(c));
@@ -243,7 +244,7 @@ fn contract(
     for c in &shared {
         let (i, j) = (in_a.iter().position(|d| d == c), in_b.iter().position(|d| d == c));
         if i.map(|i| shape_a[i]) != j.map(|j| shape_b[j]) {
-            return Err(format!("axis {c} has two sizes"));
+            return Err(format!("axis {c} has two sizes").into());
         }
     }
     let (batch, inner): (Vec<_>, Vec<_>) = shared.iter().copied().partition(|c| later(c));

@@ -41,15 +41,16 @@ pub(crate) use transpose::as_batch_transpose;
 
 use super::autodiff::Backward;
 use super::core::{Attributes, Graph, Node, Value};
+use super::error::GraphError;
 use super::fold::Fold;
 use super::simplify::Given;
 use super::tensor::{DType, TensorType};
 
 /// Types of a node's outputs, from its inputs, attributes and constants.
-type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, String>;
+type Infer = fn(&Graph, &Node) -> Result<Vec<TensorType>, GraphError>;
 
 /// Adds the contributions of a node to the gradients of its inputs.
-type Gradient = fn(&mut Backward<'_>) -> Result<(), String>;
+type Gradient = fn(&mut Backward<'_>) -> Result<(), GraphError>;
 
 /// Writes a fused operator as standard ones; gives the values that replace its outputs.
 type Expand = fn(&mut Graph, &Node) -> Vec<Value>;
@@ -241,32 +242,35 @@ pub(crate) fn fused_shapes(
     operator: &'static Operator,
     inputs: &[TensorType],
     attributes: &Attributes,
-) -> Result<Vec<Vec<usize>>, String> {
+) -> Result<Vec<Vec<usize>>, GraphError> {
     let mut graph = Graph::new();
     let inputs = inputs.iter().map(|ty| Some(graph.input("", ty.clone()))).collect();
     let node = Node { operator, inputs, outputs: Vec::new(), attributes: attributes.clone(), origin: None };
     Ok((operator.infer)(&graph, &node)?.into_iter().map(|ty| ty.shape).collect())
 }
 
-fn ty(graph: &Graph, node: &Node, i: usize) -> Result<TensorType, String> {
+fn ty(graph: &Graph, node: &Node, i: usize) -> Result<TensorType, GraphError> {
     let value = node.inputs.get(i).copied().flatten().ok_or_else(|| format!("input {i} is missing"))?;
     Ok(graph.ty(value).clone())
 }
 
 /// The constant int64 list that input `i` must be.
-fn constant_ints(graph: &Graph, node: &Node, i: usize) -> Result<Vec<i64>, String> {
+fn constant_ints(graph: &Graph, node: &Node, i: usize) -> Result<Vec<i64>, GraphError> {
     let value = node.inputs.get(i).copied().flatten().ok_or_else(|| format!("input {i} is missing"))?;
-    graph.as_i64s(value).map(<[i64]>::to_vec).ok_or_else(|| format!("input {i} must be a constant list of integers"))
+    graph
+        .as_i64s(value)
+        .map(<[i64]>::to_vec)
+        .ok_or_else(|| format!("input {i} must be a constant list of integers").into())
 }
 
 /// A possibly negative axis as an index.
-pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, String> {
+pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, GraphError> {
     let index = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(index).ok().filter(|i| *i < rank).ok_or_else(|| format!("axis {axis} of {rank} dimensions"))
+    usize::try_from(index).ok().filter(|i| *i < rank).ok_or_else(|| format!("axis {axis} of {rank} dimensions").into())
 }
 
 /// The shape that `a` and `b` broadcast to.
-fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
+fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, GraphError> {
     let rank = a.len().max(b.len());
     let dim = |shape: &[usize], i: usize| (i + shape.len()).checked_sub(rank).map_or(1, |i| shape[i]);
     (0..rank)
@@ -274,7 +278,7 @@ fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, String> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            (x, y) => Err(format!("{x} and {y} do not broadcast")),
+            (x, y) => Err(format!("{x} and {y} do not broadcast").into()),
         })
         .collect()
 }

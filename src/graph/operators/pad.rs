@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::reshape::to_shape;
@@ -13,15 +14,15 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Pad", import_pad)],
 };
 
-fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, String> {
+fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, GraphError> {
     let (rank, pads) = (ty(graph, node, 0)?.rank(), to_shape(&constant_ints(graph, node, 1)?)?);
     if pads.len() != 2 * rank {
-        return Err(format!("{} pads for {rank} axes", pads.len()));
+        return Err(format!("{} pads for {rank} axes", pads.len()).into());
     }
     Ok((0..rank).map(|i| (pads[i], pads[rank + i])).collect())
 }
 
-fn pad(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn pad(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let mut x = ty(graph, node, 0)?;
     for (dim, (before, after)) in x.shape.iter_mut().zip(pads(graph, node)?) {
         *dim += before + after;
@@ -29,7 +30,7 @@ fn pad(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![x])
 }
 
-fn pad_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn pad_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let mut gradient = back.dy()?;
     for (along, (before, after)) in pads(back.graph, back.node)?.into_iter().enumerate() {
         let end = back.graph.shape(gradient)[along] - after;
@@ -40,7 +41,7 @@ fn pad_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// Constant padding as it is, cropping where pads are negative; reflected and repeated edges by picking rows.
-fn import_pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_pad(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let mut x = call.input(0)?;
     let rank = call.shape(x).len();
     let pads = call.integers(1)?.ok_or("pads are missing")?;
@@ -49,7 +50,7 @@ fn import_pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         None => (0..rank).collect(),
     };
     if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.unsigned_abs() > 1 << 24) {
-        return Err(format!("pads {pads:?} for {} axes", axes.len()));
+        return Err(format!("pads {pads:?} for {} axes", axes.len()).into());
     }
     let fill = call.numbers(2)?;
     let mode = call.attributes.text("mode", "constant").to_owned();
@@ -74,7 +75,7 @@ fn import_pad(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![x])
 }
 
-fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: f32) -> Result<Value, String> {
+fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: f32) -> Result<Value, GraphError> {
     let rank = call.shape(x).len();
     let mut pads = vec![0; 2 * rank];
     (pads[along], pads[rank + along]) = ends;
@@ -82,7 +83,7 @@ fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: 
     call.apply1("Pad", &[x, pads, value])
 }
 
-fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &str) -> Result<Value, String> {
+fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &str) -> Result<Value, GraphError> {
     let size = call.shape(x)[along] as i64;
     if size == 0 {
         return Err("nothing is there to pad with".into());
@@ -96,7 +97,7 @@ fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &
             let i = i.rem_euclid(period);
             Ok(if i < size { i } else { period - i })
         }
-        other => Err(format!("mode {other}")),
+        other => Err(GraphError::from(format!("mode {other}"))),
     };
     let indices = (-ends.0..size + ends.1).map(at).collect::<Result<Vec<_>, _>>()?;
     let indices = call.graph.i64s(&indices);

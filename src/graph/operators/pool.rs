@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::geometry::{Geometry, resolve_auto_pad, spatial_sizes};
@@ -15,24 +16,24 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("AveragePool", average_pool), ("MaxPool", import_max_pool)],
 };
 
-fn geometry(node: &Node) -> Result<Geometry, String> {
+fn geometry(node: &Node) -> Result<Geometry, GraphError> {
     let kernel = node.ints("kernel_shape", &[]);
     let kernel: Option<Vec<_>> = kernel.into_iter().map(|size| usize::try_from(size).ok()).collect();
     let kernel = kernel.filter(|kernel| !kernel.is_empty()).ok_or("kernel_shape must be positive numbers")?;
     Geometry::new(node, &kernel)
 }
 
-fn max_pool(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn max_pool(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, geometry) = (ty(graph, node, 0)?, geometry(node)?);
     if x.rank() != geometry.kernel.len() + 2 {
-        return Err(format!("{x} is not [batch, channels, spatial..]"));
+        return Err(format!("{x} is not [batch, channels, spatial..]").into());
     }
     let output = geometry.output(&x.shape[2..])?;
     Ok(vec![TensorType::new(x.dtype, [&x.shape[..2], &output].concat())])
 }
 
 /// Each window's gradient goes to its first greatest element, as in PyTorch.
-fn max_pool_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn max_pool_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let inputs = [back.dy()?, back.node.input(0), back.node.outputs[0]];
     let attributes = geometry(back.node)?.attributes();
     let dx = back.graph.apply1("MaxPoolGradient", &inputs, attributes);
@@ -41,10 +42,10 @@ fn max_pool_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// Inputs: dy, x, y. Output: dx.
-fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (dy, x, y) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     if dy != y || x.rank() != y.rank() || x.rank() < 3 || x.shape[..2] != y.shape[..2] {
-        return Err(format!("gradient {dy}, input {x} and output {y} do not fit"));
+        return Err(format!("gradient {dy}, input {x} and output {y} do not fit").into());
     }
     Ok(vec![x])
 }
@@ -118,7 +119,7 @@ fn kernel(call: &Call<'_>) -> Vec<usize> {
     call.attributes.ints("kernel_shape", &[]).into_iter().map(|size| size.clamp(0, 1 << 24) as usize).collect()
 }
 
-fn import_max_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_max_pool(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     if call.outputs > 1 {
         return Err("the indices of a max pool are not supported".into());
     }
@@ -130,7 +131,7 @@ fn import_max_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// The mean over what each window covers, with or without the padding.
-fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, kernel) = (call.float(0)?, kernel(call));
     let input = spatial_sizes(call, x, &kernel)?;
     resolve_auto_pad(call, &input, &kernel);
@@ -140,7 +141,7 @@ fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     if geometry.taps() > MOST_TAPS
         || output.iter().try_fold(1usize, |n, size| n.checked_mul(*size)).is_none_or(|n| n > 1 << 24)
     {
-        return Err(format!("a window of {kernel:?} over {input:?} is too large"));
+        return Err(format!("a window of {kernel:?} over {input:?} is too large").into());
     }
     if geometry.has_empty_windows() {
         return Err("padding as wide as the window".into());

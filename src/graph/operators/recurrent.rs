@@ -1,6 +1,7 @@
 //! LSTM, GRU and RNN, unrolled over time.
 
 use super::super::core::{Attribute, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::Family;
 use super::call::Call;
@@ -25,15 +26,15 @@ struct Layer {
 }
 
 impl Layer {
-    fn new(call: &mut Call<'_>, gates: usize) -> Result<Self, String> {
+    fn new(call: &mut Call<'_>, gates: usize) -> Result<Self, GraphError> {
         let (mut x, w, r) = (call.float(0)?, call.float(1)?, call.float(2)?);
         let [directions, width, hidden] = call.shape(r)[..] else { return Err("R must have three axes".into()) };
         let inputs = call.shape(x).get(2).copied().unwrap_or(0);
         if width != gates * hidden || !(1..=2).contains(&directions) || hidden == 0 || call.shape(x).len() != 3 {
-            return Err(format!("X {:?} and R {:?} for {gates} gates", call.shape(x), call.shape(r)));
+            return Err(format!("X {:?} and R {:?} for {gates} gates", call.shape(x), call.shape(r)).into());
         }
         if call.shape(w) != [directions, width, inputs] {
-            return Err(format!("W {:?}, expected [{directions}, {width}, {inputs}]", call.shape(w)));
+            return Err(format!("W {:?}, expected [{directions}, {width}, {inputs}]", call.shape(w)).into());
         }
         let batch_first = call.attributes.int("layout", 0) != 0;
         if batch_first {
@@ -44,7 +45,8 @@ impl Layer {
             return Err(format!(
                 "{steps} time steps in {directions} directions: recurrences are unrolled up to {LONGEST} steps x \
                  directions; put fewer steps before it, e.g. a strided convolution or a pool"
-            ));
+            )
+            .into());
         }
         // PyTorch gives no lengths; other exporters give one that is the whole sequence.
         if let Some(lengths) = call.integers(4)?
@@ -67,20 +69,20 @@ impl Layer {
         for (i, expected) in [(3, [directions, 2 * width].as_slice()), (5, &state), (6, &state)] {
             let expected = TensorType::f32(expected);
             if let Some(given) = call.optional(i).filter(|value| *call.graph.ty(*value) != expected) {
-                return Err(format!("input {i} is {}, expected {expected}", call.graph.ty(given)));
+                return Err(format!("input {i} is {}, expected {expected}", call.graph.ty(given)).into());
             }
         }
         Ok(Self { x, steps, hidden, directions, weights: [w, r, bias], gates, batch_first })
     }
 
     /// Fails unless each direction's activations are the usual ones.
-    fn check_activations(&self, call: &Call<'_>, usual: &[&str]) -> Result<(), String> {
+    fn check_activations(&self, call: &Call<'_>, usual: &[&str]) -> Result<(), GraphError> {
         let Some(Attribute::Texts(given)) = call.attributes.get("activations") else { return Ok(()) };
         let expected = usual.iter().cycle().take(usual.len() * self.directions);
         if given.iter().map(|name| name.to_lowercase()).eq(expected.map(|name| (*name).to_owned())) {
             return Ok(());
         }
-        Err(format!("activations {given:?}, expected {usual:?}"))
+        Err(format!("activations {given:?}, expected {usual:?}").into())
     }
 
     /// Whether direction `d` runs backwards in time.
@@ -139,7 +141,7 @@ impl Layer {
 }
 
 /// ONNX's gates are input, output, forget, candidate.
-fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let layer = Layer::new(call, 4)?;
     layer.check_activations(call, &["sigmoid", "tanh", "tanh"])?;
     if call.optional(7).is_some() || call.attributes.int("input_forget", 0) != 0 {
@@ -170,7 +172,7 @@ fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// ONNX's gates are update, reset, candidate.
-fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let layer = Layer::new(call, 3)?;
     layer.check_activations(call, &["sigmoid", "tanh"])?;
     let before_reset = call.attributes.int("linear_before_reset", 0) == 0;
@@ -195,7 +197,7 @@ fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(layer.finish(call, &outputs, &[hidden]))
 }
 
-fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let layer = Layer::new(call, 1)?;
     let activation = match call.attributes.get("activations") {
         Some(Attribute::Texts(names)) if names.iter().all(|name| name.eq_ignore_ascii_case("relu")) => "Relu",

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::{Family, axis, constant_ints, op, ty};
@@ -29,7 +30,7 @@ pub(super) static FAMILY: Family = Family {
     ],
 };
 
-fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, String> {
+fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, GraphError> {
     let rank = ty(graph, node, 0)?.rank();
     constant_ints(graph, node, 1)?.into_iter().map(|a| axis(a, rank)).collect()
 }
@@ -39,7 +40,7 @@ fn kept(shape: &[usize], axes: &[usize]) -> Vec<usize> {
     shape.iter().enumerate().map(|(i, dim)| if axes.contains(&i) { 1 } else { *dim }).collect()
 }
 
-fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, axes) = (ty(graph, node, 0)?, axes(graph, node)?);
     let shape = if node.int("keepdims", 1) != 0 {
         kept(&x.shape, &axes)
@@ -50,12 +51,12 @@ fn reduce(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
 }
 
 /// `y`, of the node's output, with the reduced axes back as 1, so that it broadcasts against x.
-fn restore(graph: &mut Graph, node: &Node, y: Value) -> Result<Value, String> {
+fn restore(graph: &mut Graph, node: &Node, y: Value) -> Result<Value, GraphError> {
     let (axes, shape) = (axes(graph, node)?, graph.shape(node.input(0)).to_vec());
     Ok(graph.reshape(y, &kept(&shape, &axes)))
 }
 
-fn sum_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn sum_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let restored = restore(back.graph, back.node, back.dy()?)?;
     let shape = back.graph.shape(back.node.input(0)).to_vec();
     let gradient = back.graph.expand(restored, &shape);
@@ -63,7 +64,7 @@ fn sum_gradient(back: &mut Backward<'_>) -> Result<(), String> {
     Ok(())
 }
 
-fn mean_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn mean_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let restored = restore(back.graph, back.node, back.dy()?)?;
     let shape = back.graph.shape(back.node.input(0)).to_vec();
     let count = shape.iter().product::<usize>() / back.graph.ty(back.node.outputs[0]).elements().max(1);
@@ -75,7 +76,7 @@ fn mean_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// Elements that are equally extreme share the gradient, as in PyTorch's `amax` and `amin`.
-fn extreme_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn extreme_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (x, axes) = (back.node.input(0), axes(back.graph, back.node)?);
     let extreme = restore(back.graph, back.node, back.node.outputs[0])?;
     let restored = restore(back.graph, back.node, back.dy()?)?;
@@ -108,14 +109,14 @@ fn sum_over_last(graph: &mut Graph, node: &Node) -> Option<Value> {
 }
 
 /// The node's axes; all of them where none are named, unless the node says that this means none.
-fn import_axes(call: &Call<'_>) -> Result<Vec<usize>, String> {
+fn import_axes(call: &Call<'_>) -> Result<Vec<usize>, GraphError> {
     let rank = call.shape(call.input(0)?).len();
     let named = call.axes(1, rank)?.unwrap_or_default();
     let all = named.is_empty() && call.attributes.int("noop_with_empty_axes", 0) == 0;
     Ok(if all { (0..rank).collect() } else { named })
 }
 
-fn import_reduce(call: &mut Call<'_>, operator: &str, x: Value) -> Result<Value, String> {
+fn import_reduce(call: &mut Call<'_>, operator: &str, x: Value) -> Result<Value, GraphError> {
     let axes: Vec<_> = import_axes(call)?.into_iter().map(|axis| axis as i64).collect();
     if axes.is_empty() {
         return Ok(x);
@@ -125,25 +126,25 @@ fn import_reduce(call: &mut Call<'_>, operator: &str, x: Value) -> Result<Value,
     Ok(call.apply(operator, &[x, axes], keep)?[0])
 }
 
-fn plain(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn plain(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (operator, x) = (call.operator, call.input(0)?);
     Ok(vec![import_reduce(call, operator, x)?])
 }
 
-fn l1(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn l1(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let size = call.graph.abs(x);
     Ok(vec![import_reduce(call, "ReduceSum", size)?])
 }
 
-fn sum_square(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn sum_square(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let square = call.graph.mul(x, x);
     Ok(vec![import_reduce(call, "ReduceSum", square)?])
 }
 
 /// The root of a sum that is 0 has no derivative; as in PyTorch, it is taken to be 0 there.
-fn l2(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn l2(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let square = sum_square(call)?[0];
     Ok(vec![root_of_sum(call, square)])
 }
@@ -157,14 +158,14 @@ pub(super) fn root_of_sum(call: &mut Call<'_>, x: Value) -> Value {
     call.graph.select(positive, root, zero)
 }
 
-fn log_sum(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn log_sum(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let sum = import_reduce(call, "ReduceSum", x)?;
     Ok(vec![call.graph.log(sum)])
 }
 
 /// The greatest element is taken out first, so that no exponential overflows.
-fn log_sum_exp(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn log_sum_exp(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, axes) = (call.float(0)?, import_axes(call)?);
     if axes.is_empty() {
         return Ok(vec![x]);
@@ -183,7 +184,7 @@ fn log_sum_exp(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(y, &kept)])
 }
 
-fn global_pool(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn global_pool(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let spatial: Vec<_> = (2..call.shape(x).len()).collect();
     let max = call.operator == "GlobalMaxPool";

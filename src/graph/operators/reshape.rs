@@ -4,6 +4,7 @@
 use super::super::autodiff::Backward;
 use super::super::core::{Attribute, Attributes, Graph, Node, Value};
 use super::super::dim::Dim;
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, TensorType};
 use super::call::Call;
@@ -39,14 +40,14 @@ pub(super) static FAMILY: Family = Family {
 };
 
 /// Sizes as they are written in a list of integers.
-pub(super) fn to_shape(dims: &[i64]) -> Result<Vec<usize>, String> {
-    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}"))).collect()
+pub(super) fn to_shape(dims: &[i64]) -> Result<Vec<usize>, GraphError> {
+    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}").into())).collect()
 }
 
-fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
     if shape.iter().product::<usize>() != x.elements() {
-        return Err(format!("{x} has another number of elements than {shape:?}"));
+        return Err(format!("{x} has another number of elements than {shape:?}").into());
     }
     if shape.iter().filter(|dim| Dim::of(**dim).is_batch()).count() > 1 {
         return Err("two dimensions depend on the batch".into());
@@ -54,7 +55,7 @@ fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
     Ok(vec![TensorType::new(x.dtype, shape)])
 }
 
-fn reshape_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn reshape_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let shape = back.graph.shape(back.node.input(0)).to_vec();
     let gradient = back.graph.reshape(back.dy()?, &shape);
     back.add(0, gradient);
@@ -69,12 +70,12 @@ fn joined(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
     })
 }
 
-fn expand(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn expand(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
     Ok(vec![TensorType::new(x.dtype, broadcast(&x.shape, &shape)?)])
 }
 
-fn expand_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn expand_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let dy = back.dy()?;
     back.add_broadcast(0, dy);
     Ok(())
@@ -86,13 +87,13 @@ fn repeated(_: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>>
 }
 
 /// Sizes whose product is one that a machine could hold.
-fn checked(sizes: Vec<usize>) -> Result<Vec<usize>, String> {
+fn checked(sizes: Vec<usize>) -> Result<Vec<usize>, GraphError> {
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
     elements.filter(|elements| *elements <= 1 << 40).map(|_| ()).ok_or_else(|| format!("sizes {sizes:?}"))?;
     Ok(sizes)
 }
 
-fn shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn shape(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let shape = call.shape(call.input(0)?);
     let rank = shape.len() as i64;
     let clip = |at: i64| (if at < 0 { at + rank } else { at }).clamp(0, rank) as usize;
@@ -101,12 +102,12 @@ fn shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.i64s(&dims)])
 }
 
-fn size(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn size(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let elements = call.graph.ty(call.input(0)?).elements();
     Ok(vec![call.graph.constant(Constant::I64(Vec::new(), vec![elements as i64]))])
 }
 
-fn constant_of_shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn constant_of_shape(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let shape = call.integers(0)?.ok_or("the shape is missing")?;
     let shape = shape.iter().map(|size| usize::try_from(*size).map_err(|_| format!("size {size}")));
     let shape = checked(shape.collect::<Result<Vec<_>, _>>()?)?;
@@ -120,7 +121,7 @@ fn constant_of_shape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.expand(scalar, &shape)])
 }
 
-fn range(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn range(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let mut ends = [0.0; 3];
     for (i, end) in ends.iter_mut().enumerate() {
         let numbers = call.numbers(i)?.filter(|numbers| numbers.len() == 1);
@@ -129,7 +130,7 @@ fn range(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let [start, limit, step] = ends;
     let count = ((limit - start) / step).ceil().max(0.0);
     if step == 0.0 || count > 1e7 {
-        return Err(format!("from {start} to {limit} by {step}"));
+        return Err(format!("from {start} to {limit} by {step}").into());
     }
     let numbers: Vec<_> = (0..count as usize).map(|i| start + i as f64 * step).collect();
     let dtype = call.graph.dtype(call.input(0)?);
@@ -137,7 +138,7 @@ fn range(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
 }
 
 /// 0 keeps a size, -1 stands for what is left.
-fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let (from, wanted) = (call.shape(x), call.integers(1)?.ok_or("the shape is missing")?);
     let keep_zero = call.attributes.int("allowzero", 0) != 0;
@@ -157,12 +158,13 @@ fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
         return Err(format!(
             "{from:?} does not become {wanted:?}; a batch or window size may be fixed in the model (export it with \
              dynamic axes)"
-        ));
+        )
+        .into());
     }
     Ok(vec![call.graph.reshape(x, &dims)])
 }
 
-fn flatten(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn flatten(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let at = call.attributes.int("axis", 1);
@@ -171,19 +173,19 @@ fn flatten(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(x, &flat)])
 }
 
-fn squeeze(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn squeeze(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let axes = call.axes(1, shape.len())?;
     let goes = |i: usize| axes.as_ref().map_or(shape[i] == 1, |axes| axes.contains(&i));
     if (0..shape.len()).any(|i| goes(i) && shape[i] != 1) {
-        return Err(format!("axes {axes:?} of {shape:?} are not 1"));
+        return Err(format!("axes {axes:?} of {shape:?} are not 1").into());
     }
     let kept: Vec<_> = (0..shape.len()).filter(|i| !goes(*i)).map(|i| shape[i]).collect();
     Ok(vec![call.graph.reshape(x, &kept)])
 }
 
-fn unsqueeze(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn unsqueeze(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let count = call.integers(1)?.map_or_else(|| call.attributes.ints("axes", &[]).len(), |axes| axes.len());
@@ -200,7 +202,7 @@ fn unsqueeze(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(x, &wide)])
 }
 
-fn import_expand(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_expand(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let from = call.shape(x);
     let wanted = call.integers(1)?.ok_or("the shape is missing")?;
@@ -215,12 +217,12 @@ fn import_expand(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     if from == shape { Ok(vec![x]) } else { Ok(vec![call.apply1("Expand", &[x, sizes])?]) }
 }
 
-fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let shape = call.shape(x);
     let repeats = call.integers(1)?.ok_or("the repeats are missing")?;
     if repeats.len() != shape.len() || repeats.iter().any(|count| !(1..=1 << 24).contains(count)) {
-        return Err(format!("repeats {repeats:?} of {} axes", shape.len()));
+        return Err(format!("repeats {repeats:?} of {} axes", shape.len()).into());
     }
     // [1, n] repeated as [count, n] is [count n].
     let mut apart = Vec::new();
@@ -236,17 +238,17 @@ fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(y, &tiled)])
 }
 
-fn blocks(call: &Call<'_>) -> Result<([usize; 4], usize), String> {
+fn blocks(call: &Call<'_>) -> Result<([usize; 4], usize), GraphError> {
     let shape: [usize; 4] = call.shape(call.input(0)?).try_into().map_err(|_| "expected four axes")?;
     let block = call.attributes.int("blocksize", 0);
     let block = usize::try_from(block).ok().filter(|block| (1..1 << 16).contains(block));
     Ok((shape, block.ok_or("a block size that is not positive")?))
 }
 
-fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, ([n, c, h, w], b)) = (call.input(0)?, blocks(call)?);
     if c % (b * b) != 0 {
-        return Err(format!("{c} channels in blocks of {b} x {b}"));
+        return Err(format!("{c} channels in blocks of {b} x {b}").into());
     }
     let depth = c / (b * b);
     let (apart, order): ([usize; 6], [usize; 6]) = match call.attributes.text("mode", "DCR") {
@@ -258,10 +260,10 @@ fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     Ok(vec![call.graph.reshape(y, &[n, depth, h * b, w * b])])
 }
 
-fn space_to_depth(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn space_to_depth(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, ([n, c, h, w], b)) = (call.input(0)?, blocks(call)?);
     if h % b != 0 || w % b != 0 {
-        return Err(format!("{h} x {w} in blocks of {b} x {b}"));
+        return Err(format!("{h} x {w} in blocks of {b} x {b}").into());
     }
     let y = call.graph.reshape(x, &[n, c, h / b, b, w / b, b]);
     let y = call.graph.transpose(y, &[0, 3, 5, 1, 2, 4]);

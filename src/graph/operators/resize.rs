@@ -1,13 +1,14 @@
 //! Interpolation.
 
 use super::super::core::Value;
+use super::super::error::GraphError;
 use super::Family;
 use super::call::Call;
 
 pub(super) static FAMILY: Family = Family { operators: &[], imports: &[("Resize", resize)] };
 
 /// Linear and nearest interpolation: along each axis that changes, a product with a constant matrix.
-fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let mut x = call.float(0)?;
     let shape = call.shape(x);
     let scales = call.numbers(2)?.filter(|scales| scales.len() == shape.len());
@@ -35,7 +36,7 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
             continue;
         }
         if to == 0 || from.saturating_mul(to) > 1 << 26 {
-            return Err(format!("{from} to {to} elements"));
+            return Err(format!("{from} to {to} elements").into());
         }
         let scale = scales.as_ref().filter(|_| sizes.is_none()).map_or(to as f64 / from as f64, |scales| scales[along]);
         let axis = Axis { from, to, scale };
@@ -54,7 +55,7 @@ struct Axis {
 
 impl Axis {
     /// Where element `i` of the result lies among those that there are.
-    fn position(&self, coordinates: &str, i: usize) -> Result<f64, String> {
+    fn position(&self, coordinates: &str, i: usize) -> Result<f64, GraphError> {
         let Self { from, to, scale } = *self;
         let i = i as f64;
         Ok(match coordinates {
@@ -64,12 +65,12 @@ impl Axis {
             "align_corners" if to > 1 => i * (from as f64 - 1.0) / (to as f64 - 1.0),
             "align_corners" => 0.0,
             "asymmetric" => i / scale,
-            other => return Err(format!("coordinates {other}")),
+            other => return Err(format!("coordinates {other}").into()),
         })
     }
 
     /// What each of the elements gives to each of the result's [to, from].
-    fn matrix(&self, coordinates: &str, mode: &str, rounding: &str) -> Result<Vec<f32>, String> {
+    fn matrix(&self, coordinates: &str, mode: &str, rounding: &str) -> Result<Vec<f32>, GraphError> {
         let Self { from, to, .. } = *self;
         let last = (from - 1) as f64;
         let mut matrix = vec![0.0f32; from * to];
@@ -92,7 +93,7 @@ impl Axis {
                     };
                     row[nearest.clamp(0.0, last) as usize] = 1.0;
                 }
-                other => return Err(format!("mode {other}: linear and nearest are supported")),
+                other => return Err(format!("mode {other}: linear and nearest are supported").into()),
             }
         }
         Ok(matrix)
@@ -100,7 +101,7 @@ impl Axis {
 }
 
 /// Multiplies an axis of n elements by a matrix [to, n].
-fn along_axis(call: &mut Call<'_>, x: Value, along: usize, matrix: Vec<f32>, to: usize) -> Result<Value, String> {
+fn along_axis(call: &mut Call<'_>, x: Value, along: usize, matrix: Vec<f32>, to: usize) -> Result<Value, GraphError> {
     let shape = call.shape(x);
     let (n, after) = (shape[along], shape[along + 1..].iter().product::<usize>());
     let matrix = call.graph.f32([to, n], matrix);

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, TensorType};
 use super::call::Call;
@@ -22,7 +23,7 @@ struct Ranges(Vec<(usize, usize, usize)>);
 
 impl Ranges {
     /// From starts and ends, and perhaps axes and steps, for a tensor of `shape`.
-    fn new(shape: &[usize], lists: &[Vec<i64>]) -> Result<Self, String> {
+    fn new(shape: &[usize], lists: &[Vec<i64>]) -> Result<Self, GraphError> {
         let [starts, ends, rest @ ..] = lists else { return Err("starts and ends are missing".into()) };
         let axes = rest.first().cloned().unwrap_or_else(|| (0..starts.len() as i64).collect());
         let steps = rest.get(1).cloned().unwrap_or_else(|| vec![1; starts.len()]);
@@ -40,7 +41,7 @@ impl Ranges {
         Ok(Self(ranges))
     }
 
-    fn of(graph: &Graph, node: &Node) -> Result<Self, String> {
+    fn of(graph: &Graph, node: &Node) -> Result<Self, GraphError> {
         let given = (1..node.inputs.len()).map(|i| constant_ints(graph, node, i));
         Self::new(&ty(graph, node, 0)?.shape, &given.collect::<Result<Vec<_>, _>>()?)
     }
@@ -55,12 +56,12 @@ impl Ranges {
     }
 }
 
-fn slice(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn slice(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     Ok(vec![TensorType::new(ty(graph, node, 0)?.dtype, Ranges::of(graph, node)?.shape())])
 }
 
 /// Zeros go where the slice took nothing: between its elements if it took steps, then before and after.
-fn slice_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn slice_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let shape = back.graph.shape(back.node.input(0)).to_vec();
     let mut gradient = back.dy()?;
     for (along, (start, _, step)) in Ranges::of(back.graph, back.node)?.0.into_iter().enumerate() {
@@ -82,7 +83,7 @@ fn taken(_: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>> {
 }
 
 /// Forward slices as they are; a backward one turns its axis around by picking rows.
-fn import_slice(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_slice(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let mut x = call.input(0)?;
     let rank = call.shape(x).len();
     let list = |call: &Call<'_>, i: usize| call.integers(i);

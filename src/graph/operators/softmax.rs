@@ -2,6 +2,7 @@
 
 use super::super::autodiff::Backward;
 use super::super::core::{Graph, Node};
+use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, axis, op, ty};
 
@@ -13,14 +14,14 @@ pub(super) static FAMILY: Family = Family {
     imports: &[],
 };
 
-fn softmax(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn softmax(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let x = ty(graph, node, 0)?;
     axis(node.int("axis", -1), x.rank())?;
     Ok(vec![x])
 }
 
 /// dx = y (dy - sum(dy y)).
-fn softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn softmax_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (y, dy) = (back.node.outputs[0], back.dy()?);
     let along = axis(back.node.int("axis", -1), back.graph.shape(y).len())?;
     let product = back.graph.mul(dy, y);
@@ -32,7 +33,7 @@ fn softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
 }
 
 /// dx = dy - exp(y) sum(dy).
-fn log_softmax_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn log_softmax_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let (y, dy) = (back.node.outputs[0], back.dy()?);
     let along = axis(back.node.int("axis", -1), back.graph.shape(y).len())?;
     let (softmax, total) = (back.graph.exp(y), back.graph.reduce_sum(dy, &[along], true));

@@ -3,6 +3,7 @@
 use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
 use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, TensorType};
 use super::call::Call;
@@ -22,7 +23,7 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Transpose", import_transpose)],
 };
 
-fn order(node: &Node, rank: usize) -> Result<Vec<usize>, String> {
+fn order(node: &Node, rank: usize) -> Result<Vec<usize>, GraphError> {
     let default: Vec<_> = (0..rank as i64).rev().collect();
     let order = to_shape(&node.ints("perm", &default))?;
     let mut sorted = order.clone();
@@ -30,11 +31,11 @@ fn order(node: &Node, rank: usize) -> Result<Vec<usize>, String> {
     if sorted == (0..rank).collect::<Vec<_>>() {
         Ok(order)
     } else {
-        Err(format!("{order:?} is no order of {rank} axes"))
+        Err(format!("{order:?} is no order of {rank} axes").into())
     }
 }
 
-fn transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, String> {
+fn transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let x = ty(graph, node, 0)?;
     let shape: Vec<_> = order(node, x.rank())?.into_iter().map(|i| x.shape[i]).collect();
     Ok(vec![TensorType::new(x.dtype, shape)])
@@ -61,7 +62,7 @@ pub(super) fn inverse(order: &[usize]) -> Vec<usize> {
     inverse
 }
 
-fn transpose_gradient(back: &mut Backward<'_>) -> Result<(), String> {
+fn transpose_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let order = order(back.node, back.graph.shape(back.node.outputs[0]).len())?;
     let gradient = back.graph.transpose(back.dy()?, &inverse(&order));
     back.add(0, gradient);
@@ -100,7 +101,7 @@ fn moved(node: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>>
     })
 }
 
-fn import_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
+fn import_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.input(0)?;
     let rank = call.shape(x).len();
     let reversed: Vec<_> = (0..rank as i64).rev().collect();
@@ -109,7 +110,7 @@ fn import_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, String> {
     let mut sorted = order.clone();
     sorted.sort_unstable();
     if !sorted.iter().copied().eq(0..rank) {
-        return Err(format!("{order:?} is no order of {rank} axes"));
+        return Err(format!("{order:?} is no order of {rank} axes").into());
     }
     Ok(vec![call.graph.transpose(x, &order)])
 }

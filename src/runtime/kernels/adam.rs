@@ -27,9 +27,9 @@ impl Adam {
 }
 
 impl Kernel for Adam {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let given: [&[f32]; 8] = std::array::from_fn(|i| inputs[i].values);
-        let [parameters, first, second] = outputs else { return Err("expected three outputs".into()) };
+        let [parameters, first, second] = outputs else { return Err(ort::Error::new("expected three outputs")) };
         let step = Step { adam: *self, rate: given[4][0], corrections: [given[5][0], given[6][0]] };
         let decay = given[7];
         let results = parameters.chunks_mut(PIECE).zip(first.chunks_mut(PIECE)).zip(second.chunks_mut(PIECE));

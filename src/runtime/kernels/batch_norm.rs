@@ -36,9 +36,9 @@ fn over_examples(shares: &[[f64; 2]], channels: usize, c: usize) -> [f64; 2] {
 }
 
 impl Kernel for BatchNorm {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let [x, scale, bias] = std::array::from_fn(|i| inputs[i].values);
-        let [y, mean, variance] = outputs else { return Err("expected three outputs".into()) };
+        let [y, mean, variance] = outputs else { return Err(ort::Error::new("expected three outputs")) };
         let (channels, n) = sizes(inputs[0].shape);
         // Mean and sum of squared differences of each example's channel, then of all (Chan, Golub and LeVeque 1979).
         let mut shares = vec![[0.0; 2]; x.len() / n];
@@ -78,9 +78,9 @@ struct Piece<'a, R: ?Sized> {
 
 impl Kernel for BatchNormGradient {
     /// dbias = sum(dy), dscale = sum(dy xhat), dx = scale / std (dy - dbias / n - xhat dscale / n).
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let [dy, x, scale, mean, variance] = std::array::from_fn(|i| inputs[i].values);
-        let [dx, dscale, dbias] = outputs else { return Err("expected three outputs".into()) };
+        let [dx, dscale, dbias] = outputs else { return Err(ort::Error::new("expected three outputs")) };
         let (channels, n) = sizes(inputs[1].shape);
         let inverse: Vec<_> = variance.iter().map(|variance| 1.0 / (variance + self.epsilon).sqrt()).collect();
         let mut shares = vec![[0.0; 2]; x.len() / n];

@@ -13,7 +13,7 @@ use ort::operator::{
 use ort::value::{DynTensorValueType, ValueType};
 
 use super::launch::{BLOCK, Launch};
-use super::operator::{Fused, FusedNode, inputs};
+use super::operator::{Fused, FusedNode, inputs, refused};
 use crate::graph::fused_on_cuda;
 
 const SOURCE: &str = include_str!("cuda.cu");
@@ -25,18 +25,31 @@ unsafe impl Send for Module {}
 // SAFETY: as above.
 unsafe impl Sync for Module {}
 
+/// Why there are no kernels of our own.
+#[derive(Debug, thiserror::Error)]
+pub(in super::super) enum NoKernels {
+    #[error("there is no NVRTC (libnvrtc.so.13); `pip install nvidia-cuda-nvrtc`")]
+    NoNvrtc,
+    #[error("NVRTC: {0}")]
+    Nvrtc(String),
+    #[error("NVRTC {}.{} (expected: 13) does not compile for {architecture}: {error} {log}", version[0], version[1])]
+    Compile { version: [i32; 2], architecture: String, error: String, log: String },
+    #[error("{0}")]
+    Driver(String),
+}
+
 impl Module {
     /// The kernels for the first device, whose context is current; compiled once in a process.
     ///
     /// # Errors
     /// Why there are none: no NVRTC, or a device that it does not know.
-    pub(in super::super) fn shared() -> Result<&'static Self, &'static str> {
-        static SHARED: OnceLock<Result<Module, String>> = OnceLock::new();
-        SHARED.get_or_init(Self::new).as_ref().map_err(String::as_str)
+    pub(in super::super) fn shared() -> Result<&'static Self, &'static NoKernels> {
+        static SHARED: OnceLock<Result<Module, NoKernels>> = OnceLock::new();
+        SHARED.get_or_init(Self::new).as_ref()
     }
 
-    fn new() -> Result<Self, String> {
-        let text = |error: result::DriverError| format!("{error:?}");
+    fn new() -> Result<Self, NoKernels> {
+        let text = |error: result::DriverError| NoKernels::Driver(format!("{error:?}"));
         let device = result::device::get(0).map_err(text)?;
         // SAFETY: the device was just found.
         let capability = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(text);
@@ -49,7 +62,7 @@ impl Module {
             let symbol = CString::new(name).expect("no zero byte");
             // SAFETY: the module was just loaded, and is never unloaded.
             let function = unsafe { result::module::get_function(module, symbol) };
-            function.map(|function| (name, function)).map_err(|error| format!("{name}: {error:?}"))
+            function.map(|function| (name, function)).map_err(|error| NoKernels::Driver(format!("{name}: {error:?}")))
         };
         ENTRIES.into_iter().map(function).collect::<Result<_, _>>().map(Self)
     }
@@ -66,12 +79,12 @@ pub(super) const ENTRIES: [&str; 6] = [
 ];
 
 /// Machine code for an architecture such as `sm_90`.
-fn compile(architecture: &str) -> Result<Vec<u8>, String> {
+fn compile(architecture: &str) -> Result<Vec<u8>, NoKernels> {
     // SAFETY: asks for the library's presence only; calling into a missing one would panic.
     if !unsafe { nvrtc::sys::is_culib_present() } {
-        return Err("there is no NVRTC (libnvrtc.so.13); `pip install nvidia-cuda-nvrtc`".into());
+        return Err(NoKernels::NoNvrtc);
     }
-    let text = |error: nvrtc::result::NvrtcError| format!("NVRTC: {error}");
+    let text = |error: nvrtc::result::NvrtcError| NoKernels::Nvrtc(error.to_string());
     let (source, name) = (CString::new(SOURCE).expect("no zero byte"), c"cuda.cu");
     let program = nvrtc::result::create_program(&source, Some(name)).map_err(text)?;
     let options = [format!("--gpu-architecture={architecture}")];
@@ -82,8 +95,9 @@ fn compile(architecture: &str) -> Result<Vec<u8>, String> {
             let log: Vec<_> = log.into_iter().map(|byte| byte as u8).collect();
             let (mut major, mut minor) = (0, 0);
             let _ = nvrtc::sys::nvrtcVersion(&raw mut major, &raw mut minor);
-            let log = String::from_utf8_lossy(&log);
-            format!("NVRTC {major}.{minor} (expected: 13) does not compile for {architecture}: {error} {log}")
+            let log = String::from_utf8_lossy(&log).into_owned();
+            let architecture = architecture.to_owned();
+            NoKernels::Compile { version: [major, minor], architecture, error: error.to_string(), log }
         });
         let binary = compiled.and_then(|()| {
             let mut size = 0;
@@ -142,47 +156,48 @@ impl Operator for OnCuda {
     }
 }
 
-fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> Result<(), String> {
+fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Result<()> {
     let fused = node.fused;
-    let text = |error: ort::Error| error.to_string();
     let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
     for value in inputs(fused, context)? {
-        let ValueType::Tensor { shape, .. } = value.dtype() else { return Err("a value that is no tensor".into()) };
+        let ValueType::Tensor { shape, .. } = value.dtype() else {
+            return Err(ort::Error::new("a value that is no tensor"));
+        };
         shapes.push(shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>());
-        arrays.push(value.downcast::<DynTensorValueType>().map_err(text)?.data_ptr() as u64);
+        arrays.push(value.downcast::<DynTensorValueType>()?.data_ptr() as u64);
     }
     arrays.resize(fused.inputs + fused.more_inputs, 0);
-    for (i, shape) in node.shapes(&shapes)?.into_iter().enumerate() {
+    for (i, shape) in node.shapes(&shapes).map_err(refused)?.into_iter().enumerate() {
         let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-        let value = context.output(i, shape).map_err(text)?;
+        let value = context.output(i, shape)?;
         let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
-        arrays.push(address.transpose().map_err(text)?.map_or(0, |address| address as u64));
+        arrays.push(address.transpose()?.map_or(0, |address| address as u64));
     }
     // The kernels count in 32 bits, and some have four elements of an array for one of another.
     let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
     if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
-        return Err(format!("{shapes:?} are no elements, or too many for this kernel"));
+        return Err(ort::Error::new(format!("{shapes:?} are no elements, or too many for this kernel")));
     }
-    let launch = node.kernel.launch(&shapes).ok_or("it has no kernel for CUDA")?;
+    let launch = node.kernel.launch(&shapes).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
     let Launch { kernels, mut numbers, scratch } = launch;
-    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default).map_err(text)?;
-    let allocator = context.allocator(&info).map_err(text)?;
+    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
+    let allocator = context.allocator(&info)?;
     // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
-    let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose().map_err(text)?;
+    let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose()?;
     arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
-    let stream = context.stream().map_err(text)?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
     let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
     let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
     for (entry, [x, y]) in kernels {
         if x > i32::MAX as usize || y > 65_535 {
-            return Err(format!("a grid of {x} x {y} blocks is too large"));
+            return Err(ort::Error::new(format!("a grid of {x} x {y} blocks is too large")));
         }
         let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
-        let kernel = *module.0.get(entry).ok_or_else(|| format!("there is no kernel {entry}"))?;
+        let kernel = *module.0.get(entry).ok_or_else(|| ort::Error::new(format!("there is no kernel {entry}")))?;
         // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
         // for, or null, and numbers. The driver reads them before it returns.
         unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
-            .map_err(|error| format!("{entry}: {error:?}"))?;
+            .map_err(|error| ort::Error::new(format!("{entry}: {error:?}")))?;
     }
     Ok(())
 }
@@ -214,7 +229,7 @@ mod tests {
                 assert!(binary.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes()), "{architecture} {entry}");
             }
         }
-        let refusal = compile("sm_1").unwrap_err();
+        let refusal = compile("sm_1").unwrap_err().to_string();
         assert!(refusal.contains("sm_1"), "{refusal}");
     }
 

@@ -20,7 +20,7 @@ impl ReluGradient {
 
 impl Kernel for ReluGradient {
     /// Inputs: dy, y. Output: dy where y > 0, else `slope` dy.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let slope = self.slope;
         let (dy, y) = (inputs[0].values.chunks(PIECE), inputs[1].values.chunks(PIECE));
         let pieces = outputs[0].chunks_mut(PIECE).zip(dy.zip(y)).collect();

@@ -21,7 +21,7 @@ impl Frames {
 
 impl Kernel for Frames {
     /// Frame i of x [n, rows, width] is rows [i advance, i advance + length), with zeros beyond the last row.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let Input { shape, values, .. } = inputs[0];
         let Self { advance, length, count } = *self;
         let (signal, frame) = (shape[1] * shape[2], length * shape[2]);

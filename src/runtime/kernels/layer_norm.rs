@@ -27,9 +27,9 @@ fn rows_per_piece(n: usize) -> usize {
 }
 
 impl Kernel for LayerNorm {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let (x, scale, bias) = (inputs[0].values, inputs[1].values, inputs[2].values);
-        let [y, mean, inverse_std] = outputs else { return Err("expected three outputs".into()) };
+        let [y, mean, inverse_std] = outputs else { return Err(ort::Error::new("expected three outputs")) };
         let n = scale.len();
         let rows = rows_per_piece(n);
         let statistics = mean.chunks_mut(rows).zip(inverse_std.chunks_mut(rows));
@@ -82,9 +82,9 @@ pub(super) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f32
 impl Kernel for LayerNormGradient {
     /// With xhat = (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat)
     /// and dbias = sum(dy), in one pass.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let [dy, x, scale, mean, inverse_std] = std::array::from_fn(|i| inputs[i].values);
-        let [dx, dscale, dbias] = outputs else { return Err("expected three outputs".into()) };
+        let [dx, dscale, dbias] = outputs else { return Err(ort::Error::new("expected three outputs")) };
         let n = scale.len();
         let rows = rows_per_piece(n);
         let mut shares = vec![0.0; 2 * n * mean.len().div_ceil(rows)];

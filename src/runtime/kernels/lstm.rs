@@ -26,10 +26,12 @@ struct Rows<'a> {
 }
 
 impl Kernel for Cell {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let n = inputs[1].shape[1];
         let some = (PIECE / n).max(1) * n;
-        let [hidden, cell, sigmoids, candidate, squashed] = outputs else { return Err("expected five outputs".into()) };
+        let [hidden, cell, sigmoids, candidate, squashed] = outputs else {
+            return Err(ort::Error::new("expected five outputs"));
+        };
         let given = inputs[0].values.chunks(4 * some).zip(inputs[1].values.chunks(some));
         let states = hidden.chunks_mut(some).zip(cell.chunks_mut(some));
         let kept = sigmoids.chunks_mut(3 * some).zip(candidate.chunks_mut(some)).zip(squashed.chunks_mut(some));
@@ -108,10 +110,10 @@ struct Gradient<'a> {
 }
 
 impl Kernel for CellGradient {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let n = inputs[0].shape[1];
         let some = (PIECE / n).max(1) * n;
-        let [gates, state] = outputs else { return Err("expected two outputs".into()) };
+        let [gates, state] = outputs else { return Err(ort::Error::new("expected two outputs")) };
         let [dh, dc, sigmoids, candidate, squashed, before] = std::array::from_fn(|i| inputs[i].values);
         let pieces = gates
             .chunks_mut(4 * some)

@@ -26,13 +26,13 @@ const MODULUS: i64 = (1 << 31) - 1;
 
 impl Kernel for Mask {
     /// `scale` where (a r + b) mod 2^31 - 1 > `threshold`, else 0.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         if self.modulus != MODULUS {
-            return Err(format!("modulus {}, expected {MODULUS}", self.modulus));
+            return Err(ort::Error::new(format!("modulus {}, expected {MODULUS}", self.modulus)));
         }
         let [r, a, b] = std::array::from_fn(|i| inputs[i].integers);
         if [r, a, b].iter().any(|list| list.iter().any(|x| !(0..MODULUS).contains(x))) {
-            return Err("numbers must lie in 0..2^31 - 1".into());
+            return Err(ort::Error::new("numbers must lie in 0..2^31 - 1"));
         }
         let columns = a.len();
         if columns == 0 {

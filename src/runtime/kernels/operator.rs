@@ -9,7 +9,7 @@ use ort::value::{Shape, TensorElementType, ValueRef, ValueType};
 
 use super::launch::Launch;
 pub(super) use crate::graph::Attributes;
-use crate::graph::{self, Attribute, DType, TensorType};
+use crate::graph::{self, Attribute, DType, GraphError, TensorType};
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
 pub(super) struct Workers<'a> {
@@ -17,7 +17,7 @@ pub(super) struct Workers<'a> {
 }
 
 impl Workers<'_> {
-    pub(super) fn each<P: Send>(&self, pieces: Vec<P>, work: impl Fn(P) + Sync + Send) -> Result<(), String> {
+    pub(super) fn each<P: Send>(&self, pieces: Vec<P>, work: impl Fn(P) + Sync + Send) -> ort::Result<()> {
         let pieces: Vec<_> = pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect();
         let run = |i: usize| {
             // Each piece is asked for once, so nobody waits here.
@@ -27,7 +27,7 @@ impl Workers<'_> {
             }
         };
         // Automatic batching: 0.
-        self.context.par_for(pieces.len(), 0, run).map_err(|error| error.to_string())
+        self.context.par_for(pieces.len(), 0, run)
     }
 }
 
@@ -44,7 +44,7 @@ pub(super) struct Input<'a> {
 /// A fused operator's kernel, with the attributes of one node.
 pub(super) trait Kernel: Send + Sync {
     /// Fills the outputs, whose shapes are those that the graph's rule gives.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String>;
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()>;
 
     /// How the kernels in cuda.cu are started, for inputs of these shapes; `None`: there are none.
     fn launch(&self, _shapes: &[Vec<usize>]) -> Option<Launch> {
@@ -91,7 +91,7 @@ struct Rule {
 }
 
 impl Rule {
-    fn outputs(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, String> {
+    fn outputs(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, GraphError> {
         let dtype = if self.fused.takes_integers { DType::I64 } else { DType::F32 };
         let types: Vec<_> = inputs.iter().map(|shape| TensorType::new(dtype, shape.clone())).collect();
         graph::fused_shapes(self.operator, &types, &self.attributes)
@@ -99,13 +99,13 @@ impl Rule {
 }
 
 impl FusedNode {
-    pub(super) fn new(fused: Fused, attributes: Attributes) -> Result<Self, String> {
+    pub(super) fn new(fused: Fused, attributes: Attributes) -> Result<Self, GraphError> {
         let kernel = (fused.kernel)(&attributes);
         Ok(Self { fused, kernel, rule: fused.rule(attributes)?, last: Mutex::new(None) })
     }
 
     /// Shapes of the outputs, from those of the inputs.
-    pub(super) fn shapes(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, String> {
+    pub(super) fn shapes(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>, GraphError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some([seen, outputs]) = last.as_ref().filter(|[seen, _]| seen == inputs) {
             debug_assert_eq!(seen.len(), inputs.len());
@@ -118,7 +118,7 @@ impl FusedNode {
 }
 
 impl Fused {
-    fn rule(self, attributes: Attributes) -> Result<Rule, String> {
+    fn rule(self, attributes: Attributes) -> Result<Rule, GraphError> {
         let operator = graph::find_operator(self.name).ok_or_else(|| format!("{} is not in the table", self.name))?;
         Ok(Rule { fused: self, operator, attributes })
     }
@@ -144,7 +144,7 @@ impl Fused {
     /// The node that a kernel is made for.
     pub(super) fn node(self, context: &KernelContext<'_>) -> ort::Result<FusedNode> {
         let attributes = self.read(|name| context.get(name), |name| context.get(name), |name| context.get(name));
-        FusedNode::new(self, attributes).map_err(ort::Error::new)
+        FusedNode::new(self, attributes).map_err(refused)
     }
 
     pub(super) fn input_ports(self) -> impl Iterator<Item = OperatorInput> {
@@ -166,7 +166,7 @@ impl Fused {
             _ => None,
         };
         let Some(known) = context.inputs().iter().map(dims).collect::<Option<Vec<Vec<usize>>>>() else { return Ok(()) };
-        let shapes = self.rule(attributes).and_then(|rule| rule.outputs(&known)).map_err(ort::Error::new)?;
+        let shapes = self.rule(attributes).and_then(|rule| rule.outputs(&known)).map_err(refused)?;
         for (i, shape) in shapes.into_iter().enumerate() {
             let shape = Shape::new(shape.into_iter().map(|dim| dim as i64));
             let dimension_symbols = ort::value::SymbolicDimensions::empty(shape.len());
@@ -208,46 +208,50 @@ impl Operator for OnCpu {
     }
 }
 
+/// The graph's refusal in the library's words.
+pub(super) fn refused(error: GraphError) -> ort::Error {
+    ort::Error::new(error.to_string())
+}
+
 /// The tensors that the node was given.
-pub(super) fn inputs(fused: Fused, context: &ComputeContext) -> Result<Vec<ValueRef<'_>>, String> {
+pub(super) fn inputs(fused: Fused, context: &ComputeContext) -> ort::Result<Vec<ValueRef<'_>>> {
     let mut values = Vec::with_capacity(fused.inputs + fused.more_inputs);
     for i in 0..fused.inputs + fused.more_inputs {
-        match context.input(i).map_err(|error| error.to_string())? {
+        match context.input(i)? {
             Some(value) => values.push(value),
-            None if i < fused.inputs => return Err(format!("input {i} is missing")),
+            None if i < fused.inputs => return Err(ort::Error::new(format!("input {i} is missing"))),
             None => break,
         }
     }
     Ok(values)
 }
 
-fn run(node: &FusedNode, context: &ComputeContext) -> Result<(), String> {
+fn run(node: &FusedNode, context: &ComputeContext) -> ort::Result<()> {
     let fused = node.fused;
-    let text = |error: ort::Error| error.to_string();
     let values = inputs(fused, context)?;
     let dims = |shape: &ort::value::Shape| shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
     let mut shapes = Vec::with_capacity(values.len());
     let mut elements: Vec<(&[f32], &[i64])> = Vec::with_capacity(values.len());
     for value in &values {
         if fused.takes_integers {
-            let (shape, integers) = value.try_extract_tensor::<i64>().map_err(text)?;
+            let (shape, integers) = value.try_extract_tensor::<i64>()?;
             shapes.push(dims(shape));
             elements.push((&[], integers));
         } else {
-            let (shape, floats) = value.try_extract_tensor::<f32>().map_err(text)?;
+            let (shape, floats) = value.try_extract_tensor::<f32>()?;
             shapes.push(dims(shape));
             elements.push((floats, &[]));
         }
     }
     let given = shapes.iter().zip(elements);
     let inputs: Vec<_> = given.map(|(shape, (values, integers))| Input { shape, values, integers }).collect();
-    let wanted = node.shapes(&shapes)?;
+    let wanted = node.shapes(&shapes).map_err(refused)?;
     let mut given = wanted
         .iter()
         .enumerate()
         .map(|(i, shape)| {
             let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-            context.output(i, shape).map_err(text)
+            context.output(i, shape)
         })
         .collect::<Result<Vec<_>, _>>()?;
     // Outputs that nobody takes are computed all the same, aside.
@@ -260,7 +264,7 @@ fn run(node: &FusedNode, context: &ComputeContext) -> Result<(), String> {
         .iter_mut()
         .zip(&mut aside)
         .map(|(value, aside)| match value {
-            Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values).map_err(text),
+            Some(value) => value.try_extract_tensor_mut::<f32>().map(|(_, values)| values),
             None => Ok(aside.as_mut_slice()),
         })
         .collect::<Result<Vec<_>, _>>()?;

@@ -21,10 +21,11 @@ impl BatchTranspose {
 
 impl Kernel for BatchTranspose {
     /// [batch, rows, columns] to [batch, columns, rows], under whatever axes the operator names them.
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> Result<(), String> {
+    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let Input { shape, values, .. } = inputs[0];
         let order = &self.order;
-        let [_, rows, columns] = as_batch_transpose(shape, order).ok_or_else(|| format!("{order:?} of {shape:?}"))?;
+        let [_, rows, columns] =
+            as_batch_transpose(shape, order).ok_or_else(|| ort::Error::new(format!("{order:?} of {shape:?}")))?;
         if values.is_empty() {
             return Ok(());
         }

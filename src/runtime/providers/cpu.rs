@@ -44,7 +44,7 @@ impl Backend for Cpu {
         Ok(None)
     }
 
-    fn missing_kernels(&self) -> Option<&'static str> {
+    fn missing_kernels(&self) -> Option<String> {
         None
     }
 

@@ -141,8 +141,8 @@ impl Backend for Settings {
         Ok(Some(self.memory_limit.map_or(free, |limit| free.min(limit as u64))))
     }
 
-    fn missing_kernels(&self) -> Option<&'static str> {
-        if self.fused { None } else { Module::shared().err() }
+    fn missing_kernels(&self) -> Option<String> {
+        if self.fused { None } else { Module::shared().err().map(ToString::to_string) }
     }
 
     fn is_apart(&self) -> bool {

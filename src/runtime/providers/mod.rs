@@ -39,7 +39,7 @@ trait Backend: fmt::Display {
     fn free_memory(&self) -> Result<Option<u64>, RuntimeError>;
 
     /// Why this project's own kernels are not there.
-    fn missing_kernels(&self) -> Option<&'static str>;
+    fn missing_kernels(&self) -> Option<String>;
 
     /// Whether rows that lie with the step save copies.
     fn is_apart(&self) -> bool;
@@ -71,7 +71,7 @@ impl Provider {
     }
 
     /// Why this project's own kernels are not there, if they were wanted.
-    pub fn missing_kernels(self, training: &TrainingConfig) -> Option<&'static str> {
+    pub fn missing_kernels(self, training: &TrainingConfig) -> Option<String> {
         if training.cuda_kernels { self.backend().missing_kernels() } else { None }
     }
 
