@@ -1,6 +1,7 @@
 //! The manifest: which recordings a cache has, in which segments, in which splits, under which settings.
 
 use std::collections::{HashMap, HashSet};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -133,19 +134,26 @@ impl Manifest {
     /// Missing, damaged, or not the manifest its name says.
     pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
         let path = store.manifest_path(key);
-        let mut bytes = sealed::read(&path)?;
-        let manifest: Self =
-            sealed::unseal(&mut bytes).map_err(|error| CacheError::damaged(&path, error.to_string()))?;
-        manifest.check(key).map_err(|message| CacheError::damaged(&path, message))?;
+        let manifest = Self::parse(&path, &mut sealed::read(&path)?)?;
+        if manifest.key() != *key {
+            return Err(CacheError::damaged(&path, format!("is the cache {}, not {key}", manifest.key())));
+        }
         Ok(manifest)
     }
 
-    fn check(&self, key: &Key) -> Result<(), String> {
+    /// Parses and checks the bytes of a manifest, which change; `path` is what errors name.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or in contradiction with itself.
+    pub fn parse(path: &Path, bytes: &mut [u8]) -> Result<Self, CacheError> {
+        let manifest: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error.to_string()))?;
+        manifest.check().map_err(|message| CacheError::damaged(path, message))?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
         if self.format != FORMAT || self.normalizer > NORMALIZER {
             return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
-        }
-        if self.key() != *key {
-            return Err(format!("is the cache {}, not {key}", self.key()));
         }
         if let Some(recording) = self.recordings.iter().find(|recording| recording.segment >= self.segments.len()) {
             return Err(format!("recording {} names a segment that does not exist", recording.name));

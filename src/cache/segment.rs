@@ -106,18 +106,27 @@ impl SegmentIndex {
         let path = folder.join(INDEX_FILE);
         let mut bytes = sealed::read(&path)?;
         let hash = Key::from(blake3::hash(&bytes));
-        let index: Self = sealed::unseal(&mut bytes).map_err(|error| CacheError::damaged(&path, error.to_string()))?;
-        index.check(key).map_err(|message| CacheError::damaged(&path, message))?;
+        let index = Self::parse(&path, &mut bytes)?;
+        if index.key() != *key {
+            return Err(CacheError::damaged(&path, format!("is the segment {}, not {key}", index.key())));
+        }
         Ok((index, hash))
     }
 
+    /// Parses and checks the bytes of an index, which change; `path` is what errors name.
+    ///
+    /// # Errors
+    /// Damaged, of a later version, or in contradiction with itself.
+    pub fn parse(path: &Path, bytes: &mut [u8]) -> Result<Self, CacheError> {
+        let index: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error.to_string()))?;
+        index.check().map_err(|message| CacheError::damaged(path, message))?;
+        Ok(index)
+    }
+
     /// The digest tells chance damage; this tells a forged or foreign file.
-    fn check(&self, key: &Key) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         if self.format != FORMAT || self.normalizer > NORMALIZER {
             return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
-        }
-        if self.key() != *key {
-            return Err(format!("is the segment {}, not {key}", self.key()));
         }
         let (channels, joints) = (self.settings.emg_channels, self.settings.joint_angles_channels);
         if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || !(1..=1 << 48).contains(&self.rows) {

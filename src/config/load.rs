@@ -50,12 +50,24 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
             (source.to_owned(), text, false)
         }
     };
-    let parse = |message: String| ConfigError::Parse { origin: origin.clone(), message };
-    let mut tree = yaml_tree(&text).map_err(parse)?;
-    let at = |key: &str| places(&text).get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
-    check_keys(&tree, &origin).map_err(|error| error.with_origin(&at))?;
+    parse_text(&origin, &text, is_preset, sets)
+}
+
+/// Parses YAML and applies `sets`; `origin` is what errors name.
+///
+/// # Errors
+/// As [`load`].
+pub fn parse(origin: &str, text: &str, sets: &[String]) -> Result<Loaded, ConfigError> {
+    parse_text(origin, text, false, sets)
+}
+
+fn parse_text(origin: &str, text: &str, is_preset: bool, sets: &[String]) -> Result<Loaded, ConfigError> {
+    let parse = |message: String| ConfigError::Parse { origin: origin.to_owned(), message };
+    let mut tree = yaml_tree(text).map_err(parse)?;
+    let at = |key: &str| places(text).get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
+    check_keys(&tree, origin).map_err(|error| error.with_origin(&at))?;
     // Types are checked on the text, where an error can point at its line and column.
-    serde_saphyr::from_str::<Option<Config>>(&text).map_err(|error| parse(plain(&error)))?;
+    serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| parse(plain(&error)))?;
     let mut explicit = BTreeSet::new();
     if !is_preset {
         collect_keys(&tree, &mut explicit);

@@ -155,10 +155,17 @@ impl Checkpoint {
     /// # Errors
     /// Unreadable, damaged, or not a checkpoint of this program.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        let bytes = std::fs::read(path).map_err(TrainError::io(path))?;
+        Self::parse(path, &std::fs::read(path).map_err(TrainError::io(path))?)
+    }
+
+    /// Parses the bytes of a checkpoint; `path` is what errors name.
+    ///
+    /// # Errors
+    /// Damaged, or not a checkpoint of this program.
+    pub fn parse(path: &Path, bytes: &[u8]) -> Result<Self, TrainError> {
         let damaged = |message: String| TrainError::Checkpoint { path: path.to_owned(), message };
         let (_, metadata) =
-            safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
+            safetensors::SafeTensors::read_metadata(bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
         let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER));
         let header = header.ok_or_else(|| damaged("not a checkpoint of emg-train".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|error| damaged(format!("damaged: {error}")))?;
@@ -166,7 +173,7 @@ impl Checkpoint {
             return Err(damaged(format!("expected checkpoint version {VERSION}, found {}", header.version)));
         }
         let file =
-            safetensors::SafeTensors::deserialize(&bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
+            safetensors::SafeTensors::deserialize(bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
         let mut state: Vec<_> = file
             .tensors()
             .into_iter()
