@@ -76,12 +76,12 @@ fn a_report_is_one_page_that_a_browser_shows_without_errors() {
         "FreeMovement",
         "CPU, ONNX Runtime",
     ];
-    check(&bench, &format!("{name}/report.html"), &json!({ "curves": 4, "windows": 60, "texts": texts }));
+    check(&bench, &format!("{name}/report.html"), &json!({ "curves": 5, "windows": 60, "texts": texts }));
     // Another run beside it, on another split.
     bench.ok("emg-train", &fit("mlp", &["--set", "model.decoder_type=mlp", "--set", "training.num_epochs=2"]));
     assert_eq!(bench.ok("emg-train", &["report", name, "mlp", "--split", "val"]).trim(), "comparison.html");
     let texts = ["2 runs compared", "model.decoder_type", "tds_mlp", "mlp validation"];
-    check(&bench, "comparison.html", &json!({ "curves": 4, "windows": 120, "texts": texts }));
+    check(&bench, "comparison.html", &json!({ "curves": 5, "windows": 120, "texts": texts }));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_report_shows_what_there_is_and_says_what_is_missing() {
     let bench = bench();
     bench.ok("emg-train", &fit("run", &["--set", "training.num_epochs=1"]));
     bench.ok("emg-train", &["report", "run", "--no-eval", "--out", "plain.html"]);
-    check(&bench, "plain.html", &json!({ "curves": 4, "windows": 0, "texts": ["No evaluation: --no-eval"] }));
+    check(&bench, "plain.html", &json!({ "curves": 5, "windows": 0, "texts": ["No evaluation: --no-eval"] }));
     std::fs::remove_dir_all(bench.path("st")).unwrap();
     let output = bench.run("emg-train", &["report", "run", "--out", "gone.html"]);
     assert!(
@@ -100,7 +100,7 @@ fn a_report_shows_what_there_is_and_says_what_is_missing() {
     check(
         &bench,
         "gone.html",
-        &json!({ "curves": 4, "windows": 0, "texts": ["No evaluation:", "tds_lstm, 1 epochs"] }),
+        &json!({ "curves": 5, "windows": 0, "texts": ["No evaluation:", "tds_lstm, 1 epoch in"] }),
     );
     // What was asked for must be possible.
     let message = bench.fails("emg-train", 1, &["report", "run", "--store", "elsewhere"]);

@@ -21,4 +21,4 @@ pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
 pub use quantity::{bytes, duration, hours, significant};
-pub use say::{note_line, say_line};
+pub use say::{log_to_stderr, note_line, say_line};

@@ -4,6 +4,11 @@
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
 
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
 /// Prints a line of results on stdout. Where nobody reads any more it is dropped; where it cannot be written for another
 /// reason, the program ends with 1.
 #[macro_export]
@@ -31,4 +36,12 @@ pub fn say_line(line: Arguments<'_>) {
 #[doc(hidden)]
 pub fn note_line(line: Arguments<'_>) {
     let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
+/// Sends the log to stderr: what RUST_LOG names, such as `emg_pipeline=debug`, or errors alone.
+pub fn log_to_stderr() {
+    let wanted = std::env::var("RUST_LOG").ok().and_then(|targets| targets.parse().ok());
+    let targets: Targets = wanted.unwrap_or_else(|| Targets::new().with_default(LevelFilter::ERROR));
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    tracing_subscriber::registry().with(lines.with_filter(targets)).init();
 }

@@ -23,10 +23,7 @@ fn main() -> ExitCode {
         return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    report::log_to_stderr();
     recording::quiet();
     match run(args.command) {
         Ok(code) => code,

@@ -15,6 +15,7 @@ use args::Args;
 use clap::Parser;
 use emg_pipeline::note;
 use emg_pipeline::recording;
+use emg_pipeline::report::log_to_stderr;
 
 fn main() -> ExitCode {
     let started = Instant::now();
@@ -23,10 +24,7 @@ fn main() -> ExitCode {
         return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let args = Args::parse();
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
-        .with_writer(std::io::stderr)
-        .init();
+    log_to_stderr();
     match commands::run(args.command, started) {
         Ok(code) => code,
         Err(error) => {

@@ -13,7 +13,11 @@ pub(super) fn header(title: &str, runs: &[ReportedRun]) -> Markup {
     html! {
         h1 { (title) }
         @if let [run] = runs {
-            p { (run.config.model.architecture()) ", " (run.epochs.len()) " epochs in " (quantity::duration(run.seconds())) }
+            @let epochs = run.epochs.len();
+            p {
+                (run.config.model.architecture()) ", " (epochs) @if epochs == 1 { " epoch in " } @else { " epochs in " }
+                (quantity::duration(run.seconds()))
+            }
             @if let Err(reason) = &run.gallery { p { "No evaluation: " (reason) } }
             div.tiles {
                 @if let Some(evaluation) = run.evaluation() { (evaluation_tiles(evaluation)) }
