@@ -10,7 +10,7 @@ use emg_pipeline::config::{self, DataConfig, LossType, ModelConfig, ModelType, T
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::{Kernels, OnnxModel};
 use emg_pipeline::model::Model;
-use emg_pipeline::recording::{Hdf5, Reader, TableLayout, quiet};
+use emg_pipeline::recording::{Hdf5, Reader, TableLayout, silence_hdf5_errors};
 use emg_pipeline::step::{Problem, StepError, training_step};
 use emg_pipeline::train::Checkpoint;
 use emg_pipeline::units::Units;
@@ -18,12 +18,12 @@ use emg_pipeline::units::Units;
 fn reader() -> &'static (Reader, PathBuf) {
     static READER: OnceLock<(Reader, PathBuf)> = OnceLock::new();
     READER.get_or_init(|| {
-        quiet();
+        silence_hdf5_errors();
         let layout = TableLayout {
             layout: DataConfig::default().resolved_layout().expect("the default layout"),
             emg_channels: 16,
             joint_angles: 20,
-            angles_may_miss: false,
+            angles_optional: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         };
@@ -109,7 +109,7 @@ pub(crate) fn manifest(bytes: &[u8]) -> bool {
     let Ok(manifest) = Manifest::parse(path, &mut sealed(bytes)) else { return false };
     manifest.warnings();
     for split in Split::ALL {
-        manifest.windows_of(split);
+        manifest.window_count(split);
     }
     manifest.key();
     true

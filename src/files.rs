@@ -1,10 +1,10 @@
-//! Files put in place: whole and synced, or not at all.
+//! Atomic file writes: a file appears whole and synced, or not at all.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// What the system says of a file or folder.
+/// An I/O error, with the file or folder it concerns.
 #[derive(Debug, thiserror::Error)]
 #[error("{path}: {source}")]
 pub struct FileError {
@@ -12,7 +12,7 @@ pub struct FileError {
     pub source: io::Error,
 }
 
-/// Why no file can be put at a path that a user has named.
+/// Why no file can be written to a path given by the user.
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
     #[error("{path}: expected the path of a file")]
@@ -21,10 +21,10 @@ pub enum PathError {
     NoFolder { path: PathBuf, folder: PathBuf },
 }
 
-/// Fails unless a file can be put at a path that a user has named.
+/// Checks that a file can be written to a path given by the user.
 ///
 /// # Errors
-/// It is a folder, a device or a pipe, or in no folder.
+/// The path is a folder, a device or a pipe, or its folder does not exist.
 pub fn check_file_path(path: &Path) -> Result<(), PathError> {
     // A device or a pipe would be replaced, not written to.
     if path.file_name().is_none() || (path.exists() && !path.is_file()) {
@@ -37,7 +37,7 @@ pub fn check_file_path(path: &Path) -> Result<(), PathError> {
     }
 }
 
-/// The folder that a path lies in.
+/// The folder that contains a path.
 fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
@@ -51,13 +51,13 @@ impl FileError {
 /// Writes a new file and syncs it.
 ///
 /// # Errors
-/// There is such a file already, or it cannot be written.
+/// The file already exists, or cannot be written.
 pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut file = File::create_new(path).map_err(FileError::at(path))?;
     file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FileError::at(path))
 }
 
-/// Writes a file beside `path`, syncs it and puts it in the place of an older one. Not for published things.
+/// Writes a temporary file next to `path`, syncs it and renames it to `path`. Not for published files.
 ///
 /// # Errors
 /// The file cannot be written; an older one is then intact.
@@ -65,7 +65,7 @@ pub fn replace_file(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     put_in_place(path, |part| fs::write(part, bytes).map_err(FileError::at(path)))
 }
 
-/// Puts what `write` writes to a file beside `path` in the place of an older one, once it is safe on disk.
+/// Lets `write` fill a temporary file next to `path`, syncs it and renames it to `path`.
 ///
 /// # Errors
 /// `write`'s, or the file cannot be put there; an older one is then intact.

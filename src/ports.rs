@@ -49,7 +49,7 @@ impl Port {
         self.shape.iter().product()
     }
 
-    /// Whether `values` can be the port's.
+    /// Whether `values` have the port's element type and number of elements.
     pub fn fits(&self, values: Values<'_>) -> bool {
         let (element, elements) = match values {
             Values::F32(values) => (Element::F32, values.len()),
@@ -69,22 +69,22 @@ pub enum Values<'a> {
 /// A port's elements with its name.
 pub type Named<'a> = (&'static str, Values<'a>);
 
-/// A vector that a step reads, and perhaps writes anew.
+/// A state vector that a step reads and may update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatePort {
     pub port: Port,
-    /// The output with its next value; `None`: it is only read.
+    /// The output with its next value; `None` if it is only read.
     pub next: Option<String>,
 }
 
-/// All that a step takes and gives.
+/// All inputs and outputs of a step.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StepPorts {
-    /// Float32 vectors that stay where the step computes.
+    /// Float32 vectors that stay in the memory of the device that runs the step.
     pub state: Vec<StatePort>,
     /// Float32 inputs that stay as they are from step to step.
     pub tables: Vec<Port>,
-    /// Inputs that a batch brings, which may be loaded while the step before runs.
+    /// Inputs of a batch, which may be loaded while the previous step runs.
     pub batch: Vec<Port>,
     /// Small inputs that are known when a step starts.
     pub controls: Vec<Port>,

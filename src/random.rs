@@ -1,11 +1,11 @@
-//! Random numbers as pure functions of what they are for, so that runs repeat at any number of workers.
+//! Random numbers as pure functions of their coordinates, so that runs are reproducible with any number of workers.
 
 /// A short stream of random numbers (SplitMix64; Steele, Lea and Flood 2014).
 #[derive(Debug, Clone)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream of these coordinates, e.g. (seed, epoch, position).
+    /// The stream for these coordinates, e.g. (seed, epoch, position).
     pub fn new(coordinates: &[u64]) -> Self {
         let fold = |state: u64, coordinate: &u64| mix(state ^ mix(coordinate.wrapping_add(0x9e37_79b9_7f4a_7c15)));
         Self(coordinates.iter().fold(0, fold))

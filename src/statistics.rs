@@ -43,7 +43,7 @@ impl Moments {
         }
     }
 
-    /// Adds all that `other` has seen.
+    /// Merges the statistics of `other` into these.
     pub fn merge(&mut self, other: &Self) {
         if other.n == 0 {
             return;

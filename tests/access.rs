@@ -77,7 +77,7 @@ fn rows_are_the_same_however_they_are_reached() {
     assert!(stderr(&refused).contains("block 0 does not match its hash"), "{}", stderr(&refused));
     std::fs::write(&shard, &bytes).unwrap();
     let small = fit(&bench, "small", &["--stage", "local", "--stage-bytes", "1000"]);
-    assert!(stderr(&small).contains("the limit of staged bytes is 1000"), "{}", stderr(&small));
+    assert!(stderr(&small).contains("--stage-bytes is 1000"), "{}", stderr(&small));
     let old = bench.path("local").join("0".repeat(64));
     std::fs::create_dir(&old).unwrap();
     std::fs::write(old.join("rows"), vec![0; 1 << 20]).unwrap();
@@ -116,7 +116,7 @@ fn staging_goes_on_where_it_was() {
     assert!(std::fs::read(&staged).unwrap() == shard.1);
     let inside = Access { io: Io::Mmap, stage: Some(Stage::new(bench.path("st/segments"), 1 << 40, |_, _| ())) };
     let refused = Cache::open(&bench.path("st"), &Key::parse(&key).unwrap(), &inside).unwrap_err();
-    assert!(refused.to_string().contains("the folder lies in the store"), "{refused}");
+    assert!(refused.to_string().contains("the staging folder is inside the store"), "{refused}");
 }
 
 /// A mapping of a file that shrinks kills the process with SIGBUS; reading it does not.

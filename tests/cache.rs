@@ -90,8 +90,8 @@ fn declared_layouts_become_the_cache_that_numpy_computes() {
         ("emg2qwerty", "generic_neuromotor_wrist"),
         ("{emgs: emg}", "data.layout.emg"),
         ("{joint_angle_rate: -1}", "a positive joint_angle_rate"),
-        ("{table: t, joint_angle_rate: 60}", "rows of a table have one rate"),
-        ("{metadata: {who: user}}", "metadata columns among filename"),
+        ("{table: t, joint_angle_rate: 60}", "whose rows have a single rate"),
+        ("{metadata: {who: user}}", "only metadata columns from the list filename"),
     ] {
         let message = bench.fails("emg-cache", 2, &["build", "--set", &format!("data.layout={layout}"), "data"]);
         assert!(message.contains(expected), "{layout}: {message}");
@@ -266,7 +266,7 @@ fn unusable_recordings_are_named_and_fail_or_are_skipped() {
         "5 of 9 recordings",
         "text.hdf5: not readable as HDF5",
         "short.hdf5: too short: expected at least 50 rows for one window, found 40",
-        "narrow.hdf5: emg: expected 16 per row, found 8",
+        "narrow.hdf5: emg: expected 16 values per row, found 8",
         "slow.hdf5: sample_rate: expected 2000 (model.original_sampling_rate), found 1000",
         "cut.hdf5",
         "data.on_bad_recording",
@@ -275,7 +275,7 @@ fn unusable_recordings_are_named_and_fail_or_are_skipped() {
     }
     let skip = [&SMALL[..], &["--set", "data.on_bad_recording=skip", "data"]].concat();
     let (key, said) = bench.build(&skip);
-    assert!(said.contains("5 recordings left out") && said.contains("narrow.hdf5"), "{said}");
+    assert!(said.contains("5 recordings skipped") && said.contains("narrow.hdf5"), "{said}");
     let (again, said) = bench.build(&skip);
     assert_eq!(key, again);
     // Only the two that HDF5 does not open, which might be locked for the moment, are tried again.

@@ -111,7 +111,7 @@ fn a_full_disk_costs_checkpoints_but_not_the_run() {
     let message = stderr(&output);
     // It trained to the end, warned each time, then said that the last checkpoint is not on disk.
     assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("warning: the checkpoint last is not saved, training goes on"), "{message}");
+    assert!(message.contains("warning: cannot save the checkpoint last, training continues"), "{message}");
     assert!(message.contains("epoch 4/4 lr"), "{message}");
     assert!(message.contains("error: ") && message.contains(".safetensors"), "{message}");
     assert_eq!(checkpoint(&bench, "a", "last"), before);
@@ -222,9 +222,9 @@ fn a_run_starts_from_another_ones_weights() {
 
     let message =
         bench.fails("emg-train", 2, &fit("c", &[&init[..2], &["--set", "model.decoder_hidden_size=8"]].concat()));
-    assert!(message.contains("--init: decoder.lstm.weight_ih_l0"), "{message}");
+    assert!(message.contains("--init: parameter decoder.lstm.weight_ih_l0"), "{message}");
     let message = bench.fails("emg-train", 2, &fit("c", &[&init[..2], &["--set", "model.type=lstm"]].concat()));
-    assert!(message.contains("the checkpoint is of a tds_lstm"), "{message}");
+    assert!(message.contains("the checkpoint is from model type tds_lstm"), "{message}");
     let message = bench.fails("emg-train", 1, &fit("c", &["--init", "tiny.yaml"]));
     assert!(message.contains("tiny.yaml: damaged"), "{message}");
     assert!(!bench.path("c").exists());
@@ -233,7 +233,9 @@ fn a_run_starts_from_another_ones_weights() {
     let more = [&init[..], &other, &["--set", "training.num_epochs=1"]].concat();
     let output = bench.run("emg-train", &fit("c", &more));
     assert!(
-        stderr(&output).contains("trained with EMG by recording, angles by train; now EMG by train"),
+        stderr(&output).contains(
+            "trained with EMG normalized by recording, angles by train; this run uses EMG normalized by train"
+        ),
         "{}",
         stderr(&output)
     );

@@ -155,7 +155,7 @@ fn gradients_equal_differences() {
     case(&[&[8, 3]], &|g, x| g.strided_slice(x[0], 0, 1, 8, 3));
     case(&[&[2, 3]], &|g, x| g.pad(x[0], 1, 2, 1));
     case(&[&[2, 1]], &|g, x| g.expand(x[0], &[3, 2, 4]));
-    for by in [Interpolate::Product, Interpolate::Pick] {
+    for by in [Interpolate::Product, Interpolate::Gather] {
         case(&[&[2, 7, 3]], &|g, x| align_corners(g, by, x[0], 4));
         case(&[&[2, 3, 2]], &|g, x| half_pixel(g, by, x[0], 8));
     }

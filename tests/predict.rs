@@ -185,26 +185,26 @@ fn what_cannot_be_predicted_is_refused_by_name() {
     let nowhere = bench.fails("emg-train", 2, &predict(&[FIRST, "--out", "nowhere/out.h5"]));
     assert!(nowhere.contains("there is no folder nowhere"), "{nowhere}");
     let format = bench.fails("emg-train", 2, &predict(&[FIRST, "--out", "a.csv", "--format", "hdf5"]));
-    assert!(format.contains("another extension"), "{format}");
+    assert!(format.contains("the extension does not match"), "{format}");
     let of = |model: &str| bench.fails("emg-train", 1, &["predict", model, FIRST, "--out", "out.h5"]);
     bench.ok("emg-train", &["export", "run", "--streaming"]);
-    assert!(of("run/stream.onnx").contains("run/stream.onnx: a model's streaming form"), "{}", of("run/stream.onnx"));
+    assert!(of("run/stream.onnx").contains("run/stream.onnx: this is a streaming model"), "{}", of("run/stream.onnx"));
     let foreign = format!("{}/tests/golden/models/cnn.torchscript.onnx", env!("CARGO_MANIFEST_DIR"));
-    assert!(of(&foreign).contains("found none of its metadata"), "{}", of(&foreign));
+    assert!(of(&foreign).contains("but its metadata"), "{}", of(&foreign));
     std::fs::write(bench.path("text.onnx"), "not a model").unwrap();
     assert!(of("text.onnx").contains("text.onnx: "), "{}", of("text.onnx"));
     assert!(of("absent.onnx").contains("absent.onnx: No such file"), "{}", of("absent.onnx"));
     // Metadata that is not the model's.
     for (edit, told) in [
-        ("window=150", "its metadata says [150, 16] EMG values a window, its input is emg [batch, 200, 16]"),
-        ("window=18446744073709551615", "EMG values a window"),
-        ("window=many", "`window` is not understood: many is not a number"),
-        ("left_context=0", "its metadata says [200, 20] angles a window"),
-        ("left_context=200", "contradicts itself"),
-        ("emg_layout=channels_first", "its metadata says [16, 200] EMG values"),
-        ("joints=a,b", "contradicts itself"),
-        ("recordings={}", "`recordings` is not understood"),
-        ("batch=1073741824", "its batch is fixed to 1073741824 windows"),
+        ("window=150", "metadata says [150, 16] EMG values per window, but its input is emg [batch, 200, 16]"),
+        ("window=18446744073709551615", "EMG values per window"),
+        ("window=many", "`window` is invalid: many is not a number"),
+        ("left_context=0", "metadata says [200, 20] angles per window"),
+        ("left_context=200", "is inconsistent"),
+        ("emg_layout=channels_first", "metadata says [16, 200] EMG values"),
+        ("joints=a,b", "is inconsistent"),
+        ("recordings={}", "`recordings` is invalid"),
+        ("batch=1073741824", "batch size is fixed at 1073741824 windows"),
     ] {
         bench.python("edit_model.py", &["run/model.onnx", "edited.onnx", edit]);
         let message = of("edited.onnx");

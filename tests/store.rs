@@ -119,14 +119,14 @@ fn gc_removes_what_nothing_names_and_nothing_young() {
 
     age_all(&bench.path("st"));
     let planned = bench.ok("emg-cache", &["gc", "--dry-run", "--store", "st"]);
-    assert!(planned.contains("a segment that no cache names") && planned.contains("an unfinished build"), "{planned}");
+    assert!(planned.contains("a segment that no cache uses") && planned.contains("an unfinished build"), "{planned}");
     assert!(contents(&bench.path("st")) == all);
     // While a manifest cannot be read, no segment goes.
     let manifest = bench.path("st/caches").join(format!("{second}.json"));
     let bytes = std::fs::read(&manifest).unwrap();
     std::fs::write(&manifest, &bytes[1..]).unwrap();
     let output = bench.run("emg-cache", &["gc", "--dry-run", "--store", "st"]);
-    assert!(stderr(&output).contains("all segments stay"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("all segments are kept"), "{}", stderr(&output));
     assert!(!String::from_utf8_lossy(&output.stdout).contains("a segment"));
     std::fs::write(&manifest, &bytes).unwrap();
     age(&manifest, 48);
@@ -139,7 +139,7 @@ fn gc_removes_what_nothing_names_and_nothing_young() {
     assert_eq!(bench.ok("emg-cache", &["pin", &second[..8], "--store", "st"]).trim(), second);
     assert!(bench.ok("emg-cache", &["gc", "--unpinned", "--store", "st"]).contains("removed 0 of 0"));
     assert_eq!(bench.ok("emg-cache", &["unpin", &second, "--store", "st"]).trim(), second);
-    assert!(bench.fails("emg-cache", 2, &["unpin", &second, "--store", "st"]).contains("has no pin"));
+    assert!(bench.fails("emg-cache", 2, &["unpin", &second, "--store", "st"]).contains("is not pinned"));
     let gone = bench.json("emg-cache", &["gc", "--unpinned", "--json", "--store", "st"]);
     assert_eq!(gone["removed"].as_array().unwrap().len(), 2, "{gone}");
     assert!(bench.fails("emg-cache", 2, &["info", &second, "--store", "st"]).contains("no cache"));
@@ -239,7 +239,7 @@ fn explain_names_what_differs_from_the_nearest_cache() {
     std::fs::write(bench.path("data/metadata.csv"), csv.replacen(",train,", ",test,", 1)).unwrap();
     let (third, _) = bench.build(&[&SMALL[..], &["--set", "data.stride=10", "data"]].concat());
     let said = bench.ok("emg-cache", &["explain", &first, "--store", "st"]);
-    assert!(said.contains(&second) && said.contains("data.stride: 25 here, 10 there"), "{said}");
+    assert!(said.contains(&second) && said.contains("data.stride: 25 in this cache, 10 in the nearest one"), "{said}");
     let json = bench.json("emg-cache", &["explain", &third, "--json", "--store", "st"]);
     assert_eq!(json["nearest"], second.as_str());
     let differences = json["differences"].as_array().unwrap();

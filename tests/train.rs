@@ -144,7 +144,7 @@ fn training_is_the_same_wherever_rows_lie() {
             (tensors(&checkpoint(&bench, &folder, "last")), metrics(&bench, &folder), stderr(&output))
         };
         let ((host, said, quiet), (device, heard, told)) = (run("host"), run("device"));
-        assert!(!quiet.contains("put with the steps") && told.contains("put with the steps"), "{told}");
+        assert!(!quiet.contains("MiB of training rows") && told.contains("MiB of training rows"), "{told}");
         assert_eq!(host, device, "{name}");
         assert_eq!(said, heard, "{name}");
     }
@@ -374,7 +374,7 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     assert!(message.contains("emg-cache build --config tiny.yaml"), "{message}");
     let key = bench.json("emg-cache", &["list", "--store", "st", "--json"])[0]["key"].as_str().unwrap().to_owned();
     let message = bench.fails("emg-train", 2, &fit("run", &["--cache", &key]));
-    assert!(message.contains("data.stride: the configuration says 100, the cache was built with 50"), "{message}");
+    assert!(message.contains("data.stride: the configuration says 100, but the cache was built with 50"), "{message}");
     // Another machine, whose memo knows nothing.
     let output =
         bench.command("emg-train").args(fit("run", &[])).env("XDG_CACHE_HOME", bench.path("x")).output().unwrap();
@@ -385,9 +385,9 @@ fn wrong_usage_exits_with_2_and_says_what_to_do() {
     let with = |more: &[&'static str]| [&stride[..], more].concat();
     for (more, expected) in [
         (with(&["--set", "model.tds_stages=[{in_conv_kernel: 300}]"]), "left context"),
-        (with(&["--set", "training.monitor_metric=val_los"]), "expected one of val_loss"),
+        (with(&["--set", "training.monitor_metric=val_los"]), "expected one of `val_loss`"),
         (with(&["--set", "model.type=tracking_vemg2pose"]), "1790 rows of left context"),
-        (with(&["--set", "model.type=neuropose"]), "pools 320 rows"),
+        (with(&["--set", "model.type=neuropose"]), "at least 320 rows"),
         (with(&["--set", "training.no_decay=[nothing*]"]), "`nothing*` matches no parameter"),
         (with(&["--set", "training.joint_weights=[1]"]), "one for each joint angle"),
     ] {

@@ -50,7 +50,7 @@ fn windows_are_those_that_numpy_cuts() {
         let key = match cache::build(&bench.path("st"), &options, &NoEvents) {
             Ok(built) => built.key,
             // No training recording has a window.
-            Err(cache::CacheError::NothingLeft { .. }) => continue,
+            Err(cache::CacheError::NoUsableRecordings { .. }) => continue,
             Err(error) => panic!("{error}"),
         };
         let cache = Arc::new(Cache::open(&bench.path("st"), &key, &Access::default()).unwrap());

@@ -23,14 +23,14 @@ use crate::recording::RecordingError;
 
 /// What a build did.
 #[derive(Debug)]
-pub struct Built {
+pub struct BuildSummary {
     pub key: Key,
     /// The cache was already there.
     pub reused: bool,
     /// Recordings whose data was read.
     pub recordings_read: usize,
     pub segments_written: usize,
-    /// Recordings left out, with the reason.
+    /// Recordings that were skipped, with the reason.
     pub skipped: Vec<String>,
     pub warnings: Vec<String>,
 }
@@ -39,7 +39,7 @@ pub struct Built {
 ///
 /// # Errors
 /// [`CacheError`]; nothing half-made is ever visible in the store.
-pub fn build(root: &Path, options: &BuildOptions, events: &dyn Events) -> Result<Built, CacheError> {
+pub fn build(root: &Path, options: &BuildOptions, events: &dyn Events) -> Result<BuildSummary, CacheError> {
     let store = Store::create(root)?;
     let mut builder = Builder::new(&store, options, events)?;
     let result = builder.run();
@@ -68,7 +68,7 @@ pub(super) struct Builder<'a> {
     pub(super) segments_written: usize,
 }
 
-/// What a build's recordings come to.
+/// The recordings and splits of a build.
 pub(super) struct Listed {
     pub(super) recordings: Vec<ManifestRecording>,
     /// Contents to have in segments.
@@ -81,7 +81,7 @@ impl<'a> Builder<'a> {
         Ok(Self { store, inputs: Inputs::new(store, options, events)?, segments_written: 0 })
     }
 
-    fn run(&mut self) -> Result<Built, CacheError> {
+    fn run(&mut self) -> Result<BuildSummary, CacheError> {
         let unknown = self.inputs.unknown();
         let tmp = self.store.begin()?;
         let mut segments = Segments::new();
@@ -114,7 +114,7 @@ impl<'a> Builder<'a> {
                 Cache::check(self.store, &key)?
             }
         };
-        Ok(Built {
+        Ok(BuildSummary {
             key,
             reused: reused && self.segments_written == 0,
             recordings_read: self.inputs.recordings_read(),
@@ -133,7 +133,7 @@ impl<'a> Builder<'a> {
             return Err(CacheError::BadRecordings { total: self.inputs.list.len(), bad: skipped });
         }
         if !recordings.iter().any(|recording| recording.split == Split::Train) {
-            return Err(CacheError::NothingLeft { skipped });
+            return Err(CacheError::NoUsableRecordings { skipped });
         }
         check_leakage(&recordings)?;
         Ok(Listed { recordings, wanted, skipped })
@@ -151,7 +151,7 @@ impl<'a> Builder<'a> {
                 self.inputs.know_all()?;
                 let (_, hash, folder) = self.rebuild(tmp, &manifest, i)?;
                 if hash != segment.blake3 {
-                    let message = "is missing, and the recordings give another one now";
+                    let message = "is missing, and the recordings now give a different one";
                     return Err(CacheError::damaged(&target, message));
                 }
                 self.store.publish_folder(&folder, &target)?;

@@ -51,7 +51,7 @@ impl Prepared {
             // An error is met again, and reported, when the rows are written.
             if whole.is_ok() {
                 prepared.rows = Some((emg, angles));
-                prepared.recording = prepared.recording.without_rows();
+                prepared.recording = prepared.recording.release_rows();
             }
         }
         prepared

@@ -18,27 +18,27 @@ pub enum CacheError {
     NotAStore { path: PathBuf, message: String },
     #[error("{store}: no cache {key}{hint}")]
     NoCache { store: PathBuf, key: String, hint: String },
-    #[error("{store}: `{prefix}` names {} caches: {}", .keys.len(), .keys.join(", "))]
+    #[error("{store}: `{prefix}` matches {} caches, give more digits: {}", .keys.len(), .keys.join(", "))]
     Ambiguous { store: PathBuf, prefix: String, keys: Vec<String> },
-    #[error("{store}: cache {key} has no pin")]
+    #[error("{store}: cache {key} is not pinned")]
     NotPinned { store: PathBuf, key: String },
     #[error("`{given}` is not a cache key: expected at least 8 hexadecimal digits")]
     BadKey { given: String },
-    #[error("{} of {total} recordings cannot be used (data.on_bad_recording: skip leaves them out):\n{}", .bad.len(), list(.bad))]
+    #[error("{} of {total} recordings cannot be used (to skip them, set data.on_bad_recording: skip):\n{}", .bad.len(), list(.bad))]
     BadRecordings { total: usize, bad: Vec<String> },
-    #[error("no recording is left for training{}", if .skipped.is_empty() { String::new() } else { format!("; left out:\n{}", list(.skipped)) })]
-    NothingLeft { skipped: Vec<String> },
+    #[error("no recording is left for training{}", if .skipped.is_empty() { String::new() } else { format!("; skipped:\n{}", list(.skipped)) })]
+    NoUsableRecordings { skipped: Vec<String> },
     #[error(
-        "the same content lies in two splits: `{first}` ({first_split}) and `{second}` ({second_split}) are one recording; remove one, or give both the same split"
+        "the same content is in two splits: `{first}` ({first_split}) and `{second}` ({second_split}) are identical; remove one, or put both in the same split"
     )]
     Leakage { first: String, first_split: String, second: String, second_split: String },
     #[error("{path}: cannot stage: {message}")]
     Stage { path: PathBuf, message: String },
     #[error("metadata.csv: recording {recording}: expected the split train, val or test, found `{found}`")]
     UnknownSplit { recording: String, found: String },
-    #[error("data.split_by: {by}: recording {recording} names no {by} in its attributes or a metadata.csv")]
-    NoUnit { recording: String, by: SplitBy },
-    #[error("no recordings named: set data.dataset_path or name files or folders")]
+    #[error("data.split_by is {by}, but recording {recording} has no {by} in its attributes or in a metadata.csv")]
+    MissingSplitUnit { recording: String, by: SplitBy },
+    #[error("no recordings given: set data.dataset_path, or name files or folders")]
     NoInput,
 }
 
@@ -54,7 +54,7 @@ fn list(lines: &[String]) -> String {
 }
 
 impl CacheError {
-    /// Whether it is wrong usage, rather than something that went wrong at work.
+    /// Whether it is a usage error, rather than a failure at run time.
     pub fn is_usage(&self) -> bool {
         matches!(
             self,

@@ -1,14 +1,14 @@
-//! How a build, or anything else that takes long, tells how it goes on.
+//! Progress events of builds and other long operations.
 
-/// Hears how a build goes on. Called from several threads.
+/// Receives the progress of a build. Called from several threads.
 pub trait Events: Sync {
     /// `bytes` of `recordings` recordings are about to be read, to `purpose`.
     fn reading(&self, purpose: &str, recordings: usize, bytes: u64);
-    /// So many bytes of recordings are done.
+    /// This many more bytes of recordings are done.
     fn advanced(&self, bytes: u64);
 }
 
-/// Hears nothing.
+/// Ignores all events.
 pub struct NoEvents;
 
 impl Events for NoEvents {

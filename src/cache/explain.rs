@@ -1,4 +1,4 @@
-//! Why a cache's key is not another's: the parts of the key that differ from the nearest cache of the store.
+//! Why a cache has its own key: the parts that differ from the most similar cache in the store.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::settings::CacheSettings;
 use super::store::Store;
 use crate::config::{self, Difference as Found};
 
-/// How a cache differs from the one most like it.
+/// How a cache differs from the most similar one.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Explanation {
     pub key: Key,

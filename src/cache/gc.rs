@@ -1,4 +1,4 @@
-//! Removing what nothing needs. The plan is made apart from its execution, so that it can be shown.
+//! Garbage collection. Planning is separate from execution, so that a plan can be shown without being carried out.
 
 use std::collections::HashSet;
 use std::fs;
@@ -13,7 +13,7 @@ use super::manifest::Manifest;
 use super::store::{Store, bytes_below};
 use crate::files::sync_folder;
 
-/// Nothing younger goes: a builder may be about to name it.
+/// Minimum age of what is removed: a running build may be about to use anything younger.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
 /// What would be removed, and why.
@@ -38,7 +38,7 @@ enum Kind {
 pub struct GcPlan {
     /// In the order of removal: unfinished builds, then manifests, then the segments they named.
     pub removals: Vec<Removal>,
-    /// Why something that looks unneeded stays.
+    /// Why something that seems unused is kept.
     pub warnings: Vec<String>,
 }
 
@@ -51,7 +51,7 @@ pub struct GcPlan {
 pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     let mut plan = GcPlan::default();
     for path in store.dead_builds() {
-        let why = "an unfinished build whose process ended, or in which nothing changed for a day";
+        let why = "an unfinished build whose process has ended, or that has not changed for a day";
         plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Unfinished });
     }
     let pins: HashSet<_> = store.pins()?.into_iter().collect();
@@ -60,7 +60,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     for key in store.cache_keys()? {
         let path = store.manifest_path(&key);
         if unpinned && !pins.contains(&key) && is_old(&path) {
-            let why = "a cache without a pin";
+            let why = "an unpinned cache";
             plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest(key) });
             continue;
         }
@@ -74,13 +74,13 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     }
     if unreadable > 0 {
         plan.warnings.push(format!(
-            "all segments stay: {unreadable} manifests that cannot be read may name them (`emg-cache repair` mends them)"
+            "all segments are kept: {unreadable} manifests that cannot be read may use them (`emg-cache repair` rebuilds them)"
         ));
     } else {
         for key in store.segment_keys()?.into_iter().filter(|key| !needed.contains(key)) {
             let path = store.segment_path(&key);
             if is_old(&path) && is_old(&path.join("segment.json")) {
-                let why = "a segment that no cache names";
+                let why = "a segment that no cache uses";
                 plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Segment(key) });
             }
         }
@@ -131,7 +131,7 @@ fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheE
         let back = fs::rename(&aside, &path);
         // A builder that missed it may have built it again.
         if back.is_err() && !path.join("segment.json").is_file() {
-            let message = format!("is needed, and could not be put back from {}", aside.display());
+            let message = format!("is still needed, but could not be moved back from {}", aside.display());
             // The folder must outlive this process.
             let kept = store.root().join("tmp").join(format!("kept-{key}"));
             let _ = fs::rename(&aside, kept);
@@ -152,7 +152,7 @@ fn is_named(store: &Store, key: &Key) -> Result<bool, CacheError> {
     Ok(store.cache_keys()?.iter().any(names))
 }
 
-/// Whether it was there.
+/// Whether the file existed.
 fn absent_is_fine(result: std::io::Result<()>, path: &Path) -> Result<bool, CacheError> {
     match result {
         Ok(()) => Ok(true),

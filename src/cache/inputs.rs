@@ -1,4 +1,4 @@
-//! The inputs of a build: finding them, remembering what is known of them, reading those that are not known.
+//! The inputs of a build: finds them, looks them up in the memo, and reads those that it lacks.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
@@ -14,12 +14,12 @@ use super::pipeline::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
 use super::split::{Candidate, Split};
 use super::store::Store;
-use crate::recording::{Attributes, Found, Metadata, MetadataRow, Reader, Recording, RecordingError, Stamp, find};
+use crate::recording::{Attributes, FileStamp, Found, Metadata, MetadataRow, Reader, Recording, RecordingError, find};
 
 /// One input file and what is known of it.
 pub(super) struct Input {
     pub(super) found: Found,
-    pub(super) stamp: Stamp,
+    pub(super) stamp: FileStamp,
     /// `Some(None)`: a metadata.csv lies beside it that does not name it.
     metadata: Option<Option<MetadataRow>>,
     pub(super) known: Option<(Key, Facts)>,
@@ -69,7 +69,7 @@ impl<'a> Inputs<'a> {
         for mut found in find(&options.inputs)? {
             let path = &mut found.place.path;
             *path = std::path::absolute(&*path).map_err(CacheError::io(path))?;
-            let stamp = Stamp::of(path)?;
+            let stamp = FileStamp::of(path)?;
             let row = metadata.row(&found.place, &found.name)?;
             let known =
                 memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
@@ -179,7 +179,7 @@ impl<'a> Inputs<'a> {
             let scanned = self.read(unknown[i]);
             self.events.advanced(self.list[unknown[i]].bytes());
             // The rows are dropped here: only what was learned stays in memory.
-            scanned.map(|(recording, key, measured)| (recording.without_rows(), key, measured))
+            scanned.map(|(recording, key, measured)| (recording.release_rows(), key, measured))
         };
         let threads = Self::threads();
         ordered(unknown.len(), threads, 2 * threads, produce, |i, scanned| {
@@ -204,7 +204,7 @@ impl<'a> Inputs<'a> {
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
                 Some(None) => {
-                    skipped.push(format!("{}: not named in the metadata.csv beside it", input.found.place));
+                    skipped.push(format!("{}: not listed in the metadata.csv next to it", input.found.place));
                     continue;
                 }
                 Some(Some(row)) => Some(row),
@@ -272,7 +272,7 @@ impl<'a> Inputs<'a> {
             left_out.push(if rows < window {
                 format!("{place}: too short: expected at least {window} rows for one window, found {rows}")
             } else {
-                format!("{place}: no window: expected a valid run of {window} rows, the longest has {longest}")
+                format!("{place}: no window fits: expected a run of {window} valid rows, but the longest has {longest}")
             });
         }
         (accepted, left_out)

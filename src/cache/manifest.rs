@@ -120,7 +120,7 @@ impl Manifest {
         Key::of(&KeyContent::new(self.normalizer, &self.settings, self.recordings.iter()))
     }
 
-    pub fn windows_of(&self, split: Split) -> u64 {
+    pub fn window_count(&self, split: Split) -> u64 {
         self.windows[split as usize]
     }
 
@@ -131,7 +131,7 @@ impl Manifest {
     /// Reads and checks the manifest of cache `key`.
     ///
     /// # Errors
-    /// Missing, damaged, or not the manifest its name says.
+    /// The manifest is missing, damaged, or does not match its name.
     pub fn read(store: &Store, key: &Key) -> Result<Self, CacheError> {
         let path = store.manifest_path(key);
         let manifest = Self::parse(&path, &mut sealed::read(&path)?)?;
@@ -153,7 +153,10 @@ impl Manifest {
 
     fn check(&self) -> Result<(), String> {
         if self.format != FORMAT || self.normalizer > NORMALIZER {
-            return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
+            return Err(format!(
+                "format {} and normalizer {} are from a newer version of emg-cache",
+                self.format, self.normalizer
+            ));
         }
         if let Some(recording) = self.recordings.iter().find(|recording| recording.segment >= self.segments.len()) {
             return Err(format!("recording {} names a segment that does not exist", recording.name));
@@ -174,12 +177,12 @@ impl Manifest {
         let widths =
             [(&self.train_emg, settings.emg_channels), (&self.train_joint_angles, settings.joint_angles_channels)];
         if widths.iter().any(|(moments, n)| moments.mean.len() != *n || moments.m2.len() != *n) {
-            return Err("training statistics of another number of columns".into());
+            return Err("the training statistics have the wrong number of columns".into());
         }
         Ok(())
     }
 
-    /// What a user should know of the data: leakage risks that are not errors.
+    /// Warnings about the data: risks of leakage that are not errors.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         let mut by_hash: HashMap<&Key, &str> = HashMap::new();

@@ -46,7 +46,7 @@ pub(crate) fn measure(
         joint_angles = all_valid(recording)?;
     }
     if !emg.is_finite() || !joint_angles.is_finite() {
-        let message = "values are too large for their variance".into();
+        let message = "values are too large to compute their variance".into();
         return Err(RecordingError::Damaged { path: recording.path().to_owned(), message });
     }
     Ok((hash, Measured { rows: recording.rows(), valid_runs, emg, joint_angles, time_gaps }))

@@ -1,4 +1,4 @@
-//! The stat memo: what is known of files that have not changed, so that a build with nothing to do reads no data.
+//! The stat memo: what is known about unchanged files, so that a build with nothing to do reads no data.
 //!
 //! It is local to the machine and only ever saves work: a lost or damaged memo means reading again. A file
 //! whose times are not older than the memo itself may have changed within the same clock tick after it was read
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::keys::Key;
 use crate::files::replace_file;
-use crate::recording::{Attributes, Stamp};
+use crate::recording::{Attributes, FileStamp};
 
 /// What a file's content means under one set of segment settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,7 +31,7 @@ pub(crate) enum Facts {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Entry {
-    stamp: Stamp,
+    stamp: FileStamp,
     blake3: Key,
     /// By the key of the settings they hold under.
     facts: BTreeMap<Key, Facts>,
@@ -71,12 +71,12 @@ impl Memo {
     }
 
     /// What is known of `path`, if it has not changed since.
-    pub(crate) fn get(&self, path: &Path, stamp: &Stamp, settings: &Key) -> Option<(&Key, &Facts)> {
+    pub(crate) fn get(&self, path: &Path, stamp: &FileStamp, settings: &Key) -> Option<(&Key, &Facts)> {
         let entry = self.entries.get(path).filter(|entry| entry.stamp == *stamp)?;
         Some((&entry.blake3, entry.facts.get(settings)?))
     }
 
-    pub(crate) fn insert(&mut self, path: PathBuf, stamp: Stamp, blake3: Key, settings: Key, facts: Facts) {
+    pub(crate) fn insert(&mut self, path: PathBuf, stamp: FileStamp, blake3: Key, settings: Key, facts: Facts) {
         self.changed = true;
         let entry =
             self.entries.entry(path).or_insert_with(|| Entry { stamp, blake3: blake3.clone(), facts: BTreeMap::new() });
@@ -113,7 +113,7 @@ impl Memo {
         let bytes = serde_json::to_vec(&self.entries).expect("plain data serializes");
         match replace_file(file, &bytes) {
             Ok(()) => self.changed = false,
-            Err(error) => tracing::warn!("the memo is not written: {error}"),
+            Err(error) => tracing::warn!("cannot write the memo, so the next build will read more: {error}"),
         }
     }
 }

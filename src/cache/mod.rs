@@ -30,7 +30,7 @@ mod verify;
 mod writer;
 mod zarr;
 
-pub use build::{Built, build, locate};
+pub use build::{BuildSummary, build, locate};
 pub use error::CacheError;
 pub use events::{Events, NoEvents};
 pub use explain::{Difference, Explanation, explain};
@@ -40,7 +40,7 @@ pub use manifest::{Manifest, ManifestRecording, SegmentRef};
 pub(crate) use measure::measure;
 pub use open::{Access, Cache, CacheRecording};
 pub use options::BuildOptions;
-pub use part::{PartBuilt, build_part};
+pub use part::{PartSummary, build_part};
 pub use repair::repair;
 pub use rows::Io;
 pub use segment::{Segment, SegmentIndex, SegmentRecording};

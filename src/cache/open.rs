@@ -13,7 +13,7 @@ use super::segment::{Segment, SegmentIndex, SegmentRecording};
 use super::stage::Stage;
 use super::store::Store;
 
-/// How a cache's rows are reached.
+/// How a cache's rows are accessed.
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     pub io: Io,

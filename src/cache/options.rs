@@ -1,4 +1,4 @@
-//! What a build is asked for.
+//! The options of a build.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,11 +17,11 @@ pub struct BuildOptions {
     pub inputs: Vec<PathBuf>,
     /// Segments are closed before they grow beyond this many bytes.
     pub segment_bytes: u64,
-    /// Leave unusable recordings out instead of failing.
+    /// Skip unusable recordings instead of failing.
     pub skip_bad: bool,
     /// Bytes of the HDF5 library's chunk cache.
     pub chunk_cache: usize,
-    /// How the HDF5 library is reached.
+    /// Whether the HDF5 library runs in this process or in children.
     pub hdf5: Hdf5,
     /// Names of metadata.csv's columns, where they differ from emg2pose's.
     pub metadata_columns: BTreeMap<String, String>,

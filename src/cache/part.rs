@@ -18,7 +18,7 @@ use crate::recording::RecordingError;
 
 /// What a part of a build did.
 #[derive(Debug)]
-pub struct PartBuilt {
+pub struct PartSummary {
     /// Segments that the whole build needs beyond those that caches of the store have.
     pub planned: usize,
     /// Of them, this part's.
@@ -41,7 +41,7 @@ pub fn build_part(
     options: &BuildOptions,
     (part, parts): (usize, usize),
     events: &dyn Events,
-) -> Result<PartBuilt, CacheError> {
+) -> Result<PartSummary, CacheError> {
     let store = Store::create(root)?;
     let mut builder = Builder::new(&store, options, events)?;
     let result = build_share(&mut builder, part, parts);
@@ -49,7 +49,7 @@ pub fn build_part(
     result
 }
 
-fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<PartBuilt, CacheError> {
+fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<PartSummary, CacheError> {
     let tmp = builder.store.begin()?;
     let published = contents_of(&builder.published()?);
     // Recordings of one name are ordered by their hash; and which ones published segments hold, only hashes tell.
@@ -72,7 +72,7 @@ fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<P
             builder.write_segments(&tmp, &inputs, u64::MAX, &mut segments)?;
         }
     }
-    Ok(PartBuilt {
+    Ok(PartSummary {
         planned: count,
         share: share.len(),
         segments_written: builder.segments_written,

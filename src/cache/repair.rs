@@ -1,6 +1,6 @@
-//! Repair: damaged files of a cache made again from its recordings.
+//! Repair: rebuilds damaged files of a cache from its recordings.
 //!
-//! Only what `verify` finds damaged is made again, block by block, and a file takes its place by rename once every
+//! Only what `verify` finds damaged is rebuilt, block by block, and a file takes its place by rename once every
 //! block has its recorded hash: the single exception to never replacing a published file.
 
 use std::fs::{self, File};
@@ -21,7 +21,7 @@ use super::store::{BuildFolder, Store};
 use super::verify::check_block;
 use crate::files::sync_folder;
 
-/// Repairs cache `key` from the recordings in `options`; gives the files that were made again.
+/// Repairs cache `key` from the recordings in `options`; returns the files that were rebuilt.
 ///
 /// # Errors
 /// The recordings or settings are not the cache's, or do not give the recorded bytes. What could not be repaired is as
@@ -46,7 +46,7 @@ impl Repair<'_> {
     fn run(&mut self, key: &Key) -> Result<(), CacheError> {
         let store = self.builder.store;
         let manifest = match Manifest::read(store, key) {
-            // What cannot be read now may be good: only damage is made good.
+            // A file that cannot be read now may be intact: only damage is repaired.
             Err(CacheError::File(error)) if error.source.kind() != ErrorKind::NotFound => return Err(error.into()),
             Err(_) => {
                 self.manifest(key)?;
@@ -71,7 +71,7 @@ impl Repair<'_> {
         let path = self.builder.store.manifest_path(key);
         let found = self.builder.key(&recordings);
         if found != *key {
-            let message = format!("cannot be made again: these recordings and settings give the cache {found}");
+            let message = format!("cannot be rebuilt: these recordings and settings give a different cache, {found}");
             return Err(CacheError::damaged(&path, message));
         }
         let mut segments = Segments::new();
@@ -87,7 +87,7 @@ impl Repair<'_> {
         let target = self.builder.store.segment_path(&segment.key);
         let (index, hash, folder) = self.builder.rebuild(&self.tmp, manifest, i)?;
         if hash != segment.blake3 {
-            return Err(CacheError::damaged(&target, "cannot be made again: the recordings give other bytes"));
+            return Err(CacheError::damaged(&target, "cannot be rebuilt: the recordings give different bytes"));
         }
         if !target.exists() {
             self.builder.store.publish_folder(&folder, &target)?;
@@ -136,7 +136,7 @@ impl Repair<'_> {
                 _ => encoded.fill(&mut self.builder, start, &mut bytes)?,
             }
             if Key::from(blake3::hash(&bytes)) != file.blocks[block as usize] {
-                let message = format!("block {block} cannot be made again: the recordings give other bytes");
+                let message = format!("block {block} cannot be rebuilt: the recordings give different bytes");
                 return Err(CacheError::damaged(path, message));
             }
             out.write_all_at(&bytes, start).map_err(CacheError::io(&part))?;

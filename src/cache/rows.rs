@@ -16,10 +16,10 @@ use crate::config::Dtype;
 /// How rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Io {
-    /// Through a mapping: fastest. The process dies if the file shrinks or its storage goes away.
+    /// Memory-mapped: fastest. The process is killed if the file shrinks or its storage goes away.
     #[default]
     Mmap,
-    /// By `pread`: what goes wrong is an error.
+    /// With `pread`: a failure is an error.
     Read,
 }
 

@@ -53,11 +53,11 @@ pub(crate) fn read(path: &Path) -> Result<MmapMut, CacheError> {
 pub(crate) enum SealError {
     #[error("too short to end with its digest")]
     Short,
-    #[error("does not end with its digest; `emg-cache repair` makes it again from the recordings")]
+    #[error("does not end with its digest; `emg-cache repair` rebuilds it from the recordings")]
     NoDigest,
-    #[error("does not match its digest; `emg-cache repair` makes it again from the recordings")]
-    OtherDigest,
-    #[error("not as expected: {0}")]
+    #[error("does not match its digest; `emg-cache repair` rebuilds it from the recordings")]
+    DigestMismatch,
+    #[error("unexpected content: {0}")]
     Content(#[from] serde_json::Error),
 }
 
@@ -73,7 +73,7 @@ pub(crate) fn unseal<T: DeserializeOwned>(bytes: &mut [u8]) -> Result<T, SealErr
     bytes[start] = b'}';
     let document = &bytes[..=start];
     if blake3::hash(document).to_hex().as_bytes() != digest {
-        return Err(SealError::OtherDigest);
+        return Err(SealError::DigestMismatch);
     }
     Ok(serde_json::from_slice(document)?)
 }

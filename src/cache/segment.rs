@@ -123,10 +123,13 @@ impl SegmentIndex {
         Ok(index)
     }
 
-    /// The digest tells chance damage; this tells a forged or foreign file.
+    /// The digest detects accidental damage; this detects a forged or foreign file.
     fn check(&self) -> Result<(), String> {
         if self.format != FORMAT || self.normalizer > NORMALIZER {
-            return Err(format!("format {} and normalizer {} are of a later version", self.format, self.normalizer));
+            return Err(format!(
+                "format {} and normalizer {} are from a newer version of emg-cache",
+                self.format, self.normalizer
+            ));
         }
         let (channels, joints) = (self.settings.emg_channels, self.settings.joint_angles_channels);
         if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || !(1..=1 << 48).contains(&self.rows) {
@@ -180,10 +183,13 @@ impl SegmentRecording {
     fn check(&self, channels: usize, joints: usize) -> Result<(), String> {
         let columns = |moments: &Moments, n: usize| moments.mean.len() == n && moments.m2.len() == n;
         if !columns(&self.emg, channels) || !columns(&self.joint_angles, joints) {
-            return Err("statistics of another number of columns".into());
+            return Err("the statistics have the wrong number of columns".into());
         }
         if self.emg.n > self.rows || self.joint_angles.n > self.rows {
-            return Err(format!("statistics of {} and {} rows of {}", self.emg.n, self.joint_angles.n, self.rows));
+            return Err(format!(
+                "the statistics cover {} and {} rows of {}",
+                self.emg.n, self.joint_angles.n, self.rows
+            ));
         }
         let mut end = 0u64;
         for (start, length) in &self.valid_runs {

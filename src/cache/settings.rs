@@ -126,7 +126,7 @@ impl CacheSettings {
             layout: self.layout.clone(),
             emg_channels: self.emg_channels,
             joint_angles: self.joint_angles_channels,
-            angles_may_miss: false,
+            angles_optional: false,
             sample_rate: self.sample_rate,
             chunk_cache,
         }

@@ -1,4 +1,4 @@
-//! Where prepared recordings end: segments, filled in order and published when full.
+//! Writes prepared recordings into segments, in order, and publishes each segment when it is full.
 
 use std::collections::HashSet;
 use std::fs;
@@ -66,7 +66,8 @@ impl<'a> SegmentSink<'a> {
         match whole {
             Ok(published) if published == *hash => Ok(()),
             Ok(_) => {
-                let message = "published by another builder with other content; is its emg-cache of the same version?";
+                let message =
+                    "another builder published different content here; does it run the same version of emg-cache?";
                 Err(CacheError::damaged(target, message))
             }
             Err(CacheError::Damaged { .. } | CacheError::File(_)) => {

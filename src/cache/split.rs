@@ -66,7 +66,7 @@ impl Assignment {
     /// Equal contents always share a split.
     ///
     /// # Errors
-    /// [`CacheError::NoUnit`]: a recording without the session or user that `by` asks for.
+    /// [`CacheError::MissingSplitUnit`]: a recording without the session or user that `by` asks for.
     pub fn assign(&self, candidates: &[Candidate]) -> Result<Vec<Split>, CacheError> {
         let units = candidates.iter().map(|candidate| unit(candidate, self.by)).collect::<Result<Vec<_>, _>>()?;
         let distinct: BTreeSet<_> = units.iter().collect();
@@ -89,7 +89,7 @@ fn unit(candidate: &Candidate, by: SplitBy) -> Result<String, CacheError> {
         SplitBy::Session => &candidate.session,
         SplitBy::User => &candidate.user,
     };
-    label.clone().ok_or_else(|| CacheError::NoUnit { recording: candidate.name.clone(), by })
+    label.clone().ok_or_else(|| CacheError::MissingSplitUnit { recording: candidate.name.clone(), by })
 }
 
 /// Shares out `n` units by largest remainder; every split with a share gets a unit if there are enough.

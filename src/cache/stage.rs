@@ -25,7 +25,7 @@ pub struct Stage {
     folder: PathBuf,
     /// Most bytes that the folder may hold.
     limit: u64,
-    /// Hears of the segments and bytes that are about to be copied.
+    /// Called with the numbers of segments and bytes that are about to be copied.
     announce: fn(usize, u64),
 }
 
@@ -45,7 +45,7 @@ impl Stage {
         fs::create_dir_all(&self.folder).map_err(CacheError::io(&self.folder))?;
         let canonical = |path: &Path| path.canonicalize().map_err(CacheError::io(path));
         if canonical(&self.folder)?.starts_with(canonical(store.root())?) {
-            let message = "the folder lies in the store".into();
+            let message = "the staging folder is inside the store; choose another folder".into();
             return Err(CacheError::Stage { path: self.folder.clone(), message });
         }
         let lock = self.folder.join("lock");
@@ -73,7 +73,7 @@ impl Stage {
     fn make_room(&self, wanted: &[Key], indexes: &[SegmentIndex]) -> Result<(), CacheError> {
         let needed: u64 = indexes.iter().map(SegmentIndex::bytes).sum();
         if needed > self.limit {
-            let message = format!("the cache needs {needed} bytes, the limit of staged bytes is {}", self.limit);
+            let message = format!("the cache needs {needed} bytes, but --stage-bytes is {}", self.limit);
             return Err(CacheError::Stage { path: self.folder.clone(), message });
         }
         let mut others = Vec::new();

@@ -94,7 +94,7 @@ impl Store {
         }
     }
 
-    /// Takes a pin back; false if there was none.
+    /// Removes a pin; false if there was none.
     ///
     /// # Errors
     /// The pin cannot be removed.

@@ -27,7 +27,7 @@ pub struct Damage {
 }
 
 /// Verifies the caches `keys`: manifests, segment indexes, and every block of every file, each segment once. With
-/// `orphans`, segments that none of them names too. `advanced` hears of bytes done.
+/// `orphans`, segments that none of them names too. `advanced` is called with the bytes done.
 ///
 /// # Errors
 /// The store itself cannot be read. Damage is not an error but the result.
@@ -146,7 +146,7 @@ pub(super) enum BlockError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     #[error("does not match its hash")]
-    OtherHash,
+    HashMismatch,
 }
 
 pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), BlockError> {
@@ -154,7 +154,7 @@ pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Resul
     let mut bytes = vec![0; BLOCK_BYTES.min(file.bytes - start) as usize];
     let open = File::open(folder.join(&file.path))?;
     open.read_exact_at(&mut bytes, start)?;
-    if Key::from(blake3::hash(&bytes)) == file.blocks[block as usize] { Ok(()) } else { Err(BlockError::OtherHash) }
+    if Key::from(blake3::hash(&bytes)) == file.blocks[block as usize] { Ok(()) } else { Err(BlockError::HashMismatch) }
 }
 
 /// Names of the recordings with rows in a block of a shard; none for blocks of metadata, padding or index.

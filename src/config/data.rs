@@ -1,4 +1,4 @@
-//! Every key of the section `data`, its type, its default, and what values make sense. The keys and defaults of the
+//! The keys of the section `data`, with their types, defaults and accepted values. The keys and defaults of the
 //! reference system are kept, so its YAML files load unchanged.
 
 use std::path::PathBuf;
@@ -28,42 +28,43 @@ pub struct DataConfig {
     pub joint_angles_channels: usize,
     /// Rows per training window.
     pub window_size: usize,
-    /// Rows between the starts of neighbouring training windows.
+    /// Rows between the starts of consecutive training windows.
     pub stride: usize,
-    /// Rows added before and after each training window; outside the recording EMG is 0 and masked.
+    /// Rows added before and after each training window. Rows outside the recording have EMG 0 and are masked.
     pub padding: [usize; 2],
-    /// Keep windows inside valid runs instead of masking failed rows.
+    /// Take windows only from runs of valid rows, instead of masking failed rows.
     pub skip_ik_failures: bool,
-    /// Shares of train, val and test where metadata.csv does not name splits.
+    /// Shares of train, val and test, for recordings to which metadata.csv assigns no split.
     pub split_ratio: [f64; 3],
-    /// Shorthand: EMG and angles both by recording. `normalize_emg` and `normalize_angles` win.
+    /// Shorthand: normalize EMG and angles by recording. `normalize_emg` and `normalize_angles` override it.
     pub normalize: bool,
-    /// z-score of the EMG: by each recording's statistics, the training split's, or none (default: as `normalize` says).
+    /// z-score of the EMG: with the statistics of each recording or of the training split, or none (default: as
+    /// `normalize` says).
     pub normalize_emg: Option<Normalize>,
-    /// z-score of the angles, likewise (default: as `normalize` says).
+    /// z-score of the angles, with the same choices (default: as `normalize` says).
     pub normalize_angles: Option<Normalize>,
-    /// Shuffle training windows: true, false, or `block`: 64 MiB blocks, then windows within 16 blocks, for storage that
-    /// reads slowly out of order.
+    /// Shuffle training windows: true, false, or `block`. `block` shuffles blocks of 64 MiB, then the windows within
+    /// each group of 16 blocks; use it for storage with slow random reads.
     pub shuffle: Shuffle,
-    /// Rows per recording from which statistics are taken (`statistics: sampled`).
+    /// Maximum number of rows per recording used for statistics (`statistics: sampled`).
     pub max_samples_for_normalize: usize,
     /// `sampled`: at most `max_samples_for_normalize` evenly spaced rows; `exact`: every row.
     pub statistics: Statistics,
-    /// Bytes of HDF5's chunk cache, for filters that only the HDF5 library decodes.
+    /// Size of HDF5's chunk cache in bytes; used only for filters that this program does not decode itself.
     pub chunk_cache_size: usize,
     /// Seed of the random split.
     pub seed: u64,
-    /// What stays together in one split.
+    /// Unit that is never divided between splits.
     pub split_by: SplitBy,
-    /// What an unusable recording does to the build.
+    /// Whether an unusable recording fails the build or is skipped.
     pub on_bad_recording: OnBad,
     /// Layout of the recordings: a name, or a description (below).
     pub layout: LayoutChoice,
-    /// Element type of the cached arrays; float16 for half the bytes (about three digits).
+    /// Element type of the cached arrays; float16 takes half the space and keeps about three significant digits.
     pub dtype: Dtype,
-    /// Segments are closed before they grow beyond this many bytes.
+    /// Start a new segment before the current one grows beyond this many bytes.
     pub segment_bytes: u64,
-    /// Move training windows by a random offset of at most the stride.
+    /// Shift each training window by a random offset of up to one stride.
     pub jitter: bool,
     /// Largest random rotation of the channel ring, in channels (0 or 1).
     pub rotation: usize,
@@ -114,7 +115,7 @@ impl DataConfig {
     /// The layout that `data.layout` names or describes.
     ///
     /// # Errors
-    /// What was expected, if it is none.
+    /// A description of what was expected, if `data.layout` is invalid.
     pub fn resolved_layout(&self) -> Result<Layout, ConfigError> {
         let refuse = |expected: String| {
             let found = serde_json::to_string(&self.layout).expect("a layout serializes");
@@ -132,10 +133,10 @@ impl DataConfig {
             return refuse("a positive joint_angle_rate in Hz".into());
         }
         if layout.table.is_some() && layout.joint_angle_rate.is_some() {
-            return refuse("no joint_angle_rate, since rows of a table have one rate".into());
+            return refuse("no joint_angle_rate with a table, whose rows have a single rate".into());
         }
         match layout.metadata.keys().find(|column| !METADATA_COLUMNS.contains(&column.as_str())) {
-            Some(_) => refuse(format!("metadata columns among {}", METADATA_COLUMNS.join(", "))),
+            Some(_) => refuse(format!("only metadata columns from the list {}", METADATA_COLUMNS.join(", "))),
             None => Ok(layout),
         }
     }
@@ -188,7 +189,7 @@ words!(
 );
 
 words!(
-    /// Rows that statistics are taken from.
+    /// Rows used to compute statistics.
     Statistics { Sampled = "sampled", Exact = "exact" }
 );
 
@@ -198,7 +199,7 @@ words!(
 );
 
 words!(
-    /// What an unusable recording does.
+    /// What the build does with an unusable recording.
     OnBad { Error = "error", Skip = "skip" }
 );
 
@@ -209,7 +210,7 @@ words!(
 );
 
 impl Dtype {
-    /// Bytes of an element.
+    /// Size of an element in bytes.
     pub fn bytes(self) -> usize {
         match self {
             Self::Float32 => 4,

@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-/// What can be wrong with a configuration. All of it is wrong usage (exit code 2).
+/// What can be wrong with a configuration. All of these are usage errors (exit code 2).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     #[error("cannot read configuration {path}: {source}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{origin}: not valid YAML for a configuration: {message}")]
+    #[error("{origin}: invalid configuration: {message}")]
     Parse { origin: String, message: String },
     #[error("{origin}: unknown key `{key}`{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
     UnknownKey { origin: String, key: String, suggestion: Option<String> },
@@ -28,7 +28,7 @@ impl ConfigError {
         }
     }
 
-    /// Of an unknown key: where it stands, if `at` knows.
+    /// Adds the position of an unknown key, if `at` knows it.
     pub(super) fn with_origin(self, at: &dyn Fn(&str) -> Option<String>) -> Self {
         match self {
             Self::UnknownKey { origin, key, suggestion } => {

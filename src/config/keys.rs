@@ -1,4 +1,4 @@
-//! Keys that are not known, by the schema: each is told with the nearest one that is.
+//! Finds keys that the schema does not have, and suggests the nearest key that it has.
 
 use std::sync::LazyLock;
 
@@ -34,7 +34,8 @@ fn check(value: &Value, schema: &Value, path: &[&str], origin: &str) -> Result<(
     Ok(())
 }
 
-/// The keys that may stand in the place of one below `path`, whole; of a section's key, those of all sections.
+/// Full names of the keys that could be meant instead of one below `path`; for a section's key, the keys of all
+/// sections.
 fn candidates(known: &Map<String, Value>, path: &[&str]) -> Vec<String> {
     let below = |path: &[&str], known: &Map<String, Value>| -> Vec<String> {
         known.keys().map(|key| [path, &[key]].concat().join(".")).collect()

@@ -1,4 +1,4 @@
-//! Where in an HDF5 file EMG and angles lie, and what they mean: `data.layout`.
+//! `data.layout`: where an HDF5 file stores EMG and angles, and what they mean.
 
 use std::collections::BTreeMap;
 
@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for LayoutChoice {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Layout {
-    /// Path of a compound dataset that has EMG and angles as fields; without it they are datasets of their own.
+    /// Path of a compound dataset that has EMG and angles as fields; without it, EMG and angles are separate datasets.
     #[serde(default)]
     pub table: Option<String>,
     /// EMG: a field of the table, or the path of a dataset \[T, channels\].
@@ -57,28 +57,28 @@ pub struct Layout {
     /// Joint angles: a field of the table, or the path of a dataset \[T', joints\].
     #[serde(default = "joint_angles")]
     pub joint_angles: String,
-    /// Time stamps in seconds, likewise; only used to count gaps.
+    /// Time stamps in seconds: a field of the table, or the path of a dataset \[T\]. Only used to count gaps.
     #[serde(default)]
     pub time: Option<String>,
-    /// Rate of angles that are a dataset of their own, Hz. They must last as long as the EMG, up to 0.1 s and 1 % (default: the
-    /// EMG's).
+    /// Sampling rate in Hz of angles in a separate dataset. Their duration must match the EMG's to within 0.1 s plus 1
+    /// % (default: the EMG's).
     #[serde(default)]
     pub joint_angle_rate: Option<f64>,
-    /// How angles of another rate are brought to the EMG's; hold keeps the last one. A row that would need a failed or missing
-    /// sample has failed.
+    /// How angles of another rate are resampled to the EMG's rate; hold repeats the last sample. A row that needs a
+    /// failed or missing sample counts as failed.
     #[serde(default)]
     pub interpolation: Interpolation,
-    /// Unit of the angles; caches hold radians.
+    /// Unit of the angles in the file; caches store radians.
     #[serde(default)]
     pub angle_unit: AngleUnit,
-    /// Which rows have failed, beside those with an angle that is not finite: zeros are those whose angles are all zero, as
-    /// emg2pose marks failures of inverse kinematics.
+    /// Which rows count as failed, besides those with an angle that is not finite. zeros: rows whose angles are all
+    /// zero, which is how emg2pose marks failed inverse kinematics.
     #[serde(default)]
     pub invalid_rows: InvalidRows,
     /// Group or dataset with the attributes `user`, `session`, `stage`, `side` and `sample_rate`.
     #[serde(default = "root")]
     pub attributes: String,
-    /// Names of metadata.csv's columns where they are others: ours to the file's, e.g. `user: subject`.
+    /// Columns of metadata.csv that have other names: this program's name to the file's, e.g. `user: subject`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub metadata: BTreeMap<String, String>,
 }
@@ -96,7 +96,7 @@ fn root() -> String {
 }
 
 words!(
-    /// How angles of a lower rate are brought to the EMG's.
+    /// How angles of another rate are resampled to the EMG's rate.
     #[derive(Default)]
     Interpolation { #[default] Linear = "linear", Hold = "hold" }
 );
@@ -106,7 +106,7 @@ words!(
     AngleUnit { #[default] Rad = "rad", Deg = "deg" }
 );
 words!(
-    /// Which rows have no usable angles, beside those that are not finite.
+    /// Which rows count as failed, besides those with an angle that is not finite.
     #[derive(Default)]
     InvalidRows { #[default] Zeros = "zeros", None = "none" }
 );

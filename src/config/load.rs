@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::keys::check_keys;
 use super::place::places;
 
-/// Built-in presets by name, compiled from `configs/`.
+/// BuildSummary-in presets by name, compiled from `configs/`.
 pub const PRESETS: [(&str, &str); 9] = [
     ("default", include_str!("../../configs/default.yaml")),
     ("low_memory", include_str!("../../configs/low_memory.yaml")),
@@ -26,7 +26,7 @@ pub const PRESETS: [(&str, &str); 9] = [
 /// Keys of the reference system that have no meaning here.
 const IGNORED: [&str; 3] = ["model.encoder_features", "model.decoder_hidden", "model.decoder_layers"];
 
-/// A configuration and what its user said.
+/// A loaded configuration, and which keys were set explicitly.
 #[derive(Debug, Clone)]
 pub struct Loaded {
     pub config: Config,

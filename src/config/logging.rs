@@ -1,4 +1,4 @@
-//! Every key of the section `logging`, its type, its default, and what values make sense. The keys and defaults of the
+//! The keys of the section `logging`, with their types, defaults and accepted values. The keys and defaults of the
 //! reference system are kept, so its YAML files load unchanged.
 
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use super::words::words;
 pub struct LoggingConfig {
     /// Folder of checkpoints (default: `RUN/checkpoints`).
     pub checkpoint_dir: Option<PathBuf>,
-    /// Folder of metrics.jsonl, metrics.csv, environment.json and TensorBoard's events (default: `RUN`).
+    /// Folder of metrics.jsonl, metrics.csv, environment.json and TensorBoard event files (default: `RUN`).
     pub log_dir: Option<PathBuf>,
     /// Epochs between numbered checkpoints (0: none).
     pub save_every: usize,
@@ -29,9 +29,9 @@ pub struct LoggingConfig {
     pub monitor: MonitoredMetric,
     /// Whether a smaller or a larger `monitor` is better.
     pub mode: Mode,
-    /// Batches between checkpoints within an epoch (0: none); `fit --resume` loses no more than these.
+    /// Batches between checkpoints within an epoch (0: none); after a crash, `fit --resume` repeats at most this many.
     pub save_every_steps: usize,
-    /// Numbered checkpoints kept.
+    /// Number of numbered checkpoints to keep.
     pub keep_last: usize,
 }
 

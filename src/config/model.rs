@@ -1,4 +1,4 @@
-//! Every key of the section `model`, its type, its default, and what values make sense. The keys and defaults of the
+//! The keys of the section `model`, with their types, defaults and accepted values. The keys and defaults of the
 //! reference system are kept, so its YAML files load unchanged.
 
 use std::path::PathBuf;
@@ -14,56 +14,58 @@ use super::words::{BoolOrWord, words, words_and_truth};
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct ModelConfig {
-    /// Architecture; emg2pose's and neuropose have fixed sizes, onnx is your own model (default: as `decoder_type` says).
+    /// Architecture. The emg2pose networks and neuropose have fixed sizes; onnx is your own model (default: as
+    /// `decoder_type` says).
     #[serde(rename = "type")]
     pub kind: Option<ModelType>,
-    /// EMG channels the model takes.
+    /// Number of EMG channels in the model's input.
     pub input_size: usize,
-    /// Joint angles the model gives.
+    /// Number of joint angles in the model's output.
     pub output_size: usize,
-    /// Dropout probability: in the decoder, between LSTM layers, or behind neuropose's convolutions.
+    /// Dropout probability: in the decoder, between LSTM layers, or after neuropose's convolutions.
     pub dropout: f64,
     /// Stages of the time-depth-separable encoder.
     pub tds_stages: Vec<TdsStage>,
-    /// Decoder of the TDS models; `mlp` makes them tds_mlp.
+    /// Decoder of the TDS models; `mlp` selects the architecture tds_mlp.
     pub decoder_type: DecoderType,
     /// Units per decoder layer.
     pub decoder_hidden_size: usize,
     /// Decoder layers.
     pub decoder_num_layers: usize,
-    /// Feed the previous pose to the decoder beside the features.
+    /// Feed the previous pose to the decoder along with the features.
     pub decoder_state_condition: bool,
     /// Decoder steps per second.
     pub rollout_freq: f64,
-    /// Sampling rate of the recordings in Hz; others are refused.
+    /// Sampling rate of the recordings in Hz; recordings with another rate are rejected.
     pub original_sampling_rate: f64,
-    /// The decoder gives changes of pose, not poses.
+    /// Let the decoder predict changes of the pose instead of poses.
     pub predict_velocity: bool,
-    /// Pose before the first step: zero (in the model's own angles) or the recording's.
+    /// Pose before the first step: zero (in the model's units) or the true pose from the recording.
     pub initial_pose: InitialPose,
     /// Units per layer of the plain `lstm`.
     pub hidden_size: usize,
     /// Layers of the plain `lstm`.
     pub num_layers: usize,
-    /// Whether the plain `lstm` reads both ways.
+    /// Whether the plain `lstm` is bidirectional.
     pub bidirectional: bool,
-    /// Your own ONNX model, of `type: onnx`; `fit --model FILE` sets both (see models.md).
+    /// Path of your own ONNX model, with `type: onnx`; `fit --model FILE` sets both keys (see models.md).
     pub onnx: Option<PathBuf>,
-    /// Initializers of your own model that are not trained: names with `*` and `?`; `fit --freeze` adds to them.
+    /// Initializers of your own model that are not trained: patterns with `*` and `?`. `fit --freeze` adds to the list.
     pub freeze: Vec<String>,
-    /// Rows at the start of each window for which your own model gives no angles.
+    /// Rows at the start of each window for which your own model has no output.
     pub left_context: usize,
-    /// EMG as your own model takes it: channels_first [batch, channels, rows], channels_last, or auto (by its sizes).
+    /// Axis order of your own model's EMG input: channels_first [batch, channels, rows], channels_last, or auto
+    /// (inferred from the sizes).
     pub emg_layout: AxisLayout,
-    /// Angles as your own model gives them: channels_first [batch, joints, rows], channels_last, or auto.
+    /// Axis order of your own model's output: channels_first [batch, joints, rows], channels_last, or auto.
     pub angles_layout: AxisLayout,
-    /// Of the reference system; ignored with a warning.
+    /// Accepted for compatibility with the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub encoder_features: Option<serde_json::Value>,
-    /// Of the reference system; ignored with a warning.
+    /// Accepted for compatibility with the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_hidden: Option<serde_json::Value>,
-    /// Of the reference system; ignored with a warning.
+    /// Accepted for compatibility with the reference system; ignored with a warning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decoder_layers: Option<serde_json::Value>,
 }
@@ -142,9 +144,14 @@ impl ModelConfig {
             require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
         }
         let own = self.architecture() == ModelType::Onnx;
-        require(own || self.onnx.is_none(), "model.onnx", "model.type: onnx with it", self.architecture())?;
+        require(
+            own || self.onnx.is_none(),
+            "model.onnx",
+            "model.type: onnx when this key is set",
+            self.architecture(),
+        )?;
         let longest = LONGEST_WINDOW;
-        require(self.left_context < longest, "model.left_context", "less than a window", self.left_context)?;
+        require(self.left_context < longest, "model.left_context", "fewer rows than a window", self.left_context)?;
         for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {
             require(found >= 1, key, AT_LEAST_ONE, found)?;
         }
@@ -157,17 +164,17 @@ impl ModelConfig {
 #[serde(default)]
 #[schemars(deny_unknown_fields)]
 pub struct TdsStage {
-    /// Taps of the stage's strided convolution.
+    /// Kernel size of the stage's strided convolution.
     pub in_conv_kernel: usize,
-    /// Its stride.
+    /// Stride of that convolution.
     pub in_conv_stride: usize,
-    /// TDS blocks behind it.
+    /// Number of TDS blocks after that convolution.
     pub num_blocks: usize,
     /// Channels of a block's convolution; features = channels x feature_width.
     pub channels: usize,
     /// Features per channel of a block.
     pub feature_width: usize,
-    /// Taps of a block's convolution over time.
+    /// Kernel size of a block's convolution over time.
     pub kernel_width: usize,
 }
 
@@ -194,7 +201,7 @@ words!(
 );
 
 words!(
-    /// Which axis of a user's model has channels or joints.
+    /// Which axis of a user's model holds the channels or joints.
     AxisLayout { Auto = "auto", ChannelsFirst = "channels_first", ChannelsLast = "channels_last" }
 );
 

@@ -1,4 +1,4 @@
-//! Where in a YAML text keys stand, so that an error can point at them.
+//! Positions of the keys in a YAML text, so that an error can point at them.
 
 use std::collections::HashMap;
 

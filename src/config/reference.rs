@@ -1,4 +1,4 @@
-//! The schema as others read it: JSON Schema for editors, Markdown tables for people.
+//! The schema for other readers: JSON Schema for editors, Markdown tables for people.
 
 use schemars::schema_for;
 use serde_json::{Map, Value};
@@ -48,7 +48,7 @@ fn properties<'a>(schema: &'a Value, what: &str) -> &'a Map<String, Value> {
     schema["$defs"][definition]["properties"].as_object().expect("a struct")
 }
 
-/// The text without its `(default: ..)`, and that.
+/// Splits `(default: ..)` off a text; returns the rest and the default.
 fn told_default(text: &str) -> (String, Option<String>) {
     match text.split_once(" (default: ") {
         Some((before, rest)) => {

@@ -1,4 +1,4 @@
-//! Every key of the section `training`, its type, its default, and what values make sense. The keys and defaults of the
+//! The keys of the section `training`, with their types, defaults and accepted values. The keys and defaults of the
 //! reference system are kept, so its YAML files load unchanged.
 
 use schemars::JsonSchema;
@@ -16,18 +16,18 @@ pub struct TrainingConfig {
     pub num_epochs: usize,
     /// Windows per step.
     pub batch_size: usize,
-    /// Largest learning rate.
+    /// Peak learning rate.
     pub learning_rate: f64,
-    /// Decoupled for adamw, L2 for adam and sgd.
+    /// Weight decay: decoupled for adamw, L2 for adam and sgd.
     pub weight_decay: f64,
     /// Optimizer; sgd has momentum 0.9.
     pub optimizer: Optimizer,
-    /// Learning rate after the warm-up: cosine goes to 0, plateau halves it after 5 epochs without improvement, onecycle is
-    /// PyTorch's, with its own warm-up.
+    /// Learning rate schedule after the warm-up. cosine decays to 0, plateau halves the rate after 5 epochs without
+    /// improvement, onecycle is PyTorch's OneCycleLR, which has its own warm-up.
     pub scheduler: Schedule,
-    /// Epochs between decays of `scheduler: step`.
+    /// Epochs between decays with `scheduler: step`.
     pub step_size: usize,
-    /// Factor of `scheduler: step`.
+    /// Factor of each decay with `scheduler: step`.
     pub gamma: f64,
     /// Epochs of linear warm-up before the schedule starts.
     pub warmup_epochs: usize,
@@ -35,9 +35,9 @@ pub struct TrainingConfig {
     pub loss_type: LossType,
     /// `mse+mae` = mse + mae_weight x mae.
     pub mae_weight: f64,
-    /// Largest norm of the whole gradient; 0 switches clipping off.
+    /// Maximum norm of the gradient over all parameters; 0 disables clipping.
     pub gradient_clip_norm: f64,
-    /// Batches whose gradients make one step, as one large batch would.
+    /// Batches whose gradients are accumulated into one optimizer step, equivalent to one larger batch.
     pub gradient_accumulation_steps: usize,
     /// Stop when `monitor_metric` no longer improves.
     pub early_stopping: bool,
@@ -47,50 +47,53 @@ pub struct TrainingConfig {
     pub min_delta: f64,
     /// Metric watched by early stopping and `scheduler: plateau`.
     pub monitor_metric: MonitoredMetric,
-    /// End with the best epoch's weights.
+    /// Export the weights of the best epoch instead of the last one.
     pub restore_best_weights: bool,
-    /// Where to compute; auto is CUDA where library and driver have it.
+    /// Device to compute on; auto uses CUDA if both the library and the driver support it.
     pub device: Device,
-    /// Loader threads, which fill one batch after the other together; 0 loads on the training thread.
+    /// Number of loader threads, which fill each batch together; 0 loads batches on the training thread.
     pub num_workers: usize,
-    /// Batches go to a CUDA device through page-locked memory, while the step before them computes; false: through ordinary
-    /// memory, and training waits for them.
+    /// Copy batches to a CUDA device through page-locked memory while the previous step computes. With false, they are
+    /// copied from ordinary memory, and training waits for them.
     pub pin_memory: bool,
-    /// On CUDA, this project's own kernels, compiled when training starts, where it has some; false: standard operators only.
+    /// On CUDA, use this project's own kernels where they exist; they are compiled when training starts. With false,
+    /// use standard operators only.
     pub cuda_kernels: bool,
     /// Keep loader threads between epochs.
     pub persistent_workers: bool,
-    /// Batches gathered ahead of the step (at least 1 with workers).
+    /// Batches loaded ahead of the training step (at least 1 with workers).
     pub prefetch_factor: usize,
     /// Accumulate metrics while evaluating instead of keeping every prediction.
     pub compute_metrics_online: bool,
-    /// Seed of weights, order, jitter, rotation and dropout.
+    /// Seed of the initial weights, the window order, jitter, rotation and dropout.
     pub seed: u64,
-    /// Arithmetic. bf16 and fp16 compute products in half precision, with float32 weights, and fp16 scales the loss; the CPU
-    /// computes tf32 as fp32 and only rounds for the halves, so they are slower there.
+    /// Arithmetic precision. bf16 and fp16 compute matrix products in half precision with float32 weights; fp16 also
+    /// scales the loss. On the CPU, tf32 is computed as fp32, and bf16 and fp16 are emulated by rounding, which is
+    /// slower.
     pub precision: Precision,
-    /// Where the rows of the training split lie. host: in the page cache, and batches of them are copied to the device.
-    /// device: with the step, copied there once, so that a step is sent only where its windows begin; on CUDA at most
-    /// 2^31 / joint_angles_channels rows. auto: device on CUDA where they take at most a quarter of the free memory and the
-    /// step has room beside them, else host.
+    /// Where the rows of the training split are kept. host: in the page cache; each batch is copied to the device.
+    /// device: copied to the device once, so that each step needs only the positions of its windows; on CUDA at most
+    /// 2^31 / joint_angles_channels rows. auto: device on CUDA if the rows take at most a quarter of the free memory
+    /// and leave enough room for a step, else host.
     pub data_residency: Residency,
-    /// Most bytes of the device's memory that training, and validation beside it, may each take on CUDA (default: all there
-    /// is).
+    /// Maximum device memory in bytes on CUDA, for training and for validation separately (default: no limit).
     pub device_memory_limit: Option<usize>,
-    /// Batches between releases of memory that ONNX Runtime holds but does not use (0: never). Not on CUDA, where a step
-    /// is a captured graph.
+    /// Batches between releases of unused memory that ONNX Runtime holds (0: never). Has no effect on CUDA, where a
+    /// step is a captured CUDA graph.
     pub empty_cache_every: usize,
-    /// Decay of a moving average of the weights, which is then evaluated and exported, e.g. 0.999 (0: none).
+    /// Decay of an exponential moving average of the weights, e.g. 0.999 (0: none). If set, the average is evaluated
+    /// and exported.
     pub ema: f64,
-    /// Largest gradient element; larger ones are cut to it before `gradient_clip_norm` counts (default: off).
+    /// Clip each gradient element to this magnitude, before `gradient_clip_norm` is applied (default: off).
     pub clip_value: Option<f64>,
-    /// Parameters without weight decay: names with `*` and `?`, e.g. ["*.bias", "*norm*"].
+    /// Parameters without weight decay: patterns with `*` and `?`, e.g. ["*.bias", "*norm*"].
     pub no_decay: Vec<String>,
     /// Weight of each joint in the loss (default: all 1).
     pub joint_weights: Option<Vec<f64>>,
-    /// What a loss or gradient that is not finite does: stops, or skips the batch; both name the recordings.
+    /// What to do if a loss or gradient is not finite: stop training, or skip the batch. Both report the batch's
+    /// recordings.
     pub on_nan: OnNan,
-    /// How often the learning rate changes.
+    /// Whether the learning rate changes every epoch or every step.
     pub schedule_per: SchedulePer,
 }
 
@@ -172,7 +175,7 @@ impl TrainingConfig {
             let valid = weights.iter().all(|weight| weight.is_finite() && *weight >= 0.0);
             let some = weights.iter().any(|weight| *weight > 0.0);
             let found = format!("{weights:?}");
-            require(valid && some, "training.joint_weights", "numbers of at least 0, some above", found)?;
+            require(valid && some, "training.joint_weights", "numbers of at least 0, not all of them 0", found)?;
         }
         let plateau = self.scheduler == Schedule::Plateau && self.schedule_per == SchedulePer::Step;
         require(!plateau, "training.schedule_per", "epoch with scheduler: plateau", self.schedule_per)
@@ -205,12 +208,12 @@ words!(
 );
 
 words!(
-    /// Where a split's rows live during training.
+    /// Where a split's rows are kept during training.
     Residency { Auto = "auto", Host = "host", Device = "device" }
 );
 
 words!(
-    /// What a non-finite loss does.
+    /// What to do if a loss is not finite.
     OnNan { Stop = "stop", Skip = "skip" }
 );
 
@@ -220,7 +223,7 @@ words!(
 );
 
 words!(
-    /// What of an epoch can be watched.
+    /// Metrics of an epoch that can be monitored.
     MonitoredMetric {
         ValLoss = "val_loss",
         ValMae = "val_mae",
@@ -231,7 +234,7 @@ words!(
 );
 
 impl MonitoredMetric {
-    /// Whether it is known only where there are validation windows.
+    /// Whether the metric is computed on the validation windows.
     pub fn is_of_validation(self) -> bool {
         matches!(self, Self::ValLoss | Self::ValMae | Self::ValRmse)
     }

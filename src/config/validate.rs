@@ -1,4 +1,4 @@
-//! Values that have the right type but make no sense.
+//! Checks for values that have the right type but are out of range or contradict each other.
 
 use std::fmt::Display;
 
@@ -19,7 +19,7 @@ impl Config {
     /// Checks ranges and combinations.
     ///
     /// # Errors
-    /// The first key whose value makes no sense.
+    /// The first key whose value is invalid.
     pub fn validate(&self) -> Checked {
         self.data.validate()?;
         self.model.validate()?;

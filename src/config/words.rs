@@ -1,4 +1,4 @@
-//! Values that are words, and truth values that are words, too.
+//! Enumerated values, including those that YAML may spell as booleans.
 
 use serde::Deserialize;
 
@@ -37,7 +37,7 @@ macro_rules! words {
 }
 pub(super) use words;
 
-/// Words that YAML spells as truth values, in a schema.
+/// The schema of an enumeration that YAML may spell as booleans.
 pub(super) fn words_and_truth(schema: &mut schemars::Schema) {
     let words = if schema.as_value().to_string().contains("block") {
         serde_json::json!([true, false, "block"])

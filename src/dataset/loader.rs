@@ -1,39 +1,15 @@
-//! Batches ahead of the step: one thread fills buffers in order, with the help of a pool; they come back to be filled
+//! Prefetches batches: one thread fills buffers in order, with the help of a pool; used buffers are returned and filled
 //! again.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use super::batch::{Augment, Batch, Gather};
-use super::index::Window;
-use super::order::{BlockOrder, Order};
+use super::batch::{Batch, Gather};
+use super::pass::{Job, Pass};
 use crate::cache::CacheError;
-use crate::config::Shuffle;
-
-/// Which batches are wanted, in which order.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Pass {
-    /// Endless epochs of training windows from batch `first_batch` of `first_epoch` on; the last incomplete batch
-    /// of an epoch is dropped, unless it is the only one.
-    Training { shuffle: Shuffle, augment: Augment, first_epoch: u64, first_batch: u64 },
-    /// Every window once, in order; the last batch is filled up with masked windows.
-    Evaluation,
-}
-
-impl Pass {
-    /// Batches in one epoch, or in the whole evaluation.
-    pub fn batches(&self, windows: u64, batch: usize) -> u64 {
-        match self {
-            Self::Training { .. } if windows >= batch as u64 => windows / batch as u64,
-            _ => windows.div_ceil(batch as u64),
-        }
-    }
-}
 
 /// Gives batches in order.
 pub struct Loader {
@@ -42,17 +18,6 @@ pub struct Loader {
     total: Option<u64>,
     filler: Option<Filler>,
     spare: Vec<Batch>,
-}
-
-struct Job {
-    gather: Arc<Gather>,
-    pass: Pass,
-    per_epoch: u64,
-    first: u64,
-    /// Batches in memory, and how many ahead rows are asked for.
-    ahead: u64,
-    /// Windows per block of [`Shuffle::Block`].
-    block: u64,
 }
 
 /// The thread that fills batches ahead.
@@ -133,7 +98,11 @@ impl Filler {
     /// `None` where the system has no threads left: batches are then loaded when asked for.
     fn start(job: &Arc<Job>, workers: usize) -> Option<Self> {
         let pool = ThreadPoolBuilder::new().num_threads(workers).thread_name(|i| format!("loader {i}")).build();
-        let pool = pool.inspect_err(|error| tracing::warn!("no loader threads: {error}")).ok()?;
+        let pool = pool
+            .inspect_err(|error| {
+                tracing::warn!("cannot start the loader threads, batches are loaded on the training thread: {error}");
+            })
+            .ok()?;
         let (orders, inbox) = channel();
         let (outbox, results) = channel();
         let first = job.first;
@@ -141,7 +110,11 @@ impl Filler {
             let job = Arc::clone(job);
             move || fill_orders(&job, &pool, &inbox, &outbox)
         });
-        let thread = thread.inspect_err(|error| tracing::warn!("no loader thread: {error}")).ok()?;
+        let thread = thread
+            .inspect_err(|error| {
+                tracing::warn!("cannot start the loader thread, batches are loaded on the training thread: {error}");
+            })
+            .ok()?;
         Some(Self { orders: Some(orders), results: Some(results), ordered: first, thread: Some(thread) })
     }
 
@@ -172,74 +145,6 @@ impl Drop for Filler {
     }
 }
 
-impl Job {
-    /// The epoch of batch `number`, and its positions there.
-    fn positions(&self, number: u64) -> (u64, Range<u64>) {
-        let size = self.gather.shape.batch as u64;
-        let (epoch, step) = (number / self.per_epoch, number % self.per_epoch);
-        let first_epoch = match self.pass {
-            Pass::Training { first_epoch, .. } => first_epoch,
-            Pass::Evaluation => 0,
-        };
-        (first_epoch + epoch, step * size..((step + 1) * size).min(self.gather.index.len()))
-    }
-
-    /// Windows of batch `number`: (window, roll).
-    fn windows(&self, number: u64) -> Vec<(Window, isize)> {
-        let (epoch, positions) = self.positions(number);
-        match &self.pass {
-            Pass::Evaluation => positions.map(|k| self.gather.window(k, None)).collect(),
-            Pass::Training { shuffle, augment, .. } => {
-                let order = Order::new(*shuffle, self.gather.index.len(), self.block, augment.seed, epoch);
-                let window = |position| self.gather.window(order.at(position), Some((augment, epoch, position)));
-                positions.map(window).collect()
-            }
-        }
-    }
-
-    fn fill(&self, number: u64, batch: &mut Batch, parallel: bool) -> Result<(), CacheError> {
-        // Where rows are resident, none is read any more.
-        let upcoming = if self.gather.resident.is_some() { Vec::new() } else { self.upcoming(number) };
-        let advise = |windows: &[Window]| self.gather.will_need(windows.iter().copied());
-        if parallel {
-            upcoming.par_chunks(8).for_each(advise);
-        } else {
-            advise(&upcoming);
-        }
-        self.gather.fill(batch, &self.windows(number), parallel)
-    }
-
-    /// Windows whose rows are asked for before batch `number` is filled.
-    fn upcoming(&self, number: u64) -> Vec<Window> {
-        let later = number + self.ahead;
-        // At the start, everything up to there.
-        let batches = if number == self.first { number..later + 1 } else { later..later + 1 };
-        let endless = matches!(self.pass, Pass::Training { .. });
-        let wanted = batches.filter(|number| endless || *number < self.per_epoch);
-        let mut upcoming: Vec<_> = wanted.flat_map(|number| self.windows(number)).map(|(window, _)| window).collect();
-        if let Pass::Training { shuffle: Shuffle::Block, augment, .. } = &self.pass {
-            upcoming.extend(self.next_pool(number, augment));
-        }
-        upcoming
-    }
-
-    /// A batch's share of the pool after the one that batch `number` is of, block by block as they are stored. The lead
-    /// grows from nothing to a whole pool by reading twice as fast as batches are filled.
-    fn next_pool(&self, number: u64, augment: &Augment) -> Vec<Window> {
-        let (epoch, positions) = self.positions(number);
-        let (windows, size) = (self.gather.index.len(), self.gather.shape.batch as u64);
-        let orders = [epoch, epoch + 1].map(|epoch| BlockOrder::new(windows, self.block, augment.seed, epoch));
-        let lead = |batches: u64| (batches * size).min(orders[0].pool()).min(windows);
-        let done = number - self.first;
-        let places = positions.start + lead(done)..positions.end + lead(done + 1);
-        let at = |place: u64| match place.checked_sub(windows) {
-            None => orders[0].unpooled(place),
-            Some(place) => orders[1].unpooled(place),
-        };
-        places.filter(|place| *place < 2 * windows).map(|place| self.gather.index.get(at(place))).collect()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -247,7 +152,8 @@ mod tests {
     use super::*;
     use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::{Config, Shuffle, SplitBy};
-    use crate::dataset::{BatchShape, Content, Resident, Rows, Targets, WindowIndex};
+    use crate::dataset::order::BlockOrder;
+    use crate::dataset::{Augment, BatchShape, Content, Resident, Rows, Targets, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
     const ROWS: usize = 700;
@@ -422,8 +328,8 @@ mod tests {
         // The lead is a pool from the middle of the first on; what is asked for then is the next epoch's.
         let expected: Vec<_> = (0..per_epoch * 4 + pool)
             .map(|place| match place.checked_sub(windows) {
-                None => job.gather.index.get(order(0).unpooled(place)),
-                Some(place) => job.gather.index.get(order(1).unpooled(place)),
+                None => job.gather.index.get(order(0).in_block_order(place)),
+                Some(place) => job.gather.index.get(order(1).in_block_order(place)),
             })
             .collect();
         assert_eq!(asked.len(), expected.len());

@@ -142,14 +142,14 @@ impl BlockOrder {
         let pool = self.containing(position, Self::POOL);
         let (begin, end) = (self.start(pool * Self::POOL), self.start((pool + 1) * Self::POOL));
         let within = Permutation::new(end - begin, &[self.seed, self.epoch, Self::POOL_STREAM, pool]);
-        self.unpooled(begin + within.at(position - begin))
+        self.in_block_order(begin + within.at(position - begin))
     }
 
     /// The window at `place` if blocks are shuffled and the windows in them are not: the order to read storage in.
     ///
     /// # Panics
     /// There are not that many.
-    pub fn unpooled(&self, place: u64) -> u64 {
+    pub fn in_block_order(&self, place: u64) -> u64 {
         assert!(place < self.windows, "place {place} of {}", self.windows);
         let slot = self.containing(place, 1);
         self.blocks.at(slot) * self.block + place - self.start(slot)

@@ -293,7 +293,13 @@ impl Graph {
     }
 
     /// A constant that keeps its name in the file, of these values rounded to `dtype`.
-    pub fn named(&mut self, name: &str, shape: impl Into<Vec<usize>>, values: Vec<f32>, dtype: DType) -> Value {
+    pub fn named_constant(
+        &mut self,
+        name: &str,
+        shape: impl Into<Vec<usize>>,
+        values: Vec<f32>,
+        dtype: DType,
+    ) -> Value {
         let constant = Constant::F32(shape.into(), values).cast(dtype);
         let value = self.value(constant.tensor_type(), Some(constant));
         self.names.insert(value, name.to_owned());
@@ -355,7 +361,7 @@ impl Graph {
         inputs: Vec<Option<Value>>,
         attributes: Attributes,
     ) -> Result<Vec<Value>, GraphError> {
-        let operator = operators::find(name).ok_or_else(|| format!("operator {name} is not known"))?;
+        let operator = operators::find(name).ok_or_else(|| format!("operator {name} is not supported"))?;
         let inputs = self.cast_inputs(operator, inputs);
         let key = format!("{name} {inputs:?} {attributes:?}");
         if let Some(made) = self.made.get(&key) {
@@ -368,7 +374,7 @@ impl Graph {
             GraphError::Node { node, source: Box::new(source) }
         })?;
         if let Some(ty) = types.iter().find(|ty| ty.is_too_large()) {
-            return Err(format!("{name} gives {ty}, which is too large").into());
+            return Err(format!("the output {ty} of {name} is too large").into());
         }
         if let Some(folded) = self.fold(&node, &types) {
             let outputs: Vec<_> = folded.into_iter().map(|constant| self.constant(constant)).collect();

@@ -1,10 +1,10 @@
-//! What can be wrong with a graph or with a model that becomes one.
+//! Errors of graphs, and of models imported as graphs.
 
 use std::path::PathBuf;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GraphError {
-    /// A rule of an operator or of the format that the given inputs, attributes or tensors break, in words.
+    /// Which rule of an operator or of the file format the inputs, attributes or tensors break.
     #[error("{0}")]
     Rule(String),
     /// `node`: its operator with inputs and attributes, or its name and type in the user's model.
@@ -20,12 +20,12 @@ pub enum GraphError {
     Opset { first: i64, last: i64, found: i64 },
     #[error("the model has more than {most} nodes")]
     TooManyNodes { most: usize },
-    #[error("the training step grows beyond {most} nodes: fewer recurrent steps or layers")]
+    #[error("the training step would have more than {most} nodes: use fewer recurrent steps or layers")]
     StepTooLarge { most: usize },
     /// Each operator with the nodes that use it.
     #[error("operators that cannot be trained: {}", .0.join("; "))]
     UnknownOperators(Vec<String>),
-    /// Operators between the loss and what is differentiated.
+    /// Operators between the loss and the values that gradients are wanted for.
     #[error("no gradient for the operators {}", .0.join(", "))]
     NoGradient(Vec<String>),
     #[error("the loss must be a scalar, not {found}")]

@@ -93,7 +93,7 @@ impl Graph {
 
     /// x [steps, batch, inputs] times weight [out, inputs] transposed, plus bias, for all steps in one product; one
     /// [batch, out] per step.
-    pub fn shares(&mut self, x: Value, weight: Value, bias: Option<Value>) -> Vec<Value> {
+    pub fn input_projections(&mut self, x: Value, weight: Value, bias: Option<Value>) -> Vec<Value> {
         let [steps, batch, _] = self.shape(x)[..] else { panic!("{} is not [steps, batch, inputs]", self.ty(x)) };
         let all = self.linear(x, weight, bias);
         let out = self.shape(weight)[0];

@@ -1,5 +1,5 @@
-//! Nodes that need not be: an operator's rule looks at a node about to be made and, where it would do nothing or could be
-//! done along with the node before it, gives what takes its place.
+//! Local simplification: before a node is made, its operator's rule may replace it, if the node would do nothing or can
+//! be merged with the node before it.
 
 use super::core::{Attributes, Graph, Value};
 use super::tensor::TensorType;

@@ -89,8 +89,8 @@ impl Model {
     }
 
     /// Whether training drops elements at random.
-    pub fn drops(&self) -> bool {
-        self.network.drops().unwrap_or(self.config.dropout > 0.0)
+    pub fn has_dropout(&self) -> bool {
+        self.network.has_dropout().unwrap_or(self.config.dropout > 0.0)
     }
 
     pub fn config(&self) -> &ModelConfig {

@@ -85,7 +85,7 @@ impl Decoder {
         let mut layers: Vec<_> = (0..self.layers).map(|i| Layer::new(graph, pass, self, i, batch, steps)).collect();
         // The features' part of the first layer and its bias, for all steps in one product.
         let weight = graph.slice(layers[0].weight, 1, 0, self.features);
-        let shares = graph.shares(by_step, weight, Some(layers[0].bias));
+        let shares = graph.input_projections(by_step, weight, Some(layers[0].bias));
         layers[0].input = self.conditioned.then(|| graph.slice(layers[0].weight, 1, self.features, self.inputs()));
         // Weights are scaled once; where float16 has no room for it, what they give is scaled at each step.
         let (once, scale) = if graph.has_small_range() { (1.0, self.scale) } else { (self.scale, 1.0) };

@@ -81,7 +81,7 @@ impl Imported {
     fn poses(&self, graph: &mut Graph, y: Value, batch: usize, rows: usize) -> Result<Value, ModelError> {
         let (ty, shape) = (graph.ty(y).clone(), graph.shape(y).to_vec());
         if !ty.dtype.is_float() || shape.first() != Some(&batch) {
-            return Err(ModelError::OtherBatch { found: ty.to_string(), batch });
+            return Err(ModelError::BatchMismatch { found: ty.to_string(), batch });
         }
         let joints_second = self.joints_second(&shape)?;
         let y = match shape[..] {
@@ -97,7 +97,7 @@ impl Imported {
             return Ok(graph.slice(y, 1, self.left_context, rows));
         }
         if given > expected || given == 0 {
-            return Err(ModelError::OtherRows { given, rows, expected });
+            return Err(ModelError::RowMismatch { given, rows, expected });
         }
         check_matrix(expected, given)?;
         Ok(resample::half_pixel(graph, Interpolate::Product, y, expected))
@@ -111,10 +111,10 @@ impl Imported {
             ([_, second, _], AxisLayout::ChannelsFirst) if *second == joints => Ok(true),
             ([_, _, last], AxisLayout::ChannelsLast) if *last == joints => Ok(false),
             ([_, second, last], AxisLayout::Auto) if *second == joints && *last == joints => {
-                Err(ModelError::UnclearJoints)
+                Err(ModelError::AmbiguousJoints)
             }
             ([_, second, last], AxisLayout::Auto) if *second == joints || *last == joints => Ok(*second == joints),
-            _ => Err(ModelError::OtherJoints { found: shape.to_vec(), joints }),
+            _ => Err(ModelError::JointMismatch { found: shape.to_vec(), joints }),
         }
     }
 
@@ -131,7 +131,7 @@ impl Imported {
         Ok(graph.shape(y).to_vec())
     }
 
-    /// What the model itself gives.
+    /// The output of the model itself.
     fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, ModelError> {
         let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
         let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
@@ -170,11 +170,11 @@ fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, ModelE
         },
     };
     let (name, dims) = (emg.name.clone(), emg.dims.clone());
-    let Some(second_is) = told else { return Err(ModelError::UnclearChannels { name, dims, channels }) };
+    let Some(second_is) = told else { return Err(ModelError::AmbiguousChannels { name, dims, channels }) };
     if could_be(if second_is { second } else { last }) {
         return Ok(second_is);
     }
-    Err(ModelError::OtherChannels { name, dims, channels })
+    Err(ModelError::ChannelMismatch { name, dims, channels })
 }
 
 /// The pass as the importer sees it.
@@ -203,7 +203,7 @@ impl Network for Imported {
         self.left_context
     }
 
-    fn drops(&self) -> Option<bool> {
+    fn has_dropout(&self) -> Option<bool> {
         Some(self.onnx.has_dropout())
     }
 

@@ -83,7 +83,7 @@ impl Network for PlainLstm {
                 .iter()
                 .map(|reverse| {
                     let [input, recurrent, bias] = pass.weights.lstm(graph, "lstm", &suffix(layer, *reverse));
-                    let shares = graph.shares(x, input, Some(bias));
+                    let shares = graph.input_projections(x, input, Some(bias));
                     let (outputs, _) = graph.lstm(&shares, recurrent, None, *reverse);
                     graph.stack(&outputs)
                 })

@@ -1,4 +1,4 @@
-//! What every architecture offers.
+//! The interface of every architecture.
 
 use super::error::ModelError;
 use super::parameter::Parameter;
@@ -17,7 +17,7 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
     }
 
     /// Whether it drops elements in training; `None`: where `model.dropout` says so.
-    fn drops(&self) -> Option<bool> {
+    fn has_dropout(&self) -> Option<bool> {
         None
     }
 
@@ -67,7 +67,7 @@ pub(super) fn check_cells(steps: usize, layers: usize) -> Result<(), ModelError>
     if steps.saturating_mul(layers) <= MOST_CELLS {
         return Ok(());
     }
-    Err(ModelError::ManyCells { steps, layers })
+    Err(ModelError::TooManyCells { steps, layers })
 }
 
 /// Fails where interpolating between so many rows and steps needs too large a matrix.
@@ -75,5 +75,5 @@ pub(super) fn check_matrix(rows: usize, steps: usize) -> Result<(), ModelError> 
     if rows < LARGEST_MATRIX && steps.saturating_mul(rows) <= LARGEST_MATRIX {
         return Ok(());
     }
-    Err(ModelError::LongWindow { rows, steps })
+    Err(ModelError::WindowTooLong { rows, steps })
 }

@@ -75,7 +75,7 @@ impl Network for Neuropose {
             return Err(ModelError::ShorterThanPool { rows, pooled });
         }
         if self.channels < electrodes {
-            return Err(ModelError::FewChannels { channels: self.channels, pooled: electrodes });
+            return Err(ModelError::TooFewChannels { channels: self.channels, pooled: electrodes });
         }
         check_matrix(rows, rows / pooled * pooled)
     }

@@ -10,7 +10,7 @@ use wildmatch::WildMatch;
 use super::error::UnmatchedPattern;
 use crate::graph::{DType, Graph, Value};
 
-/// How a parameter starts; PyTorch's defaults for this project's own models.
+/// Initial value of a parameter; PyTorch's defaults for this project's own models.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Init {
     /// Uniform in [-bound, bound].
@@ -91,13 +91,13 @@ impl Weights {
         for parameter in parameters {
             let (own, others) = rest.split_at(parameter.elements());
             rest = others;
-            let value = graph.named(&parameter.name, parameter.shape.clone(), own.to_vec(), dtype);
+            let value = graph.named_constant(&parameter.name, parameter.shape.clone(), own.to_vec(), dtype);
             weights.insert(parameter.name.clone(), value);
         }
         Self(weights)
     }
 
-    /// The weights of other names, too.
+    /// Adds weights of other names.
     pub fn and(mut self, others: Self) -> Self {
         self.0.extend(others.0);
         self

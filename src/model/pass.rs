@@ -1,4 +1,4 @@
-//! What a forward pass has at hand.
+//! The context of a forward pass: weights, dropout, training or evaluation.
 
 use super::dropout::Dropout;
 use super::parameter::Weights;
@@ -31,7 +31,7 @@ impl Pass {
 
     /// As [`evaluation`](Self::evaluation), for a file that others run.
     pub fn export(weights: Weights) -> Self {
-        Self { interpolate: Interpolate::Pick, ..Self::evaluation(weights) }
+        Self { interpolate: Interpolate::Gather, ..Self::evaluation(weights) }
     }
 
     /// The new value of a buffer; what it was where nothing changed it.

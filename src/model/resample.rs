@@ -23,7 +23,7 @@ pub enum Interpolate {
     /// As a product with a constant matrix.
     Product,
     /// Between rows picked by index: of a size that does not grow with the square of the window.
-    Pick,
+    Gather,
 }
 
 fn resample(graph: &mut Graph, by: Interpolate, x: Value, n: usize, position: impl Fn(usize) -> f64) -> Value {
@@ -36,7 +36,7 @@ fn resample(graph: &mut Graph, by: Interpolate, x: Value, n: usize, position: im
         let low = (at as usize).min(rows - 1);
         (low, (low + 1).min(rows - 1), (at - low as f64) as f32)
     });
-    if by == Interpolate::Pick {
+    if by == Interpolate::Gather {
         let (low, rest): (Vec<_>, Vec<_>) = places.map(|(low, high, share)| (low as i64, (high as i64, share))).unzip();
         let (high, share): (Vec<_>, Vec<_>) = rest.into_iter().unzip();
         let [low, high] = [low, high].map(|places| graph.i64s(&places));

@@ -1,4 +1,4 @@
-//! The streaming form of the TDS networks: a chunk of EMG and the state in, angles and the next state out.
+//! The streaming form of the TDS networks: maps a chunk of EMG and a state to angles and the next state.
 //!
 //! Convolutions keep the rows that the next chunk still needs. Features are taken to decoder steps on the grid of a window
 //! of given length, whose spacing goes on beyond it, and the steps back to rows: within the window exactly as over the whole
@@ -155,7 +155,7 @@ impl Stream {
         };
         let steps = grid.steps_per_chunk();
         if steps > MOST_CHUNK_STEPS {
-            return Err(ModelError::LongChunk { chunk, steps });
+            return Err(ModelError::ChunkTooLong { chunk, steps });
         }
         grid.lag = grid.look_ahead();
         grid.kept = grid.look_back();

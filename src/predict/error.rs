@@ -19,12 +19,12 @@ pub enum PredictError {
     Signature { path: PathBuf, source: SignatureError },
     #[error("{path}: expected {rows} rows of {joints} angles for each of {windows} windows, found {found:?}")]
     Output { path: PathBuf, rows: usize, joints: usize, windows: usize, found: Vec<usize> },
-    #[error("{path}: expected at least {window} rows, a window of the model, found {rows}")]
+    #[error("{path}: expected at least {window} rows (one window of the model), found {rows}")]
     Short { path: PathBuf, rows: u64, window: usize },
     #[error(
-        "{path}: expected a row with a pose to start from (a tracking model goes on from the true pose), found none"
+        "{path}: expected a row with a pose to start from (a tracking model starts from the true pose), found none"
     )]
     NoPose { path: PathBuf },
-    #[error("{path}: the model's angles of row {row} are not finite; nothing is written")]
+    #[error("{path}: the model's angles of row {row} are not finite; no file was written")]
     NotFinite { path: PathBuf, row: usize },
 }

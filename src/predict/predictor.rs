@@ -55,7 +55,7 @@ impl Predictor {
             layout: settings.layout.clone(),
             emg_channels: settings.emg_channels,
             joint_angles: settings.joint_angles_channels,
-            angles_may_miss: !self.signature.takes_pose,
+            angles_optional: !self.signature.takes_pose,
             sample_rate: settings.sample_rate,
             chunk_cache: CHUNK_CACHE,
         };
@@ -74,7 +74,7 @@ impl Predictor {
         Ok(self.signature.starts(rows as usize).len() as u64)
     }
 
-    /// Predicts a recording's angles. `advanced` hears of every batch how many windows it had.
+    /// Predicts a recording's angles. `advanced` is called with the number of windows of each batch.
     ///
     /// # Errors
     /// The recording's or the library's; too few rows; no pose to start from.

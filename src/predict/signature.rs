@@ -1,4 +1,4 @@
-//! What a model takes and gives, by its metadata and its inputs and outputs.
+//! Inputs and outputs of an exported model, checked against its metadata.
 
 use crate::cache::SegmentSettings;
 use crate::config::{AxisLayout, Dtype, ModelType};
@@ -29,22 +29,22 @@ pub(super) struct Signature {
     pub(super) takes_pose: bool,
 }
 
-/// Why a model cannot predict recordings.
+/// Why predict cannot use a model.
 #[derive(Debug, thiserror::Error)]
 pub enum SignatureError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
-    #[error("a model's streaming form; predict takes one of whole windows")]
+    #[error("this is a streaming model, but predict needs one for whole windows; export it without --streaming")]
     Stream,
-    #[error("it has no input for EMG")]
+    #[error("the model has no input for EMG")]
     NoEmg,
-    #[error("its metadata contradicts itself: window {window}, left context {context}, {joints} joints")]
+    #[error("the model's metadata is inconsistent: window {window}, left context {context}, {joints} joints")]
     Contradiction { window: usize, context: usize, joints: usize },
-    #[error("its metadata says {told:?} EMG values a window, its input is {input}")]
+    #[error("the model's metadata says {told:?} EMG values per window, but its input is {input}")]
     Input { told: [usize; 2], input: String },
-    #[error("its metadata says {told:?} angles a window, its output is {output}")]
+    #[error("the model's metadata says {told:?} angles per window, but its output is {output}")]
     Output { told: [usize; 2], output: String },
-    #[error("its batch is fixed to {batch} windows, which predict does not take")]
+    #[error("the model's batch size is fixed at {batch} windows, which predict does not support")]
     Batch { batch: usize },
 }
 

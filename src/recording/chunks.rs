@@ -31,7 +31,7 @@ const MAX_EXPANSION: usize = 1040;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ChunkError {
     #[error("chunk at row {row}: expected {expected} bytes, found {found}")]
-    OtherLength { row: u64, expected: usize, found: usize },
+    LengthMismatch { row: u64, expected: usize, found: usize },
     #[error("{bytes} bytes are more than a chunk of {chunk}")]
     TooLong { bytes: usize, chunk: usize },
     #[error("{bytes} deflated bytes cannot hold a chunk of {chunk}")]
@@ -41,7 +41,7 @@ pub(crate) enum ChunkError {
     #[error("a chunk is too short for its fletcher32 checksum")]
     NoChecksum,
     #[error("a chunk does not match its fletcher32 checksum")]
-    OtherChecksum,
+    ChecksumMismatch,
 }
 
 /// Undoes a filter pipeline, chunk after chunk, in memory that is used again.
@@ -95,7 +95,7 @@ fn check_length(chunk: &Chunk, found: usize, expected: usize) -> Result<(), Chun
     if found == expected {
         return Ok(());
     }
-    Err(ChunkError::OtherLength { row: chunk.first_row, expected, found })
+    Err(ChunkError::LengthMismatch { row: chunk.first_row, expected, found })
 }
 
 /// Undoes deflate or shuffle; gives the length of the result.
@@ -201,7 +201,7 @@ fn check_fletcher32(data: &[u8]) -> Result<usize, ChunkError> {
     // Libraries before 1.6.3 wrote the two halves of each 16-bit sum swapped; HDF5 accepts both.
     let swapped = ((computed & 0x00ff_00ff) << 8) | ((computed >> 8) & 0x00ff_00ff);
     if stored != computed && stored != swapped {
-        return Err(ChunkError::OtherChecksum);
+        return Err(ChunkError::ChecksumMismatch);
     }
     Ok(body)
 }

@@ -108,11 +108,11 @@ impl Dataset {
         let rows = dataset.shape().first().copied().unwrap_or(0);
         if row_bytes == 0 || row_bytes > MAX_ROW_BYTES || rows == 0 {
             let found = format!("{rows} rows of {row_bytes} bytes");
-            return Err(RecordingError::layout(path, "dataset", "some rows of at most 1 MiB", found));
+            return Err(RecordingError::layout(path, "dataset", "at least one row, of at most 1 MiB", found));
         }
         let mut described = Self { name: name.to_owned(), rows: rows as u64, row_bytes, storage: Storage::Library };
         let too_large = || {
-            let message = format!("{rows} rows of {row_bytes} bytes do not fit into {file_bytes} bytes");
+            let message = format!("{rows} rows of {row_bytes} bytes do not fit into a file of {file_bytes} bytes");
             RecordingError::damaged(path, message)
         };
         let bytes = described.bytes().filter(|bytes| bytes / MAX_EXPANSION <= file_bytes).ok_or_else(too_large)?;
@@ -184,7 +184,9 @@ impl Dataset {
         match chunks.iter().find(|chunk| !is_plausible(chunk, chunk_rows * row_bytes, file_bytes)) {
             Some(Chunk { first_row, address, size, .. }) => Err(RecordingError::damaged(
                 path,
-                format!("the chunk of row {first_row}, {size} bytes at {address}, cannot be in {file_bytes} bytes"),
+                format!(
+                    "the chunk of row {first_row}, {size} bytes at {address}, cannot be in a file of {file_bytes} bytes"
+                ),
             )),
             None => Ok(Storage::Chunked { chunk_rows, filters, chunks }),
         }

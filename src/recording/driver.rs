@@ -228,7 +228,7 @@ fn driver() -> hid_t {
 /// It is no HDF5 file, or the library refuses the driver.
 pub(crate) fn open_member(place: &Place, chunk_cache: usize) -> Result<hdf5::File, RecordingError> {
     let failed = |message: &str| RecordingError::Hdf5 { path: place.label(), message: message.into() };
-    let name = name_of(place).ok_or_else(|| failed("its path cannot be passed on"))?;
+    let name = name_of(place).ok_or_else(|| failed("its path cannot be passed to the HDF5 library"))?;
     let driver = driver();
     // SAFETY: all ids are checked before use and closed after; the string outlives the calls; the library is entered
     // under its lock.
@@ -245,7 +245,7 @@ pub(crate) fn open_member(place: &Place, chunk_cache: usize) -> Result<hdf5::Fil
         id
     });
     if id < 0 {
-        return Err(failed("the library does not open it"));
+        return Err(failed("the HDF5 library cannot open it"));
     }
     // SAFETY: a file's id that was just opened and is owned by nobody else.
     hdf5::sync::sync(|| unsafe { hdf5::from_id::<hdf5::File>(id) }).map_err(|error| failed(&error.to_string()))

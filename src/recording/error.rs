@@ -20,11 +20,11 @@ pub enum RecordingError {
     Crashed { path: PathBuf, message: String },
     #[error("{path}: EMG row {row} holds a value that is not finite")]
     NonFinite { path: PathBuf, row: u64 },
-    #[error("{path}: holds values too large for float16 (data.dtype)")]
+    #[error("{path}: holds values too large for float16; set data.dtype: float32")]
     TooLarge { path: PathBuf },
     #[error("{path}: line {line}: {message}")]
     Metadata { path: PathBuf, line: u64, message: String },
-    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5) here")]
+    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5) found")]
     Nothing { path: PathBuf },
 }
 

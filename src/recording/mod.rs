@@ -26,12 +26,12 @@ pub use error::RecordingError;
 pub use metadata::{Metadata, MetadataRow};
 pub use place::{Member, Place};
 pub use pool::{Buffer, Pool};
-pub use read::{Reader, Recording, Stamp, WHOLE_BYTES};
+pub use read::{FileStamp, Reader, Recording, WHOLE_BYTES};
 pub use rows::{Field, Rows};
 #[cfg(test)]
 pub(crate) use synth::write_fixture;
 pub use synth::{SynthOptions, synthesize};
-pub use table::{TableLayout, quiet};
+pub use table::{TableLayout, silence_hdf5_errors};
 pub use validity::{Failure, RunsBuilder, ValidRun};
 pub use worker::{Hdf5, WORKER_ARGUMENT, Workers, serve};
 pub use write::NewRecording;

@@ -105,7 +105,7 @@ pub(crate) fn members(archive: &Path) -> Result<Vec<Member>, RecordingError> {
     // An archive ends with zeros; a copy that was cut short does not.
     let mut block = [1; BLOCK as usize];
     if file.read_exact_at(&mut block, end).is_err() || block != [0; BLOCK as usize] {
-        return Err(RecordingError::damaged(archive, "the archive has no end: was it copied whole?"));
+        return Err(RecordingError::damaged(archive, "the archive has no end marker; it may be a partial copy"));
     }
     let last: HashMap<_, _> = members.iter().enumerate().map(|(i, member)| (member.name.clone(), i)).collect();
     let mut at = 0..;

@@ -34,14 +34,14 @@ pub(super) const BLOCK_BYTES: usize = 8 << 20;
 
 /// What `stat` says of a file: enough to tell that it is unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stamp {
+pub struct FileStamp {
     pub bytes: u64,
     pub modified_ns: i128,
     pub changed_ns: i128,
     pub inode: u64,
 }
 
-impl Stamp {
+impl FileStamp {
     /// # Errors
     /// The file cannot be stat-ed.
     pub fn of(path: &Path) -> Result<Self, RecordingError> {
@@ -63,7 +63,7 @@ enum Bytes {
     Whole(Buffer),
     File(File),
     /// Let go of.
-    Gone,
+    Released,
 }
 
 /// How recordings are read: what is expected of them, how the HDF5 library is reached, and buffers to use again.
@@ -85,7 +85,7 @@ impl Reader {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn count_rows(&self, place: &Place) -> Result<u64, RecordingError> {
-        let bytes = place.bytes(Stamp::of(&place.path)?.bytes)?;
+        let bytes = place.bytes(FileStamp::of(&place.path)?.bytes)?;
         Ok(self.hdf5.table(place, &self.layout, bytes)?.rows)
     }
 
@@ -101,7 +101,7 @@ impl Reader {
         if !stat.is_file() {
             return Err(RecordingError::layout(&path, "input", "a file", "something else"));
         }
-        let stamp = Stamp::from_stat(&stat);
+        let stamp = FileStamp::from_stat(&stat);
         let length = place.bytes(stamp.bytes)?;
         let table = self.hdf5.table(place, &self.layout, length)?;
         let bytes = if length <= WHOLE_BYTES {
@@ -124,7 +124,7 @@ pub struct Recording {
     /// For messages.
     path: PathBuf,
     /// Of the file, or of the archive it is in.
-    stamp: Stamp,
+    stamp: FileStamp,
     length: u64,
     bytes: Bytes,
     table: Table,
@@ -138,8 +138,8 @@ type Visitor<'a> = dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError> + 'a;
 impl Recording {
     /// Lets go of the rows in memory; what the header said stays.
     #[must_use]
-    pub fn without_rows(mut self) -> Self {
-        self.bytes = Bytes::Gone;
+    pub fn release_rows(mut self) -> Self {
+        self.bytes = Bytes::Released;
         self.decoded = OnceLock::new();
         self
     }
@@ -148,7 +148,7 @@ impl Recording {
         &self.path
     }
 
-    pub fn stamp(&self) -> Stamp {
+    pub fn stamp(&self) -> FileStamp {
         self.stamp
     }
 
@@ -188,7 +188,7 @@ impl Recording {
     /// # Errors
     /// [`RecordingError::Changed`].
     pub fn check_unchanged(&self) -> Result<(), RecordingError> {
-        match Stamp::of(&self.place.path) {
+        match FileStamp::of(&self.place.path) {
             Ok(stamp) if stamp == self.stamp => Ok(()),
             _ => Err(RecordingError::Changed { path: self.path.clone() }),
         }
@@ -225,7 +225,7 @@ impl Recording {
                 self.visit_contiguous(&mut reader, *address, Some(&mut hasher), f)?;
                 reader.hash_range(&mut hasher, end, self.length)?;
             }
-            (Bytes::Gone, _) => unreachable!("rows were let go of"),
+            (Bytes::Released, _) => unreachable!("rows were let go of"),
             (Bytes::File(file), _) => {
                 let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 reader.hash_range(&mut hasher, 0, self.length)?;
@@ -305,7 +305,7 @@ impl Recording {
             Bytes::File(file) => {
                 file.read_exact_at(out, self.place.offset() + start).map_err(|error| shrunk(&self.path, error))?;
             }
-            Bytes::Gone => unreachable!("rows were let go of"),
+            Bytes::Released => unreachable!("rows were let go of"),
         }
         Ok(())
     }

@@ -248,7 +248,7 @@ mod tests {
             layout: DataConfig::default().resolved_layout().unwrap(),
             emg_channels: 16,
             joint_angles: 20,
-            angles_may_miss: false,
+            angles_optional: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         }

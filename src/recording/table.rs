@@ -22,7 +22,7 @@ pub struct TableLayout {
     pub joint_angles: usize,
     /// Whether a recording without any angles will do; its angles are then of width 0.
     #[serde(default)]
-    pub angles_may_miss: bool,
+    pub angles_optional: bool,
     /// Hz; a recording that names another rate is refused.
     pub sample_rate: f64,
     /// Bytes of the HDF5 library's chunk cache.
@@ -53,7 +53,7 @@ pub(crate) enum Source {
 }
 
 /// Keeps the HDF5 library from printing its error stack; errors come back as [`RecordingError`].
-pub fn quiet() {
+pub fn silence_hdf5_errors() {
     hdf5::silence_errors(true);
 }
 
@@ -97,7 +97,7 @@ impl Table {
         let row_bytes = compound.size;
         // They are pointers in memory and something longer in the file, so rows would not be where they are looked for.
         if let Some(field) = compound.fields.iter().find(|field| has_variable_length(&field.ty)) {
-            return Err(wrong("fields", "none of variable length", format!("{} ({})", field.name, field.ty)));
+            return Err(wrong("fields", "only fields of fixed length", format!("{} ({})", field.name, field.ty)));
         }
         let field = |name: &str| {
             let field = compound.fields.iter().find(|field| field.name == name);
@@ -107,12 +107,12 @@ impl Table {
             let present = || compound.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
             let field = field(name)?.ok_or_else(|| wrong("fields", name, present()))?;
             if field.width != width {
-                return Err(wrong(name, &format!("{width} per row"), field.width.to_string()));
+                return Err(wrong(name, &format!("{width} values per row"), field.width.to_string()));
             }
             Ok(field)
         };
         let emg = needed(&names.emg, layout.emg_channels)?;
-        let angles = if layout.angles_may_miss && compound.fields.iter().all(|f| f.name != names.joint_angles) {
+        let angles = if layout.angles_optional && compound.fields.iter().all(|f| f.name != names.joint_angles) {
             NO_ANGLES
         } else {
             Field { factor: factor(names), ..needed(&names.joint_angles, layout.joint_angles)? }
@@ -134,24 +134,20 @@ impl Table {
         let columns = |name: &str, wanted: usize| {
             let (dataset, field) = plain(path, file, name, file_bytes)?;
             if field.width != wanted {
-                return Err(RecordingError::layout(path, name, format!("{wanted} per row"), field.width.to_string()));
+                return Err(RecordingError::layout(
+                    path,
+                    name,
+                    format!("{wanted} values per row"),
+                    field.width.to_string(),
+                ));
             }
             Ok((dataset, field))
         };
         let (emg, emg_field) = columns(&names.emg, layout.emg_channels)?;
-        if layout.angles_may_miss && !file.link_exists(&names.joint_angles) {
+        if layout.angles_optional && !file.link_exists(&names.joint_angles) {
             let (rows, row_bytes, failure) = (emg.rows, emg.row_bytes, Failure(names.invalid_rows));
-            let source = Source::One(emg);
-            return Ok(Self {
-                rows,
-                row_bytes,
-                time: None,
-                emg: emg_field,
-                angles: NO_ANGLES,
-                failure,
-                attributes,
-                source,
-            });
+            let (source, angles, time) = (Source::One(emg), NO_ANGLES, None);
+            return Ok(Self { rows, row_bytes, time, emg: emg_field, angles, failure, attributes, source });
         }
         let (angles, angle_field) = columns(&names.joint_angles, layout.joint_angles)?;
         let time = names.time.as_deref().map(|name| columns(name, 1)).transpose()?;
@@ -202,7 +198,7 @@ impl Table {
         if sound && fields.into_iter().flatten().all(fits) {
             return Ok(());
         }
-        Err(RecordingError::damaged(path, "its header describes rows that are not in it"))
+        Err(RecordingError::damaged(path, "its header describes rows beyond the end of the file"))
     }
 }
 

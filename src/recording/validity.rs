@@ -1,4 +1,4 @@
-//! Which rows have angles that can be believed.
+//! Which rows have valid angles.
 //!
 //! emg2pose marks a failure of inverse kinematics by nothing but angles that are all zero; its loader tests
 //! `numpy.isclose(angles, 0)`, whose absolute tolerance is 1e-8.

@@ -341,14 +341,14 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(10));
         }
         match broken {
-            Broken::Silent => "keeps the HDF5 library busy without end, or its storage does not answer".into(),
-            Broken::Nonsense(what) => format!("was answered with {what}"),
+            Broken::Silent => "the HDF5 library does not finish reading it, or its storage does not respond".into(),
+            Broken::Nonsense(what) => format!("the process that reads it sent an invalid answer: {what}"),
             Broken::Dead => match status {
                 Some(status) if status.signal().is_some() => {
-                    format!("makes the HDF5 library crash (signal {})", status.signal().unwrap_or_default())
+                    format!("it makes the HDF5 library crash (signal {})", status.signal().unwrap_or_default())
                 }
-                Some(status) if status.code() == Some(PANICKED) => "makes emg-cache's own reader panic".into(),
-                _ => "ends the process that reads it".into(),
+                Some(status) if status.code() == Some(PANICKED) => "it makes this program's own reader panic".into(),
+                _ => "the process that reads it exited unexpectedly".into(),
             },
         }
     }
@@ -367,7 +367,7 @@ impl Drop for Worker {
 /// Its input or output fails, which ends it.
 pub fn serve() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    super::table::quiet();
+    super::table::silence_hdf5_errors();
     // Where it cannot be set, files are still read apart.
     let _ = setrlimit(Resource::As, Rlimit { current: Some(MEMORY), maximum: Some(MEMORY) });
     end_with_parent();

@@ -1,4 +1,4 @@
-//! Where a run trained: program, library, machine. environment.json of the run folder.
+//! environment.json of a run folder: the program, library and machine it was trained with.
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +36,7 @@ fn gpus() -> Vec<String> {
 
 impl Environment {
     /// This machine, where a run computes on `provider`.
-    pub fn here(provider: &str) -> Self {
+    pub fn current(provider: &str) -> Self {
         let names = rustix::system::uname();
         let text = |name: &std::ffi::CStr| name.to_string_lossy().into_owned();
         let kib = field("/proc/meminfo", "MemTotal").and_then(|text| text.split(' ').next()?.parse::<u64>().ok());
@@ -84,7 +84,7 @@ impl EnvironmentFile {
     /// Hears an event; gives a warning where the file cannot be written.
     pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
         match event {
-            Event::Started { provider, .. } => self.here = Some(Environment::here(provider)),
+            Event::Started { provider, .. } => self.here = Some(Environment::current(provider)),
             // The folder is there once an epoch is done.
             Event::Epoch(_) => {
                 let path = self.folder.join(FILE);

@@ -1,4 +1,5 @@
-//! All that a training leaves: progress on stderr, metrics.jsonl and metrics.csv, TensorBoard's events, environment.json.
+//! Everything that training reports: progress on stderr, metrics.jsonl, metrics.csv, TensorBoard events,
+//! environment.json.
 
 use std::path::{Path, PathBuf};
 

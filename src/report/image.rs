@@ -30,7 +30,7 @@ pub(super) fn draw(window: &Example, names: &[String], rate: f64) -> Option<Png>
     let mut pixels = vec![255; (width * height * 3) as usize];
     let seconds = window.mask.len() as f64 / rate;
     let title = format!(
-        "{} from {:.1} s, {seconds:.2} s: true black, predicted orange; degrees",
+        "{} from {:.1} s, {seconds:.2} s: true: black, predicted: orange; degrees",
         window.recording,
         window.first_row as f64 / rate
     );

@@ -67,8 +67,10 @@ impl MetricsFiles {
     pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
         let Event::Epoch(record) = event else { return None };
         match self.append(record) {
-            Err(error) => Some(format!("{}: {error}; tried again after the next epoch", self.lines.display())),
-            Ok(()) => self.tabulate().err().map(|error| format!("metrics.csv is not written: {error}")),
+            Err(error) => {
+                Some(format!("cannot write {}, will try again after the next epoch: {error}", self.lines.display()))
+            }
+            Ok(()) => self.tabulate().err().map(|error| format!("cannot write metrics.csv: {error}")),
         }
     }
 }

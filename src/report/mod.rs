@@ -1,4 +1,4 @@
-//! What people and programs see of a run: progress and metrics.jsonl. Listens to the other layers' events.
+//! Progress, metrics.jsonl and reports of a run, made from the events of the other layers.
 
 mod build;
 mod count;

@@ -141,7 +141,7 @@ fn statistics(area: &Area<'_>, cache: &Cache) -> Drawn {
     let std = moments.std();
     let reach = moments.mean.iter().zip(&std).map(|(mean, std)| mean.abs() + std).fold(1e-12, f64::max) * 1.1;
     let mut chart = ChartBuilder::on(area)
-        .caption("EMG as recorded, training split: mean, one standard deviation either side", TITLE)
+        .caption("EMG as recorded, training split: mean ± one standard deviation", TITLE)
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(80)

@@ -1,5 +1,5 @@
-//! Lines on stdout and stderr that outlive their reader: `println!` and `eprintln!` panic where a pipe was closed, and would
-//! take a training with them.
+//! Prints to stdout and stderr without panicking: `println!` and `eprintln!` panic if the pipe was closed, which would
+//! end a training.
 
 use std::fmt::Arguments;
 use std::io::{ErrorKind, Write};
@@ -9,8 +9,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// Prints a line of results on stdout. Where nobody reads any more it is dropped; where it cannot be written for another
-/// reason, the program ends with 1.
+/// Prints a line of results on stdout. If the pipe was closed, the line is dropped; on any other error, the program
+/// exits with code 1.
 #[macro_export]
 macro_rules! say {
     ($($text:tt)*) => { $crate::report::say_line(format_args!($($text)*)) };

@@ -67,7 +67,7 @@ impl TensorBoard {
             }
             Err(error) => {
                 self.failed = true;
-                Some(format!("{}: {error}; no more events for TensorBoard", self.folder.display()))
+                Some(format!("{}: {error}; no more TensorBoard events will be written", self.folder.display()))
             }
         }
     }

@@ -95,7 +95,7 @@ impl Terminal {
         }
         let skipped = match record.skipped_batches {
             0 => String::new(),
-            n => format!(" ({n} batches without a valid row skipped)"),
+            n => format!(" (skipped {n} batches without a valid row)"),
         };
         self.line(&format!(
             "epoch {}/{} lr {:.2e}{measured} {:.1}+{:.1} s{skipped}",
@@ -143,13 +143,16 @@ impl Terminal {
                 self.num_epochs = *num_epochs;
                 self.log_every = *log_every;
                 self.line(&format!(
-                    "{parameters} parameters, a step of {nodes} nodes on {provider}; {train_windows} training and \
-                     {val_windows} validation windows, {steps_per_epoch} steps per epoch, from epoch {first_epoch}"
+                    "{parameters} parameters; training step of {nodes} nodes on {provider}; {train_windows} training and \
+                     {val_windows} validation windows; {steps_per_epoch} steps per epoch, starting with epoch {first_epoch}"
                 ));
                 self.started(*first_epoch);
             }
             Event::Uploaded { bytes, seconds } => {
-                self.line(&format!("{} MiB of training rows put with the steps in {seconds:.1} s", bytes >> 20));
+                self.line(&format!(
+                    "copied {} MiB of training rows into the training step's memory in {seconds:.1} s",
+                    bytes >> 20
+                ));
             }
             Event::Step { epoch, step, steps, loss, windows_per_second } => {
                 self.step(*epoch, *step, *steps, *loss, *windows_per_second);

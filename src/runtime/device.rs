@@ -6,7 +6,7 @@ use cudarc::driver::{result, sys};
 
 use super::error::RuntimeError;
 
-/// What the driver says, of what is being done.
+/// Turns an error of the driver into ours, with what was being done.
 pub(super) fn driver(doing: &'static str) -> impl Fn(result::DriverError) -> RuntimeError {
     move |error| {
         let text = error.error_string().map(|text| text.to_string_lossy().into_owned());
@@ -58,7 +58,7 @@ impl Device {
         Ok(Self { context, compute: stream()?, copies: stream()? })
     }
 
-    /// Bytes of memory that nobody has taken.
+    /// Free device memory in bytes.
     pub(super) fn free_memory(&self) -> Result<u64, RuntimeError> {
         self.enter()?;
         let (free, _) = result::mem_get_info().map_err(driver("asking for free memory"))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum RuntimeError {
     #[error(
-        "no ONNX Runtime library found; looked for:\n{}\nrun scripts/setup, `pip install onnxruntime==1.31.*` in the active virtual environment, or name a library with --ort-lib or ORT_DYLIB_PATH",
+        "no ONNX Runtime library found; looked for:\n{}\nrun scripts/setup, `pip install onnxruntime==1.31.*` in the active virtual environment, or pass the path of a library with --ort-lib or ORT_DYLIB_PATH",
         looked.iter().map(|place| format!("  {place}")).collect::<Vec<_>>().join("\n")
     )]
     NoLibrary { looked: Vec<String> },
@@ -13,11 +13,11 @@ pub enum RuntimeError {
     Load { path: PathBuf, message: String },
     #[error("CUDA cannot be used: {reason}")]
     NoCuda { reason: String },
-    #[error("CUDA, {doing}: {message}")]
+    #[error("CUDA error while {doing}: {message}")]
     Device { doing: &'static str, message: String },
-    #[error("the device's memory is full ({doing}: {message})")]
+    #[error("the device ran out of memory while {doing}: {message}")]
     OutOfMemory { doing: &'static str, message: String },
-    #[error("ONNX Runtime, {doing}: {message}")]
+    #[error("ONNX Runtime error while {doing}: {message}")]
     Ort { doing: &'static str, message: String },
 }
 

@@ -1,4 +1,4 @@
-//! Which library is loaded.
+//! Finds and loads the ONNX Runtime library.
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -25,7 +25,7 @@ static LOADED: Mutex<Option<Library>> = Mutex::new(None);
 
 /// Existing libraries in the order in which they are tried, and all places looked at.
 pub fn candidates(option: Option<&Path>) -> (Vec<Candidate>, Vec<String>) {
-    // Where a user names a library, that one is used or the reason why not is told.
+    // If the user names a library, only that one is tried, and an error says why it cannot be used.
     if let Some(path) = option {
         return (vec![Candidate { source: "--ort-lib", path: path.to_owned() }], Vec::new());
     }
@@ -108,7 +108,7 @@ pub fn load(option: Option<&Path>) -> Result<Library, RuntimeError> {
     Ok(library)
 }
 
-/// The version that the library's file name or build information tells.
+/// The version according to the library's file name or build information.
 fn version(path: &Path) -> String {
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let name = real.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();

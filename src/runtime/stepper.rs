@@ -72,7 +72,7 @@ impl Stepper {
         Ok(stepper)
     }
 
-    /// Gives memory that the library holds but does not use back every so many steps; not on CUDA, where every step is
+    /// Returns unused memory of the library to the system every `steps` steps; not on CUDA, where every step is
     /// a captured graph, which keeps what it uses.
     pub fn shrink_every(mut self, steps: u64) -> Self {
         self.shrink_every = steps;

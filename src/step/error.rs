@@ -1,4 +1,4 @@
-//! What can keep a step or an exported model from being built.
+//! Errors in building a step or an exported model.
 
 use crate::graph::GraphError;
 use crate::model::{ModelError, UnmatchedPattern};
@@ -16,6 +16,6 @@ pub enum StepError {
          are not known: train with normalize_angles: train to export"
     )]
     UnknownAngles,
-    #[error("your own model is exported as it came, in float32; convert the file for float16")]
+    #[error("your own model can only be exported in float32; convert the exported file to float16 yourself")]
     OwnFloat16,
 }

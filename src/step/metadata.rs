@@ -1,4 +1,4 @@
-//! What an exported model says of itself: the metadata of its ONNX file, written by export and read by prediction.
+//! The metadata of an exported ONNX model, written by `export` and read by `predict`.
 
 use crate::cache::{Key, SegmentSettings};
 use crate::config::{AxisLayout, ModelType, Normalize, UnknownWord};
@@ -33,12 +33,12 @@ pub enum ExportedForm {
     Stream { chunk: usize, lag: usize },
 }
 
-/// Why a model's metadata is none of ours.
+/// Why a model's metadata cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum MetadataError {
-    #[error("expected a model that `emg-train export` wrote, found none of its metadata `{name}`")]
+    #[error("expected a model written by `emg-train export`, but its metadata `{name}` is missing")]
     Missing { name: &'static str },
-    #[error("its metadata `{name}` is not understood: {message}")]
+    #[error("the model's metadata `{name}` is invalid: {message}")]
     Damaged { name: &'static str, message: String },
 }
 

@@ -76,7 +76,7 @@ impl<'a> Step<'a> {
         let hyper = HyperValues::new(&mut graph);
         let batch = problem.batch(&mut graph);
         let probability = problem.model.config().dropout;
-        let dropout = problem.model.drops().then(|| Dropout::new(&mut graph, RANDOM, probability));
+        let dropout = problem.model.has_dropout().then(|| Dropout::new(&mut graph, RANDOM, probability));
         let initial_pose = batch.initial_pose(&mut graph, &problem.model);
         let mut pass = Pass::training(weights, dropout);
         graph.set_autocast(match config.precision {

@@ -1,10 +1,10 @@
-//! A configuration for training on a cache: the cache's settings in the place of its own.
+//! Adapts a configuration to a cache: the cache's settings replace its own.
 
 use super::error::TrainError;
 use crate::cache::{CacheSettings, Manifest};
 use crate::config::{Difference, LayoutChoice, Loaded, differences};
 
-/// Puts the cache's settings in the place of the configuration's.
+/// Replaces the configuration's settings with the cache's.
 ///
 /// # Errors
 /// A key that was set explicitly to something else.
@@ -18,7 +18,7 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
             _ => false,
         };
         if loaded.explicit.contains(&key) || shorthand {
-            return Err(TrainError::OtherSettings(Box::new(Difference { key, here, there })));
+            return Err(TrainError::SettingsMismatch(Box::new(Difference { key, here, there })));
         }
     }
     let data = &mut loaded.config.data;
@@ -44,7 +44,7 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
     ] {
         if *own != has && loaded.explicit.contains(key) {
             let difference = Difference { key: key.into(), here: (*own).into(), there: has.into() };
-            return Err(TrainError::OtherSettings(Box::new(difference)));
+            return Err(TrainError::SettingsMismatch(Box::new(difference)));
         }
         *own = has;
     }

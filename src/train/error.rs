@@ -20,8 +20,8 @@ pub enum TrainError {
     File(#[from] FileError),
     #[error(transparent)]
     Config(#[from] ConfigError),
-    #[error("{}: the configuration says {}, the cache was built with {}", .0.key, .0.here, .0.there)]
-    OtherSettings(Box<Difference>),
+    #[error("{}: the configuration says {}, but the cache was built with {}", .0.key, .0.here, .0.there)]
+    SettingsMismatch(Box<Difference>),
     #[error("model.type is onnx: name the file with `fit --model FILE` or model.onnx")]
     NoModelFile,
     #[error("{path}: {source}")]
@@ -36,10 +36,10 @@ pub enum TrainError {
     NoWindows { cache: Key, split: Split },
     #[error("{key} is {metric}, but the cache has no validation windows; set it to train_loss")]
     NothingToMonitor { key: &'static str, metric: MonitoredMetric },
-    #[error("every row of the {split} windows failed")]
+    #[error("the {split} windows have no valid row: every row is marked as failed")]
     NoValidRow { split: String },
     #[error(
-        "training.data_residency is device: expected {expected} of the training split, found {found}; leave it at auto or set it to host"
+        "training.data_residency is device, but the training split is too large: expected {expected}, found {found}; set it to auto or host"
     )]
     NoRoom { expected: String, found: String },
     #[error("training.num_workers: {source}")]
@@ -47,30 +47,30 @@ pub enum TrainError {
         #[from]
         source: rayon::ThreadPoolBuildError,
     },
-    #[error("{} cannot change when a run is resumed: it was {}, now {}", .0.key, .0.here, .0.there)]
+    #[error("{} cannot change when a run is resumed: it was {}, now it is {}", .0.key, .0.here, .0.there)]
     CannotChange(Box<Difference>),
-    #[error("the run was trained on cache {was}, not {now}")]
-    OtherCache { was: Key, now: Key },
-    #[error("--init: the checkpoint is of a {checkpoint}, the model is a {model}")]
-    OtherArchitecture { checkpoint: ModelType, model: ModelType },
-    #[error("--init: the checkpoint is of another model: its parameters have other names or shapes")]
-    OtherModel,
-    #[error("--init: {model} of the model is {checkpoint} there")]
-    OtherParameter { model: String, checkpoint: String },
-    #[error("--init: the model has {model} {what}, the checkpoint {checkpoint}")]
-    OtherCount { what: &'static str, model: usize, checkpoint: usize },
+    #[error("the run was trained on cache {was}, not {now}; resume it with the same cache")]
+    CacheMismatch { was: Key, now: Key },
+    #[error("--init: the checkpoint is from model type {checkpoint}, but the model is {model}")]
+    ArchitectureMismatch { checkpoint: ModelType, model: ModelType },
+    #[error("--init: the checkpoint is from a different model: its parameters have other names or shapes")]
+    ModelMismatch,
+    #[error("--init: parameter {model} of the model is {checkpoint} in the checkpoint")]
+    ParameterMismatch { model: String, checkpoint: String },
+    #[error("--init: the model has {model} {what}, but the checkpoint has {checkpoint}")]
+    CountMismatch { what: &'static str, model: usize, checkpoint: usize },
     #[error("the checkpoint holds no {name}")]
     MissingState { name: &'static str },
     #[error("the checkpoint's {name} has {found} elements, expected {expected}")]
-    OtherState { name: &'static str, found: usize, expected: usize },
+    StateMismatch { name: &'static str, found: usize, expected: usize },
     #[error("{folder}: another fit is running in this folder")]
     Locked { folder: PathBuf },
-    #[error("{folder} holds a run already; --resume goes on with it, --run names another")]
+    #[error("{folder} already holds a run; use --resume to continue it, or --run to choose another folder")]
     RunExists { folder: PathBuf },
-    #[error("{folder} holds no run to resume")]
+    #[error("{folder} holds no run to resume; check --run, or omit --resume to start a new run")]
     NoRun { folder: PathBuf },
-    #[error("{key}: {folder} holds another run's results; name a folder of this run's own")]
-    SharedFolder { key: &'static str, folder: PathBuf },
+    #[error("{key}: {folder} holds another run's results; choose a folder that only this run uses")]
+    FolderInUse { key: &'static str, folder: PathBuf },
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
     #[error(
@@ -80,19 +80,19 @@ pub enum TrainError {
     NotFinite { epoch: usize, step: u64, windows: Vec<String> },
     #[error("the {split} loss is not finite after epoch {epoch}; try a lower training.learning_rate")]
     NotFiniteSplit { split: String, epoch: usize },
-    #[error("interrupted; a checkpoint is saved, --resume goes on")]
+    #[error("interrupted; a checkpoint was saved, use --resume to continue")]
     Interrupted,
 }
 
-/// The configuration keys that help against an error of the library.
+/// Which configuration keys help with an error of the runtime.
 fn remedy(error: &RuntimeError) -> &'static str {
     match error {
         RuntimeError::OutOfMemory { .. } => {
-            "; lower training.batch_size (and raise training.gradient_accumulation_steps to keep the step), or \
+            "; lower training.batch_size (and raise training.gradient_accumulation_steps to keep the effective batch size), or \
              data.window_size, or use training.precision: fp16, or set training.data_residency: host, or raise \
              training.device_memory_limit if it is set"
         }
-        RuntimeError::NoCuda { .. } => "; set training.device: cpu, or auto, to train without it",
+        RuntimeError::NoCuda { .. } => "; to train without CUDA, set training.device to cpu or auto",
         _ => "",
     }
 }
@@ -116,7 +116,7 @@ impl From<GraphError> for TrainError {
 }
 
 impl TrainError {
-    /// Whether it is wrong usage or configuration, rather than something that went wrong at work.
+    /// Whether it is an error of usage or configuration, rather than a failure at run time.
     pub fn is_usage(&self) -> bool {
         match self {
             Self::Cache(error) => error.is_usage(),

@@ -169,7 +169,7 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Evaluates `checkpoint` on every window of a split; `advanced` hears of every batch how many windows it had.
+/// Evaluates `checkpoint` on every window of a split; `advanced` is called with the number of windows of each batch.
 ///
 /// # Errors
 /// The cache's, the library's, or a split without windows.

@@ -1,4 +1,4 @@
-//! What training tells those who listen.
+//! Events that training sends to its listener.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use super::examples::Examples;
 use super::record::EpochRecord;
 use crate::config::MonitoredMetric;
 
-/// Something happened.
+/// An event during training.
 #[derive(Debug, Clone)]
 pub enum Event<'a> {
     Started {
@@ -25,7 +25,7 @@ pub enum Event<'a> {
     FirstBatch {
         milliseconds: f64,
     },
-    /// The training split's rows lie where steps compute.
+    /// The training split's rows were copied to the memory of the device that runs the steps.
     Uploaded {
         bytes: u64,
         seconds: f64,
@@ -44,7 +44,7 @@ pub enum Event<'a> {
         batches: u64,
     },
     Epoch(&'a EpochRecord),
-    /// What the epoch's validation pass looked like; after [`Epoch`](Self::Epoch).
+    /// Examples from the epoch's validation pass; sent after [`Epoch`](Self::Epoch).
     Examples {
         epoch: usize,
         examples: &'a Examples,
@@ -64,7 +64,7 @@ pub enum Event<'a> {
     Warning(String),
 }
 
-/// Hears events in order.
+/// Receives events in order.
 pub trait Listener {
     fn event(&mut self, event: &Event<'_>);
 }

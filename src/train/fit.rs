@@ -63,7 +63,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let library = runtime::load(ort_lib.as_deref())?;
     let provider = Provider::choose(&library, &config.training)?;
     if let Some(reason) = provider.missing_kernels(&config.training) {
-        let message = format!("steps take longer, by standard operators only: {reason}");
+        let message = format!("using standard operators only, so steps take longer: {reason}");
         listener.event(&Event::Warning(message));
     }
     let resident = residency::resident(&config, provider, &host.train)?;
@@ -148,7 +148,7 @@ impl Steps<'_> {
             match self.build(&loaded, val, cache, listener) {
                 Err(TrainError::Runtime { source }) if residency::goes_back(self.config, &source) => {
                     tracing::info!("{source}");
-                    let message = "the training rows stay on the host: a step has no room beside them";
+                    let message = "the training rows stay on the host: the device has no room for a step beside them";
                     listener.event(&Event::Warning(message.into()));
                 }
                 built => {
@@ -216,8 +216,8 @@ fn check_windows(
         }
     }
     if angles == Normalize::Recording {
-        let message =
-            "angles are normalized by recording (data.normalize_angles): no model can be exported from this run";
+        let message = "angles are normalized by recording (data.normalize_angles): no model can be exported from this run; \
+             set data.normalize_angles: train to export one";
         listener.event(&Event::Warning(message.into()));
     }
     Ok(())

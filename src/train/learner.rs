@@ -162,7 +162,7 @@ impl Learner {
             let values = state.iter().find(|(other, _)| other == name).map(|(_, values)| values);
             let values = values.ok_or(TrainError::MissingState { name })?;
             if values.len() != *elements {
-                return Err(TrainError::OtherState { name, found: values.len(), expected: *elements });
+                return Err(TrainError::StateMismatch { name, found: values.len(), expected: *elements });
             }
             self.stepper.set_state(name, values)?;
         }

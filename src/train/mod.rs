@@ -44,4 +44,4 @@ pub use run::{RunFolder, checkpoint_folder};
 pub use saving::FitSummary;
 pub use start::Start;
 pub(crate) use throughput::anonymous_bytes;
-pub use throughput::{Duty, Throughput, throughput};
+pub use throughput::{BenchmarkLength, Throughput, throughput};

@@ -1,4 +1,4 @@
-//! A run's model: one of our architectures, or the user's own.
+//! A run's model: a built-in architecture, or the user's own.
 
 use std::path::Path;
 

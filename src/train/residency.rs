@@ -26,7 +26,7 @@ fn bytes(resident: &Resident, gather: &Gather) -> u64 {
 /// They were to be there whatever it takes, and there is no room.
 pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> Result<Option<Resident>, TrainError> {
     let residency = config.training.data_residency;
-    if residency == Residency::Host || (residency == Residency::Auto && !provider.is_apart()) {
+    if residency == Residency::Host || (residency == Residency::Auto && !provider.has_own_memory()) {
         return Ok(None);
     }
     let resident = Resident::new(&gather.index, gather.shape);
@@ -39,7 +39,7 @@ pub(super) fn resident(config: &Config, provider: Provider, gather: &Gather) -> 
     Ok(has.then_some(resident))
 }
 
-/// What a device has room for.
+/// How much a device has room for.
 struct Room {
     /// Bytes that nobody has taken.
     free: u64,
@@ -54,11 +54,11 @@ impl Room {
             Residency::Host => return Ok(false),
             Residency::Auto => return Ok(bytes <= self.free / SHARE && rows <= self.rows),
             Residency::Device if rows > self.rows => {
-                (format!("at most {} rows, which is what the library can count,", self.rows), rows.to_string())
+                (format!("at most {} rows (the limit of the library)", self.rows), rows.to_string())
             }
             Residency::Device if bytes > self.free => {
                 let free = self.free >> 20;
-                (format!("at most {free} MiB, the device's free memory,"), format!("{} MiB", bytes >> 20))
+                (format!("at most {free} MiB (the device's free memory)"), format!("{} MiB", bytes >> 20))
             }
             Residency::Device => return Ok(true),
         };

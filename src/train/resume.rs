@@ -1,4 +1,4 @@
-//! Going on with a run: what may change, and where it stands.
+//! Resuming a run: which keys may change, and where training continues.
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
@@ -18,7 +18,7 @@ const MAY_CHANGE: [&str; 8] = [
     "training.cuda_kernels",
 ];
 
-/// Compares a run's configuration with the one it is to go on with.
+/// Compares a run's configuration with the one it is resumed with.
 ///
 /// # Errors
 /// The first key that differs and must not.
@@ -38,7 +38,7 @@ pub fn check_resume(run: &Config, now: &Config) -> Result<(), TrainError> {
 /// Where the checkpoint stands, for a run that goes on as now configured.
 pub(super) fn position_of(checkpoint: &Checkpoint, config: &Config, cache: &Cache) -> Result<Progress, TrainError> {
     if let Some(key) = checkpoint.cache.as_ref().filter(|key| *key != cache.key()) {
-        return Err(TrainError::OtherCache { was: key.clone(), now: cache.key().clone() });
+        return Err(TrainError::CacheMismatch { was: key.clone(), now: cache.key().clone() });
     }
     let (was, now) = (&checkpoint.config.logging, &config.logging);
     let mut progress = checkpoint.progress.clone();

@@ -87,7 +87,7 @@ impl RunFolder {
             ("logging.log_dir", logging.log_dir.is_some(), lines, self.metrics.as_path()),
         ] {
             if is_shared && holds {
-                return Err(TrainError::SharedFolder { key, folder: folder.to_owned() });
+                return Err(TrainError::FolderInUse { key, folder: folder.to_owned() });
             }
         }
         Ok(())

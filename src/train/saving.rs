@@ -1,4 +1,4 @@
-//! What a training leaves: checkpoints on the way, and the exported model at the end.
+//! What training writes: checkpoints on the way, and the exported model at the end.
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -30,13 +30,13 @@ impl Training<'_> {
     pub(super) fn save(&mut self, name: &str) -> Result<(), TrainError> {
         let checkpoint = self.checkpoint()?;
         if let Err(error) = self.write(name, checkpoint) {
-            let message = format!("the checkpoint {name} is not saved, training goes on: {error}");
+            let message = format!("cannot save the checkpoint {name}, training continues: {error}");
             self.listener.event(&Event::Warning(message));
         }
         Ok(())
     }
 
-    /// Saves a checkpoint without which there is no use in going on.
+    /// Saves a checkpoint without which training cannot usefully continue.
     pub(super) fn must_save(&mut self, name: &str) -> Result<(), TrainError> {
         let checkpoint = self.checkpoint()?;
         self.write(name, checkpoint)

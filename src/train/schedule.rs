@@ -122,7 +122,7 @@ impl Watch {
     }
 
     /// Whether a plateau is met: more than its patience without improvement. Starts counting anew then.
-    pub fn met_plateau(&mut self) -> bool {
+    pub fn plateau_reached(&mut self) -> bool {
         let met = self.waited > PLATEAU_PATIENCE;
         if met {
             self.waited = 0;
@@ -216,9 +216,9 @@ mod tests {
         assert!(!watch.update(f64::NAN, Mode::Min, 0.0));
         assert!(watch.update(0.9, Mode::Max, 0.0));
         for _ in 0..6 {
-            assert!(!watch.met_plateau());
+            assert!(!watch.plateau_reached());
             watch.update(0.0, Mode::Max, 0.0);
         }
-        assert!(watch.met_plateau() && !watch.met_plateau());
+        assert!(watch.plateau_reached() && !watch.plateau_reached());
     }
 }

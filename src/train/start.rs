@@ -40,7 +40,7 @@ pub(super) fn begin(
     }
 }
 
-/// Gives the state vectors what they start with.
+/// Sets the initial values of the state vectors.
 pub(super) fn set_out(learner: &mut Learner, start: &Start, model: &Model) -> Result<(), TrainError> {
     match start {
         Start::New => learner.initialize(model),
@@ -52,7 +52,7 @@ pub(super) fn set_out(learner: &mut Learner, start: &Start, model: &Model) -> Re
     }
 }
 
-/// Whether training of `model` can start from a checkpoint's weights; tells what differs all the same.
+/// Whether training of `model` can start from a checkpoint's weights; returns a warning about other differences.
 ///
 /// # Errors
 /// The checkpoint's parameters are not the model's.
@@ -64,18 +64,18 @@ fn check_weights(
     let config = &checkpoint.config.model;
     let (own, has) = (model.config().architecture(), config.architecture());
     if own != has {
-        return Err(TrainError::OtherArchitecture { checkpoint: has, model: own });
+        return Err(TrainError::ArchitectureMismatch { checkpoint: has, model: own });
     }
     // A user's own model is not part of the checkpoint, but what its parameters are is.
     if checkpoint.parameters.as_ref().is_some_and(|key| has == ModelType::Onnx && *key != parameters_key(model)) {
-        return Err(TrainError::OtherModel);
+        return Err(TrainError::ModelMismatch);
     }
     if has != ModelType::Onnx {
         let (wanted, found) = (model.parameters(), Model::new(config).parameters());
         let differing = wanted.iter().zip(&found).find(|(a, b)| (&a.name, &a.shape) != (&b.name, &b.shape));
         if let Some((a, b)) = differing {
             let [model, checkpoint] = [a, b].map(|p| format!("{} {:?}", p.name, p.shape));
-            return Err(TrainError::OtherParameter { model, checkpoint });
+            return Err(TrainError::ParameterMismatch { model, checkpoint });
         }
     }
     for (what, wanted, found) in [
@@ -83,12 +83,12 @@ fn check_weights(
         ("buffers", total_elements(&model.buffers()), checkpoint.buffers().len()),
     ] {
         if wanted != found {
-            return Err(TrainError::OtherCount { what, model: wanted, checkpoint: found });
+            return Err(TrainError::CountMismatch { what, model: wanted, checkpoint: found });
         }
     }
     let theirs = &checkpoint.normalization;
-    let kinds = |n: &Normalization| format!("EMG by {}, angles by {}", n.emg, n.joint_angles);
+    let kinds = |n: &Normalization| format!("EMG normalized by {}, angles by {}", n.emg, n.joint_angles);
     let same = (theirs.emg, theirs.joint_angles) == (normalization.emg, normalization.joint_angles);
-    let message = || format!("the weights were trained with {}; now {}", kinds(theirs), kinds(normalization));
+    let message = || format!("the weights were trained with {}; this run uses {}", kinds(theirs), kinds(normalization));
     Ok((!same).then(message))
 }

@@ -136,7 +136,9 @@ impl Training<'_> {
             return Err(TrainError::NotFinite { epoch, step, windows });
         }
         let windows = windows.join(", ");
-        let message = format!("epoch {epoch}, batch {step}: not finite, skipped; its windows are {windows}");
+        let message = format!(
+            "epoch {epoch}, batch {step}: loss or gradient is not finite, batch skipped; its windows are {windows}"
+        );
         self.listener.event(&Event::Warning(message));
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How fast batches come, on their own and beside a plain copy of as many bytes.
+//! Measures how fast batches are loaded, on their own and compared with a plain copy of as many bytes.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,14 +17,14 @@ use crate::model::Model;
 
 /// How long batches are taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Duty {
+pub enum BenchmarkLength {
     /// Whole epochs from the first batch on: what cold storage gives.
     Epochs(u64),
     /// This long, in turns with as long a plain copy.
     Seconds(f64),
 }
 
-/// What the data path gives when nothing is trained.
+/// Speed of the data path when nothing is trained.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Throughput {
     pub windows: u64,
@@ -55,7 +55,7 @@ pub fn throughput(
     config: &Config,
     cache: &Arc<Cache>,
     model: &Model,
-    duty: Duty,
+    duty: BenchmarkLength,
     started: Instant,
 ) -> Result<Throughput, TrainError> {
     let begin = Instant::now();
@@ -71,14 +71,14 @@ pub fn throughput(
     let (batch_bytes, size) = (first.bytes(), first.windows.len());
     taken.batches.recycle(first);
     let Measured { batches, seconds, memcpy } = match duty {
-        Duty::Epochs(epochs) => {
+        BenchmarkLength::Epochs(epochs) => {
             let batches = epochs.saturating_mul(taken.batches.per_epoch);
             while taken.number < batches {
                 taken.pass()?;
             }
             Measured { batches, seconds: begin.elapsed().as_secs_f64(), memcpy: None }
         }
-        Duty::Seconds(seconds) => turns(&mut taken, config, seconds)?,
+        BenchmarkLength::Seconds(seconds) => turns(&mut taken, config, seconds)?,
     };
     let per_second = batches as f64 / seconds;
     Ok(Throughput {

@@ -103,7 +103,7 @@ impl Training<'_> {
         self.position.early_stopping.update(watched, Mode::Min, training.min_delta);
         if training.scheduler == Schedule::Plateau {
             self.position.plateau.update(watched, Mode::Min, 0.0);
-            self.position.reductions += u32::from(self.position.plateau.met_plateau());
+            self.position.reductions += u32::from(self.position.plateau.plateau_reached());
         }
         let value = record.figures.monitored(logging.monitor);
         let best = self.position.monitor.update(value, logging.mode, 0.0);
@@ -120,7 +120,7 @@ impl Training<'_> {
         if numbered && epoch.is_multiple_of(self.config.logging.save_every) {
             self.save(&format!("epoch_{epoch:05}"))?;
             if let Err(error) = self.run.keep_newest(self.config.logging.keep_last) {
-                self.listener.event(&Event::Warning(format!("old checkpoints stay: {error}")));
+                self.listener.event(&Event::Warning(format!("cannot remove old checkpoints: {error}")));
             }
         }
         self.save("last")

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 
-/// Wrong usage that only shows after parsing.
+/// A usage error that is found only after parsing.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Usage(pub(crate) String);
 
-/// Turn HDF5 surface-EMG recordings, once, into shared caches of normalized windows.
+/// Build shared caches of normalized windows from HDF5 surface-EMG recordings.
 #[derive(Debug, Parser)]
 #[command(name = "emg-cache", version, about)]
 pub(crate) struct Args {
@@ -31,7 +31,7 @@ pub(crate) enum Command {
     Build {
         #[command(flatten)]
         config: ConfigArgs,
-        /// Build only the i-th of n shares of the segments, e.g. 3/16; a plain build then writes the cache
+        /// Build only share I of N of the segments, e.g. 3/16; afterwards, a build without --part writes the cache
         #[arg(long, value_name = "I/N", value_parser = part)]
         part: Option<(usize, usize)>,
         /// Recordings, or folders of them (default: data.dataset_path)
@@ -56,22 +56,22 @@ pub(crate) enum Command {
     /// Compare every byte of a cache, or of the whole store, with the recorded hashes
     #[command(after_help = "Examples:\n  emg-cache verify\n  emg-cache verify ed961c17 --store /nfs/lab/store")]
     Verify {
-        /// The cache's key (default: all caches, and segments that none names)
+        /// The cache's key (default: all caches, and segments that no cache uses)
         key: Option<String>,
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Make damaged files of a cache again from the recordings it was built from
+    /// Rebuild damaged files of a cache from the recordings it was built from
     #[command(after_help = "Examples:\n  emg-cache repair ed961c17 --config my.yaml /nfs/lab/emg2pose")]
     Repair {
-        /// The cache's key; all 64 digits where its manifest is missing
+        /// The cache's key; all 64 digits if its manifest is missing
         key: String,
         #[command(flatten)]
         config: ConfigArgs,
         /// Recordings, or folders of them, as for build (default: data.dataset_path)
         inputs: Vec<PathBuf>,
     },
-    /// Show how a cache's key differs from that of the cache most like it
+    /// Show why a cache's key differs from that of the most similar cache
     #[command(after_help = "Examples:\n  emg-cache explain ed961c17")]
     Explain {
         /// The cache's key, or its first 8 or more digits
@@ -79,7 +79,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Keep a cache from gc --unpinned
+    /// Protect a cache from gc --unpinned
     #[command(after_help = "Examples:\n  emg-cache pin ed961c17 --store /nfs/lab/store")]
     Pin {
         /// The cache's key, or its first 8 or more digits
@@ -87,7 +87,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Take a pin back
+    /// Remove the pin of a cache
     #[command(after_help = "Examples:\n  emg-cache unpin ed961c17 --store /nfs/lab/store")]
     Unpin {
         /// The cache's key, or its first 8 or more digits
@@ -95,7 +95,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
-    /// Remove segments that no cache names, none younger than 24 hours, and what dead builds left
+    /// Remove segments older than 24 hours that no cache uses, and leftovers of dead builds
     #[command(after_help = "Examples:\n  emg-cache gc --dry-run\n  emg-cache gc --unpinned --store /nfs/lab/store")]
     Gc {
         /// Only show what would be removed
@@ -154,10 +154,10 @@ pub(crate) struct SynthArgs {
     /// Number of recordings
     #[arg(long, default_value_t = 20)]
     pub(crate) recordings: usize,
-    /// Length of each recording
+    /// Length of each recording in seconds
     #[arg(long, default_value_t = 20.0, value_parser = seconds)]
     pub(crate) seconds: f64,
-    /// Number of users that the recordings are from
+    /// Number of users among the recordings
     #[arg(long, default_value_t = 5)]
     pub(crate) users: usize,
     /// The same seed gives the same recordings

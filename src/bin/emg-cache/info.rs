@@ -24,7 +24,7 @@ pub(crate) fn info(store: &Store, key: &str, plot: Option<&Path>, json: bool) ->
     Ok(ExitCode::SUCCESS)
 }
 
-/// Bytes of the segments that caches name, each once; without those whose manifests cannot be read.
+/// Total size in bytes of the segments that these caches use, each counted once; unreadable manifests are ignored.
 pub(crate) fn bytes_of(store: &Store, keys: &[Key]) -> u64 {
     let manifests = keys.iter().filter_map(|key| Manifest::read(store, key).ok());
     let segments: BTreeMap<_, _> =
@@ -109,7 +109,7 @@ fn print(cache: &Cache) {
     let bytes = manifest.segments.iter().map(|segment| segment.bytes).sum();
     say!("key         {}", cache.key());
     say!(
-        "segments    {} ({}), {}, EMG by {}, angles by {}",
+        "segments    {} ({}), {}, EMG normalized by {}, angles by {}",
         manifest.segments.len(),
         report::bytes(bytes),
         settings.dtype,
@@ -136,11 +136,11 @@ fn print(cache: &Cache) {
         "users",
         "stages",
         "length",
-        "IK loss",
+        "IK failed",
         "windows"
     );
     for split in Split::ALL {
-        line(cache, split.name(), |of| of == split, manifest.windows_of(split));
+        line(cache, split.name(), |of| of == split, manifest.window_count(split));
     }
     line(cache, "all", |_| true, manifest.windows.iter().sum());
     for warning in warnings(cache) {
@@ -148,7 +148,7 @@ fn print(cache: &Cache) {
     }
 }
 
-/// A line of the table, over the recordings whose split is wanted.
+/// Prints a line of the table for the recordings whose split is `wanted`.
 fn line(cache: &Cache, name: &str, wanted: impl Fn(Split) -> bool, windows: u64) {
     let members = || cache.recordings().filter(|recording| wanted(recording.listed.split));
     let rows: u64 = members().map(|recording| recording.content.rows).sum();

@@ -1,4 +1,4 @@
-//! `emg-cache`: HDF5 recordings in, shared caches of normalized windows out.
+//! `emg-cache`: builds shared caches of normalized windows from HDF5 recordings.
 
 mod args;
 mod info;
@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use args::{Args, Command, ConfigArgs};
 use clap::{CommandFactory, Parser};
-use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, PartBuilt, Store};
+use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, PartSummary, Store};
 use emg_pipeline::config::{self, ConfigError};
 use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
@@ -18,17 +18,18 @@ use emg_pipeline::{note, say};
 use serde_json::json;
 
 fn main() -> ExitCode {
-    // Programs of this project start this one for the HDF5 library; nobody types it, so --help is silent about it.
+    // The programs start themselves this way to run the HDF5 library in a child process. Users never do, so --help
+    // omits it.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == recording::WORKER_ARGUMENT) {
         return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let args = Args::parse();
     report::log_to_stderr();
-    recording::quiet();
+    recording::silence_hdf5_errors();
     match run(args.command) {
         Ok(code) => code,
         Err(error) => {
-            // Messages tell their causes themselves.
+            // Messages already include their causes.
             note!("error: {error}");
             ExitCode::from(exit_code(&error))
         }
@@ -99,7 +100,7 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The store and the options that a configuration and the named inputs come to.
+/// The store and the build options for a configuration and the given inputs.
 fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOptions)> {
     let loaded = config::load(args.config.as_deref(), &args.set)?;
     for warning in &loaded.warnings {
@@ -117,7 +118,7 @@ fn build_part(args: &ConfigArgs, part: (usize, usize), inputs: Vec<PathBuf>) -> 
     progress.finish();
     let built = built?;
     if args.json {
-        let PartBuilt { planned, share, segments_written, recordings_read } = built;
+        let PartSummary { planned, share, segments_written, recordings_read } = built;
         let part = json!({
             "part": part.0, "of": part.1, "planned": planned, "share": share,
             "segments_written": segments_written, "recordings_read": recordings_read,
@@ -147,10 +148,10 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
         note!("warning: {warning}");
     }
     if !built.skipped.is_empty() {
-        note!("{} recordings left out", built.skipped.len());
+        note!("{} recordings skipped", built.skipped.len());
     }
     if built.reused {
-        note!("nothing to do: the cache is there already");
+        note!("nothing to do: the cache already exists");
     }
     note!("{} recordings read, {} segments written", built.recordings_read, built.segments_written);
     if args.json {

@@ -1,4 +1,4 @@
-//! Looking after a store: verify, repair, explain, pin, unpin, gc.
+//! Maintenance of a store: verify, repair, explain, pin, unpin, gc.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,7 +60,7 @@ pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Resu
     for path in &repaired {
         say!("{}", path.display());
     }
-    note!("{} files made again", repaired.len());
+    note!("{} files rebuilt", repaired.len());
     Ok(ExitCode::SUCCESS)
 }
 
@@ -77,7 +77,12 @@ pub(crate) fn explain(store: &Store, key: &str, json: bool) -> Result<ExitCode> 
     };
     say!("nearest     {}", explanation.nearest);
     for difference in &explanation.differences {
-        say!("{}: {} here, {} there", difference.what, value(&difference.here), value(&difference.there));
+        say!(
+            "{}: {} in this cache, {} in the nearest one",
+            difference.what,
+            value(&difference.here),
+            value(&difference.there)
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
 use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig};
 
-/// Train an EMG-to-joint-angle regressor on a cache, through ONNX Runtime.
+/// Train models that predict joint angles from surface EMG, with ONNX Runtime.
 #[derive(Debug, Parser)]
 #[command(name = "emg-train", version, about)]
 pub(crate) struct Args {
@@ -59,7 +59,7 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Measure how fast batches come, without training
+    /// Measure how fast batches are loaded, without training
     #[command(
         after_help = "Examples:\n  emg-train bench-data --config quick_demo --set data.dataset_path=recordings\n  emg-train bench-data --config my.yaml --cache ed961c17 --epochs 1"
     )]
@@ -70,8 +70,8 @@ pub(crate) enum Command {
         /// Path of libonnxruntime
         #[arg(long)]
         ort_lib: Option<PathBuf>,
-        /// Also build the training step of a model, a preset's or a configuration file's or your own (.onnx), and
-        /// show its size and how long it takes to load
+        /// Also build the training step of a model (preset, configuration file, or your own .onnx file), and show its
+        /// size and how long it takes to load
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
         /// Override a key of the model's configuration
@@ -98,7 +98,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CacheArgs {
     /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
-    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose (with --resume: the run's)
+    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose (default with --resume: the run's own)
     #[arg(long)]
     pub(crate) config: Option<String>,
     /// Override a key, e.g. --set training.num_epochs=20
@@ -107,7 +107,7 @@ pub(crate) struct CacheArgs {
     /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
     #[arg(long)]
     pub(crate) store: Option<PathBuf>,
-    /// Cache to use (default: the one that `emg-cache build` makes of this configuration)
+    /// Cache to use (default: the one that `emg-cache build` builds for this configuration)
     #[arg(long, value_name = "KEY")]
     pub(crate) cache: Option<String>,
     #[command(flatten)]
@@ -118,10 +118,10 @@ pub(crate) struct CacheArgs {
 pub(crate) struct BenchArgs {
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
-    /// How long to take batches; a plain copy of memory takes turns with them for as long
+    /// Seconds to spend loading batches; a plain memory copy alternates with them for as long
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     pub(crate) seconds: f64,
-    /// Take the batches of this many epochs instead, and copy nothing: what storage gives when nothing is in memory yet
+    /// Load this many whole epochs instead, without the memory copy; measures storage whose data is not in memory yet
     #[arg(long, conflicts_with = "seconds", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) epochs: Option<u64>,
     /// Print JSON
@@ -133,22 +133,22 @@ pub(crate) struct BenchArgs {
 pub(crate) struct FitArgs {
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
-    /// Folder of the run (default: runs/1, runs/2, ..)
+    /// Folder of the run (default: the first that does not exist of runs/1, runs/2, ..)
     #[arg(long)]
     pub(crate) run: Option<PathBuf>,
-    /// Train your own ONNX model (opset 13 to 22) instead of one of the configuration's types
+    /// Train your own ONNX model (opset 13 to 22) instead of a built-in architecture
     #[arg(long, value_name = "MODEL.onnx", conflicts_with = "resume")]
     pub(crate) model: Option<PathBuf>,
-    /// Initializers of --model that are not trained, e.g. --freeze 'encoder.*'
+    /// Do not train the initializers of --model that match, e.g. --freeze 'encoder.*'
     #[arg(long, value_name = "GLOB", requires = "model")]
     pub(crate) freeze: Vec<String>,
-    /// Start anew from the weights of this checkpoint
+    /// Start a new run from the weights of this checkpoint
     #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
     pub(crate) init: Option<PathBuf>,
-    /// Go on with the run in --run
+    /// Resume the run in --run
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
-    /// Print the closing summary as JSON
+    /// Print the final summary as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Path of libonnxruntime
@@ -161,13 +161,13 @@ pub(crate) struct ReportArgs {
     /// Folders of runs
     #[arg(required = true, value_name = "RUN")]
     pub(crate) runs: Vec<PathBuf>,
-    /// File to write (default: report.html in the run's folder, or comparison.html here for several runs)
+    /// File to write (default: report.html in the run's folder, or ./comparison.html for several runs)
     #[arg(long, value_name = "FILE.html")]
     pub(crate) out: Option<PathBuf>,
     /// Split to evaluate
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     pub(crate) split: SplitArg,
-    /// Show what training left, without evaluating
+    /// Report only what training recorded, without evaluating
     #[arg(long)]
     pub(crate) no_eval: bool,
     #[command(flatten)]
@@ -184,7 +184,7 @@ pub(crate) struct ReportArgs {
 }
 
 impl ReportArgs {
-    /// Whether options say what to evaluate: then it must be possible.
+    /// Whether options ask for a specific evaluation; if it is then impossible, that is an error.
     pub(crate) fn names_evaluation(&self) -> bool {
         self.of.cache.is_some() || self.of.store.is_some() || self.ort_lib.is_some() || self.of.checkpoint != "best"
     }
@@ -194,19 +194,19 @@ impl ReportArgs {
 pub(crate) struct PredictArgs {
     /// Model that `fit` or `export` wrote
     pub(crate) model: PathBuf,
-    /// HDF5 recordings: files, folders or tar archives, in the layout of the model's own
+    /// HDF5 recordings (files, folders or tar archives), in the layout of those the model was trained on
     #[arg(required = true, value_name = "RECORDING")]
     pub(crate) recordings: Vec<PathBuf>,
-    /// File (.h5, .hdf5 or .csv) for one recording, else a folder
+    /// File to write (.h5, .hdf5 or .csv), or a folder; several recordings need a folder
     #[arg(long, value_name = "PATH")]
     pub(crate) out: PathBuf,
-    /// What to write into a folder: hdf5 (emg2pose's layout) or csv
+    /// Format of the files in a folder: hdf5 (emg2pose's layout, the default) or csv
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,
     /// Where to compute: auto, cpu or cuda
     #[arg(long, default_value_t = Device::Auto)]
     pub(crate) device: Device,
-    /// Compute float32 products exactly on CUDA, not in TF32
+    /// On CUDA, compute float32 products in full precision instead of TF32
     #[arg(long)]
     pub(crate) fp32: bool,
     /// Print JSON
@@ -237,7 +237,7 @@ pub(crate) enum Format {
     Csv,
 }
 
-/// What an output's extension says.
+/// The format that an output's extension stands for.
 pub(crate) fn format_of(path: &Path) -> Option<Format> {
     match path.extension()?.to_str()?.to_lowercase().as_str() {
         "csv" => Some(Format::Csv),
@@ -254,7 +254,7 @@ pub(crate) struct EvalArgs {
     /// Split to evaluate
     #[arg(long, value_enum, default_value_t = SplitArg::Test)]
     pub(crate) split: SplitArg,
-    /// What to list errors by, comma-separated (--json has all)
+    /// Labels to group errors by, comma-separated (--json has all of them)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
     pub(crate) by: Vec<By>,
     /// Units of velocity, acceleration and jerk
@@ -278,19 +278,19 @@ pub(crate) struct EvalArgs {
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// File to write (default: in the run's folder model.onnx, or e.g. model.2000.float16.onnx or stream.onnx)
+    /// File to write (default: model.onnx in the run's folder; or e.g. model.2000.float16.onnx or stream.onnx)
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
     /// Rows per window (default: the cache's test windows)
     #[arg(long)]
     pub(crate) length: Option<usize>,
-    /// Element type of weights and products with them: float32, or float16 for half the file
+    /// Element type of weights and products with them: float32, or float16 for half the file size
     #[arg(long, default_value_t = Dtype::Float32)]
     pub(crate) dtype: Dtype,
-    /// Write the streaming form: a chunk of EMG and the state in, angles and the next state out
+    /// Write a streaming model: its inputs are a chunk of EMG and a state, its outputs angles and the next state
     #[arg(long)]
     pub(crate) streaming: bool,
-    /// Rows per chunk of --streaming (default: some 20 ms)
+    /// Rows per chunk of --streaming (default: about 20 ms)
     #[arg(long, value_name = "ROWS", requires = "streaming")]
     pub(crate) chunk: Option<usize>,
     /// Print JSON
@@ -298,16 +298,17 @@ pub(crate) struct ExportArgs {
     pub(crate) json: bool,
 }
 
-/// How the cache's rows are reached.
+/// How the cache's rows are accessed.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct AccessArgs {
-    /// Map the cache, or read it: slower, but storage that fails or shrinks gives an error instead of a crash
+    /// Map the cache into memory, or read it. Reading is slower, but if the storage fails or a file shrinks, it causes
+    /// an error instead of a crash
     #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
     pub(crate) io: IoArg,
-    /// Copy the cache's segments to this folder on a local disk first, and use them there
+    /// Copy the cache's segments to this folder on a local disk first, and use the copies
     #[arg(long, value_name = "DIR")]
     pub(crate) stage: Option<PathBuf>,
-    /// Most bytes that the staging folder may hold; what was used longest ago goes first
+    /// Maximum size of the staging folder in bytes; the least recently used segments are removed first
     #[arg(long, value_name = "BYTES", requires = "stage", default_value_t = 1 << 40)]
     pub(crate) stage_bytes: u64,
 }
@@ -351,7 +352,7 @@ pub(crate) enum By {
 pub(crate) enum Derivatives {
     /// Radians per second, per second^2, per second^3
     Si,
-    /// As emg2pose's code has them: each multiplied by the sampling rate once
+    /// As in emg2pose's code: every order multiplied by the sampling rate only once
     Emg2pose,
 }
 

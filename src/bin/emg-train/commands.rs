@@ -16,8 +16,8 @@ use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::{CountProgress, FitReport};
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::{
-    self, Checkpoint, Duty, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start, TrainError,
-    apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    self, BenchmarkLength, Checkpoint, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start,
+    TrainError, apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
 use emg_pipeline::{note, say};
 use serde_json::json;
@@ -102,7 +102,7 @@ fn export(args: &ExportArgs) -> Result<ExitCode> {
     let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
     let model = load_model(&checkpoint.config, &run.run)?;
     let form = if streaming { Form::Stream { chunk } } else { Form::Window };
-    // Other weights, another form, length or type lie beside what `fit` wrote, not in its place.
+    // Exports with other weights, forms, lengths or types are written next to what `fit` wrote and do not replace it.
     let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");
     let parts = [
         Some(if streaming { "stream" } else { "model" }.to_owned()),
@@ -136,7 +136,7 @@ fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
     let (root, key) = if let Start::Resume(checkpoint) = &start
         && let (None, Some(key)) = (&args.cache.cache, &checkpoint.cache)
     {
-        // A run goes on with the cache it began with.
+        // A resumed run uses the cache it started with.
         (loaded.config.data.store_path(args.cache.store.clone()), key.clone())
     } else {
         find_cache(&args.cache, &loaded)?
@@ -201,7 +201,7 @@ fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
     let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
     let model = load_model(&loaded.config, Path::new("."))?;
-    let duty = args.epochs.map_or(Duty::Seconds(args.seconds), Duty::Epochs);
+    let duty = args.epochs.map_or(BenchmarkLength::Seconds(args.seconds), BenchmarkLength::Epochs);
     let result = throughput(&loaded.config, &cache, &model, duty, started)?;
     if args.json {
         say!("{}", serde_json::to_string_pretty(&result)?);
@@ -281,7 +281,7 @@ fn find_cache(args: &CacheArgs, loaded: &Loaded) -> Result<(PathBuf, Key)> {
     }
 }
 
-/// The command that builds the cache that is looked for.
+/// The command that builds the missing cache.
 fn build_command(args: &CacheArgs) -> String {
     let mut command = "emg-cache build".to_owned();
     let quoted = |text: &str| if text.contains([' ', '[', '*']) { format!("'{text}'") } else { text.to_owned() };
@@ -326,7 +326,7 @@ pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Re
     Ok((checkpoint, cache))
 }
 
-/// A user's own model, which the run will keep a copy of.
+/// Loads a user's own model. The run keeps a copy of it.
 pub(crate) fn own_model(config: &mut Config, path: &Path, freeze: &[String]) -> Result<Model> {
     config.model.kind = Some(ModelType::Onnx);
     config.model.onnx = Some(IMPORTED.into());

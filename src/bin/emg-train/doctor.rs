@@ -54,7 +54,7 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds and loads the training step of a model, and tells its size.
+/// Builds and loads the training step of a model, and prints its size.
 pub(crate) fn model(
     option: Option<&Path>,
     source: &str,

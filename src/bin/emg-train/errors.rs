@@ -1,4 +1,4 @@
-//! What can be wrong with a command line beyond what its parser checks, and what exit codes say.
+//! Usage errors that the command line parser cannot find, and the exit codes.
 
 use std::path::PathBuf;
 
@@ -10,32 +10,32 @@ use emg_pipeline::train::TrainError;
 /// Wrong usage of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
-    #[error("{} holds no run", .run.display())]
+    #[error("{} holds no run: it has no config.yaml", .run.display())]
     NoRun { run: PathBuf },
-    #[error("{} holds no checkpoint `last` to go on from; --init starts anew from weights", .run.display())]
+    #[error("{} has no checkpoint `last` to resume from; to start a new run from saved weights, use --init CHECKPOINT", .run.display())]
     NoLast { run: PathBuf },
     #[error("there is no store at {}; build the cache: {build}", .store.display())]
     NoStore { store: PathBuf, build: String },
-    #[error("{key} has no effect with --cache: the splits are the cache's")]
+    #[error("{key} has no effect with --cache, because the cache already fixes the splits; remove one of the two")]
     NoEffect { key: &'static str },
-    #[error("{source}, or name a cache with --cache KEY (`emg-cache list` shows them)")]
+    #[error("{source}, or choose a cache with --cache KEY (`emg-cache list` shows the keys)")]
     NoInput { source: CacheError },
-    #[error("the cache {key} of this configuration is not in {}; build it: {build}", .store.display())]
+    #[error("the cache {key} for this configuration is not in the store {}; build it: {build}", .store.display())]
     NotBuilt { key: Key, store: PathBuf, build: String },
     #[error(
-        "this machine has not read all recordings yet; build the cache: {build}\n\
+        "this machine has not read all recordings yet, so the key of the cache is not known; build the cache: {build}\n\
          or train on an existing one: emg-train fit --cache KEY (`emg-cache list` shows them)"
     )]
     NotRead { build: String },
-    #[error("{} was not trained on a cache of ours: name one with --cache KEY", .checkpoint.display())]
+    #[error("{}: this checkpoint does not say which cache it was trained on; choose a cache with --cache KEY", .checkpoint.display())]
     NoCache { checkpoint: PathBuf },
     #[error("--out {}: expected .h5, .hdf5 or .csv, or a folder", .out.display())]
     OutFormat { out: PathBuf },
     #[error("--out {} is one file, but there are {recordings} recordings: name a folder", .out.display())]
     OutOne { out: PathBuf, recordings: usize },
-    #[error("--out {} has another extension than --format", .out.display())]
+    #[error("--out {}: the extension does not match --format", .out.display())]
     OutExtension { out: PathBuf },
-    #[error("--out: {} is the {what} itself", .out.display())]
+    #[error("--out {} is the {what} itself; choose another file", .out.display())]
     OutIsInput { out: PathBuf, what: &'static str },
     #[error("{} and {} would both be written to {}", .first.display(), .second.display(), .out.display())]
     OutTwice { first: PathBuf, second: PathBuf, out: PathBuf },

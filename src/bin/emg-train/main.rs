@@ -1,4 +1,4 @@
-//! `emg-train`: a cache in, a trained ONNX model out.
+//! `emg-train`: trains a model on a cache and exports it as ONNX.
 
 mod args;
 mod commands;
@@ -19,7 +19,8 @@ use emg_pipeline::report::log_to_stderr;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    // This program starts itself for the HDF5 library; nobody types it, so --help is silent about it.
+    // This program starts itself this way to run the HDF5 library in a child process. Users never do, so --help omits
+    // it.
     if std::env::args_os().nth(1).is_some_and(|argument| argument == recording::WORKER_ARGUMENT) {
         return if recording::serve().is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     match commands::run(args.command, started) {
         Ok(code) => code,
         Err(error) => {
-            // Messages tell their causes themselves.
+            // Messages already include their causes.
             note!("error: {error}");
             ExitCode::from(errors::exit_code(&error))
         }

@@ -1,4 +1,4 @@
-//! `emg-train predict`: recordings in, recordings with predicted angles out.
+//! `emg-train predict`: writes predicted angles for recordings.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let provider = Provider::choose(&library, &args.computing()).map_err(TrainError::from)?;
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
-    // All are looked at before the first is predicted.
+    // All recordings are checked before the first is predicted.
     let windows =
         found.iter().map(|found| predictor.check(&reader, &found.place)).sum::<Result<u64, PredictError>>()?;
     if args.is_folder() {
@@ -63,7 +63,7 @@ fn save(prediction: &Prediction, out: &Path, predictor: &Predictor) -> Result<()
 fn tell(about: &Predicted, out: &Path, json: bool, progress: &CountProgress) {
     if let Some(row) = about.started_from_row {
         progress.line(&format!(
-            "warning: {}: the first predicted row has no true pose to start from; that of row {row} is taken",
+            "warning: {}: the first predicted row has no true pose to start from; using the pose of row {row}",
             about.recording.display()
         ));
     }

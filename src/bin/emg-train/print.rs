@@ -1,4 +1,4 @@
-//! Results for people, on stdout.
+//! Prints results on stdout for people to read.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
 
 use crate::args::{By, Derivatives};
 
-/// How a training ended, and where everything is.
+/// Prints how training ended and where its files are.
 pub(crate) fn fit(summary: &FitSummary, run: &Path, metrics: &Path, seconds: f64) {
     let folder = metrics.parent().unwrap_or(Path::new("")).display();
     say!("run         {}", run.display());

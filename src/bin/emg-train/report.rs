@@ -1,4 +1,4 @@
-//! `emg-train report`: runs in, one HTML page out.
+//! `emg-train report`: shows runs on one HTML page.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -24,7 +24,7 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
         (None, [run]) => run.join("report.html"),
         (None, _) => PathBuf::from("comparison.html"),
     };
-    // A run that is not there is told before its report's place.
+    // A missing run is reported before an invalid --out.
     args.runs.iter().try_for_each(|run| run_config(run).map(|_| ()))?;
     check_file_path(&out)?;
     let runs = args.runs.iter().map(|run| reported(args, run)).collect::<Result<Vec<_>>>()?;
@@ -43,7 +43,7 @@ fn summary(run: &ReportedRun) -> serde_json::Value {
     json!({ "run": run.name, "epochs": run.epochs.len(), "evaluation": evaluation.ok(), "not_evaluated": evaluation.err() })
 }
 
-/// What a page says of the run in `folder`. A run that cannot be evaluated here is shown with the reason.
+/// What the page shows of the run in `folder`. If the run cannot be evaluated here, the page shows the reason.
 fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
     let config = run_config(folder)?;
     let metrics = RunFolder::metrics_path(folder, &config);
@@ -74,8 +74,8 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
     Ok(ReportedRun { name: folder.display().to_string(), config, epochs, gallery, rate, facts })
 }
 
-/// Whether what an evaluation needs is not at hand: a checkpoint, the store, the cache or a file of it, its windows, the
-/// library. All else can be shown without. What is there and damaged is an error.
+/// Whether an evaluation failed only because something it needs is missing: a checkpoint, the store, the cache or one
+/// of its files, windows, or the library. The rest can still be shown. A damaged file is an error.
 fn is_missing(error: &anyhow::Error) -> bool {
     let of_cache = |error: &CacheError| match error {
         CacheError::NoCache { .. } | CacheError::NotAStore { .. } => true,

@@ -54,7 +54,8 @@ impl OnnxModel {
             values.extend(node.output.iter().cloned().zip(outputs));
         }
         graph.set_origin(None);
-        let output = |name: &str| values.get(name).copied().ok_or_else(|| format!("nothing computes output {name}"));
+        let output =
+            |name: &str| values.get(name).copied().ok_or_else(|| format!("no node computes the output {name}"));
         Ok(self.graph().output.iter().map(|port| output(port.name())).collect::<Result<_, _>>()?)
     }
 
@@ -75,7 +76,7 @@ impl OnnxModel {
         }
         let find = |name: &String| match name.as_str() {
             name if name.is_empty() || sequences.contains_key(name) => Ok(None),
-            name => values.get(name).copied().map(Some).ok_or_else(|| format!("nothing computes its input {name}")),
+            name => values.get(name).copied().map(Some).ok_or_else(|| format!("no node computes its input {name}")),
         };
         let inputs = node.input.iter().map(find).collect::<Result<Vec<_>, _>>()?;
         let mut call = Call {
@@ -105,12 +106,12 @@ impl OnnxModel {
             return Err(GraphError::StepTooLarge { most: MOST_NODES });
         }
         if let Some(large) = outputs.iter().find(|y| call.graph.ty(**y).elements() > MOST_ELEMENTS) {
-            return Err(format!("it gives {}, which is too large", call.graph.ty(*large)).into());
+            return Err(format!("its output {} is too large", call.graph.ty(*large)).into());
         }
         // Nothing is learned from a tensor without elements, and few operators know what to do with one.
         let empty = outputs.iter().find(|y| call.graph.dtype(**y).is_float() && call.graph.ty(**y).elements() == 0);
         match empty {
-            Some(empty) => Err(format!("it gives {}, which has no elements", call.graph.ty(*empty)).into()),
+            Some(empty) => Err(format!("its output {} has no elements", call.graph.ty(*empty)).into()),
             None => Ok(outputs),
         }
     }
@@ -155,13 +156,13 @@ fn attribute(proto: &AttributeProto) -> Result<Attribute, GraphError> {
         Ok(AttributeType::String) => Attribute::Text(text(&proto.s.clone().unwrap_or_default())),
         Ok(AttributeType::Strings) => Attribute::Texts(proto.strings.iter().map(text).collect()),
         Ok(AttributeType::Tensor) => Attribute::Tensor(constant(proto.t.as_ref().unwrap_or(&TensorProto::default()))?),
-        Ok(other) => return Err(format!("attribute {} is of kind {other:?}", proto.name()).into()),
-        Err(_) => return Err(format!("attribute {} is of a kind that is not known", proto.name()).into()),
+        Ok(other) => return Err(format!("attribute {} has the unsupported type {other:?}", proto.name()).into()),
+        Err(_) => return Err(format!("attribute {} has an unknown type", proto.name()).into()),
     })
 }
 
 fn constant_node(attributes: &Attributes) -> Result<Constant, GraphError> {
-    let (name, value) = attributes.iter().next().ok_or("a constant without value")?;
+    let (name, value) = attributes.iter().next().ok_or("the constant has no value")?;
     Ok(match value {
         Attribute::Tensor(constant) => constant.clone(),
         Attribute::Float(value) => Constant::F32(Vec::new(), vec![*value]),

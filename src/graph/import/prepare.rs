@@ -1,4 +1,4 @@
-//! Bringing a model into the form that the rest works on: no functions, and no weights that two layers share only
+//! Prepares a model for import: no functions, and no weights that two layers share only
 //! because their values were equal when the model was exported.
 
 use std::collections::{HashMap, HashSet};

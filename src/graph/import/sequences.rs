@@ -12,7 +12,7 @@ pub(super) const OPERATORS: [&str; 4] = ["ConcatFromSequence", "SequenceAt", "Se
 /// Sequences by name.
 pub(super) type Sequences = HashMap<String, Vec<Value>>;
 
-/// What a node on sequences gives.
+/// Output of a node on sequences.
 pub(super) enum Made {
     Tensor(Value),
     Sequence(Vec<Value>),
@@ -22,7 +22,7 @@ pub(super) enum Made {
 pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, GraphError> {
     let sequence = |call: &Call<'_>| {
         let name = call.names.first().map(String::as_str).unwrap_or_default();
-        sequences.get(name).cloned().ok_or_else(|| format!("{name} is no sequence that is known"))
+        sequences.get(name).cloned().ok_or_else(|| format!("{name} is not a known sequence"))
     };
     match call.operator {
         "SequenceConstruct" => {
@@ -36,7 +36,7 @@ pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, 
         "SplitToSequence" => Ok(Made::Sequence(split(call)?)),
         _ => {
             let mut parts = sequence(call)?;
-            let first = *parts.first().ok_or("an empty sequence")?;
+            let first = *parts.first().ok_or("the sequence is empty")?;
             let shape = call.shape(first);
             let stacks = call.attributes.int("new_axis", 0) != 0;
             let along = axis(call.attributes.int("axis", 0), shape.len() + usize::from(stacks))?;
@@ -44,7 +44,7 @@ pub(super) fn apply(call: &mut Call<'_>, sequences: &Sequences) -> Result<Made, 
                 .iter()
                 .any(|part| call.graph.ty(*part).rank() != shape.len() || (stacks && call.shape(*part) != shape))
             {
-                return Err("tensors of different shapes".into());
+                return Err("the tensors have different shapes".into());
             }
             if stacks {
                 let mut wide = shape;
@@ -67,7 +67,10 @@ fn split(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (sizes, drops) = match call.integers(1)? {
         None => (vec![1; shape[along]], call.attributes.int("keepdims", 1) == 0),
         Some(size) if scalar => {
-            let size = usize::try_from(size[0]).ok().filter(|size| *size > 0).ok_or("parts of size 0")?;
+            let size = usize::try_from(size[0])
+                .ok()
+                .filter(|size| *size > 0)
+                .ok_or("the size of the parts must be positive")?;
             let count = shape[along].div_ceil(size);
             ((0..count).map(|i| size.min(shape[along] - i * size)).collect(), false)
         }
@@ -75,7 +78,7 @@ fn split(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     };
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
     if total != Some(shape[along]) || sizes.is_empty() {
-        return Err(format!("parts {sizes:?} of {}", shape[along]).into());
+        return Err(format!("the parts {sizes:?} do not add up to {}", shape[along]).into());
     }
     let mut parts = call.graph.split(x, along, &sizes);
     if drops {

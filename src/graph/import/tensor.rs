@@ -15,7 +15,7 @@ pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, GraphError> {
     let name = tensor.name();
     let (shape, elements) = sizes(tensor)?;
     if tensor.data_location() == DataLocation::External {
-        return Err(format!("tensor {name} lies in a file beside the model").into());
+        return Err(format!("tensor {name} is stored in a separate file").into());
     }
     let (dtype, numbers) = match DataType::try_from(tensor.data_type()) {
         Ok(DataType::Float) => {
@@ -38,8 +38,10 @@ pub(super) fn constant(tensor: &TensorProto) -> Result<Constant, GraphError> {
             };
             (DType::Bool, values)
         }
-        Ok(other) => return Err(format!("tensor {name} is of type {other:?}: models compute in float32").into()),
-        Err(_) => return Err(format!("tensor {name} is of a type that is not known").into()),
+        Ok(other) => {
+            return Err(format!("tensor {name} has the unsupported type {other:?}: models compute in float32").into());
+        }
+        Err(_) => return Err(format!("tensor {name} has an unknown element type").into()),
     };
     check(name, elements, numbers).map(|numbers| Constant::from_numbers(dtype, shape, &numbers))
 }
@@ -76,18 +78,18 @@ pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), Graph
     }
     let name = tensor.name().to_owned();
     let entry = |key: &str| tensor.external_data.iter().find(|entry| entry.key() == key).map(|entry| entry.value());
-    let location = entry("location").ok_or_else(|| format!("tensor {name} names no file"))?;
+    let location = entry("location").ok_or_else(|| format!("tensor {name} does not name the file it is stored in"))?;
     let inside =
         |part: std::path::Component<'_>| matches!(part, std::path::Component::Normal(_) | std::path::Component::CurDir);
     if !Path::new(location).components().all(inside) {
-        return Err(format!("tensor {name} lies in {location}, outside of the model's folder").into());
+        return Err(format!("tensor {name} is stored in {location}, outside the model's folder").into());
     }
     let path = folder.join(location);
     let told = |error: std::io::Error| format!("tensor {name}: {}: {error}", path.display());
     let mut file = std::fs::File::open(&path).map_err(told)?;
     let size = file.metadata().map_err(told)?.len();
     let number = |key: &str, default: u64| match entry(key) {
-        Some(text) => text.parse::<u64>().map_err(|_| format!("tensor {name}: {key} is {text}")),
+        Some(text) => text.parse::<u64>().map_err(|_| format!("tensor {name}: {key} is {text}, expected a number")),
         None => Ok(default),
     };
     let offset = number("offset", 0)?;

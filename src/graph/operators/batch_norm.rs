@@ -20,7 +20,7 @@ fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError>
     let (x, scale, bias) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     let channels = x.shape.get(1).copied().ok_or_else(|| format!("{x} has no channels"))?;
     if scale.shape != [channels] || bias.shape != [channels] || x.elements() == 0 {
-        return Err(format!("scale and bias must have {channels} elements, and {x} some").into());
+        return Err(format!("scale and bias must have {channels} elements, and {x} must not be empty").into());
     }
     Ok(vec![x, scale.clone(), scale])
 }

@@ -21,7 +21,7 @@ pub(super) static FAMILY: Family = Family {
 /// ONNX's element type that the attribute `to` names.
 fn to(number: i64) -> Result<DataType, GraphError> {
     let named = i32::try_from(number).ok().and_then(|number| DataType::try_from(number).ok());
-    named.ok_or_else(|| format!("element type {number} is not known").into())
+    named.ok_or_else(|| format!("unknown element type {number}").into())
 }
 
 fn cast(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
@@ -58,7 +58,7 @@ fn import_cast(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         | DataType::Uint32
         | DataType::Uint64 => DType::I64,
         DataType::Bool => DType::Bool,
-        other => return Err(format!("element type {other:?}: models compute in float32").into()),
+        other => return Err(format!("element type {other:?} is not supported: models compute in float32").into()),
     };
     Ok(vec![call.graph.cast(x, to)])
 }

@@ -144,7 +144,7 @@ fn import_split(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     };
     let total = sizes.iter().try_fold(0usize, |sum, size| sum.checked_add(*size));
     if total != Some(shape[along]) || sizes.len() != call.outputs || sizes.is_empty() {
-        return Err(format!("parts {sizes:?} of {}", shape[along]).into());
+        return Err(format!("the parts {sizes:?} do not add up to {}", shape[along]).into());
     }
     Ok(call.graph.split(x, along, &sizes))
 }

@@ -44,7 +44,7 @@ fn conv(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
 
 fn check_bias(graph: &Graph, node: &Node, channels: usize) -> Result<(), GraphError> {
     match node.optional(2).map(|bias| graph.shape(bias)) {
-        Some(shape) if shape != [channels] => Err(format!("bias {shape:?} for {channels} channels").into()),
+        Some(shape) if shape != [channels] => Err(format!("bias {shape:?} does not fit {channels} channels").into()),
         _ => Ok(()),
     }
 }
@@ -59,9 +59,9 @@ fn conv_transpose(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphEr
         return Err("expected x [batch, in, spatial..] and weight [in, out / group, kernel..]".into());
     }
     if node.attributes.contains_key("output_shape") {
-        return Err("output_shape is not supported: give pads and output_padding".into());
+        return Err("output_shape is not supported: use pads and output_padding".into());
     }
-    let channels = weight[1].checked_mul(groups).ok_or("a number of groups that no channels have")?;
+    let channels = weight[1].checked_mul(groups).ok_or("the number of groups is too large")?;
     check_bias(graph, node, channels)?;
     let geometry = Geometry::new(node, &weight[2..])?;
     let output = geometry.transposed_output(&x.shape[2..])?;
@@ -303,7 +303,7 @@ fn import_conv_transpose(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> 
     let kernel = call.shape(weight).get(2..).unwrap_or_default().to_vec();
     spatial_sizes(call, x, &kernel)?;
     if !matches!(call.attributes.text("auto_pad", "NOTSET"), "NOTSET" | "VALID") {
-        return Err("auto_pad of a transposed convolution is not supported: give pads".into());
+        return Err("auto_pad of a transposed convolution is not supported: use pads".into());
     }
     call.attributes.remove("auto_pad");
     call.unchanged()

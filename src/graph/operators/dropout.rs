@@ -36,7 +36,7 @@ fn import_dropout(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
     if !(0.0..1.0).contains(&ratio) {
-        return Err(format!("a ratio of {ratio}").into());
+        return Err(format!("the dropout ratio {ratio} is out of range").into());
     }
     Ok(vec![if ratio == 0.0 { x } else { call.training.dropout(call.graph, x, ratio) }])
 }

@@ -25,7 +25,7 @@ fn sizes(attributes: &Attributes, name: &str, default: usize, axes: usize) -> Re
     sizes
         .ok()
         .filter(|sizes| sizes.len() == axes && sizes.iter().all(|size| *size <= 1 << 24))
-        .ok_or_else(|| format!("{name} {values:?} for {axes} spatial axes").into())
+        .ok_or_else(|| format!("{name} {values:?} does not fit {axes} spatial axes").into())
 }
 
 impl Geometry {
@@ -63,8 +63,9 @@ impl Geometry {
             .map(|i| {
                 let (before, after) = self.pads[i];
                 let slack = (input[i] + before + after).checked_sub(self.span(i));
-                let slack =
-                    slack.ok_or_else(|| format!("a kernel over {} rows for {} rows", self.span(i), input[i]))?;
+                let slack = slack.ok_or_else(|| {
+                    format!("a kernel of {} rows is longer than its input of {} rows", self.span(i), input[i])
+                })?;
                 let floor = slack / self.strides[i] + 1;
                 let one_more = self.ceil && slack % self.strides[i] != 0 && floor * self.strides[i] < input[i] + before;
                 Ok(floor + usize::from(one_more))
@@ -78,7 +79,7 @@ impl Geometry {
             .map(|i| {
                 let (before, after) = self.pads[i];
                 let size = (input[i].max(1) - 1) * self.strides[i] + self.span(i);
-                size.checked_sub(before + after).ok_or_else(|| "pads larger than the output".into())
+                size.checked_sub(before + after).ok_or_else(|| "the pads are larger than the output".into())
             })
             .collect()
     }
@@ -208,7 +209,7 @@ pub(super) fn resolve_auto_pad(call: &mut Call<'_>, input: &[usize], kernel: &[u
 pub(super) fn spatial_sizes(call: &Call<'_>, x: Value, kernel: &[usize]) -> Result<Vec<usize>, GraphError> {
     let shape = call.shape(x);
     if kernel.is_empty() || shape.len() != kernel.len() + 2 {
-        return Err(format!("a kernel of {} axes for an input of {}", kernel.len(), shape.len()).into());
+        return Err(format!("a kernel of {} axes does not fit an input of {}", kernel.len(), shape.len()).into());
     }
     Ok(shape[2..].to_vec())
 }

@@ -59,7 +59,7 @@ fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let groups = usize::try_from(call.attributes.int("num_groups", 0)).unwrap_or(0);
     let channels = shape.get(1).copied().unwrap_or(0);
     if groups == 0 || channels == 0 || channels % groups != 0 {
-        return Err(format!("{channels} channels in {groups} groups").into());
+        return Err(format!("{channels} channels cannot be divided into {groups} groups").into());
     }
     if [scale, bias].iter().any(|value| call.shape(*value).len() != 1) {
         return Err("scale and bias must have one axis".into());
@@ -88,7 +88,7 @@ fn lp_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             let sum = call.graph.reduce_sum(square, &[along], true);
             root_of_sum(call, sum)
         }
-        other => return Err(format!("p = {other}").into()),
+        other => return Err(format!("p = {other} is not supported").into()),
     };
     // A vector of zeros stays one.
     let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));

@@ -18,7 +18,8 @@ pub(super) static FAMILY: Family = Family {
 
 fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let matrix = |i: usize, transposed: &str| -> Result<[usize; 2], GraphError> {
-        let shape: [usize; 2] = ty(graph, node, i)?.shape.try_into().map_err(|_| format!("input {i} is no matrix"))?;
+        let shape: [usize; 2] =
+            ty(graph, node, i)?.shape.try_into().map_err(|_| format!("input {i} is not a matrix"))?;
         Ok(if node.int(transposed, 0) != 0 { [shape[1], shape[0]] } else { shape })
     };
     if node.float("alpha", 1.0) != 1.0 || node.float("beta", 1.0) != 1.0 {
@@ -26,7 +27,7 @@ fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     }
     let ([m, k], [l, n]) = (matrix(0, "transA")?, matrix(1, "transB")?);
     if k != l {
-        return Err(format!("[{m}, {k}] times [{l}, {n}]").into());
+        return Err(format!("cannot multiply [{m}, {k}] by [{l}, {n}]").into());
     }
     if let Ok(c) = ty(graph, node, 2)
         && broadcast(&c.shape, &[m, n])? != [m, n]
@@ -78,7 +79,7 @@ fn matmul(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (batch_a, matrix_a) = a.split_at(a.len() - 2);
     let (batch_b, matrix_b) = b.split_at(b.len() - 2);
     if matrix_a[1] != matrix_b[0] {
-        return Err(format!("{matrix_a:?} times {matrix_b:?}").into());
+        return Err(format!("cannot multiply {matrix_a:?} by {matrix_b:?}").into());
     }
     let mut shape = broadcast(batch_a, batch_b)?;
     shape.extend([matrix_a[0], matrix_b[1]]);
@@ -162,7 +163,7 @@ fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>
     let (inputs, output) = equation.split_once("->").map_or((equation.as_str(), None), |(i, o)| (i, Some(o)));
     let terms: Vec<_> = inputs.split(',').collect();
     if terms.len() != ranks.len() {
-        return Err(format!("the equation {equation} for {} inputs", ranks.len()).into());
+        return Err(format!("the equation {equation} does not fit {} inputs", ranks.len()).into());
     }
     let spelled = |term: &str, extra: usize| -> Vec<char> {
         let dots: String = (0..extra as u8).rev().map(|i| char::from(b'A' + i)).collect();
@@ -173,7 +174,9 @@ fn letters(equation: &str, ranks: &[usize]) -> Result<(Vec<Vec<char>>, Vec<char>
     for (term, rank) in terms.iter().zip(ranks) {
         let named = term.replace("...", "").chars().count();
         let extra = rank.checked_sub(named).filter(|extra| *extra == 0 || term.contains("..."));
-        let extra = extra.filter(|extra| *extra < 8).ok_or_else(|| format!("{term} for an input of {rank} axes"))?;
+        let extra = extra
+            .filter(|extra| *extra < 8)
+            .ok_or_else(|| format!("the term {term} does not fit an input of {rank} axes"))?;
         widest = widest.max(extra);
         all.push(spelled(term, extra));
     }
@@ -244,7 +247,7 @@ fn contract(
     for c in &shared {
         let (i, j) = (in_a.iter().position(|d| d == c), in_b.iter().position(|d| d == c));
         if i.map(|i| shape_a[i]) != j.map(|j| shape_b[j]) {
-            return Err(format!("axis {c} has two sizes").into());
+            return Err(format!("the letter {c} stands for two different sizes").into());
         }
     }
     let (batch, inner): (Vec<_>, Vec<_>) = shared.iter().copied().partition(|c| later(c));

@@ -1,6 +1,6 @@
-//! The operators: one family to a file, which holds all that is particular to it: the types it gives, its gradient, its form
-//! in other operators, its value on constants, its precision, and how a user's model writes it. A new operator is an entry in
-//! its file; a new file is an entry in [`TABLE`].
+//! The operators, one family per file. A file holds everything specific to its operators: output types, gradients,
+//! forms in other operators, values on constants, precision, and how they are imported from a user's model. A new
+//! operator is an entry in its file; a new file is an entry in [`TABLE`].
 //!
 //! Sources: the ONNX operator specification (opset 18 forms) for shapes; PyTorch for what gradients must equal.
 
@@ -266,7 +266,10 @@ fn constant_ints(graph: &Graph, node: &Node, i: usize) -> Result<Vec<i64>, Graph
 /// A possibly negative axis as an index.
 pub(super) fn axis(axis: i64, rank: usize) -> Result<usize, GraphError> {
     let index = if axis < 0 { axis + rank as i64 } else { axis };
-    usize::try_from(index).ok().filter(|i| *i < rank).ok_or_else(|| format!("axis {axis} of {rank} dimensions").into())
+    usize::try_from(index)
+        .ok()
+        .filter(|i| *i < rank)
+        .ok_or_else(|| format!("axis {axis} is out of range for {rank} dimensions").into())
 }
 
 /// The shape that `a` and `b` broadcast to.
@@ -278,7 +281,7 @@ fn broadcast(a: &[usize], b: &[usize]) -> Result<Vec<usize>, GraphError> {
             (x, y) if x == y => Ok(x),
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
-            (x, y) => Err(format!("{x} and {y} do not broadcast").into()),
+            (x, y) => Err(format!("dimensions {x} and {y} do not broadcast").into()),
         })
         .collect()
 }

@@ -17,7 +17,7 @@ pub(super) static FAMILY: Family = Family {
 fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, GraphError> {
     let (rank, pads) = (ty(graph, node, 0)?.rank(), to_shape(&constant_ints(graph, node, 1)?)?);
     if pads.len() != 2 * rank {
-        return Err(format!("{} pads for {rank} axes", pads.len()).into());
+        return Err(format!("{} pads do not fit {rank} axes", pads.len()).into());
     }
     Ok((0..rank).map(|i| (pads[i], pads[rank + i])).collect())
 }
@@ -50,7 +50,7 @@ fn import_pad(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         None => (0..rank).collect(),
     };
     if pads.len() != 2 * axes.len() || pads.iter().any(|pad| pad.unsigned_abs() > 1 << 24) {
-        return Err(format!("pads {pads:?} for {} axes", axes.len()).into());
+        return Err(format!("pads {pads:?} do not fit {} axes", axes.len()).into());
     }
     let fill = call.numbers(2)?;
     let mode = call.attributes.text("mode", "constant").to_owned();
@@ -86,7 +86,7 @@ fn filled(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), value: 
 fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &str) -> Result<Value, GraphError> {
     let size = call.shape(x)[along] as i64;
     if size == 0 {
-        return Err("nothing is there to pad with".into());
+        return Err("the axis has no elements to pad with".into());
     }
     let at = |i: i64| match mode {
         "edge" => Ok(i.clamp(0, size - 1)),
@@ -97,7 +97,7 @@ fn picked(call: &mut Call<'_>, x: Value, along: usize, ends: (i64, i64), mode: &
             let i = i.rem_euclid(period);
             Ok(if i < size { i } else { period - i })
         }
-        other => Err(GraphError::from(format!("mode {other}"))),
+        other => Err(GraphError::from(format!("mode {other} is not supported"))),
     };
     let indices = (-ends.0..size + ends.1).map(at).collect::<Result<Vec<_>, _>>()?;
     let indices = call.graph.i64s(&indices);

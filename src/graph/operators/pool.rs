@@ -144,7 +144,7 @@ fn average_pool(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         return Err(format!("a window of {kernel:?} over {input:?} is too large").into());
     }
     if geometry.has_empty_windows() {
-        return Err("padding as wide as the window".into());
+        return Err("the padding is as wide as the window".into());
     }
     let padded = geometry.pad(call.graph, x, 2, 0.0);
     let slices = geometry.unpadded().slices(call.graph, padded, 2, &output);

@@ -31,7 +31,7 @@ impl Layer {
         let [directions, width, hidden] = call.shape(r)[..] else { return Err("R must have three axes".into()) };
         let inputs = call.shape(x).get(2).copied().unwrap_or(0);
         if width != gates * hidden || !(1..=2).contains(&directions) || hidden == 0 || call.shape(x).len() != 3 {
-            return Err(format!("X {:?} and R {:?} for {gates} gates", call.shape(x), call.shape(r)).into());
+            return Err(format!("X {:?} and R {:?} do not fit {gates} gates", call.shape(x), call.shape(r)).into());
         }
         if call.shape(w) != [directions, width, inputs] {
             return Err(format!("W {:?}, expected [{directions}, {width}, {inputs}]", call.shape(w)).into());
@@ -44,7 +44,7 @@ impl Layer {
         if steps * directions > LONGEST {
             return Err(format!(
                 "{steps} time steps in {directions} directions: recurrences are unrolled up to {LONGEST} steps x \
-                 directions; put fewer steps before it, e.g. a strided convolution or a pool"
+                 directions; reduce the steps before it, e.g. with a strided convolution or a pool"
             )
             .into());
         }
@@ -58,7 +58,7 @@ impl Layer {
             return Err("clip is not supported".into());
         }
         if steps == 0 {
-            return Err("a sequence without steps".into());
+            return Err("the sequence has no steps".into());
         }
         let bias = match call.optional(3) {
             Some(bias) => bias,
@@ -152,7 +152,7 @@ fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         let [w, r, input_bias, recurrent_bias] = layer.direction(call, d);
         let bias = call.graph.add(input_bias, recurrent_bias);
         let [w, r, bias] = [w, r, bias].map(|value| layer.reorder(call, value, &[0, 2, 1, 3]));
-        let shares = call.graph.shares(layer.x, w, Some(bias));
+        let shares = call.graph.input_projections(layer.x, w, Some(bias));
         let states = [5, 6].map(|i| layer.initial(call, i, d));
         let initial = match states {
             [None, None] => None,
@@ -187,7 +187,7 @@ fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             [call.graph.split(input_bias, 0, &[2 * n, n]), call.graph.split(recurrent_bias, 0, &[2 * n, n])];
         let gates = call.graph.add(own[0], others[0]);
         let bias = call.graph.concat(&[gates, own[1]], 0);
-        let shares = call.graph.shares(layer.x, w, Some(bias));
+        let shares = call.graph.input_projections(layer.x, w, Some(bias));
         let initial = layer.initial(call, 5, d);
         let reverse = layer.reverse(call, d);
         let (steps, last) = call.graph.gru(&shares, r, others[1], initial, reverse);
@@ -210,7 +210,7 @@ fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     for d in 0..layer.directions {
         let [w, r, input_bias, recurrent_bias] = layer.direction(call, d);
         let bias = call.graph.add(input_bias, recurrent_bias);
-        let mut shares = call.graph.shares(layer.x, w, Some(bias));
+        let mut shares = call.graph.input_projections(layer.x, w, Some(bias));
         let reverse = layer.reverse(call, d);
         if reverse {
             shares.reverse();

@@ -41,13 +41,13 @@ pub(super) static FAMILY: Family = Family {
 
 /// Sizes as they are written in a list of integers.
 pub(super) fn to_shape(dims: &[i64]) -> Result<Vec<usize>, GraphError> {
-    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim}").into())).collect()
+    dims.iter().map(|dim| usize::try_from(*dim).map_err(|_| format!("dimension {dim} is invalid").into())).collect()
 }
 
 fn reshape(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (x, shape) = (ty(graph, node, 0)?, to_shape(&constant_ints(graph, node, 1)?)?);
     if shape.iter().product::<usize>() != x.elements() {
-        return Err(format!("{x} has another number of elements than {shape:?}").into());
+        return Err(format!("{x} and {shape:?} have different numbers of elements").into());
     }
     if shape.iter().filter(|dim| Dim::of(**dim).is_batch()).count() > 1 {
         return Err("two dimensions depend on the batch".into());
@@ -89,7 +89,10 @@ fn repeated(_: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>>
 /// Sizes whose product is one that a machine could hold.
 fn checked(sizes: Vec<usize>) -> Result<Vec<usize>, GraphError> {
     let elements = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-    elements.filter(|elements| *elements <= 1 << 40).map(|_| ()).ok_or_else(|| format!("sizes {sizes:?}"))?;
+    elements
+        .filter(|elements| *elements <= 1 << 40)
+        .map(|_| ())
+        .ok_or_else(|| format!("sizes {sizes:?} are too large"))?;
     Ok(sizes)
 }
 
@@ -130,7 +133,7 @@ fn range(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let [start, limit, step] = ends;
     let count = ((limit - start) / step).ceil().max(0.0);
     if step == 0.0 || count > 1e7 {
-        return Err(format!("from {start} to {limit} by {step}").into());
+        return Err(format!("the range from {start} to {limit} by {step} is invalid").into());
     }
     let numbers: Vec<_> = (0..count as usize).map(|i| start + i as f64 * step).collect();
     let dtype = call.graph.dtype(call.input(0)?);
@@ -146,7 +149,7 @@ fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     for (i, size) in wanted.iter().enumerate() {
         dims.push(match size {
             -1 => None,
-            0 if !keep_zero => Some(*from.get(i).ok_or("a size to keep that is not there")?),
+            0 if !keep_zero => Some(*from.get(i).ok_or("a size of 0 keeps an axis that the input does not have")?),
             size => Some(usize::try_from(*size).map_err(|_| format!("size {size}"))?),
         });
     }
@@ -156,7 +159,7 @@ fn import_reshape(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let dims = checked(dims.into_iter().map(|dim| dim.unwrap_or(rest)).collect())?;
     if dims.iter().product::<usize>() != elements {
         return Err(format!(
-            "{from:?} does not become {wanted:?}; a batch or window size may be fixed in the model (export it with \
+            "{from:?} cannot be reshaped to {wanted:?}; a batch or window size may be fixed in the model (export it with \
              dynamic axes)"
         )
         .into());
@@ -179,7 +182,7 @@ fn squeeze(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let axes = call.axes(1, shape.len())?;
     let goes = |i: usize| axes.as_ref().map_or(shape[i] == 1, |axes| axes.contains(&i));
     if (0..shape.len()).any(|i| goes(i) && shape[i] != 1) {
-        return Err(format!("axes {axes:?} of {shape:?} are not 1").into());
+        return Err(format!("the axes {axes:?} of {shape:?} do not all have size 1").into());
     }
     let kept: Vec<_> = (0..shape.len()).filter(|i| !goes(*i)).map(|i| shape[i]).collect();
     Ok(vec![call.graph.reshape(x, &kept)])
@@ -222,7 +225,7 @@ fn tile(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let shape = call.shape(x);
     let repeats = call.integers(1)?.ok_or("the repeats are missing")?;
     if repeats.len() != shape.len() || repeats.iter().any(|count| !(1..=1 << 24).contains(count)) {
-        return Err(format!("repeats {repeats:?} of {} axes", shape.len()).into());
+        return Err(format!("repeats {repeats:?} do not fit {} axes", shape.len()).into());
     }
     // [1, n] repeated as [count, n] is [count n].
     let mut apart = Vec::new();
@@ -242,13 +245,13 @@ fn blocks(call: &Call<'_>) -> Result<([usize; 4], usize), GraphError> {
     let shape: [usize; 4] = call.shape(call.input(0)?).try_into().map_err(|_| "expected four axes")?;
     let block = call.attributes.int("blocksize", 0);
     let block = usize::try_from(block).ok().filter(|block| (1..1 << 16).contains(block));
-    Ok((shape, block.ok_or("a block size that is not positive")?))
+    Ok((shape, block.ok_or("the block size must be positive")?))
 }
 
 fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, ([n, c, h, w], b)) = (call.input(0)?, blocks(call)?);
     if c % (b * b) != 0 {
-        return Err(format!("{c} channels in blocks of {b} x {b}").into());
+        return Err(format!("{c} channels cannot be divided into blocks of {b} x {b}").into());
     }
     let depth = c / (b * b);
     let (apart, order): ([usize; 6], [usize; 6]) = match call.attributes.text("mode", "DCR") {
@@ -263,7 +266,7 @@ fn depth_to_space(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 fn space_to_depth(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, ([n, c, h, w], b)) = (call.input(0)?, blocks(call)?);
     if h % b != 0 || w % b != 0 {
-        return Err(format!("{h} x {w} in blocks of {b} x {b}").into());
+        return Err(format!("{h} x {w} cannot be divided into blocks of {b} x {b}").into());
     }
     let y = call.graph.reshape(x, &[n, c, h / b, b, w / b, b]);
     let y = call.graph.transpose(y, &[0, 3, 5, 1, 2, 4]);

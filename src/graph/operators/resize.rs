@@ -25,7 +25,7 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         (_, Some(scales)) => {
             shape.iter().zip(scales).map(|(n, scale)| (*n as f32 * *scale as f32).floor() as usize).collect()
         }
-        _ => return Err("neither sizes nor scales for every axis".into()),
+        _ => return Err("expected sizes or scales for every axis".into()),
     };
     let text = |name, default| call.attributes.text(name, default).to_owned();
     let coordinates = text("coordinate_transformation_mode", "half_pixel");
@@ -36,7 +36,7 @@ fn resize(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             continue;
         }
         if to == 0 || from.saturating_mul(to) > 1 << 26 {
-            return Err(format!("{from} to {to} elements").into());
+            return Err(format!("cannot resize {from} elements to {to}").into());
         }
         let scale = scales.as_ref().filter(|_| sizes.is_none()).map_or(to as f64 / from as f64, |scales| scales[along]);
         let axis = Axis { from, to, scale };
@@ -65,7 +65,7 @@ impl Axis {
             "align_corners" if to > 1 => i * (from as f64 - 1.0) / (to as f64 - 1.0),
             "align_corners" => 0.0,
             "asymmetric" => i / scale,
-            other => return Err(format!("coordinates {other}").into()),
+            other => return Err(format!("coordinate_transformation_mode {other} is not supported").into()),
         })
     }
 
@@ -93,7 +93,7 @@ impl Axis {
                     };
                     row[nearest.clamp(0.0, last) as usize] = 1.0;
                 }
-                other => return Err(format!("mode {other}: linear and nearest are supported").into()),
+                other => return Err(format!("mode {other} is not supported, only linear and nearest").into()),
             }
         }
         Ok(matrix)

@@ -91,7 +91,7 @@ fn import_slice(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let axes = list(call, 3)?.unwrap_or_else(|| (0..starts.len() as i64).collect());
     let steps = list(call, 4)?.unwrap_or_else(|| vec![1; starts.len()]);
     if ends.len() != starts.len() || axes.len() != starts.len() || steps.len() != starts.len() {
-        return Err("starts, ends, axes and steps of different lengths".into());
+        return Err("starts, ends, axes and steps have different lengths".into());
     }
     for (((start, end), along), step) in starts.into_iter().zip(ends).zip(axes).zip(steps) {
         let along = axis(along, rank)?;
@@ -107,7 +107,7 @@ fn import_slice(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             let attributes = attributes([("axis", Attribute::Int(along as i64))]);
             x = call.apply("Gather", &[x, indices], attributes)?[0];
         } else {
-            return Err("a step of 0".into());
+            return Err("a step must not be 0".into());
         }
     }
     Ok(vec![x])

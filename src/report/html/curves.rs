@@ -37,7 +37,7 @@ impl Curve {
     }
 }
 
-/// How a quantity is called.
+/// Title of a quantity.
 fn title(quantity: &str) -> String {
     match quantity {
         "loss" => "Loss".into(),
@@ -96,9 +96,9 @@ pub(super) fn curve_section(curves: &[Curve], several: bool) -> Markup {
     html! {
         section {
             h2 { "Training" }
-            @if curves.iter().all(|curve| curve.epochs.is_empty()) { p { "No epoch is finished yet." } } @else {
+            @if curves.iter().all(|curve| curve.epochs.is_empty()) { p { "No epoch has finished yet." } } @else {
                 p {
-                    "Training figures are averages over an epoch, while the weights change; validation follows at its end."
+                    "Training figures are averages over an epoch, during which the weights change; validation runs at its end."
                     @if several { " Training is dashed." }
                 }
                 div.two { @for (i, curve) in curves.iter().enumerate() {

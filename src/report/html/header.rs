@@ -1,4 +1,4 @@
-//! What a page begins with: the figures of its run, or its runs side by side.
+//! The top of a page: the figures of its run, or of its runs side by side.
 
 use maud::{Markup, html};
 use serde_json::Value;
@@ -61,7 +61,7 @@ pub(super) fn comparison(runs: &[ReportedRun]) -> Markup {
     html! {
         section {
             h2 { "Runs" }
-            p { "By mean absolute error; the best run is marked." }
+            p { "Sorted by mean absolute error; the best run is marked with ★." }
             div.wide { table {
                 thead { tr {
                     th { "run" } th { "model" } th.number { "epochs" } th.number { "best val loss" } th.number { "mae °" }
@@ -115,7 +115,7 @@ fn row(runs: &[ReportedRun], r: usize, is_best: bool) -> Markup {
 fn configurations(runs: &[ReportedRun]) -> Markup {
     let differing = differing_keys(runs);
     html! {
-        h3 { "Configuration that differs" }
+        h3 { "Configuration differences" }
         @if differing.is_empty() { p { "None." } } @else { div.wide { table {
             thead { tr { th { "key" } @for (r, run) in runs.iter().enumerate() { th { span.key style=(colour(r)) {} (run.name) } } } }
             tbody { @for (key, values) in differing { tr { td { code { (key) } } @for value in values { td { code { (value) } } } } } }

@@ -1,4 +1,5 @@
-//! A run, or several side by side, as one HTML page that needs nothing else: charts by uPlot (MIT), which is inside.
+//! Shows a run, or several side by side, on one self-contained HTML page. Charts are drawn by uPlot (MIT), which is
+//! embedded.
 
 mod curves;
 mod header;
@@ -139,7 +140,7 @@ fn joint_section(runs: &[ReportedRun]) -> Markup {
     html! {
         section {
             h2 { "Error by joint" }
-            p { "Mean absolute error, degrees, over valid rows of the evaluated split." }
+            p { "Mean absolute error in degrees over the valid rows of the evaluated split." }
             (legend(runs))
             div.two {
                 div { h3 { "Joints" } (bar_table(&names, &by_joint)) }
@@ -185,7 +186,7 @@ fn group_section(title: &str, of: impl Fn(&Evaluation) -> &Vec<Group>, runs: &[R
     let errors =
         |name: &str| -> Vec<_> { (0..runs.len()).map(|r| group(r, name).map(|g| g.metrics.mae_deg)).collect() };
     let largest = names.iter().flat_map(|name| errors(name)).flatten().fold(1e-9, f64::max);
-    // The worst first: they are what one looks for.
+    // The worst come first: readers look for them.
     let mut names: Vec<_> = names.into_iter().collect();
     names.sort_by(|a, b| errors(b)[0].unwrap_or(0.0).total_cmp(&errors(a)[0].unwrap_or(0.0)));
     html! {

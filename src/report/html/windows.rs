@@ -56,9 +56,9 @@ pub(super) fn window_section(r: usize, run: &ReportedRun, several: bool, all: &[
     html! {
         @if own().next().is_some() {
             section {
-                h2 { "Predicted against true angles" @if several { ", " (run.name) } }
+                h2 { "Predicted and true angles" @if several { ", " (run.name) } }
                 p { span.key style="background: var(--truth)" {} "true (missing where inverse kinematics failed)  "
-                    span.key style=(colour(r)) {} "predicted; degrees over seconds of the recording" }
+                    span.key style=(colour(r)) {} "predicted; angles in degrees over time in seconds" }
                 @for (i, window) in own() {
                     h3 { "The " (window.kind) " window: " (format!("{:.2}°", window.error)) }
                     p { (window.window.recording) " from " (format!("{:.2}", window.window.first_row as f64 / window.rate)) " s, "

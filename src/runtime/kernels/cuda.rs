@@ -28,11 +28,11 @@ unsafe impl Sync for Module {}
 /// Why there are no kernels of our own.
 #[derive(Debug, thiserror::Error)]
 pub(in super::super) enum NoKernels {
-    #[error("there is no NVRTC (libnvrtc.so.13); `pip install nvidia-cuda-nvrtc`")]
+    #[error("NVRTC (libnvrtc.so.13) was not found; run `pip install nvidia-cuda-nvrtc`")]
     NoNvrtc,
     #[error("NVRTC: {0}")]
     Nvrtc(String),
-    #[error("NVRTC {}.{} (expected: 13) does not compile for {architecture}: {error} {log}", version[0], version[1])]
+    #[error("NVRTC {}.{} (expected: 13) cannot compile for {architecture}: {error} {log}", version[0], version[1])]
     Compile { version: [i32; 2], architecture: String, error: String, log: String },
     #[error("{0}")]
     Driver(String),
@@ -176,7 +176,7 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     // The kernels count in 32 bits, and some have four elements of an array for one of another.
     let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
     if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
-        return Err(ort::Error::new(format!("{shapes:?} are no elements, or too many for this kernel")));
+        return Err(ort::Error::new(format!("{shapes:?} have no elements, or too many for this kernel")));
     }
     let launch = node.kernel.launch(&shapes).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
     let Launch { kernels, mut numbers, scratch } = launch;

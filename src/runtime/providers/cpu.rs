@@ -48,7 +48,7 @@ impl Backend for Cpu {
         None
     }
 
-    fn is_apart(&self) -> bool {
+    fn has_own_memory(&self) -> bool {
         false
     }
 }

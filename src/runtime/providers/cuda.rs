@@ -46,7 +46,7 @@ pub(super) fn is_built_in() -> bool {
 /// Why there is no CUDA here, if there is none.
 pub(super) fn missing(library: &Library) -> Option<String> {
     if !is_built_in() {
-        Some(format!("{} is built without CUDA; `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
+        Some(format!("{} is built without CUDA; run `pip install onnxruntime-gpu==1.31.*`", library.path.display()))
     } else if !Path::new("/dev/nvidiactl").exists() {
         Some("there is no NVIDIA driver on this machine (/dev/nvidiactl)".to_owned())
     } else {
@@ -145,7 +145,7 @@ impl Backend for Settings {
         if self.fused { None } else { Module::shared().err().map(ToString::to_string) }
     }
 
-    fn is_apart(&self) -> bool {
+    fn has_own_memory(&self) -> bool {
         true
     }
 }

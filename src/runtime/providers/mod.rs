@@ -42,7 +42,7 @@ trait Backend: fmt::Display {
     fn missing_kernels(&self) -> Option<String>;
 
     /// Whether rows that lie with the step save copies.
-    fn is_apart(&self) -> bool;
+    fn has_own_memory(&self) -> bool;
 }
 
 impl Provider {
@@ -84,8 +84,8 @@ impl Provider {
     }
 
     /// Whether steps compute in other memory than the host's.
-    pub fn is_apart(self) -> bool {
-        self.backend().is_apart()
+    pub fn has_own_memory(self) -> bool {
+        self.backend().has_own_memory()
     }
 
     pub(super) fn configure(self, builder: SessionBuilder, steps: bool) -> Result<SessionBuilder, RuntimeError> {
