@@ -141,4 +141,8 @@ fn doctor_shows_what_a_training_step_costs() {
     let small = ["--set", "training.batch_size=8", "--set", "data.window_size=2590"];
     let text = bench.ok("emg-train", &[&["doctor", "--model", "tracking_vemg2pose"], &small[..]].concat());
     assert!(text.contains("parameters 5970068") && text.contains("8 x 2590 rows"), "{text}");
+    // A window that does not fit is wrong usage, not a failure at work.
+    let short =
+        bench.fails("emg-train", 2, &["doctor", "--model", "tracking_vemg2pose", "--set", "data.window_size=100"]);
+    assert!(short.contains("a window of 100 rows is too short"), "{short}");
 }

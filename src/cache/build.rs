@@ -7,11 +7,12 @@ use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::events::{Events, NoEvents};
 use super::inputs::{Inputs, Usable};
-use super::keys::Key;
-use super::manifest::{KeyContent, Manifest, ManifestRecording, SegmentRef, Totals};
+use super::key::Key;
+use super::keys::{cache_key, segment_key};
+use super::manifest::{Manifest, ManifestRecording, SegmentRef, Totals};
 use super::open::Cache;
 use super::options::BuildOptions;
-use super::pipeline::ordered;
+use super::ordered_map::ordered;
 use super::plan::{Wanted, plan};
 use super::segment::{SegmentIndex, SegmentRecording, Segments, contents_of};
 use super::settings::{FORMAT, NORMALIZER};
@@ -175,7 +176,7 @@ impl<'a> Builder<'a> {
     }
 
     pub(super) fn key(&self, recordings: &[ManifestRecording]) -> Key {
-        Key::of(&KeyContent::new(NORMALIZER, &self.inputs.options.settings, recordings.iter()))
+        cache_key(NORMALIZER, &self.inputs.options.settings, recordings.iter().map(ManifestRecording::keyed))
     }
 
     /// Adds to `segments` what is missing there of the wanted contents: published segments first, then new ones.
@@ -198,7 +199,7 @@ impl<'a> Builder<'a> {
         }
         for group in plan.new {
             let hashes: Vec<_> = group.iter().map(|i| contents[*i].blake3.clone()).collect();
-            let key = self.inputs.segment_settings.key(&hashes);
+            let key = segment_key(NORMALIZER, &self.inputs.segment_settings, &hashes);
             // An earlier build may have been stopped between this segment and its manifest.
             match self.read_segment(&key) {
                 Ok(segment) => {
@@ -317,7 +318,7 @@ impl<'a> Builder<'a> {
             .map(|recording| recording.blake3.clone())
             .collect();
         let damaged = |message: &str| CacheError::damaged(&self.store.segment_path(&segment.key), message);
-        if self.inputs.segment_settings.key(&contents) != segment.key {
+        if segment_key(NORMALIZER, &self.inputs.segment_settings, &contents) != segment.key {
             return Err(damaged(
                 "cannot be rebuilt: it holds more than this cache's recordings, or other settings were given",
             ));

@@ -5,7 +5,7 @@ use std::path::Path;
 use half::f16;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::measure::Measured;
 use super::settings::SegmentSettings;
 use crate::config::Dtype;

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::{Manifest, ManifestRecording};
 use super::settings::CacheSettings;
 use super::store::Store;

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use serde::Serialize;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::Manifest;
 use super::store::{Store, bytes_below};
 use crate::files::sync_folder;

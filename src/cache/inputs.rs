@@ -5,12 +5,12 @@ use std::sync::Mutex;
 
 use super::error::CacheError;
 use super::events::Events;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::ManifestRecording;
 use super::measure::{Measured, measure};
 use super::memo::{Facts, Memo};
 use super::options::BuildOptions;
-use super::pipeline::ordered;
+use super::ordered_map::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
 use super::split::{Candidate, Split};
 use super::store::Store;

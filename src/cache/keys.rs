@@ -1,67 +1,43 @@
-//! Keys: the BLAKE3 of everything that determines a content, as 64 hexadecimal digits.
+//! What the keys of caches and segments cover.
 
-use std::fmt;
-use std::io::BufWriter;
+use serde::Serialize;
 
-use serde::{Deserialize, Serialize};
+use super::key::Key;
+use super::settings::{CacheSettings, FORMAT, SegmentSettings};
+use super::split::Split;
 
-use super::error::CacheError;
+/// A recording in a cache's key: name, BLAKE3 of its contents, split, and its user, session, stage, side and
+/// generalization.
+pub(crate) type KeyedRecording<'a> = (&'a str, &'a Key, Split, [Option<&'a str>; 5]);
 
-/// A segment's, cache's or recording's key.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Key([u8; 32]);
-
-impl Key {
-    /// The key of `content`, which serializes to the same JSON everywhere (structs in field order, no maps
-    /// with random order, no floats that are not exact).
-    pub fn of(content: &impl Serialize) -> Self {
-        let mut hasher = BufWriter::with_capacity(1 << 14, blake3::Hasher::new());
-        serde_json::to_writer(&mut hasher, content).expect("plain data serializes");
-        hasher.into_inner().expect("a hasher takes everything").finalize().into()
+/// The key of a cache. It covers logical content only, so that equal caches in different stores, whose segments may be
+/// packed differently, have equal keys.
+pub(crate) fn cache_key<'a>(
+    normalizer: u32,
+    settings: &CacheSettings,
+    recordings: impl Iterator<Item = KeyedRecording<'a>>,
+) -> Key {
+    #[derive(Serialize)]
+    struct Content<'a> {
+        kind: &'static str,
+        format: u32,
+        normalizer: u32,
+        settings: &'a CacheSettings,
+        recordings: Vec<KeyedRecording<'a>>,
     }
-
-    /// Parses a whole key.
-    ///
-    /// # Errors
-    /// [`CacheError::BadKey`].
-    pub fn parse(text: &str) -> Result<Self, CacheError> {
-        let bad = || CacheError::BadKey { given: text.to_owned() };
-        if text.bytes().any(|b| b.is_ascii_uppercase()) {
-            return Err(bad());
-        }
-        blake3::Hash::from_hex(text).map(Self::from).map_err(|_| bad())
-    }
+    Key::of(&Content { kind: "cache", format: FORMAT, normalizer, settings, recordings: recordings.collect() })
 }
 
-impl From<blake3::Hash> for Key {
-    fn from(hash: blake3::Hash) -> Self {
-        Self(*hash.as_bytes())
+/// The key of the segment that revision `normalizer` of the normalizer makes of recordings of these contents in this
+/// order.
+pub(crate) fn segment_key(normalizer: u32, settings: &SegmentSettings, recordings: &[Key]) -> Key {
+    #[derive(Serialize)]
+    struct Content<'a> {
+        kind: &'static str,
+        format: u32,
+        normalizer: u32,
+        settings: &'a SegmentSettings,
+        recordings: &'a [Key],
     }
-}
-
-impl TryFrom<String> for Key {
-    type Error = CacheError;
-
-    fn try_from(text: String) -> Result<Self, CacheError> {
-        Self::parse(&text)
-    }
-}
-
-impl From<Key> for String {
-    fn from(key: Key) -> Self {
-        key.to_string()
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&blake3::Hash::from_bytes(self.0).to_hex())
-    }
-}
-
-impl fmt::Debug for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
+    Key::of(&Content { kind: "segment", format: FORMAT, normalizer, settings, recordings })
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
+use super::keys::{KeyedRecording, cache_key};
 use super::sealed;
 use super::segment::SegmentRecording;
 use super::settings::{CacheSettings, FORMAT, NORMALIZER};
@@ -61,33 +62,6 @@ pub struct SegmentRef {
     pub bytes: u64,
 }
 
-/// What a cache's key covers: logical content only, so that equal caches in different stores, whose segments
-/// may be packed differently, have equal keys.
-#[derive(Serialize)]
-pub(crate) struct KeyContent<'a> {
-    kind: &'static str,
-    format: u32,
-    normalizer: u32,
-    settings: &'a CacheSettings,
-    recordings: Vec<KeyRecording<'a>>,
-}
-
-type KeyRecording<'a> = (&'a str, &'a Key, Split, [Option<&'a str>; 5]);
-
-impl<'a> KeyContent<'a> {
-    pub(crate) fn new(
-        normalizer: u32,
-        settings: &'a CacheSettings,
-        recordings: impl Iterator<Item = &'a ManifestRecording>,
-    ) -> Self {
-        let recordings = recordings.map(|r| {
-            let labels = [&r.user, &r.session, &r.stage, &r.side, &r.generalization];
-            (r.name.as_str(), &r.blake3, r.split, labels.map(Option::as_deref))
-        });
-        Self { kind: "cache", format: FORMAT, normalizer, settings, recordings: recordings.collect() }
-    }
-}
-
 /// What a manifest says of all its recordings together.
 pub(crate) struct Totals {
     pub(crate) train_emg: Moments,
@@ -115,9 +89,17 @@ impl Totals {
     }
 }
 
+impl ManifestRecording {
+    /// What a cache's key covers of the recording.
+    pub(crate) fn keyed(&self) -> KeyedRecording<'_> {
+        let labels = [&self.user, &self.session, &self.stage, &self.side, &self.generalization];
+        (&self.name, &self.blake3, self.split, labels.map(Option::as_deref))
+    }
+}
+
 impl Manifest {
     pub fn key(&self) -> Key {
-        Key::of(&KeyContent::new(self.normalizer, &self.settings, self.recordings.iter()))
+        cache_key(self.normalizer, &self.settings, self.recordings.iter().map(ManifestRecording::keyed))
     }
 
     pub fn window_count(&self, split: Split) -> u64 {

@@ -6,15 +6,16 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
-use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::Key;
-use crate::files::replace_file;
+use super::key::Key;
+use crate::files::{FileError, put_in_place};
 use crate::recording::{Attributes, FileStamp};
 
 /// What a file's content means under one set of segment settings.
@@ -111,7 +112,12 @@ impl Memo {
             }
         }
         let bytes = serde_json::to_vec(&self.entries).expect("plain data serializes");
-        match replace_file(file, &bytes) {
+        // The names of recordings are nobody else's business.
+        let write = |part: &Path| {
+            let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
+            open.and_then(|mut part| part.write_all(&bytes)).map_err(FileError::at(file))
+        };
+        match put_in_place(file, write) {
             Ok(()) => self.changed = false,
             Err(error) => tracing::warn!("cannot write the memo, so the next build will read more: {error}"),
         }

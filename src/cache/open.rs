@@ -6,7 +6,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::{Manifest, ManifestRecording, Totals};
 use super::rows::Io;
 use super::segment::{Segment, SegmentIndex, SegmentRecording};

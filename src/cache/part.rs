@@ -7,12 +7,14 @@ use super::build::Builder;
 use super::error::CacheError;
 use super::events::Events;
 use super::inputs::Inputs;
-use super::keys::Key;
+use super::key::Key;
+use super::keys::segment_key;
 use super::memo::Facts;
 use super::options::BuildOptions;
-use super::pipeline::ordered;
+use super::ordered_map::ordered;
 use super::plan::{Wanted, plan};
 use super::segment::{Segments, contents_of};
+use super::settings::NORMALIZER;
 use super::store::Store;
 use crate::recording::RecordingError;
 
@@ -67,7 +69,7 @@ fn build_share(builder: &mut Builder<'_>, part: usize, parts: usize) -> Result<P
     let mut segments = Segments::new();
     for group in &share {
         let known: Vec<_> = group.iter().map(|i| contents[*i].blake3.clone()).collect();
-        if builder.read_segment(&builder.inputs.segment_settings.key(&known)).is_err() {
+        if builder.read_segment(&segment_key(NORMALIZER, &builder.inputs.segment_settings, &known)).is_err() {
             let inputs: Vec<_> = group.iter().map(|i| planned[*i].0).collect();
             builder.write_segments(&tmp, &inputs, u64::MAX, &mut segments)?;
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::keys::Key;
+use super::key::Key;
 
 /// A recording to be cached: each content once, in recording order.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::build::{Builder, Listed};
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::events::Events;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::Manifest;
 use super::options::BuildOptions;
 use super::segment::Segments;

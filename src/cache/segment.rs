@@ -7,7 +7,8 @@ use std::sync::OnceLock;
 use serde::{Deserialize, Serialize};
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
+use super::keys::segment_key;
 use super::measure::Measured;
 use super::rows::{Io, StoredRows};
 use super::sealed;
@@ -73,7 +74,7 @@ pub(crate) struct FileBlocks {
 impl SegmentIndex {
     pub fn key(&self) -> Key {
         let hashes: Vec<_> = self.recordings.iter().map(|recording| recording.blake3.clone()).collect();
-        self.settings.key_by(self.normalizer, &hashes)
+        segment_key(self.normalizer, &self.settings, &hashes)
     }
 
     pub(crate) fn emg_shape(&self) -> ShardShape {

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::keys::Key;
 use super::split::Split;
 use crate::config::{Config, Dtype, Layout, Normalize, Statistics};
 use crate::recording::TableLayout;
@@ -153,24 +152,6 @@ impl CacheSettings {
 }
 
 impl SegmentSettings {
-    /// Key of the segment that this revision of the normalizer makes of recordings of these contents in this order.
-    pub fn key(&self, recordings: &[Key]) -> Key {
-        self.key_by(NORMALIZER, recordings)
-    }
-
-    /// [`key`](Self::key) by any revision.
-    pub(crate) fn key_by(&self, normalizer: u32, recordings: &[Key]) -> Key {
-        #[derive(Serialize)]
-        struct Content<'a> {
-            kind: &'static str,
-            format: u32,
-            normalizer: u32,
-            settings: &'a SegmentSettings,
-            recordings: &'a [Key],
-        }
-        Key::of(&Content { kind: "segment", format: FORMAT, normalizer, settings: self, recordings })
-    }
-
     /// Bytes that `rows` rows take in a segment.
     pub fn bytes(&self, rows: u64) -> u64 {
         rows.saturating_mul((self.dtype.bytes() * (self.emg_channels + self.joint_angles_channels)) as u64)

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::encode::Prepared;
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::plan::Packer;
 use super::segment::{SegmentIndex, Segments};
 use super::settings::SegmentSettings;

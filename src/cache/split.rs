@@ -6,7 +6,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use crate::config::SplitBy;
 use crate::random::Random;
 

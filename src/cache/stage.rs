@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::Manifest;
 use super::segment::{BLOCK_BYTES, FileBlocks, INDEX_FILE, SegmentIndex};
 use super::store::{Store, bytes_below};

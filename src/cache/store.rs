@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::segment::SegmentIndex;
 use crate::files::{replace_file, sync_folder, write_synced};
 

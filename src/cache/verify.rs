@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::manifest::Manifest;
 use super::open::Cache;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, SegmentIndex};

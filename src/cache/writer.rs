@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::encode::Prepared;
 use super::error::CacheError;
-use super::keys::Key;
+use super::key::Key;
 use super::sealed;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex, SegmentRecording};
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};

@@ -10,7 +10,7 @@ use super::error::ConfigError;
 use super::keys::check_keys;
 use super::place::places;
 
-/// BuildSummary-in presets by name, compiled from `configs/`.
+/// Built-in presets by name, compiled from `configs/`.
 pub const PRESETS: [(&str, &str); 9] = [
     ("default", include_str!("../../configs/default.yaml")),
     ("low_memory", include_str!("../../configs/low_memory.yaml")),

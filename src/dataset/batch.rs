@@ -4,9 +4,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::index::{Window, WindowIndex};
 use super::resident::Resident;
 use super::shape::{BatchShape, clear_failed, valid_ranges};
+use super::windows::{Window, WindowIndex};
 use crate::cache::{CacheError, CacheRecording};
 use crate::ports::{self, Named, Values};
 use crate::random::Random;

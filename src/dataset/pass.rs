@@ -6,8 +6,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::batch::{Augment, Batch, Gather};
-use super::index::Window;
 use super::order::{BlockOrder, Order};
+use super::windows::Window;
 use crate::cache::CacheError;
 use crate::config::Shuffle;
 

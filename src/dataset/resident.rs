@@ -1,7 +1,7 @@
 //! A split's rows one after the other, as they are put where steps compute once, and how windows are found among them.
 
-use super::index::{Window, WindowIndex};
 use super::shape::{BatchShape, clear_failed, valid_ranges};
+use super::windows::{Window, WindowIndex};
 use crate::cache::CacheError;
 use crate::ports;
 

@@ -16,8 +16,9 @@ pub enum Kernels {
     Cuda,
 }
 
-/// Rewrites the graph for these kernels. Without fused ones, each fused operator becomes standard ones; with them,
-/// standard operators that have a faster kernel are exchanged.
+/// Rewrites the graph for these kernels. For [`Kernels::Cpu`], standard operators that have a faster kernel are exchanged
+/// for fused ones. Otherwise each fused operator without a kernel becomes standard ones, and operators take the form that
+/// suits CUDA best.
 pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
     if kernels == Kernels::Cpu {
         widen(graph, |_, _| true);

@@ -77,7 +77,7 @@ impl Signature {
             emg,
             emg_first: emg_layout == AxisLayout::ChannelsFirst,
             angles_first: angles_layout == AxisLayout::ChannelsFirst,
-            is_own: architecture == ModelType::Onnx,
+            is_own: architecture == Some(ModelType::Onnx),
             takes_statistics: EMG_STATISTICS.into_iter().all(takes),
             takes_pose: takes(INITIAL_POSE),
             recordings: SegmentSettings { dtype: Dtype::Float32, ..recordings },

@@ -1,6 +1,6 @@
 //! The CUDA device: its context and streams, page-locked host memory, events.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Mutex, PoisonError};
 
 use cudarc::driver::{result, sys};
 
@@ -29,16 +29,16 @@ unsafe impl Send for Device {}
 unsafe impl Sync for Device {}
 
 impl Device {
-    /// The device with streams that all sessions share: once a second stream has run steps, every captured step is a tenth
-    /// slower.
-    pub(super) fn shared() -> Result<Arc<Self>, RuntimeError> {
-        static SHARED: Mutex<Weak<Device>> = Mutex::new(Weak::new());
+    /// The device with streams that all sessions share, which last as long as the process, so that no session outlives
+    /// them. All share them because, once a second stream has run steps, every captured step is a tenth slower.
+    pub(super) fn shared() -> Result<&'static Self, RuntimeError> {
+        static SHARED: Mutex<Option<&'static Device>> = Mutex::new(None);
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(device) = shared.upgrade() {
+        if let Some(device) = *shared {
             return Ok(device);
         }
-        let device = Arc::new(Self::new()?);
-        *shared = Arc::downgrade(&device);
+        let device: &'static Self = Box::leak(Box::new(Self::new()?));
+        *shared = Some(device);
         Ok(device)
     }
 
@@ -81,17 +81,8 @@ impl Device {
 
     /// Waits for all that was put into the stream.
     pub(super) fn finish(&self, stream: sys::CUstream) -> Result<(), RuntimeError> {
-        // SAFETY: the stream lives as long as `self`.
+        // SAFETY: streams are never destroyed.
         unsafe { result::stream::synchronize(stream) }.map_err(driver("waiting for the device"))
-    }
-}
-
-impl Drop for Device {
-    fn drop(&mut self) {
-        for stream in [self.compute, self.copies] {
-            // SAFETY: nothing uses the streams any more; sessions on them are dropped before.
-            let _ = unsafe { result::stream::destroy(stream) };
-        }
     }
 }
 

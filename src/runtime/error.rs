@@ -17,9 +17,15 @@ pub enum RuntimeError {
     Device { doing: &'static str, message: String },
     #[error("the device ran out of memory while {doing}: {message}")]
     OutOfMemory { doing: &'static str, message: String },
+    /// Tensors beyond what this project's own kernels can count.
+    #[error("ONNX Runtime error while {doing}: {message}")]
+    KernelLimit { doing: &'static str, message: String },
     #[error("ONNX Runtime error while {doing}: {message}")]
     Ort { doing: &'static str, message: String },
 }
+
+/// What kernels that refuse too large a tensor say.
+pub(super) const KERNEL_LIMIT: &str = "too large for this kernel";
 
 impl RuntimeError {
     pub(crate) fn ort<R>(doing: &'static str) -> impl FnOnce(ort::Error<R>) -> Self {
@@ -28,6 +34,8 @@ impl RuntimeError {
             let full = ["Failed to allocate memory", "out of memory", "CUDA failure 2", "Available memory of"];
             if full.iter().any(|part| message.contains(part)) {
                 Self::OutOfMemory { doing, message }
+            } else if message.contains(KERNEL_LIMIT) {
+                Self::KernelLimit { doing, message }
             } else {
                 Self::Ort { doing, message }
             }

@@ -68,8 +68,11 @@ pub(super) trait Memory {
     /// Starts copying a result to the host, behind the step.
     fn fetch(&self, buffer: &mut Self::Buffer) -> Result<(), RuntimeError>;
 
-    /// Waits for all that was started.
+    /// Waits for the steps that were started, and what was fetched of them.
     fn wait(&self) -> Result<(), RuntimeError>;
+
+    /// Waits for all that was started, batches that no step has read included.
+    fn settle(&self);
 
     /// A result that was fetched and waited for.
     fn fetched(buffer: &Self::Buffer) -> &[f32];
@@ -223,6 +226,6 @@ impl<M: Memory> Buffers for Bound<M> {
 impl<M: Memory> Drop for Bound<M> {
     fn drop(&mut self) {
         // Nothing may still be copied from or to what is freed next.
-        let _ = self.memory.wait();
+        self.memory.settle();
     }
 }

@@ -14,7 +14,6 @@ use crate::ports::{Named, Port, StepPorts, Values};
 /// A step graph with its bound buffers.
 pub struct Stepper {
     ports: StepPorts,
-    // Dropped before the buffers, which keep the stream that it runs on.
     session: Session,
     buffers: Box<dyn Buffers>,
     /// Which set holds the current state.

@@ -1,7 +1,7 @@
 //! The metadata of an exported ONNX model, written by `export` and read by `predict`.
 
 use crate::cache::{Key, SegmentSettings};
-use crate::config::{AxisLayout, ModelType, Normalize, UnknownWord};
+use crate::config::{AxisLayout, ModelType, Normalize};
 
 /// The metadata of an exported model.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,8 @@ pub struct ModelMetadata {
     pub angles_layout: AxisLayout,
     /// What recordings look like, and how their statistics are taken.
     pub recordings: SegmentSettings,
-    pub architecture: ModelType,
+    /// `None`: one that this version does not know.
+    pub architecture: Option<ModelType>,
     /// The cache that it was trained on.
     pub cache: Option<Key>,
     pub form: ExportedForm,
@@ -63,7 +64,7 @@ impl ModelMetadata {
             ("emg_layout", Some(self.emg_layout.to_string())),
             ("angles_layout", Some(self.angles_layout.to_string())),
             ("recordings", Some(serde_json::to_string(&self.recordings).expect("plain data serializes"))),
-            ("architecture", Some(self.architecture.to_string())),
+            ("architecture", self.architecture.map(|architecture| architecture.to_string())),
             ("version", Some(env!("CARGO_PKG_VERSION").to_owned())),
             ("cache", self.cache.as_ref().map(ToString::to_string)),
             ("form", Some(form.to_owned())),
@@ -99,9 +100,7 @@ impl ModelMetadata {
             angles_layout: layout("angles_layout"),
             recordings: serde_json::from_str(&needed("recordings")?)
                 .map_err(|error| damaged("recordings")(error.to_string()))?,
-            architecture: needed("architecture")?
-                .parse()
-                .map_err(|error: UnknownWord| damaged("architecture")(error.to_string()))?,
+            architecture: needed("architecture")?.parse().ok(),
             cache: get("cache").and_then(|key| Key::parse(&key).ok()),
             form,
         })

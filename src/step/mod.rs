@@ -51,9 +51,10 @@ pub mod results {
     pub const ABSOLUTE: &str = "absolute";
     /// Sum over valid rows of error^2, per joint, radians^2.
     pub const SQUARED: &str = "squared";
-    /// Angles [windows, target rows, joints] in radians; evaluation steps that were asked for them only.
+    /// Angles [windows, target rows, joints]: in radians, of evaluation steps that were asked for them; in the model's
+    /// units, of [`gradient_graph`](super::gradient_graph).
     pub const PREDICTION: &str = "prediction";
-    /// 1 if the batch's gradient was finite, else 0; training steps only.
+    /// 1 if the sum of squares of the batch's gradient is finite in float32, else 0; training steps only.
     pub const FINITE: &str = "finite";
     /// 1 if the parameters changed, else 0; training steps only.
     pub const APPLIED: &str = "applied";

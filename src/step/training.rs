@@ -20,8 +20,9 @@ pub const RANDOM: &str = "random";
 /// dropout, [`RANDOM`]; its results those of [`results`].
 ///
 /// With accumulation a step adds the gradient of the loss *sum* over its batch to what is there; the one that
-/// applies divides by all valid rows once, then clips: the same as one large batch. A batch without a valid row changes
-/// nothing, nor does one whose gradient is not finite where the configuration skips such batches.
+/// applies divides by all valid rows once, then clips: the same as one large batch. A batch without a valid row adds nothing
+/// to it, nor does one whose gradient is not finite where the configuration skips such batches. Where every step applies,
+/// a batch without a valid row must not be given: momentum and weight decay would still change the parameters.
 ///
 /// # Errors
 /// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
@@ -120,7 +121,7 @@ impl<'a> Step<'a> {
         let (zero, half) = (graph.scalar(0.0), graph.scalar(0.5));
         let valid = graph.reshape(self.outcome.valid_rows, &[1]);
         let some_valid = graph.greater(valid, zero);
-        // A sum of squares that is not below infinity has something in it that is not finite.
+        // A sum of squares that is not below infinity has something in it that is not finite, or too large for float32.
         let square = graph.mul(gradient, gradient);
         let squares = graph.sum_all(square);
         let squares = graph.reshape(squares, &[1]);

@@ -6,9 +6,10 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::{Deserialize, Serialize};
 
+use super::early_stopping::Watch;
 use super::error::TrainError;
+use super::loss_scale::LossScale;
 use super::normalization::Normalization;
-use super::schedule::{LossScale, Watch};
 use crate::cache::Key;
 use crate::config::Config;
 use crate::files::replace_file;

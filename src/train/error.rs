@@ -92,6 +92,7 @@ fn remedy(error: &RuntimeError) -> &'static str {
              data.window_size, or use training.precision: fp16, or set training.data_residency: host, or raise \
              training.device_memory_limit if it is set"
         }
+        RuntimeError::KernelLimit { .. } => "; set training.cuda_kernels: false",
         RuntimeError::NoCuda { .. } => "; to train without CUDA, set training.device to cpu or auto",
         _ => "",
     }

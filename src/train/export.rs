@@ -117,7 +117,7 @@ fn metadata(
         emg_layout,
         angles_layout,
         recordings: settings.segment(),
-        architecture: model.config().architecture(),
+        architecture: Some(model.config().architecture()),
         cache: checkpoint.cache.clone(),
         form,
     }

@@ -3,6 +3,7 @@
 mod cached;
 mod checkpoint;
 mod clock;
+mod early_stopping;
 mod error;
 mod evaluate;
 mod events;
@@ -12,6 +13,7 @@ mod fit;
 mod gallery;
 mod groups;
 mod learner;
+mod loss_scale;
 mod normalization;
 mod own_model;
 mod passes;

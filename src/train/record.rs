@@ -135,6 +135,13 @@ impl<'de> Deserialize<'de> for Figures {
                         None => map.next_value::<serde::de::IgnoredAny>().map(|_| ())?,
                     }
                 }
+                // Every epoch has these; a line without them is damaged.
+                for required in ["loss", "mae_deg"] {
+                    let i = KNOWN.iter().position(|(split, quantity, _)| (*split, *quantity) == ("train", required));
+                    if i.is_none_or(|i| values[i].is_none()) {
+                        return Err(serde::de::Error::custom(format_args!("it has no train_{required}")));
+                    }
+                }
                 Ok(Figures(KNOWN.into_iter().zip(values).map(|(known, value)| Figure::new(known, value)).collect()))
             }
         }

@@ -1,8 +1,8 @@
 //! Resuming a run: which keys may change, and where training continues.
 
 use super::checkpoint::{Checkpoint, Progress};
+use super::early_stopping::Watch;
 use super::error::TrainError;
-use super::schedule::Watch;
 use crate::cache::Cache;
 use crate::config::{Config, differences};
 

@@ -1,11 +1,8 @@
-//! Learning rates, and watching a metric: early stopping, plateaus, the best epoch.
+//! Learning rates.
 
-use serde::{Deserialize, Serialize};
-
-use crate::config::{Mode, Schedule, SchedulePer, TrainingConfig};
+use crate::config::{Schedule, SchedulePer, TrainingConfig};
 
 const PLATEAU_FACTOR: f64 = 0.5;
-const PLATEAU_PATIENCE: usize = 5;
 
 /// OneCycleLR's shape in PyTorch: share of the rise, and the rate before it and at the end.
 const ONE_CYCLE_RISE: f64 = 0.3;
@@ -58,76 +55,6 @@ fn one_cycle(unit: f64, total: f64) -> f64 {
         between(ONE_CYCLE_START, 1.0, unit / top.max(f64::MIN_POSITIVE))
     } else {
         between(1.0, ONE_CYCLE_END, (unit - top) / (total - 1.0 - top).max(1.0))
-    }
-}
-
-/// The factor on the loss that keeps small gradients within float16 (Micikevicius and others 2018): halved where a
-/// gradient was not finite, doubled after many that were.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct LossScale {
-    pub scale: f32,
-    /// Finite steps since it last changed.
-    pub good: u32,
-}
-
-impl LossScale {
-    const GROWTH_INTERVAL: u32 = 2000;
-    const LARGEST: f32 = 16_777_216.0;
-    /// Below this it is not the range of float16 that fails.
-    pub const SMALLEST: f32 = 1.0 / 16_384.0;
-
-    pub fn new() -> Self {
-        Self { scale: 65_536.0, good: 0 }
-    }
-
-    pub fn update(&mut self, finite: bool) {
-        if !finite {
-            *self = Self { scale: (self.scale / 2.0).max(Self::SMALLEST), good: 0 };
-        } else if self.good + 1 == Self::GROWTH_INTERVAL {
-            *self = Self { scale: (self.scale * 2.0).min(Self::LARGEST), good: 0 };
-        } else {
-            self.good += 1;
-        }
-    }
-}
-
-/// Watches one metric for improvements.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Watch {
-    /// Best value so far; none before the first epoch.
-    pub best: Option<f64>,
-    /// Epochs since the best value.
-    pub waited: usize,
-}
-
-impl Watch {
-    pub fn new() -> Self {
-        Self { best: None, waited: 0 }
-    }
-
-    /// Takes an epoch's value; true if it improved by more than `min_delta`.
-    pub fn update(&mut self, value: f64, mode: Mode, min_delta: f64) -> bool {
-        // A value that is not finite is never an improvement, not even on nothing.
-        let better = self.best.is_none_or(|best| match mode {
-            Mode::Min => value < best - min_delta,
-            Mode::Max => value > best + min_delta,
-        });
-        let improved = value.is_finite() && better;
-        if improved {
-            *self = Self { best: Some(value), waited: 0 };
-        } else {
-            self.waited += 1;
-        }
-        improved
-    }
-
-    /// Whether a plateau is met: more than its patience without improvement. Starts counting anew then.
-    pub fn plateau_reached(&mut self) -> bool {
-        let met = self.waited > PLATEAU_PATIENCE;
-        if met {
-            self.waited = 0;
-        }
-        met
     }
 }
 
@@ -191,34 +118,5 @@ mod tests {
             let rate = learning_rate(&config, epoch, 0, 7, 0);
             assert!((rate - expected).abs() < 1e-12, "epoch {epoch}: {rate}, PyTorch {expected}");
         }
-    }
-
-    #[test]
-    fn the_loss_scale_halves_at_once_and_grows_slowly() {
-        let mut scale = LossScale::new();
-        scale.update(false);
-        assert_eq!(scale.scale, 32_768.0);
-        for _ in 0..2000 {
-            assert_eq!(scale.scale, 32_768.0);
-            scale.update(true);
-        }
-        assert_eq!(scale, LossScale::new());
-    }
-
-    #[test]
-    fn small_changes_are_no_improvement() {
-        let mut watch = Watch::new();
-        assert!(!watch.update(f64::NAN, Mode::Min, 0.1));
-        assert!(watch.update(1.0, Mode::Min, 0.1));
-        assert!(!watch.update(0.95, Mode::Min, 0.1));
-        assert!(watch.update(0.8, Mode::Min, 0.1));
-        assert_eq!((watch.best, watch.waited), (Some(0.8), 0));
-        assert!(!watch.update(f64::NAN, Mode::Min, 0.0));
-        assert!(watch.update(0.9, Mode::Max, 0.0));
-        for _ in 0..6 {
-            assert!(!watch.plateau_reached());
-            watch.update(0.0, Mode::Max, 0.0);
-        }
-        assert!(watch.plateau_reached() && !watch.plateau_reached());
     }
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::checkpoint::{Partial, Progress};
+use super::early_stopping::stops_early;
 use super::error::TrainError;
 use super::events::{Event, Listener};
 use super::examples::Examples;
@@ -45,10 +46,12 @@ fn check_sums(split: &'static str, sums: &Partial, epoch: usize) -> Result<(), T
 impl Training<'_> {
     pub(super) fn train(&mut self, mut batches: TrainingBatches, first: Batch) -> Result<(), TrainError> {
         let mut waiting = Some(first);
-        while self.position.epoch < self.config.training.num_epochs && !self.is_patience_over() {
+        while self.position.epoch < self.config.training.num_epochs
+            && !stops_early(&self.config.training, &self.position.early_stopping)
+        {
             let (record, examples) = self.epoch(&mut batches, &mut waiting)?;
             self.end_epoch(&record, examples.as_ref())?;
-            if self.is_patience_over() {
+            if stops_early(&self.config.training, &self.position.early_stopping) {
                 let (epoch, patience) = (self.position.epoch, self.config.training.patience);
                 self.listener.event(&Event::Stopped { epoch, patience });
             } else if waiting.is_none() && self.position.epoch < self.config.training.num_epochs {
@@ -56,10 +59,6 @@ impl Training<'_> {
             }
         }
         Ok(())
-    }
-
-    fn is_patience_over(&self) -> bool {
-        self.config.training.early_stopping && self.position.early_stopping.waited >= self.config.training.patience
     }
 
     /// Trains what is left of the current epoch and validates.

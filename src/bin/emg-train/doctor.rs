@@ -11,7 +11,7 @@ use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::say;
 use emg_pipeline::step::{Problem, training_step};
-use emg_pipeline::train::load_model;
+use emg_pipeline::train::{TrainError, load_model};
 use emg_pipeline::units::Units;
 use serde_json::json;
 
@@ -74,9 +74,9 @@ pub(crate) fn model(
         joints: data.joint_angles_channels,
         context: model.left_context(),
     };
-    model.check_window(shape.rows)?;
+    model.check_window(shape.rows).map_err(TrainError::from)?;
     let library = runtime::load(option)?;
-    let provider = Provider::choose(&library, training)?;
+    let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
     let problem = Problem {
         model,
         shape,
@@ -88,10 +88,10 @@ pub(crate) fn model(
         resident: None,
     };
     let building = Instant::now();
-    let graph = training_step(&problem, training, provider.kernels())?;
+    let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::from)?;
     let (nodes, built) = (graph.nodes, building.elapsed());
     let loading = Instant::now();
-    Stepper::new(&library, provider, &graph.onnx, graph.ports)?;
+    Stepper::new(&library, provider, &graph.onnx, graph.ports).map_err(TrainError::from)?;
     let loaded = loading.elapsed();
     let parameters = total_elements(&problem.model.parameters());
     let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());

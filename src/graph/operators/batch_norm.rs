@@ -41,7 +41,12 @@ fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
 fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let (dy, x, scale) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
     let statistics = [ty(graph, node, 3)?, ty(graph, node, 4)?];
-    if dy != x || x.rank() < 2 || scale.shape != x.shape[1..2] || statistics.iter().any(|s| s.shape != scale.shape) {
+    if dy != x
+        || x.rank() < 2
+        || x.elements() == 0
+        || scale.shape != x.shape[1..2]
+        || statistics.iter().any(|s| s.shape != scale.shape)
+    {
         return Err(format!("gradient {dy}, x {x}, scale {scale} and statistics {statistics:?} do not fit").into());
     }
     Ok(vec![x, scale.clone(), scale])

@@ -12,6 +12,7 @@ use ort::operator::{
 };
 use ort::value::{DynTensorValueType, ValueType};
 
+use super::super::error::KERNEL_LIMIT;
 use super::launch::{BLOCK, Launch};
 use super::operator::{Fused, FusedNode, inputs, refused};
 use crate::graph::fused_on_cuda;
@@ -176,7 +177,7 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     // The kernels count in 32 bits, and some have four elements of an array for one of another.
     let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
     if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
-        return Err(ort::Error::new(format!("{shapes:?} have no elements, or too many for this kernel")));
+        return Err(ort::Error::new(format!("{shapes:?}: empty, or {KERNEL_LIMIT}")));
     }
     let launch = node.kernel.launch(&shapes).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
     let Launch { kernels, mut numbers, scratch } = launch;

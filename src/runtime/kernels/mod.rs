@@ -18,5 +18,5 @@ mod pool;
 mod table;
 mod transpose;
 
-pub(super) use cuda::Module;
+pub(super) use cuda::{Module, NoKernels};
 pub(super) use table::{on_cpu, on_cuda};

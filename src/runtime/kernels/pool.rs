@@ -23,8 +23,9 @@ impl Kernel for MaxPoolGradient {
     /// Each window's gradient goes to its first element that equals its greatest.
     fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let [dy, x, y] = std::array::from_fn(|i| inputs[i].values);
-        if !(1..=3).contains(&self.window.len()) || x.is_empty() {
-            return Err(ort::Error::new(format!("windows of {} axes over {} elements", self.window.len(), x.len())));
+        let (axes, shape) = (self.window.len(), inputs[1].shape);
+        if !(1..=3).contains(&axes) || shape.len() != axes + 2 || x.is_empty() {
+            return Err(ort::Error::new(format!("windows of {axes} axes over {shape:?}")));
         }
         let (from, to) = (&inputs[1].shape[2..], &inputs[2].shape[2..]);
         let (plane, windows) = (from.iter().product::<usize>(), to.iter().product::<usize>());

@@ -155,6 +155,8 @@ impl Memory for HostMemory {
         Ok(())
     }
 
+    fn settle(&self) {}
+
     fn fetched(buffer: &DynTensor) -> &[f32] {
         floats(buffer)
     }

@@ -3,7 +3,6 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
 use ort::ep::cuda::ConvAlgorithmSearch;
@@ -15,7 +14,7 @@ use ort::value::{DynTensor, Tensor};
 
 use super::super::device::{Device, Event, Locked, driver};
 use super::super::error::RuntimeError;
-use super::super::kernels::{self, Module};
+use super::super::kernels::{self, Module, NoKernels};
 use super::super::library::Library;
 use super::super::memory::{Bound, Buffers, Memory, Place, Use};
 use super::Backend;
@@ -71,9 +70,14 @@ fn preload(library: &Library) {
 
 /// Whether the fused operators have kernels here.
 fn has_own_kernels() -> bool {
-    // A driver or device that is missing is told by the session that needs it.
-    let Ok(_device) = Device::shared().and_then(|device| device.enter().map(|()| device)) else { return false };
-    Module::shared().is_ok()
+    kernels_of_device().is_some_and(|kernels| kernels.is_ok())
+}
+
+/// The compiled kernels, or why there are none; `None` without a device, which the session that needs it reports.
+fn kernels_of_device() -> Option<Result<&'static Module, &'static NoKernels>> {
+    // Compiling asks the driver, which must be there, with a context that is current.
+    Device::shared().and_then(Device::enter).ok()?;
+    Some(Module::shared())
 }
 
 impl Settings {
@@ -118,13 +122,15 @@ impl Backend for Settings {
             cuda = cuda.with_memory_limit(limit);
         }
         if steps {
-            if let Some(module) = Module::shared().ok().filter(|_| self.fused) {
+            let device = Device::shared()?;
+            if self.fused
+                && let Some(Ok(module)) = kernels_of_device()
+            {
                 let fused = kernels::on_cuda(module).map_err(RuntimeError::ort(doing))?;
                 builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
             }
-            let stream = Device::shared()?.compute;
-            // SAFETY: the buffers that are bound to the session keep the device with its stream, and outlive it.
-            cuda = unsafe { cuda.with_compute_stream(stream.cast()) }.with_cuda_graph(true);
+            // SAFETY: the stream lasts as long as the process.
+            cuda = unsafe { cuda.with_compute_stream(device.compute.cast()) }.with_cuda_graph(true);
         }
         let cuda = cuda.build().error_on_failure();
         builder.with_execution_providers([cuda]).map_err(|error| RuntimeError::NoCuda {
@@ -142,7 +148,7 @@ impl Backend for Settings {
     }
 
     fn missing_kernels(&self) -> Option<String> {
-        if self.fused { None } else { Module::shared().err().map(ToString::to_string) }
+        if self.fused { None } else { kernels_of_device()?.err().map(ToString::to_string) }
     }
 
     fn has_own_memory(&self) -> bool {
@@ -156,7 +162,7 @@ enum Mirror {
     I64(Locked<i64>),
 }
 
-/// A device tensor with its page-locked counterpart, which all but results can do without.
+/// A device tensor, with its page-locked counterpart where it has one: results and controls always do.
 struct Mirrored {
     device: DynTensor,
     elements: usize,
@@ -202,7 +208,7 @@ fn copy_to<T>(
 
 /// The device's memory, and how steps are run again.
 struct DeviceMemory {
-    device: Arc<Device>,
+    device: &'static Device,
     allocator: Allocator,
     locked: bool,
     /// For each set: its batch is on the device.
@@ -342,6 +348,12 @@ impl Memory for DeviceMemory {
     fn wait(&self) -> Result<(), RuntimeError> {
         self.device.enter()?;
         self.device.finish(self.device.compute)
+    }
+
+    fn settle(&self) {
+        let _ = self.device.enter();
+        let _ = self.device.finish(self.device.compute);
+        let _ = self.device.finish(self.device.copies);
     }
 
     fn fetched(buffer: &Mirrored) -> &[f32] {
