@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
@@ -26,6 +27,20 @@ pub enum Attribute {
     Text(String),
     Texts(Vec<String>),
     Tensor(Constant),
+}
+
+impl fmt::Display for Attribute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Int(value) => value.fmt(f),
+            Self::Ints(values) => write!(f, "{values:?}"),
+            Self::Float(value) => value.fmt(f),
+            Self::Floats(values) => write!(f, "{values:?}"),
+            Self::Text(text) => text.fmt(f),
+            Self::Texts(texts) => write!(f, "{texts:?}"),
+            Self::Tensor(constant) => write!(f, "a tensor {:?}", constant.shape()),
+        }
+    }
 }
 
 /// Attributes by name.
@@ -369,8 +384,10 @@ impl Graph {
         }
         let mut node = Node { operator, inputs, outputs: Vec::new(), attributes, origin: self.origin.clone() };
         let types = (operator.infer)(self, &node).map_err(|source| {
-            let given: Vec<_> = node.inputs.iter().map(|i| i.map(|i| self.ty(i).to_string())).collect();
-            let node = format!("{name} of {given:?} with {:?}", node.attributes);
+            let input = |value: &Option<Value>| value.map_or("nothing".to_owned(), |value| self.ty(value).to_string());
+            let inputs: Vec<_> = node.inputs.iter().map(input).collect();
+            let attributes: Vec<_> = node.attributes.iter().map(|(name, value)| format!(", {name} {value}")).collect();
+            let node = format!("{name} of {}{}", inputs.join(", "), attributes.concat());
             GraphError::Node { node, source: Box::new(source) }
         })?;
         if let Some(ty) = types.iter().find(|ty| ty.is_too_large()) {

@@ -318,11 +318,11 @@ def refused() -> list[dict]:
 
     return [
         node("BatchNormalization", [(2, 3, 4), (3,), (3,)], "input 4 is missing", {"mean": floats(0, 0, 0)}),
-        node("Conv", [(2, 3, 5), (6, 3, 1), (5,)], "bias [5] for 6 channels"),
-        node("ConvTranspose", [(2, 3, 5), (3, 4, 2), (2,)], "bias [2] for 4 channels"),
+        node("Conv", [(2, 3, 5), (6, 3, 1), (5,)], "bias [5] does not fit 6 channels"),
+        node("ConvTranspose", [(2, 3, 5), (3, 4, 2), (2,)], "bias [2] does not fit 4 channels"),
         node("Pad", [(2, 3)], "pads [0, 0, 0, -9223372036854775808]", {"pads": ints(0, 0, 0, -(2**63))}),
-        node("Pad", [(2, 3)], "which is too large", {"pads": ints(2**24, 2**24, 2**24, 2**24)}),
-        node("Expand", [(1, 1)], "which is too large", {"shape": ints(2**30, 2**30)}),
+        node("Pad", [(2, 3)], "is too large", {"pads": ints(2**24, 2**24, 2**24, 2**24)}),
+        node("Expand", [(1, 1)], "is too large", {"shape": ints(2**30, 2**30)}),
     ]
 
 
