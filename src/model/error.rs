@@ -1,7 +1,6 @@
 //! Errors of models: unsupported configurations, inputs and forms.
 
-use super::network::{LARGEST_MATRIX, MOST_CELLS};
-use super::stream::{MOST_CHUNK_ROWS, MOST_CHUNK_STEPS};
+use super::limits::{LARGEST_MATRIX, MOST_CELLS, MOST_CHUNK_ROWS, MOST_CHUNK_STEPS};
 use crate::config::ModelType;
 use crate::graph::GraphError;
 

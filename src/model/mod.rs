@@ -6,6 +6,7 @@ mod dropout;
 mod encoder;
 mod error;
 mod imported;
+mod limits;
 mod lstm;
 mod network;
 mod neuropose;

@@ -1,6 +1,7 @@
 //! The interface of every architecture.
 
 use super::error::ModelError;
+use super::limits::{LARGEST_MATRIX, MOST_CELLS};
 use super::parameter::Parameter;
 use super::pass::Pass;
 use super::stream::Stream;
@@ -51,16 +52,10 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
     ) -> Result<Value, ModelError>;
 }
 
-/// Interpolation is a product with a matrix of as many elements; a larger one is refused.
-pub(super) const LARGEST_MATRIX: usize = 1 << 26;
-
 /// Steps at `rate` per second in `rows` rows, rounded half to even, at least one.
 pub(super) fn steps(rows: usize, rate: f64, sampling_rate: f64) -> usize {
     ((rows as f64 * rate / sampling_rate).round_ties_even() as usize).max(1)
 }
-
-/// Cells of an unrolled recurrence that can be loaded in seconds.
-pub(super) const MOST_CELLS: usize = 2048;
 
 /// Fails where a recurrence is unrolled into more cells (steps x layers x directions) than can be loaded in seconds.
 pub(super) fn check_cells(steps: usize, layers: usize) -> Result<(), ModelError> {

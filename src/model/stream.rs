@@ -8,6 +8,7 @@
 use super::decoder::{Decoder, StepState};
 use super::encoder::{Encoder, History};
 use super::error::ModelError;
+use super::limits::{MOST_CHUNK_ROWS, MOST_CHUNK_STEPS};
 use super::pass::Pass;
 use super::resample::mix;
 use crate::graph::{DType, Graph, Value};
@@ -114,11 +115,6 @@ impl Grid {
         (0..=chunks).map(behind).max().unwrap_or(0).max(1) + self.steps_per_chunk() + 1
     }
 }
-
-/// Longer chunks are not streams any more.
-pub(super) const MOST_CHUNK_ROWS: usize = 1 << 20;
-/// Decoder steps in one chunk, which are unrolled.
-pub(super) const MOST_CHUNK_STEPS: i64 = 256;
 
 impl Stream {
     /// Integers of the state: chunks and rows so far, steps made.

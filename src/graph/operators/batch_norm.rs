@@ -5,6 +5,7 @@ use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
+use super::layer_norm::norm_gradient;
 use super::{Family, fused, ty};
 
 pub(super) static FAMILY: Family = Family {
@@ -26,15 +27,7 @@ fn batch_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError>
 }
 
 fn batch_norm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
-    let (node, dy) = (back.node, back.dy()?);
-    let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
-    let gradients = back.graph.apply("BatchNormGradient", &inputs, node.attributes.clone());
-    for (i, gradient) in gradients.into_iter().enumerate() {
-        if back.wanted(i) {
-            back.add(i, gradient);
-        }
-    }
-    Ok(())
+    norm_gradient(back, "BatchNormGradient", back.node.attributes.clone())
 }
 
 /// Inputs: dy, x, scale, mean and variance. Outputs: dx, dscale, dbias.

@@ -39,9 +39,14 @@ fn layer_norm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError>
 }
 
 fn layer_norm_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
+    norm_gradient(back, "LayerNormGradient", Attributes::new())
+}
+
+/// The gradient of a norm with the outputs y and two statistics, by an operator that takes dy, x, scale and both.
+pub(super) fn norm_gradient(back: &mut Backward<'_>, operator: &str, attributes: Attributes) -> Result<(), GraphError> {
     let (node, dy) = (back.node, back.dy()?);
     let inputs = [dy, node.input(0), node.input(1), node.outputs[1], node.outputs[2]];
-    let gradients = back.graph.apply("LayerNormGradient", &inputs, Attributes::new());
+    let gradients = back.graph.apply(operator, &inputs, attributes);
     for (i, gradient) in gradients.into_iter().enumerate() {
         if back.wanted(i) {
             back.add(i, gradient);
