@@ -92,12 +92,16 @@ fn parse_text(origin: &str, text: &str, is_preset: bool, sets: &[String]) -> Res
     Ok(Loaded { config, explicit, warnings })
 }
 
+/// The names of all presets, in a sentence.
+pub fn preset_names() -> String {
+    PRESETS.map(|(name, _)| name).join(", ")
+}
+
 fn missing_file(path: &Path, source: std::io::Error) -> ConfigError {
-    let names: Vec<_> = PRESETS.iter().map(|(name, _)| *name).collect();
     let source = match source.kind() {
         std::io::ErrorKind::NotFound => std::io::Error::new(
             source.kind(),
-            format!("no such file, and no preset of that name (presets: {})", names.join(", ")),
+            format!("no such file, and no preset of that name (presets: {})", preset_names()),
         ),
         _ => source,
     };

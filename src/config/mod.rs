@@ -21,7 +21,7 @@ pub use data::{DataConfig, Dtype, Normalize, OnBad, Shuffle, SplitBy, Statistics
 pub use difference::{Difference, differences};
 pub use error::ConfigError;
 pub use layout::{AngleUnit, Interpolation, InvalidRows, Layout, LayoutChoice, METADATA_COLUMNS};
-pub use load::{Loaded, PRESETS, load, parse};
+pub use load::{Loaded, PRESETS, load, parse, preset_names};
 pub use logging::{LoggingConfig, Mode};
 pub use model::{AxisLayout, DecoderType, InitialPose, ModelConfig, ModelType, TdsStage};
 pub use reference::{json_schema, markdown_table};

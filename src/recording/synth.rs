@@ -136,17 +136,38 @@ impl Identity {
     }
 }
 
+/// Columns of emg2pose's metadata.csv.
+const METADATA_HEADER: [&str; 12] = [
+    "session",
+    "user",
+    "stage",
+    "start",
+    "end",
+    "side",
+    "filename",
+    "moving_hand",
+    "held_out_user",
+    "held_out_stage",
+    "split",
+    "generalization",
+];
+
 fn write_metadata(folder: &Path, options: &SynthOptions) -> Result<(), RecordingError> {
     let path = folder.join("metadata.csv");
-    let mut text = String::from(
-        "session,user,stage,start,end,side,filename,moving_hand,held_out_user,held_out_stage,split,generalization\n",
-    );
-    for index in 0..options.recordings {
-        let Identity { name, session, user, stage, split } = Identity::new(options, index);
-        let (start, end) = (index as f64 * 1000.0, index as f64 * 1000.0 + options.seconds);
-        text += &format!("{session},{user},{stage},{start},{end},left,{name},left,False,False,{split},user_stage\n");
-    }
-    std::fs::write(&path, text).map_err(|error| RecordingError::io(&path, error))
+    let write = || -> csv::Result<()> {
+        let mut table = csv::Writer::from_path(&path)?;
+        table.write_record(METADATA_HEADER)?;
+        for index in 0..options.recordings {
+            let Identity { name, session, user, stage, split } = Identity::new(options, index);
+            let (start, end) = (index as f64 * 1000.0, index as f64 * 1000.0 + options.seconds);
+            let (start, end) = (start.to_string(), end.to_string());
+            let row =
+                [&session, &user, stage, &start, &end, "left", &name, "left", "False", "False", split, "user_stage"];
+            table.write_record(row)?;
+        }
+        Ok(table.flush()?)
+    };
+    write().map_err(|error| RecordingError::io(&path, error.into()))
 }
 
 fn write_recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<(), RecordingError> {

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
+use emg_pipeline::config::preset_names;
 
 /// A usage error that is found only after parsing.
 #[derive(Debug, thiserror::Error)]
@@ -132,9 +133,7 @@ pub(crate) struct StoreArgs {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ConfigArgs {
-    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
-    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose
-    #[arg(long)]
+    #[arg(long, help = format!("YAML file, or a preset: {}", preset_names()))]
     pub(crate) config: Option<String>,
     /// Override a key, e.g. --set data.window_size=1000
     #[arg(long, value_name = "SECTION.KEY=VALUE")]

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
-use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig};
+use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig, preset_names};
 
 /// Train models that predict joint angles from surface EMG, with ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -97,9 +97,7 @@ pub(crate) enum Command {
 /// A configuration and the cache that goes with it.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct CacheArgs {
-    /// YAML file, or a preset: default, low_memory, high_performance, quick_demo, tracking_vemg2pose,
-    /// regression_vemg2pose, tracking_emg2pose, regression_emg2pose, neuropose (default with --resume: the run's own)
-    #[arg(long)]
+    #[arg(long, help = format!("YAML file, or a preset: {} (default with --resume: the run's own)", preset_names()))]
     pub(crate) config: Option<String>,
     /// Override a key, e.g. --set training.num_epochs=20
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
