@@ -13,7 +13,6 @@ use emg_pipeline::model::Model;
 use emg_pipeline::recording::{Hdf5, Reader, TableLayout, silence_hdf5_errors};
 use emg_pipeline::step::{Problem, StepError, training_step};
 use emg_pipeline::train::Checkpoint;
-use emg_pipeline::units::Units;
 
 fn reader() -> &'static (Reader, PathBuf) {
     static READER: OnceLock<(Reader, PathBuf)> = OnceLock::new();
@@ -75,16 +74,7 @@ fn step(onnx: OnnxModel) -> Result<(), StepError> {
     let shape = BatchShape { batch: 2, rows, channels: config.input_size, joints: config.output_size, context: 0 };
     let model = Model::imported(&config, onnx)?;
     model.check_window(rows)?;
-    let problem = Problem {
-        model,
-        shape,
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: LossType::Mse,
-        mae_weight: 0.0,
-        joint_weights: None,
-        resident: None,
-    };
+    let problem = Problem::new(model, shape, LossType::Mse, 0.0);
     training_step(&problem, &TrainingConfig::default(), Kernels::Cpu).map(|_| ())
 }
 

@@ -31,10 +31,10 @@ pub fn check_file_path(path: &Path) -> Result<(), PathError> {
         return Err(PathError::NotAFile { path: path.to_owned() });
     }
     let folder = folder_of(path);
-    match folder.is_dir() {
-        true => Ok(()),
-        false => Err(PathError::NoFolder { path: path.to_owned(), folder: folder.to_owned() }),
+    if folder.is_dir() {
+        return Ok(());
     }
+    Err(PathError::NoFolder { path: path.to_owned(), folder: folder.to_owned() })
 }
 
 /// The folder that contains a path.

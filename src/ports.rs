@@ -21,6 +21,9 @@ pub const ALL_EMG: &str = "all_emg";
 pub const ALL_JOINT_ANGLES: &str = "all_joint_angles";
 pub const ALL_VALID: &str = "all_valid";
 
+/// The pose that a tracking model starts from [batch, joints], radians: an input of exported models.
+pub const INITIAL_POSE: &str = "initial_pose";
+
 /// Element type of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Element {

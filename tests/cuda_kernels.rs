@@ -48,14 +48,9 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
         let rows = (context + 800).max(2000);
         let shape = BatchShape { batch: 4, rows, channels: 16, joints: 20, context };
         let problem = Problem {
-            model,
-            shape,
-            emg: Units::Raw,
             angles: Units::PerRecording,
-            loss: LossType::MseMae,
-            mae_weight: 0.5,
             joint_weights: Some(vec![1.0; 20]),
-            resident: None,
+            ..Problem::new(model, shape, LossType::MseMae, 0.5)
         };
         for precision in [Precision::Tf32, Precision::Fp32, Precision::Bf16, Precision::Fp16] {
             let training = TrainingConfig {

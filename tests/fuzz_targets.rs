@@ -9,7 +9,7 @@ mod targets;
 
 use std::path::{Path, PathBuf};
 
-use common::{Bench, files};
+use common::{Bench, files, from_hex};
 use emg_pipeline::config::PRESETS;
 use emg_pipeline::random::Random;
 
@@ -76,9 +76,7 @@ fn onnx_models() {
     seeds.sort();
     let refused: serde_json::Value = serde_json::from_str(include_str!("golden/refused.json")).unwrap();
     for case in refused.as_array().unwrap() {
-        let digits = case["model"].as_str().unwrap().as_bytes().as_chunks::<2>().0;
-        let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
-        seeds.push(digits.iter().map(byte).collect());
+        seeds.push(from_hex(case["model"].as_str().unwrap()));
     }
     check("onnx", targets::onnx, &seeds, 10, mutations());
 }

@@ -14,7 +14,6 @@ use emg_pipeline::runtime::{self, Provider, Session, Stepper, Tensor};
 use emg_pipeline::step::{
     HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, evaluation_step, gradient_graph, results, training_step,
 };
-use emg_pipeline::units::Units;
 
 struct Golden {
     problem: Problem,
@@ -53,16 +52,12 @@ fn golden(case: &str) -> Golden {
         tensor.values.clone()
     });
     let parameters = parameters.collect();
-    let problem = Problem {
+    let problem = Problem::new(
         model,
         shape,
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: serde_json::from_value::<LossType>(loss["loss_type"].clone()).unwrap(),
-        mae_weight: loss["mae_weight"].as_f64().unwrap(),
-        joint_weights: None,
-        resident: None,
-    };
+        serde_json::from_value::<LossType>(loss["loss_type"].clone()).unwrap(),
+        loss["mae_weight"].as_f64().unwrap(),
+    );
     Golden { problem, tensors, parameters }
 }
 

@@ -16,7 +16,6 @@ use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
     BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StepError, results, training_step,
 };
-use emg_pipeline::units::Units;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -57,16 +56,12 @@ fn config(golden: &Golden, context: usize) -> ModelConfig {
 /// What a model learns from batches of so many windows of so many rows.
 fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem {
     let context = model.left_context();
-    Problem {
+    Problem::new(
         model,
-        shape: BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context },
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: LossType::Mse,
-        mae_weight: 0.0,
-        joint_weights: None,
-        resident: None,
-    }
+        BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context },
+        LossType::Mse,
+        0.0,
+    )
 }
 
 fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Vec<f32> {

@@ -6,7 +6,7 @@ mod common;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::OnceLock;
 
-use common::noise;
+use common::{from_hex, noise};
 use emg_pipeline::graph::{
     DType, Graph, GraphError, Kernels, ModelInfo, OnnxModel, TensorType, TrainingOperators, Value, gradients,
     known_operators, prune, select_kernels, to_onnx,
@@ -212,12 +212,10 @@ fn nodes_that_onnx_does_not_allow_are_refused() {
     }
     let text = include_str!("golden/refused.json");
     for Refused { model, shapes, message } in serde_json::from_str::<Vec<Refused>>(text).unwrap() {
-        let digits = model.as_bytes().as_chunks::<2>().0;
-        let bytes: Vec<_> =
-            digits.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect();
         let inputs: Vec<_> =
             shapes.iter().map(|shape| Tensor::new(shape.clone(), vec![0.0; shape.iter().product()])).collect();
-        let refusal = built(&OnnxModel::parse(&bytes).unwrap(), &inputs).map(|_| ()).unwrap_err().to_string();
+        let refusal =
+            built(&OnnxModel::parse(&from_hex(&model)).unwrap(), &inputs).map(|_| ()).unwrap_err().to_string();
         assert!(refusal.contains(&message), "{refusal}, expected {message}");
     }
 }

@@ -17,7 +17,6 @@ use emg_pipeline::step::{
     BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, evaluation_step, gradient_graph, results,
     training_step,
 };
-use emg_pipeline::units::Units;
 
 const CASES: [&str; 8] = [
     "tracking_vemg2pose",
@@ -91,16 +90,7 @@ fn case(name: &str) -> Case {
         mask: tensor(1002, &[batch, targets], &|x| f32::from(u8::from(x > -0.4))),
         clip: number("clip"),
         golden,
-        problem: Problem {
-            model,
-            shape,
-            emg: Units::Raw,
-            angles: Units::Raw,
-            loss: LossType::Mae,
-            mae_weight: 0.5,
-            joint_weights: None,
-            resident: None,
-        },
+        problem: Problem::new(model, shape, LossType::Mae, 0.5),
     }
 }
 
@@ -230,16 +220,7 @@ fn the_250_step_decoder_stays_below_15_000_nodes() {
     let model = Model::new(&config);
     assert!(total_elements(&model.parameters()) > 5_000_000);
     let shape = BatchShape { batch: 8, rows: 11_790, channels: 16, joints: 20, context: 1790 };
-    let problem = Problem {
-        model,
-        shape,
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: LossType::Mae,
-        mae_weight: 0.5,
-        joint_weights: None,
-        resident: None,
-    };
+    let problem = Problem::new(model, shape, LossType::Mae, 0.5);
     for (kernels, most) in [(Kernels::Standard, 15_000), (Kernels::Cpu, 8_000), (Kernels::Cuda, 8_000)] {
         let nodes = training_step(&problem, &TrainingConfig::default(), kernels).unwrap().nodes;
         println!("{kernels:?}: {nodes} nodes");

@@ -15,7 +15,6 @@ use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
     HYPERPARAMETERS, Hyperparameters, Problem, StateVector, results, state_vectors, training_step,
 };
-use emg_pipeline::units::Units;
 
 const ROWS: usize = 40;
 const CHANNELS: usize = 4;
@@ -45,16 +44,12 @@ fn model(kind: ModelType) -> Model {
 
 fn problem(model: &Model, batch: usize) -> Problem {
     let context = model.left_context();
-    Problem {
-        model: model.clone(),
-        shape: BatchShape { batch, rows: ROWS, channels: CHANNELS, joints: JOINTS, context },
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: LossType::MseMae,
-        mae_weight: 0.5,
-        joint_weights: None,
-        resident: None,
-    }
+    Problem::new(
+        model.clone(),
+        BatchShape { batch, rows: ROWS, channels: CHANNELS, joints: JOINTS, context },
+        LossType::MseMae,
+        0.5,
+    )
 }
 
 /// Windows `from..from + count` of a fixed set, each with failed rows of its own.

@@ -19,7 +19,6 @@ use emg_pipeline::ports::{self, Values};
 use emg_pipeline::random::Random;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{HYPERPARAMETERS, Hyperparameters, Problem, RANDOM, results, state_vectors, training_step};
-use emg_pipeline::units::Units;
 
 fn argument(name: &str) -> Option<String> {
     std::env::args().skip_while(|argument| argument != name).nth(1)
@@ -57,16 +56,7 @@ fn main() {
     let model = Model::new(&config.model);
     let rows = number("--window", config.data.window_size);
     let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context() };
-    let problem = Problem {
-        model: model.clone(),
-        shape,
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: config.training.loss_type,
-        mae_weight: config.training.mae_weight,
-        joint_weights: None,
-        resident: None,
-    };
+    let problem = Problem::new(model.clone(), shape, config.training.loss_type, config.training.mae_weight);
     let library = runtime::load(None).expect("ONNX Runtime");
     let provider = Provider::choose(&library, &config.training).expect("the device");
     let start = Instant::now();

@@ -70,7 +70,7 @@ impl CacheError {
         move |source| Self::File(FileError::at(path)(source))
     }
 
-    pub(crate) fn damaged(path: &Path, message: impl Into<String>) -> Self {
-        Self::Damaged { path: path.to_owned(), message: message.into() }
+    pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Damaged { path: path.to_owned(), message: what.to_string() }
     }
 }

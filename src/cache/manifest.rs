@@ -10,7 +10,7 @@ use super::key::Key;
 use super::keys::{KeyedRecording, cache_key};
 use super::sealed;
 use super::segment::SegmentRecording;
-use super::settings::{CacheSettings, FORMAT, NORMALIZER};
+use super::settings::{CacheSettings, check_version};
 use super::split::Split;
 use super::store::Store;
 use crate::statistics::{Moments, without_slack};
@@ -128,18 +128,13 @@ impl Manifest {
     /// # Errors
     /// Damaged, of a later version, or in contradiction with itself.
     pub fn parse(path: &Path, bytes: &mut [u8]) -> Result<Self, CacheError> {
-        let manifest: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error.to_string()))?;
+        let manifest: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error))?;
         manifest.check().map_err(|message| CacheError::damaged(path, message))?;
         Ok(manifest)
     }
 
     fn check(&self) -> Result<(), String> {
-        if self.format != FORMAT || self.normalizer > NORMALIZER {
-            return Err(format!(
-                "format {} and normalizer {} are from a newer version of emg-cache",
-                self.format, self.normalizer
-            ));
-        }
+        check_version(self.format, self.normalizer)?;
         if let Some(recording) = self.recordings.iter().find(|recording| recording.segment >= self.segments.len()) {
             return Err(format!("recording {} names a segment that does not exist", recording.name));
         }

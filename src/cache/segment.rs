@@ -12,7 +12,7 @@ use super::keys::segment_key;
 use super::measure::Measured;
 use super::rows::{Io, StoredRows};
 use super::sealed;
-use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
+use super::settings::{SegmentSettings, check_version};
 use super::zarr::{self, ShardShape};
 use crate::statistics::{Moments, without_slack};
 
@@ -119,19 +119,14 @@ impl SegmentIndex {
     /// # Errors
     /// Damaged, of a later version, or in contradiction with itself.
     pub fn parse(path: &Path, bytes: &mut [u8]) -> Result<Self, CacheError> {
-        let index: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error.to_string()))?;
+        let index: Self = sealed::unseal(bytes).map_err(|error| CacheError::damaged(path, error))?;
         index.check().map_err(|message| CacheError::damaged(path, message))?;
         Ok(index)
     }
 
     /// The digest detects accidental damage; this detects a forged or foreign file.
     fn check(&self) -> Result<(), String> {
-        if self.format != FORMAT || self.normalizer > NORMALIZER {
-            return Err(format!(
-                "format {} and normalizer {} are from a newer version of emg-cache",
-                self.format, self.normalizer
-            ));
-        }
+        check_version(self.format, self.normalizer)?;
         let (channels, joints) = (self.settings.emg_channels, self.settings.joint_angles_channels);
         if !(1..=4096).contains(&channels) || !(1..=4096).contains(&joints) || !(1..=1 << 48).contains(&self.rows) {
             return Err(format!("{} rows of {channels} channels and {joints} joint angles are impossible", self.rows));

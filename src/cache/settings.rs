@@ -12,6 +12,14 @@ pub(crate) const FORMAT: u32 = 1;
 /// other bytes; a test pins the hash of a fixed input's segment to it. Caches of earlier revisions are read for ever.
 pub const NORMALIZER: u32 = 1;
 
+/// Fails for what this version cannot read.
+pub(super) fn check_version(format: u32, normalizer: u32) -> Result<(), String> {
+    if format == FORMAT && normalizer <= NORMALIZER {
+        return Ok(());
+    }
+    Err(format!("format {format} and normalizer {normalizer} are from a newer version of emg-cache"))
+}
+
 /// Settings of a cache: those of its segments, its windows and its normalization.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

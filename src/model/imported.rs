@@ -9,7 +9,7 @@ use super::parameter::{Init, Parameter, Weights, matching, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use crate::config::{AxisLayout, ModelConfig};
-use crate::graph::{Graph, ModelPort, OnnxModel, TensorType, TrainingOperators, Value};
+use crate::graph::{Graph, ModelPort, OnnxModel, TensorType, Value};
 use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
@@ -137,7 +137,7 @@ impl Imported {
         let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
         let own = self.parameters.iter().chain(&self.buffers);
         bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
-        let outputs = self.onnx.build(graph, &mut Operators(pass), &bound)?;
+        let outputs = self.onnx.build(graph, pass, &bound)?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
     }
 
@@ -175,27 +175,6 @@ fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, ModelE
         return Ok(second_is);
     }
     Err(ModelError::ChannelMismatch { name, dims, channels })
-}
-
-/// The pass as the importer sees it.
-struct Operators<'a>(&'a mut Pass);
-
-impl TrainingOperators for Operators<'_> {
-    fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value {
-        self.0.drop_share(graph, x, ratio)
-    }
-
-    fn batch_norm(
-        &mut self,
-        graph: &mut Graph,
-        x: Value,
-        affine: [Value; 2],
-        statistics: [(&str, Value); 2],
-        epsilon: f32,
-        momentum: f32,
-    ) -> Value {
-        self.0.running_norm(graph, x, affine, statistics, epsilon, momentum)
-    }
 }
 
 impl Network for Imported {

@@ -3,7 +3,7 @@
 use super::dropout::Dropout;
 use super::parameter::Weights;
 use super::resample::Interpolate;
-use crate::graph::{Graph, Value};
+use crate::graph::{Graph, TrainingOperators, Value};
 
 /// One forward pass in a graph.
 #[derive(Debug)]
@@ -57,46 +57,47 @@ impl Pass {
 
     /// Batch normalization of x [batch, channels, ..] with PyTorch's epsilon and momentum.
     pub(super) fn batch_norm(&mut self, graph: &mut Graph, name: &str, x: Value) -> Value {
-        const KEPT: f32 = 0.9;
+        const MOMENTUM: f32 = 0.9;
         const EPSILON: f32 = 1e-5;
         let (scale, bias) = self.affine(name);
         let names = ["running_mean", "running_var"].map(|own| format!("{name}.{own}"));
         let statistics = names.each_ref().map(|own| (own.as_str(), self.weights.get(own)));
-        self.running_norm(graph, x, [scale, bias], statistics, EPSILON, KEPT)
+        TrainingOperators::batch_norm(self, graph, x, [scale, bias], statistics, EPSILON, MOMENTUM)
     }
 
-    /// Batch normalization whose running statistics, by name, keep a share of `kept` at each step of training.
-    pub(super) fn running_norm(
+    /// x with a share of its elements dropped, where this pass drops any.
+    pub(super) fn drop(&mut self, graph: &mut Graph, x: Value) -> Value {
+        let share = self.dropout.as_ref().map(Dropout::probability);
+        share.map_or(x, |share| self.dropout(graph, x, share))
+    }
+}
+
+/// A user's own model trains as the built-in ones do.
+impl TrainingOperators for Pass {
+    fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value {
+        let Some(dropout) = &mut self.dropout else { return x };
+        let shape = graph.shape(x).to_vec();
+        let mask = dropout.mask_like(graph, ratio, &shape);
+        graph.mul(x, mask)
+    }
+
+    fn batch_norm(
         &mut self,
         graph: &mut Graph,
         x: Value,
         affine: [Value; 2],
         statistics: [(&str, Value); 2],
         epsilon: f32,
-        kept: f32,
+        momentum: f32,
     ) -> Value {
         if !self.training {
             return graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon);
         }
         let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
         for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
-            let next = graph.moving_average(running, now, kept);
+            let next = graph.moving_average(running, now, momentum);
             self.updates.push((name.to_owned(), next));
         }
         y
-    }
-
-    /// x with a share of its elements dropped, where this pass drops any.
-    pub(super) fn drop(&mut self, graph: &mut Graph, x: Value) -> Value {
-        let share = self.dropout.as_ref().map(Dropout::probability);
-        share.map_or(x, |share| self.drop_share(graph, x, share))
-    }
-
-    /// x with a share of its elements dropped, where this pass drops any.
-    pub(super) fn drop_share(&mut self, graph: &mut Graph, x: Value, share: f64) -> Value {
-        let Some(dropout) = &mut self.dropout else { return x };
-        let shape = graph.shape(x).to_vec();
-        let mask = dropout.mask_like(graph, share, &shape);
-        graph.mul(x, mask)
     }
 }

@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use super::error::PredictError;
 use super::output::{Predicted, Prediction};
 use super::recording::Rows;
-use super::signature::{INITIAL_POSE, Signature};
+use super::signature::Signature;
 use crate::files::FileError;
 use crate::metrics::Accumulator;
+use crate::ports::INITIAL_POSE;
 use crate::recording::{Hdf5, Place, Reader, TableLayout};
 use crate::runtime::{Library, Provider, Session, Tensor};
-use crate::units::EMG_STATISTICS;
+use crate::units::{Affine, EMG_STATISTICS};
 
 /// An exported model, ready to predict.
 #[derive(Debug)]
@@ -159,7 +160,7 @@ impl Predictor {
         let emg = Tensor::new([batch, sizes[0], sizes[1]], emg);
         let mut inputs = vec![(self.signature.emg.name.clone(), emg)];
         if self.signature.takes_statistics {
-            let [mean, divisor] = &recording.statistics;
+            let Affine { mean, divisor } = &recording.statistics;
             for (name, values) in EMG_STATISTICS.into_iter().zip([mean, divisor]) {
                 inputs.push((name.to_owned(), Tensor::new([1, channels], values.clone())));
             }

@@ -3,6 +3,7 @@
 use super::error::PredictError;
 use crate::cache::{SegmentSettings, measure};
 use crate::recording::Recording;
+use crate::units::Affine;
 
 /// A recording's rows as numbers.
 #[derive(Debug, Clone)]
@@ -15,8 +16,8 @@ pub(super) struct Rows {
     pub(super) angles: Vec<f32>,
     /// 1 for rows whose angles can be believed, else 0.
     pub(super) valid: Vec<f32>,
-    /// Mean and divisor of each channel.
-    pub(super) statistics: [Vec<f32>; 2],
+    /// Of each channel.
+    pub(super) statistics: Affine,
     pub(super) texts: Vec<(&'static str, String)>,
 }
 
@@ -25,7 +26,6 @@ impl Rows {
         let (emg, angles, time) = (recording.emg(), recording.angles(), recording.time());
         let rows = recording.rows() as usize;
         let (_, measured) = measure(recording, settings)?;
-        let to_f32 = |values: &[f64]| values.iter().map(|value| *value as f32).collect();
         let attributes = recording.attributes();
         let texts = [
             ("session", &attributes.session),
@@ -40,7 +40,7 @@ impl Rows {
             emg: Vec::with_capacity(rows * emg.width),
             angles: Vec::with_capacity(rows * angles.width),
             valid: vec![0.0; rows],
-            statistics: [to_f32(&measured.emg.mean), to_f32(&measured.emg.divisor())],
+            statistics: Affine::new(&measured.emg),
             texts: std::iter::once(("filename", name)).chain(texts).collect(),
         };
         recording.visit(&mut |first, block| {

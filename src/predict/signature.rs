@@ -2,12 +2,11 @@
 
 use crate::cache::SegmentSettings;
 use crate::config::{AxisLayout, Dtype, ModelType};
+use crate::ports::INITIAL_POSE;
 use crate::runtime::{Session, TensorInfo};
 use crate::step::{ExportedForm, MetadataError, ModelMetadata};
 use crate::units::EMG_STATISTICS;
 
-/// The input with the pose that a tracking model starts from.
-pub(super) const INITIAL_POSE: &str = "initial_pose";
 /// Most EMG values at once, in a model whose batch is fixed.
 const MOST_VALUES: usize = 1 << 28;
 

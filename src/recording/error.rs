@@ -41,7 +41,7 @@ impl RecordingError {
         Self::Layout { path: path.to_owned(), what: what.into(), expected: expected.into(), found: found.into() }
     }
 
-    pub(crate) fn damaged(path: &Path, message: impl Into<String>) -> Self {
-        Self::Damaged { path: path.to_owned(), message: message.into() }
+    pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Self {
+        Self::Damaged { path: path.to_owned(), message: what.to_string() }
     }
 }

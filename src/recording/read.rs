@@ -322,7 +322,7 @@ impl Recording {
             for chunk in chunks {
                 let stored = &bytes[chunk.address as usize..chunk.address as usize + chunk.size];
                 let out = &mut out[chunk.first_row as usize * row_bytes..];
-                let failed = |error: ChunkError| RecordingError::damaged(&self.path, error.to_string());
+                let failed = |error: ChunkError| RecordingError::damaged(&self.path, error);
                 if out.len() >= chunk_bytes {
                     decoder.decode(stored, chunk, &mut out[..chunk_bytes]).map_err(failed)?;
                 } else {
@@ -377,7 +377,7 @@ impl Recording {
                 &read
             }
         };
-        decoder.decode(stored, chunk, out).map_err(|error| RecordingError::damaged(&self.path, error.to_string()))
+        decoder.decode(stored, chunk, out).map_err(|error| RecordingError::damaged(&self.path, error))
     }
 
     /// Decodes chunks of long recordings on all cores; short ones are themselves spread over the cores.

@@ -1,10 +1,11 @@
 //! A step's buffers: two sets of state in turn, bound to a session by name. Where they lie is a provider's matter.
 
+use ort::memory::Allocator;
 use ort::session::{IoBinding, Session};
-use ort::value::DynTensor;
+use ort::value::{DynTensor, Tensor};
 
 use super::error::RuntimeError;
-use crate::ports::{Port, StepPorts, Values};
+use crate::ports::{Element, Port, StepPorts, Values};
 
 /// What a buffer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,19 @@ pub(super) enum Place<'a> {
     Host(&'a [f32]),
     /// Address and elements.
     Device(u64, usize),
+}
+
+/// A tensor for a port.
+///
+/// # Errors
+/// There is no room.
+pub(super) fn new_tensor(allocator: &Allocator, port: &Port) -> Result<DynTensor, RuntimeError> {
+    let shape = port.shape.as_slice();
+    let tensor = match port.element {
+        Element::F32 => Tensor::<f32>::new(allocator, shape).map(Tensor::upcast),
+        Element::I64 => Tensor::<i64>::new(allocator, shape).map(Tensor::upcast),
+    };
+    tensor.map_err(RuntimeError::ort(ALLOCATING))
 }
 
 /// A provider's memory, and how steps run there.
@@ -116,7 +130,7 @@ pub(super) struct Bound<M: Memory> {
     bindings: [IoBinding; 2],
 }
 
-const ALLOCATING: &str = "allocating step buffers";
+pub(super) const ALLOCATING: &str = "allocating step buffers";
 
 impl<M: Memory> Bound<M> {
     /// # Errors

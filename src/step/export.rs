@@ -8,6 +8,7 @@ use crate::graph::{
     narrow_constants, prune, select_kernels, to_onnx,
 };
 use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
+use crate::ports;
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to export.
@@ -46,7 +47,7 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, StepError> {
     let initial_pose = writer.initial_pose(Dim::Batch(1).size());
     let prediction = writer.body(|graph, pass| Ok(model.forward(graph, pass, emg, initial_pose)?))?;
     let radians = writer.radians(prediction);
-    writer.graph.output("joint_angles", radians);
+    writer.graph.output(ports::JOINT_ANGLES, radians);
     Ok(writer.finish(&exported.metadata))
 }
 
@@ -71,7 +72,7 @@ pub fn export_stream(exported: &Exported<'_>, stream: &Stream) -> Result<Vec<u8>
     let zero = graph.scalar(0.0);
     let angles = graph.select(streamed.is_predicted, radians, zero);
     let state = graph.to_f32(streamed.state);
-    for (name, value) in [("joint_angles", angles), ("next_state", state), ("next_position", streamed.position)] {
+    for (name, value) in [(ports::JOINT_ANGLES, angles), ("next_state", state), ("next_position", streamed.position)] {
         graph.output(name, value);
     }
     Ok(writer.finish(&exported.metadata))
@@ -101,7 +102,7 @@ impl<'a> Writer<'a> {
     fn emg(&mut self, batch_and_rows: &[usize; 2]) -> Result<Value, StepError> {
         let (graph, channels) = (&mut self.graph, self.exported.model.config().input_size);
         let [batch, rows] = *batch_and_rows;
-        let emg = graph.input("emg", TensorType::f32([batch, rows, channels]));
+        let emg = graph.input(ports::EMG, TensorType::f32([batch, rows, channels]));
         Ok(match &self.exported.emg {
             Units::Raw => emg,
             Units::Fixed(affine) => normalize(graph, emg, affine),
@@ -125,7 +126,7 @@ impl<'a> Writer<'a> {
     fn initial_pose(&mut self, batch: usize) -> Option<Value> {
         let joints = self.exported.model.config().output_size;
         self.exported.model.takes_initial_pose().then(|| {
-            let pose = self.graph.input("initial_pose", TensorType::f32([batch, joints]));
+            let pose = self.graph.input(ports::INITIAL_POSE, TensorType::f32([batch, joints]));
             to_units(&mut self.graph, pose, self.units)
         })
     }

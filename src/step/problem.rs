@@ -41,6 +41,12 @@ pub(super) struct BatchValues {
 }
 
 impl Problem {
+    /// In raw units, with batches that bring rows, and every joint of weight 1.
+    pub fn new(model: Model, shape: BatchShape, loss: LossType, mae_weight: f64) -> Self {
+        let (emg, angles) = (Units::Raw, Units::Raw);
+        Self { model, shape, emg, angles, loss, mae_weight, joint_weights: None, resident: None }
+    }
+
     /// Rows of a whole batch.
     pub(super) fn rows(&self) -> f32 {
         (self.shape.batch * self.shape.target_rows()) as f32

@@ -15,7 +15,10 @@ pub enum TrainError {
     #[error(transparent)]
     Cache(#[from] CacheError),
     #[error("{source}{}", remedy(source))]
-    Runtime { source: RuntimeError },
+    Runtime {
+        #[from]
+        source: RuntimeError,
+    },
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
@@ -98,12 +101,6 @@ fn remedy(error: &RuntimeError) -> &'static str {
     }
 }
 
-impl From<RuntimeError> for TrainError {
-    fn from(source: RuntimeError) -> Self {
-        Self::Runtime { source }
-    }
-}
-
 impl From<ModelError> for TrainError {
     fn from(source: ModelError) -> Self {
         Self::Step(StepError::Model(source))
@@ -133,5 +130,24 @@ impl TrainError {
 
     pub(crate) fn io(path: &std::path::Path) -> impl FnOnce(std::io::Error) -> Self + '_ {
         move |source| Self::File(FileError::at(path)(source))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_the_library_name_the_keys_that_help() {
+        let message = || "x".to_owned();
+        for (source, key) in [
+            (RuntimeError::OutOfMemory { doing: "running a step", message: message() }, "training.batch_size"),
+            (RuntimeError::KernelLimit { doing: "running a step", message: message() }, "training.cuda_kernels: false"),
+            (RuntimeError::NoCuda { reason: message() }, "training.device: cpu"),
+        ] {
+            let own = source.to_string();
+            let told = TrainError::from(source).to_string();
+            assert!(!own.contains("training.") && told.starts_with(&own) && told.contains(key), "{told}");
+        }
     }
 }

@@ -42,19 +42,13 @@ impl Normalization {
 
     /// What `model` learns from batches of `shape`.
     pub(super) fn problem(&self, config: &Config, model: &Model, shape: BatchShape) -> Problem {
+        let training = &config.training;
+        let to_f32 = |weights: &Vec<f64>| weights.iter().map(|weight| *weight as f32).collect();
         Problem {
-            model: model.clone(),
-            shape,
             emg: self.emg_units(),
             angles: self.angle_units(),
-            loss: config.training.loss_type,
-            mae_weight: config.training.mae_weight,
-            joint_weights: config
-                .training
-                .joint_weights
-                .as_ref()
-                .map(|weights| weights.iter().map(|weight| *weight as f32).collect()),
-            resident: None,
+            joint_weights: training.joint_weights.as_ref().map(to_f32),
+            ..Problem::new(model.clone(), shape, training.loss_type, training.mae_weight)
         }
     }
 }

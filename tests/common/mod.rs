@@ -175,3 +175,9 @@ pub(crate) fn noise(number: u64, elements: usize) -> impl Iterator<Item = f32> {
         (z >> 40) as f32 / 16_777_216.0 - 0.5
     })
 }
+
+/// The bytes that hexadecimal digits stand for.
+pub(crate) fn from_hex(digits: &str) -> Vec<u8> {
+    let byte = |pair: &[u8; 2]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
+    digits.as_bytes().as_chunks::<2>().0.iter().map(byte).collect()
+}

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
 use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig, preset_names};
@@ -163,8 +164,8 @@ pub(crate) struct ReportArgs {
     #[arg(long, value_name = "FILE.html")]
     pub(crate) out: Option<PathBuf>,
     /// Split to evaluate
-    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
-    pub(crate) split: SplitArg,
+    #[arg(long, value_parser = split_parser(), default_value_t = Split::Test)]
+    pub(crate) split: Split,
     /// Report only what training recorded, without evaluating
     #[arg(long)]
     pub(crate) no_eval: bool,
@@ -250,8 +251,8 @@ pub(crate) struct EvalArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
     /// Split to evaluate
-    #[arg(long, value_enum, default_value_t = SplitArg::Test)]
-    pub(crate) split: SplitArg,
+    #[arg(long, value_parser = split_parser(), default_value_t = Split::Test)]
+    pub(crate) split: Split,
     /// Labels to group errors by, comma-separated (--json has all of them)
     #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
     pub(crate) by: Vec<By>,
@@ -354,21 +355,8 @@ pub(crate) enum Derivatives {
     Emg2pose,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(crate) enum SplitArg {
-    Train,
-    Val,
-    Test,
-}
-
-impl From<SplitArg> for Split {
-    fn from(split: SplitArg) -> Self {
-        match split {
-            SplitArg::Train => Self::Train,
-            SplitArg::Val => Self::Val,
-            SplitArg::Test => Self::Test,
-        }
-    }
+fn split_parser() -> impl TypedValueParser<Value = Split> {
+    PossibleValuesParser::new(Split::ALL.map(Split::name)).map(|name| Split::parse(&name).expect("a possible value"))
 }
 
 fn seconds(text: &str) -> Result<f64, String> {

@@ -83,7 +83,7 @@ fn eval(args: EvalArgs) -> Result<ExitCode> {
     let model = load_model(&checkpoint.config, &run.run)?;
     let cache = Arc::new(cache);
     let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
-    let options = EvaluateOptions { split: split.into(), emg2pose_derivatives };
+    let options = EvaluateOptions { split, emg2pose_derivatives };
     let total = cache.manifest().windows[options.split as usize];
     let progress = CountProgress::start(&format!("evaluating {}", options.split), total, "windows");
     let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |n| progress.advance(n));

@@ -12,7 +12,6 @@ use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::say;
 use emg_pipeline::step::{Problem, training_step};
 use emg_pipeline::train::{TrainError, load_model};
-use emg_pipeline::units::Units;
 use serde_json::json;
 
 use crate::commands::own_model;
@@ -77,16 +76,7 @@ pub(crate) fn model(
     model.check_window(shape.rows).map_err(TrainError::from)?;
     let library = runtime::load(option)?;
     let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
-    let problem = Problem {
-        model,
-        shape,
-        emg: Units::Raw,
-        angles: Units::Raw,
-        loss: training.loss_type,
-        mae_weight: training.mae_weight,
-        joint_weights: None,
-        resident: None,
-    };
+    let problem = Problem::new(model, shape, training.loss_type, training.mae_weight);
     let building = Instant::now();
     let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::from)?;
     let (nodes, built) = (graph.nodes, building.elapsed());

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Access, Cache, CacheError, Split};
+use emg_pipeline::cache::{Access, Cache, CacheError};
 use emg_pipeline::files::{FileError, check_file_path, replace_file};
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
@@ -112,7 +112,7 @@ fn evaluated(
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.of.checkpoint, checkpoint.progress.epoch)));
     facts.push(("evaluated on".into(), format!("{provider}, ONNX Runtime {}", library.version)));
-    let split = Split::from(args.split);
+    let split = args.split;
     let options = EvaluateOptions { split, emg2pose_derivatives: false };
     let total = cache.manifest().windows[split as usize];
     let progress = CountProgress::start(&format!("evaluating {} on {split}", folder.display()), total, "windows");

@@ -249,16 +249,19 @@ pub(crate) fn fused_shapes(
     Ok((operator.infer)(&graph, &node)?.into_iter().map(|ty| ty.shape).collect())
 }
 
+/// Input `i`, which the node must have.
+fn required(node: &Node, i: usize) -> Result<Value, GraphError> {
+    node.optional(i).ok_or_else(|| format!("input {i} is missing").into())
+}
+
 fn ty(graph: &Graph, node: &Node, i: usize) -> Result<TensorType, GraphError> {
-    let value = node.inputs.get(i).copied().flatten().ok_or_else(|| format!("input {i} is missing"))?;
-    Ok(graph.ty(value).clone())
+    Ok(graph.ty(required(node, i)?).clone())
 }
 
 /// The constant int64 list that input `i` must be.
 fn constant_ints(graph: &Graph, node: &Node, i: usize) -> Result<Vec<i64>, GraphError> {
-    let value = node.inputs.get(i).copied().flatten().ok_or_else(|| format!("input {i} is missing"))?;
     graph
-        .as_i64s(value)
+        .as_i64s(required(node, i)?)
         .map(<[i64]>::to_vec)
         .ok_or_else(|| format!("input {i} must be a constant list of integers").into())
 }

@@ -5,14 +5,14 @@ use std::fmt;
 use ort::memory::Allocator;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
-use ort::value::{DynTensor, Tensor};
+use ort::value::DynTensor;
 
 use super::super::error::RuntimeError;
 use super::super::kernels;
-use super::super::memory::{Bound, Buffers, Memory, Place, Use};
+use super::super::memory::{ALLOCATING, Bound, Buffers, Memory, Place, Use, new_tensor};
 use super::Backend;
 use crate::graph::Kernels;
-use crate::ports::{Element, Port, StepPorts, Values};
+use crate::ports::{Port, StepPorts, Values};
 
 pub(super) struct Cpu;
 
@@ -60,9 +60,8 @@ struct HostMemory {
 
 impl HostMemory {
     fn new() -> Result<Self, RuntimeError> {
-        let doing = "allocating step buffers";
-        let mut shrinking = RunOptions::new().map_err(RuntimeError::ort(doing))?;
-        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(RuntimeError::ort(doing))?;
+        let mut shrinking = RunOptions::new().map_err(RuntimeError::ort(ALLOCATING))?;
+        shrinking.set("memory.enable_memory_arena_shrinkage", "cpu:0").map_err(RuntimeError::ort(ALLOCATING))?;
         Ok(Self { shrinking })
     }
 }
@@ -89,12 +88,7 @@ impl Memory for HostMemory {
     const SETS: usize = 1;
 
     fn allocate(&self, _: &Session, port: &Port, _: Use) -> Result<DynTensor, RuntimeError> {
-        let (allocator, shape) = (Allocator::default(), port.shape.as_slice());
-        let tensor = match port.element {
-            Element::F32 => Tensor::<f32>::new(&allocator, shape).map(Tensor::upcast),
-            Element::I64 => Tensor::<i64>::new(&allocator, shape).map(Tensor::upcast),
-        };
-        tensor.map_err(RuntimeError::ort("allocating step buffers"))
+        new_tensor(&Allocator::default(), port)
     }
 
     fn tensor(buffer: &mut DynTensor) -> &mut DynTensor {

@@ -10,13 +10,13 @@ use ort::ep::{CUDA, ExecutionProvider};
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{IoBinding, NoSelectedOutputs, RunOptions, Session};
-use ort::value::{DynTensor, Tensor};
+use ort::value::DynTensor;
 
 use super::super::device::{Device, Event, Locked, driver};
 use super::super::error::RuntimeError;
 use super::super::kernels::{self, Module, NoKernels};
 use super::super::library::Library;
-use super::super::memory::{Bound, Buffers, Memory, Place, Use};
+use super::super::memory::{ALLOCATING, Bound, Buffers, Memory, Place, Use, new_tensor};
 use super::Backend;
 use crate::config::{Precision, TrainingConfig};
 use crate::graph::Kernels;
@@ -220,7 +220,7 @@ struct DeviceMemory {
 
 impl DeviceMemory {
     fn new(session: &Session, locked: bool) -> Result<Self, RuntimeError> {
-        let doing = "allocating step buffers";
+        let doing = ALLOCATING;
         let device = Device::shared()?;
         device.enter()?;
         let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default);
@@ -252,17 +252,13 @@ impl Memory for DeviceMemory {
     const SETS: usize = 2;
 
     fn allocate(&self, _: &Session, port: &Port, purpose: Use) -> Result<Mirrored, RuntimeError> {
-        let (shape, elements) = (port.shape.as_slice(), port.elements());
+        let elements = port.elements();
         let locked = match purpose {
             Use::State | Use::Table => false,
             Use::Batch => self.locked,
             Use::Control | Use::Result => true,
         };
-        let device = match port.element {
-            Element::F32 => Tensor::<f32>::new(&self.allocator, shape).map(Tensor::upcast),
-            Element::I64 => Tensor::<i64>::new(&self.allocator, shape).map(Tensor::upcast),
-        };
-        let device = device.map_err(RuntimeError::ort("allocating step buffers"))?;
+        let device = new_tensor(&self.allocator, port)?;
         let mirror = || {
             Ok(match port.element {
                 Element::F32 => Mirror::F32(Locked::new(elements)?),
