@@ -417,3 +417,17 @@ fn builders_at_once_agree() {
     bench.check_cache(&keys[0], "data");
     assert_eq!(std::fs::read_dir(bench.path("st/tmp")).unwrap().count(), 0);
 }
+
+/// The memo holds paths of recordings, which may name subjects.
+#[test]
+fn the_memo_is_nobody_elses_to_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let bench = Bench::tiny(&["--recordings", "2", "--seconds", "0.2"]);
+    bench.build(&["--config", "tiny.yaml"]);
+    let memo: Vec<_> = files(&bench.path("cache-home")).into_iter().filter(|(_, bytes)| !bytes.is_empty()).collect();
+    assert!(!memo.is_empty());
+    for (path, _) in memo {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+    }
+}

@@ -106,3 +106,38 @@ impl ModelMetadata {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::CacheSettings;
+    use crate::config::Config;
+
+    #[test]
+    fn what_is_written_is_read_and_unknown_architectures_are_let_pass() {
+        for form in [ExportedForm::Window, ExportedForm::Stream { chunk: 40, lag: 7 }] {
+            let written = ModelMetadata {
+                joints: vec!["a".into(), "b".into()],
+                window: 200,
+                left_context: 20,
+                normalize_emg: Some(Normalize::Recording),
+                normalize_angles: None,
+                emg_layout: AxisLayout::ChannelsFirst,
+                angles_layout: AxisLayout::ChannelsLast,
+                recordings: CacheSettings::new(&Config::default()).segment(),
+                architecture: Some(ModelType::Lstm),
+                cache: Some(Key::of(&1)),
+                form,
+            };
+            let mut entries = written.entries();
+            let read = |entries: &[(String, String)]| {
+                ModelMetadata::read(|name| entries.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone()))
+            };
+            assert_eq!(read(&entries).unwrap(), written);
+            entries.iter_mut().filter(|(name, _)| name == "architecture").for_each(|(_, word)| *word = "later".into());
+            assert_eq!(read(&entries).unwrap(), ModelMetadata { architecture: None, ..written });
+            entries.retain(|(name, _)| name != "window");
+            assert!(read(&entries).unwrap_err().to_string().contains("`window`"));
+        }
+    }
+}

@@ -148,3 +148,23 @@ impl<'de> Deserialize<'de> for Figures {
         deserializer.deserialize_map(Named)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_without_those_of_training_are_damaged() {
+        let whole = r#"{"train_loss":1.5,"train_mae_deg":2.0,"val_loss":null,"epoch":3}"#;
+        let figures: Figures = serde_json::from_str(whole).unwrap();
+        assert_eq!((figures.value("train", "loss"), figures.value("val", "loss")), (Some(1.5), None));
+        for damaged in [
+            "{}",
+            r#"{"train_loss":null,"train_mae_deg":2.0}"#,
+            r#"{"train_loss":1.5,"val_loss":1.0}"#,
+            r#"{"train_loss":"1.5","train_mae_deg":2.0}"#,
+        ] {
+            assert!(serde_json::from_str::<Figures>(damaged).is_err(), "{damaged}");
+        }
+    }
+}
