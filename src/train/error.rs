@@ -143,7 +143,7 @@ mod tests {
         for (source, key) in [
             (RuntimeError::OutOfMemory { doing: "running a step", message: message() }, "training.batch_size"),
             (RuntimeError::KernelLimit { doing: "running a step", message: message() }, "training.cuda_kernels: false"),
-            (RuntimeError::NoCuda { reason: message() }, "training.device: cpu"),
+            (RuntimeError::NoCuda { reason: message() }, "training.device to cpu"),
         ] {
             let own = source.to_string();
             let told = TrainError::from(source).to_string();
