@@ -22,7 +22,9 @@ fn reader() -> &'static (Reader, PathBuf) {
             layout: DataConfig::default().resolved_layout().expect("the default layout"),
             emg_channels: 16,
             joint_angles: 20,
+            joints: None,
             angles_optional: false,
+            accept_predicted: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         };
@@ -42,9 +44,8 @@ pub(crate) fn recording(bytes: &[u8]) -> bool {
     let result = recording.visit_hashed(&mut |first, block| {
         assert_eq!(first, rows);
         rows += block.len() as u64;
-        let failure = recording.failure();
-        failure.for_each(&recording.angles(), block, |_, _| ());
-        block.for_each_magnitude(&recording.emg(), |_, _| ());
+        recording.validity().for_each(block, |_, _| ());
+        block.for_each_magnitude(recording.emg(), |_, _| ());
         Ok(())
     });
     assert!(result.is_err() || rows == recording.rows());

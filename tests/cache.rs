@@ -78,7 +78,7 @@ fn declared_layouts_become_the_cache_that_numpy_computes() {
     for (layout, expected) in [
         ("{emg: emg, joint_angles: angles}", "angles: expected 0.70 s at 2000 Hz, found 0.02 s"),
         ("{emg: emg, joint_angles: nowhere}", "dataset: expected `nowhere`, found angles, emg"),
-        ("{emg: emg/x, joint_angles: angles}", "group: expected `emg`"),
+        ("{emg: emg/x, joint_angles: angles}", "emg: expected a group, found a dataset"),
         ("{table: emg, joint_angles: angles}", "dataset: expected one dimension, found shape [1401, 16]"),
     ] {
         let set = format!("data.layout={layout}");

@@ -131,8 +131,17 @@ fn folders_are_predicted_file_by_file() {
     }
     let said = bench.ok("emg-train", &["predict", "run/model.onnx", "data", "--out", "out"]);
     assert!(said.contains("out/synth-00003_left.hdf5") && said.contains(" deg"), "{said}");
-    // What was predicted is a recording again: angles for emg-cache, too.
+    // What was predicted can be predicted again if it is named, but among recordings it is none: neither here nor for
+    // emg-cache.
     bench.ok("emg-train", &["predict", "run/model.onnx", "out/synth-00000_left.hdf5", "--out", "again.hdf5"]);
+    let (key, _) = bench.build(&["--config", "tiny.yaml"]);
+    for _ in 0..2 {
+        let output = bench.run("emg-train", &["predict", "run/model.onnx", "data", "--out", "data/predicted"]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
+    let (again, said) = bench.build(&["--config", "tiny.yaml"]);
+    assert_eq!(key, again);
+    assert!(said.matches("left out: ").count() == 4 && said.contains("that emg-train predicted"), "{said}");
 }
 
 #[test]

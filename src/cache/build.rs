@@ -1,15 +1,17 @@
 //! Building a cache: find, remember or read, plan, write segments, publish the manifest.
 
 use std::collections::{HashMap, HashSet};
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::events::{Events, NoEvents};
-use super::inputs::{Inputs, Usable};
+use super::inputs::{Accepted, Inputs, Usable};
 use super::key::Key;
 use super::keys::{cache_key, segment_key};
 use super::manifest::{Manifest, ManifestRecording, SegmentRef, Totals};
+use super::oddities::summarized;
 use super::open::Cache;
 use super::options::BuildOptions;
 use super::ordered_map::ordered;
@@ -33,6 +35,8 @@ pub struct BuildSummary {
     pub segments_written: usize,
     /// Recordings that were skipped, with the reason.
     pub skipped: Vec<String>,
+    /// What lies among the inputs, but is not taken for a recording, with the reason.
+    pub left_out: Vec<String>,
     pub warnings: Vec<String>,
 }
 
@@ -58,8 +62,8 @@ pub fn locate(store: &Store, options: &BuildOptions) -> Result<Option<Key>, Cach
     if !builder.inputs.unknown().is_empty() {
         return Ok(None);
     }
-    let (accepted, _) = builder.inputs.accepted()?;
-    let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
+    let accepted = builder.inputs.accepted()?;
+    let recordings: Vec<_> = accepted.recordings.into_iter().map(|usable| usable.recording).collect();
     Ok(Some(builder.key(&recordings)))
 }
 
@@ -75,10 +79,12 @@ pub(super) struct Listed {
     /// Contents to have in segments.
     pub(super) wanted: Vec<(usize, Wanted)>,
     pub(super) skipped: Vec<String>,
+    pub(super) left_out: Vec<String>,
 }
 
 impl<'a> Builder<'a> {
     pub(super) fn new(store: &'a Store, options: &'a BuildOptions, events: &'a dyn Events) -> Result<Self, CacheError> {
+        start_threads()?;
         Ok(Self { store, inputs: Inputs::new(store, options, events)?, segments_written: 0 })
     }
 
@@ -98,7 +104,7 @@ impl<'a> Builder<'a> {
         } else {
             self.inputs.scan(&unknown)?;
         }
-        let Listed { recordings, wanted, skipped } = self.listed()?;
+        let Listed { recordings, wanted, skipped, left_out } = self.listed()?;
         let key = self.key(&recordings);
         let path = self.store.manifest_path(&key);
         let reused = path.is_file();
@@ -121,23 +127,43 @@ impl<'a> Builder<'a> {
             recordings_read: self.inputs.recordings_read(),
             segments_written: self.segments_written,
             skipped,
-            warnings: manifest.warnings(),
+            left_out,
+            warnings: self.warnings(&manifest),
         })
+    }
+
+    /// What is to be told of the cache: risks, what is missing, and what is unusual in recordings.
+    fn warnings(&self, manifest: &Manifest) -> Vec<String> {
+        let mut warnings = self.inputs.warnings();
+        warnings.extend(manifest.warnings());
+        let mut contents = HashMap::new();
+        for segment in &manifest.segments {
+            // Damage is for `verify` to tell.
+            if let Ok((index, _)) = self.read_segment(&segment.key) {
+                contents.extend(index.recordings.into_iter().map(|content| (content.blake3.clone(), content)));
+            }
+        }
+        let described = manifest.recordings.iter().filter_map(|recording| {
+            let content = contents.get(&recording.blake3)?;
+            Some((recording.name.as_str(), content))
+        });
+        warnings.extend(summarized(described, &manifest.settings));
+        warnings
     }
 
     /// The recordings of the cache, with their splits, once all inputs are known.
     pub(super) fn listed(&self) -> Result<Listed, CacheError> {
-        let (accepted, skipped) = self.inputs.accepted()?;
+        let Accepted { recordings: accepted, skipped, left_out } = self.inputs.accepted()?;
         let wanted = self.wanted(&accepted);
         let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
         if !skipped.is_empty() && !self.inputs.options.skip_bad {
             return Err(CacheError::BadRecordings { total: self.inputs.list.len(), bad: skipped });
         }
         if !recordings.iter().any(|recording| recording.split == Split::Train) {
-            return Err(CacheError::NoUsableRecordings { skipped });
+            return Err(CacheError::NoUsableRecordings { skipped: [skipped, left_out].concat() });
         }
         check_leakage(&recordings)?;
-        Ok(Listed { recordings, wanted, skipped })
+        Ok(Listed { recordings, wanted, skipped, left_out })
     }
 
     /// Builds segments again that `gc` removed while this build relied on them: it looks for manifests that name a
@@ -279,7 +305,7 @@ impl<'a> Builder<'a> {
             let threads = Inputs::threads();
             ordered(inputs.len(), threads, threads + 1, produce, |i, prepared| {
                 let input = &this.list[inputs[i]];
-                let scanned = match prepared {
+                let mut scanned = match prepared {
                     Ok(prepared) => {
                         let expected = input.known.as_ref().map(|(key, _)| key);
                         if expected.is_some_and(|key| *key != prepared.blake3) {
@@ -293,7 +319,7 @@ impl<'a> Builder<'a> {
                     Err(error) => Err(error),
                 };
                 this.events.advanced(input.bytes());
-                learned.push((inputs[i], this.finding(inputs[i], &scanned)?));
+                learned.push((inputs[i], this.finding(inputs[i], &mut scanned)?));
                 Ok(())
             })?;
         }
@@ -318,6 +344,11 @@ impl<'a> Builder<'a> {
             .map(|recording| recording.blake3.clone())
             .collect();
         let damaged = |message: &str| CacheError::damaged(&self.store.segment_path(&segment.key), message);
+        if manifest.normalizer != NORMALIZER {
+            return Err(damaged(
+                "cannot be rebuilt: an earlier version wrote its rows in another way; build the cache again",
+            ));
+        }
         if segment_key(NORMALIZER, &self.inputs.segment_settings, &contents) != segment.key {
             return Err(damaged(
                 "cannot be rebuilt: it holds more than this cache's recordings, or other settings were given",
@@ -352,6 +383,15 @@ impl<'a> Builder<'a> {
             .collect();
         let (format, normalizer) = (FORMAT, NORMALIZER);
         Manifest { format, normalizer, settings, recordings, segments, train_emg, train_joint_angles, windows }
+    }
+}
+
+/// Starts the threads that work is spread over, unless they run already.
+fn start_threads() -> Result<(), CacheError> {
+    match rayon::ThreadPoolBuilder::new().build_global() {
+        // Only what the system refused has a source.
+        Err(error) if error.source().is_some() => Err(error.into()),
+        _ => Ok(()),
     }
 }
 

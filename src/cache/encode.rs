@@ -95,13 +95,13 @@ struct Encoder<'a> {
 impl<'a> Encoder<'a> {
     fn new(recording: &'a Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
         let scale = settings.emg_by_recording.then(|| (measured.emg.mean.clone(), measured.emg.divisor()));
-        let (path, emg, angles) = (recording.path(), recording.emg(), recording.angles());
+        let (path, emg, angles) = (recording.path(), recording.emg().clone(), recording.angles().clone());
         Self { path, emg, angles, scale, dtype: settings.dtype }
     }
 
     /// Bytes of an encoded row's EMG and angles.
     fn row_bytes(&self) -> (usize, usize) {
-        (self.dtype.bytes() * self.emg.width, self.dtype.bytes() * self.angles.width)
+        (self.dtype.bytes() * self.emg.width(), self.dtype.bytes() * self.angles.width())
     }
 
     fn encode(&self, rows: Rows<'_>, emg: &mut [u8], angles: &mut [u8]) -> Result<(), RecordingError> {
@@ -193,7 +193,7 @@ mod tests {
             let bytes = std::fs::read(store.segment_path(&manifest.segments[0].key).join(file)).unwrap();
             blake3::hash(&bytes).to_hex()[..16].to_owned()
         };
-        assert_eq!(NORMALIZER, 1);
-        assert_eq!([hash("emg/c/0/0"), hash("joint_angles/c/0/0")], ["5dcae34355322681", "ae08715c1d61da1e"]);
+        assert_eq!(NORMALIZER, 2);
+        assert_eq!([hash("emg/c/0/0"), hash("joint_angles/c/0/0")], ["ebe477e44d702b58", "ae08715c1d61da1e"]);
     }
 }

@@ -50,6 +50,10 @@ fn differences(here: &Manifest, there: &Manifest) -> Vec<Difference> {
         .into_iter()
         .map(|Found { key, here, there }| Difference { what: CacheSettings::config_key(&key), here, there })
         .collect();
+    if here.normalizer != there.normalizer {
+        let (here, there) = (here.normalizer.into(), there.normalizer.into());
+        found.push(Difference { what: "normalizer".into(), here, there });
+    }
     let (a, b) = (by_name(here), by_name(there));
     for name in a.keys().chain(b.keys().filter(|name| !a.contains_key(*name))) {
         let (here, there) = (a.get(name), b.get(name));
@@ -71,10 +75,10 @@ fn differences(here: &Manifest, there: &Manifest) -> Vec<Difference> {
 fn by_name(manifest: &Manifest) -> BTreeMap<&str, Vec<Value>> {
     let mut names: BTreeMap<&str, Vec<Value>> = BTreeMap::new();
     for recording in &manifest.recordings {
-        let ManifestRecording { blake3, split, user, session, stage, side, generalization, .. } = recording;
+        let ManifestRecording { blake3, split, user, session, stage, side, generalization, labels, .. } = recording;
         names.entry(&recording.name).or_default().push(serde_json::json!({
             "blake3": blake3, "split": split, "user": user, "session": session, "stage": stage, "side": side,
-            "generalization": generalization,
+            "generalization": generalization, "labels": labels,
         }));
     }
     names

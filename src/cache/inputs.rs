@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Mutex;
+use std::time::{Duration, SystemTime};
 
 use super::error::CacheError;
 use super::events::Events;
@@ -14,14 +15,16 @@ use super::ordered_map::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
 use super::split::{Candidate, Split};
 use super::store::Store;
-use crate::recording::{Attributes, FileStamp, Found, Metadata, MetadataRow, Reader, Recording, RecordingError, find};
+use crate::recording::{
+    Absent, Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError,
+    find,
+};
 
 /// One input file and what is known of it.
 pub(super) struct Input {
     pub(super) found: Found,
     pub(super) stamp: FileStamp,
-    /// `Some(None)`: a metadata.csv lies beside it that does not name it.
-    metadata: Option<Option<MetadataRow>>,
+    metadata: Listing,
     pub(super) known: Option<(Key, Facts)>,
 }
 
@@ -57,6 +60,19 @@ pub(super) struct Inputs<'a> {
     pub(super) list: Vec<Input>,
     /// Inputs whose data was read, once or twice.
     read: BTreeSet<usize>,
+    /// What lies among the inputs, but is no recording.
+    left_out: Vec<String>,
+    /// Recordings that tables list, but that are not there.
+    absent: Vec<Absent>,
+}
+
+/// Recordings of a cache, and what is not in it.
+pub(super) struct Accepted<'i> {
+    pub(super) recordings: Vec<Usable<'i>>,
+    /// Recordings that cannot be used, with the reasons.
+    pub(super) skipped: Vec<String>,
+    /// What is not taken for a recording, with the reasons.
+    pub(super) left_out: Vec<String>,
 }
 
 impl<'a> Inputs<'a> {
@@ -66,18 +82,21 @@ impl<'a> Inputs<'a> {
         let memo = Memo::load(store.root());
         let mut metadata = Metadata::new(options.metadata_columns.clone());
         let mut inputs = Vec::new();
-        for mut found in find(&options.inputs)? {
+        let search = find(&options.inputs)?;
+        for mut found in search.found {
             let path = &mut found.place.path;
             *path = std::path::absolute(&*path).map_err(CacheError::io(path))?;
             let stamp = FileStamp::of(path)?;
-            let row = metadata.row(&found.place, &found.name)?;
+            let row = metadata.row(&found.place, &found.name, found.searched)?;
             let known =
                 memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
             inputs.push(Input { found, stamp, metadata: row, known });
         }
-        let reader = Reader::new(options.settings.table_layout(options.chunk_cache), options.hdf5.clone());
+        let reader = Reader::new(segment_settings.table_layout(options.chunk_cache), options.hdf5.clone());
         let (read, memo) = (BTreeSet::new(), Mutex::new(memo));
-        Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read })
+        let left_out = search.left_out.iter().map(ToString::to_string).collect();
+        let absent = metadata.absent();
+        Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read, left_out, absent })
     }
 
     /// Inputs that must be read to be known; those that metadata.csv leaves out are not wanted at all.
@@ -86,7 +105,7 @@ impl<'a> Inputs<'a> {
     }
 
     pub(super) fn listed(&self) -> impl Iterator<Item = usize> {
-        (0..self.list.len()).filter(|i| self.list[*i].metadata != Some(None))
+        (0..self.list.len()).filter(|i| !matches!(self.list[*i].metadata, Listing::Unlisted(_)))
     }
 
     pub(super) fn threads() -> usize {
@@ -100,8 +119,12 @@ impl<'a> Inputs<'a> {
 
     /// Opens, hashes and measures one input.
     pub(super) fn read(&self, input: usize) -> Scanned {
-        let input = &self.list[input];
-        let recording = self.reader.open(&input.found.place)?;
+        let Found { place, unreadable, .. } = &self.list[input].found;
+        if let Some(reason) = *unreadable {
+            return Err(RecordingError::Unreadable { path: place.label(), reason });
+        }
+        settle(&self.list[input].stamp);
+        let recording = self.reader.open(place)?;
         let (hash, measured) = measure(&recording, &self.segment_settings)?;
         Ok((recording, hash.into(), measured))
     }
@@ -111,8 +134,11 @@ impl<'a> Inputs<'a> {
         self.reader.count_rows(&self.list[input].found.place)
     }
 
-    /// What a pass found, to be learned and remembered; a recording that changed under it ends the build.
-    pub(super) fn finding(&self, index: usize, scanned: &Scanned) -> Result<(Key, Facts), CacheError> {
+    /// What a pass found, to be learned and remembered.
+    ///
+    /// # Errors
+    /// What the system says is no fact about a recording, so it ends the build; as does one that changed under the pass.
+    pub(super) fn finding(&self, index: usize, scanned: &mut Scanned) -> Result<(Key, Facts), CacheError> {
         let input = &self.list[index];
         let known = match scanned {
             Ok((recording, key, measured)) => {
@@ -126,15 +152,18 @@ impl<'a> Inputs<'a> {
                 };
                 (key.clone(), facts)
             }
-            Err(RecordingError::Changed { path }) => return Err(RecordingError::Changed { path: path.clone() }.into()),
+            Err(error) if error.cause() == Cause::System => {
+                let placeholder = RecordingError::Changed { path: input.found.place.label() };
+                return Err(std::mem::replace(error, placeholder).into());
+            }
             // Without a hash: a file that cannot be used is in no key.
-            Err(error) => (Key::of(&()), Facts::Bad(error.to_string())),
+            Err(error) => {
+                let is_recording = !matches!(error, RecordingError::Predicted { .. });
+                (Key::of(&()), Facts::Bad { reason: error.to_string(), is_recording })
+            }
         };
-        // A file that could not be read, or is locked, may be readable tomorrow without having changed.
-        if !matches!(
-            scanned,
-            Err(RecordingError::Io { .. } | RecordingError::Hdf5 { .. } | RecordingError::Crashed { .. })
-        ) {
+        let is_fact = scanned.as_ref().err().is_none_or(|error| error.cause() == Cause::Content);
+        if is_fact && !is_recent(&input.stamp) {
             let mut memo = self.memo();
             let path = input.found.place.memo_path();
             memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
@@ -182,36 +211,52 @@ impl<'a> Inputs<'a> {
             scanned.map(|(recording, key, measured)| (recording.release_rows(), key, measured))
         };
         let threads = Self::threads();
-        ordered(unknown.len(), threads, 2 * threads, produce, |i, scanned| {
-            found.push((unknown[i], self.finding(unknown[i], &scanned)?));
+        ordered(unknown.len(), threads, 2 * threads, produce, |i, mut scanned| {
+            found.push((unknown[i], self.finding(unknown[i], &mut scanned)?));
             Ok::<_, CacheError>(())
         })?;
         self.learn(found);
         Ok(())
     }
 
-    /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are left out.
-    pub(super) fn accepted(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
-        let (usable, mut skipped) = self.usable()?;
-        let (accepted, left_out) = self.in_cache(self.with_splits(usable)?);
-        skipped.extend(left_out);
-        Ok((accepted, skipped))
+    /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are not in it.
+    pub(super) fn accepted(&self) -> Result<Accepted<'_>, CacheError> {
+        let (usable, mut skipped, left_out) = self.usable()?;
+        let (recordings, without_windows) = self.in_cache(self.with_splits(usable)?);
+        skipped.extend(without_windows);
+        Ok(Accepted { recordings, skipped, left_out })
     }
 
-    /// Inputs that can be read, in recording order, and the reasons why others cannot.
-    fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>), CacheError> {
-        let (mut usable, mut skipped) = (Vec::new(), Vec::new());
+    /// Warnings about what is not there.
+    pub(super) fn warnings(&self) -> Vec<String> {
+        /// More names would hide the rest.
+        const NAMED: usize = 5;
+        let warning = |Absent { table, listed, names }: &Absent| {
+            let more = if names.len() > NAMED { ", ..." } else { "" };
+            let named = names[..names.len().min(NAMED)].join(", ");
+            let (table, absent) = (table.display(), names.len());
+            format!("{table}: {absent} of {listed} listed recordings are not there: {named}{more}")
+        };
+        self.absent.iter().map(warning).collect()
+    }
+
+    /// Inputs that can be read, in recording order, the reasons why others cannot, and what is no recording.
+    fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>, Vec<String>), CacheError> {
+        let (mut usable, mut skipped, mut left_out) = (Vec::new(), Vec::new(), self.left_out.clone());
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
-                Some(None) => {
-                    skipped.push(format!("{}: not listed in the metadata.csv next to it", input.found.place));
+                Listing::Unlisted(table) => {
+                    skipped.push(format!("{}: not listed in {}", input.found.place, table.display()));
                     continue;
                 }
-                Some(Some(row)) => Some(row),
-                None => None,
+                Listing::Listed(row) => Some(&**row),
+                Listing::NoTable => None,
             };
             match input.known.as_ref().expect("every input is known by now") {
-                (_, Facts::Bad(reason)) => skipped.push(reason.clone()),
+                (_, Facts::Bad { reason, is_recording }) => {
+                    let is_recording = *is_recording && !input.found.is_doubtful;
+                    if is_recording { &mut skipped } else { &mut left_out }.push(reason.clone());
+                }
                 (key, Facts::Usable { rows, longest_run, attributes }) => {
                     let (recording, split_known) = describe(&input.found, key, attributes, row)?;
                     usable.push(Usable {
@@ -227,7 +272,7 @@ impl<'a> Inputs<'a> {
         }
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
         usable.sort_by_cached_key(order);
-        Ok((usable, skipped))
+        Ok((usable, skipped, left_out))
     }
 
     fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {
@@ -250,8 +295,11 @@ impl<'a> Inputs<'a> {
     pub(super) fn needed_rows(&self, input: usize) -> Option<u64> {
         let settings = &self.options.settings;
         let rows = |split| settings.windows(split).size as u64;
-        let listed = self.list[input].metadata.as_ref().and_then(Option::as_ref);
-        match listed.and_then(|row| Split::parse(&row.split)) {
+        let listed = match &self.list[input].metadata {
+            Listing::Listed(row) => Split::parse(&row.split),
+            _ => None,
+        };
+        match listed {
             Some(split) => Some(rows(split)),
             None => Some(rows(Split::Train)).filter(|needed| *needed == rows(Split::Val)),
         }
@@ -286,6 +334,34 @@ impl<'a> Inputs<'a> {
     }
 }
 
+/// How long a file's time stamps may stay the same while it changes: a tick of the kernel's clock; two seconds where they
+/// look like those of exFAT, which has no others.
+fn granularity(stamp: &FileStamp) -> Duration {
+    let whole_seconds = [stamp.modified_ns, stamp.changed_ns].iter().any(|ns| ns % 1_000_000_000 == 0);
+    if whole_seconds { Duration::from_millis(2100) } else { Duration::from_millis(20) }
+}
+
+/// Time since the file last changed, by this machine's clock.
+fn age(stamp: &FileStamp) -> Duration {
+    let changed = stamp.modified_ns.max(stamp.changed_ns);
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let age = i128::try_from(now.as_nanos()).unwrap_or(i128::MAX) - changed;
+    u64::try_from(age).map_or(Duration::ZERO, Duration::from_nanos)
+}
+
+/// Waits until a file that was just written cannot change without its time stamps telling, if that is soon.
+fn settle(stamp: &FileStamp) {
+    let (age, granularity) = (age(stamp), granularity(stamp));
+    if granularity < Duration::from_millis(100) && age < granularity {
+        std::thread::sleep(granularity - age);
+    }
+}
+
+/// Whether a file that was read may since have changed without its time stamps telling (git's "racily clean" entries).
+fn is_recent(stamp: &FileStamp) -> bool {
+    age(stamp) < granularity(stamp)
+}
+
 /// Joins what the file's attributes and metadata.csv say; metadata.csv wins.
 fn describe(
     found: &Found,
@@ -314,6 +390,7 @@ fn describe(
         stage: label(|row| &row.stage, &attributes.stage),
         side: label(|row| &row.side, &attributes.side),
         generalization: row.and_then(|row| given(&row.generalization)),
+        labels: row.map(|row| row.labels.clone()).unwrap_or_default(),
         segment: 0,
     };
     Ok((recording, split.is_some()))

@@ -1,14 +1,36 @@
 //! What the keys of caches and segments cover.
 
-use serde::Serialize;
+use std::collections::BTreeMap;
+
+use serde::{Serialize, Serializer};
 
 use super::key::Key;
 use super::settings::{CacheSettings, FORMAT, SegmentSettings};
 use super::split::Split;
 
-/// A recording in a cache's key: name, BLAKE3 of its contents, split, and its user, session, stage, side and
-/// generalization.
-pub(crate) type KeyedRecording<'a> = (&'a str, &'a Key, Split, [Option<&'a str>; 5]);
+/// A recording in a cache's key.
+pub(crate) struct KeyedRecording<'a> {
+    pub(crate) name: &'a str,
+    /// Of its contents.
+    pub(crate) blake3: &'a Key,
+    pub(crate) split: Split,
+    /// Its user, session, stage, side and generalization.
+    pub(crate) labels: [Option<&'a str>; 5],
+    /// Other labels, by their names.
+    pub(crate) others: &'a BTreeMap<String, String>,
+}
+
+impl Serialize for KeyedRecording<'_> {
+    /// A list of four, and of five only where there are other labels: there were none in the first keys.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, blake3, split, labels, others } = self;
+        if others.is_empty() {
+            (name, blake3, split, labels).serialize(serializer)
+        } else {
+            (name, blake3, split, labels, others).serialize(serializer)
+        }
+    }
+}
 
 /// The key of a cache. It covers logical content only, so that equal caches in different stores, whose segments may be
 /// packed differently, have equal keys.

@@ -1,6 +1,6 @@
 //! The manifest: which recordings a cache has, in which segments, in which splits, under which settings.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -47,6 +47,9 @@ pub struct ManifestRecording {
     pub stage: Option<String>,
     pub side: Option<String>,
     pub generalization: Option<String>,
+    /// What the other columns of metadata.csv say, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
     /// Index into the manifest's segments.
     pub segment: usize,
 }
@@ -90,10 +93,23 @@ impl Totals {
 }
 
 impl ManifestRecording {
+    /// A label by its name: `user`, `session`, `stage`, `side`, `generalization`, or another column of metadata.csv.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        match name {
+            "user" => self.user.as_deref(),
+            "session" => self.session.as_deref(),
+            "stage" => self.stage.as_deref(),
+            "side" => self.side.as_deref(),
+            "generalization" => self.generalization.as_deref(),
+            other => self.labels.get(other).map(String::as_str),
+        }
+    }
+
     /// What a cache's key covers of the recording.
     pub(crate) fn keyed(&self) -> KeyedRecording<'_> {
         let labels = [&self.user, &self.session, &self.stage, &self.side, &self.generalization];
-        (&self.name, &self.blake3, self.split, labels.map(Option::as_deref))
+        let labels = labels.map(Option::as_deref);
+        KeyedRecording { name: &self.name, blake3: &self.blake3, split: self.split, labels, others: &self.labels }
     }
 }
 
@@ -153,7 +169,7 @@ impl Manifest {
         }
         let widths =
             [(&self.train_emg, settings.emg_channels), (&self.train_joint_angles, settings.joint_angles_channels)];
-        if widths.iter().any(|(moments, n)| moments.mean.len() != *n || moments.m2.len() != *n) {
+        if widths.iter().any(|(moments, n)| !moments.has_columns(*n)) {
             return Err("the training statistics have the wrong number of columns".into());
         }
         Ok(())

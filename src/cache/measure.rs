@@ -1,14 +1,13 @@
 //! One pass over a recording: valid runs, statistics, gaps, and whether it can be used at all.
 
-use serde::{Deserialize, Serialize};
-
+use super::clock::Clock;
 use super::settings::SegmentSettings;
 use crate::config::{Dtype, Statistics};
-use crate::recording::{Recording, RecordingError, Rows, RunsBuilder, ValidRun};
+use crate::recording::{Field, Recording, RecordingError, Rows, RunsBuilder, ValidRun, Validity};
 use crate::statistics::Moments;
 
 /// What one pass finds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) rows: u64,
     pub(crate) valid_runs: Vec<ValidRun>,
@@ -16,8 +15,12 @@ pub(crate) struct Measured {
     pub(crate) emg: Moments,
     /// Over the sampled valid rows (all valid rows if none was sampled), radians.
     pub(crate) joint_angles: Moments,
+    /// Joints without a finite angle in any row that is not marked as failed, while others have some.
+    pub(crate) unmeasured_joints: Vec<usize>,
     /// Steps of `time` longer than one and a half sampling periods.
     pub(crate) time_gaps: u64,
+    /// Seconds of one unit of the time stamps.
+    pub(crate) time_unit: f64,
 }
 
 impl Measured {
@@ -30,26 +33,33 @@ impl Measured {
 /// Reads the whole recording; also returns the BLAKE3 of its bytes.
 ///
 /// # Errors
-/// The recording's; EMG that is not finite.
+/// The recording's; EMG that is not finite; time stamps of another rate.
 pub(crate) fn measure(
     recording: &Recording,
     settings: &SegmentSettings,
 ) -> Result<(blake3::Hash, Measured), RecordingError> {
     let mut measurer = Measurer::new(recording, settings);
     let hash = recording.visit_hashed(&mut |first, rows| measurer.block(first, rows))?;
-    let Measurer { runs, emg, mut joint_angles, time_gaps, largest_emg, .. } = measurer;
+    let Measurer { mut angles, emg, clock, largest_emg, .. } = measurer;
     if settings.dtype == Dtype::Float16 && !fits_float16(f32::from_bits(largest_emg), &emg, settings) {
         return Err(RecordingError::TooLarge { path: recording.path().to_owned() });
     }
-    let valid_runs = runs.finish();
-    if joint_angles.n == 0 && !valid_runs.is_empty() {
-        joint_angles = all_valid(recording)?;
+    let (time_gaps, time_unit) = clock.map_or(Ok((0, 1.0)), |clock| clock.finish(recording.path()))?;
+    let unmeasured_joints = angles.unmeasured();
+    if !unmeasured_joints.is_empty() {
+        let validity = recording.validity().without(&unmeasured_joints);
+        angles = AnglePass::over(recording, validity, Samples::new(recording.rows(), settings))?;
     }
+    if angles.moments.n == 0 && angles.runs.any() {
+        angles = AnglePass::over(recording, angles.validity, Samples::every(recording.rows()))?;
+    }
+    let joint_angles = angles.moments.without(&unmeasured_joints);
     if !emg.is_finite() || !joint_angles.is_finite() {
         let message = "values are too large to compute their variance".into();
         return Err(RecordingError::Damaged { path: recording.path().to_owned(), message });
     }
-    Ok((hash, Measured { rows: recording.rows(), valid_runs, emg, joint_angles, time_gaps }))
+    let (rows, valid_runs) = (recording.rows(), angles.runs.finish());
+    Ok((hash, Measured { rows, valid_runs, emg, joint_angles, unmeasured_joints, time_gaps, time_unit }))
 }
 
 /// Whether EMG of at most this magnitude is sure to be finite as it is cached.
@@ -61,56 +71,96 @@ fn fits_float16(largest: f32, emg: &Moments, settings: &SegmentSettings) -> bool
     emg.mean.iter().zip(emg.divisor()).all(|(mean, divisor)| (largest + mean.abs()) / divisor <= limit)
 }
 
-fn all_valid(recording: &Recording) -> Result<Moments, RecordingError> {
-    let (angles, failure) = (recording.angles(), recording.failure());
-    let (mut moments, mut values) = (Moments::new(angles.width), vec![0.0; angles.width]);
-    recording.visit(&mut |_, rows| {
-        for row in rows.iter().filter(|row| !failure.is_failed(&angles, row)) {
-            angles.for_each(row, |i, value| values[i] = value);
-            moments.push(&values);
+/// What a pass learns of the angles.
+struct AnglePass<'a> {
+    field: &'a Field,
+    validity: Validity,
+    samples: Samples,
+    runs: RunsBuilder,
+    moments: Moments,
+    values: Vec<f64>,
+    /// For each joint whether no row had a finite angle of it so far, until one row has all of them.
+    missing: Option<Vec<bool>>,
+}
+
+impl<'a> AnglePass<'a> {
+    fn new(recording: &'a Recording, validity: Validity, samples: Samples) -> Self {
+        let field = recording.angles();
+        let joints = field.width();
+        let (moments, values, missing) = (Moments::new(joints), vec![0.0; joints], Some(vec![true; joints]));
+        Self { field, validity, samples, runs: RunsBuilder::default(), moments, values, missing }
+    }
+
+    /// A pass over the angles alone.
+    fn over(recording: &'a Recording, validity: Validity, samples: Samples) -> Result<Self, RecordingError> {
+        let mut pass = Self::new(recording, validity, samples);
+        recording.visit(&mut |first, rows| {
+            pass.block(first, rows, |_| ());
+            Ok(())
+        })?;
+        Ok(pass)
+    }
+
+    /// Takes in rows, and calls `sampled` with each of those that statistics are taken from.
+    fn block(&mut self, first: u64, rows: Rows<'_>, mut sampled: impl FnMut(&[u8])) {
+        let Self { field, validity, samples, runs, moments, values, missing } = self;
+        validity.for_each(rows, |i, failed| {
+            runs.push(!failed);
+            let row = rows.row(i);
+            if !failed {
+                *missing = None;
+            } else if let Some(missing) = missing
+                && !validity.is_marked(row)
+            {
+                field.for_each(row, |joint, value| missing[joint] &= !(value as f32).is_finite());
+            }
+            if samples.takes(first + i as u64) {
+                sampled(row);
+                if !failed {
+                    // What is not finite in a valid row is of an unmeasured joint, and counts for nothing.
+                    field.for_each(row, |joint, value| values[joint] = if value.is_finite() { value } else { 0.0 });
+                    moments.push(values);
+                }
+            }
+        });
+    }
+
+    fn unmeasured(&self) -> Vec<usize> {
+        let missing = self.missing.as_deref().unwrap_or_default();
+        if missing.iter().all(|missing| *missing) {
+            return Vec::new();
         }
-        Ok(())
-    })?;
-    Ok(moments)
+        missing.iter().enumerate().filter(|(_, missing)| **missing).map(|(joint, _)| joint).collect()
+    }
 }
 
 struct Measurer<'a> {
     recording: &'a Recording,
-    samples: Samples,
-    longest_step: f64,
-    runs: RunsBuilder,
+    angles: AnglePass<'a>,
     emg: Moments,
-    joint_angles: Moments,
     /// Bits of the largest EMG magnitude.
     largest_emg: u32,
-    time_gaps: u64,
-    last_time: Option<f64>,
+    clock: Option<Clock>,
     emg_values: Vec<f64>,
-    angle_values: Vec<f64>,
 }
 
 impl<'a> Measurer<'a> {
     fn new(recording: &'a Recording, settings: &SegmentSettings) -> Self {
-        let (channels, joints) = (recording.emg().width, recording.angles().width);
+        let channels = recording.emg().width();
+        let samples = Samples::new(recording.rows(), settings);
         Self {
             recording,
-            samples: Samples::new(recording.rows(), settings),
-            longest_step: 1.5 / settings.sample_rate,
-            runs: RunsBuilder::default(),
+            angles: AnglePass::new(recording, recording.validity().clone(), samples),
             emg: Moments::new(channels),
-            joint_angles: Moments::new(joints),
             largest_emg: 0,
-            time_gaps: 0,
-            last_time: None,
+            clock: recording.time().map(|time| Clock::new(time, settings.sample_rate)),
             emg_values: vec![0.0; channels],
-            angle_values: vec![0.0; joints],
         }
     }
 
     fn block(&mut self, first: u64, rows: Rows<'_>) -> Result<(), RecordingError> {
-        let (emg, angles, time) = (self.recording.emg(), self.recording.angles(), self.recording.time());
-        let mut infinite = None;
-        rows.for_each_magnitude(&emg, |i, magnitude| {
+        let (emg, mut infinite) = (self.recording.emg(), None);
+        rows.for_each_magnitude(emg, |i, magnitude| {
             self.largest_emg = self.largest_emg.max(magnitude);
             if magnitude >= f32::INFINITY.to_bits() {
                 infinite.get_or_insert(i);
@@ -119,25 +169,13 @@ impl<'a> Measurer<'a> {
         if let Some(i) = infinite {
             return Err(RecordingError::NonFinite { path: self.recording.path().to_owned(), row: first + i as u64 });
         }
-        self.recording.failure().for_each(&angles, rows, |i, failed| {
-            self.runs.push(!failed);
-            if self.samples.takes(first + i as u64) {
-                let row = rows.row(i);
-                emg.for_each(row, |channel, value| self.emg_values[channel] = value);
-                self.emg.push(&self.emg_values);
-                if !failed {
-                    angles.for_each(row, |joint, value| self.angle_values[joint] = value);
-                    self.joint_angles.push(&self.angle_values);
-                }
-            }
+        let (moments, values) = (&mut self.emg, &mut self.emg_values);
+        self.angles.block(first, rows, |row| {
+            emg.for_each(row, |channel, value| values[channel] = value);
+            moments.push(values);
         });
-        if let Some(time) = time {
-            for row in rows.iter() {
-                time.for_each(row, |_, now| {
-                    self.time_gaps += u64::from(self.last_time.is_some_and(|last| now - last > self.longest_step));
-                    self.last_time = Some(now);
-                });
-            }
+        if let (Some(clock), Some(time)) = (&mut self.clock, self.recording.time()) {
+            rows.iter().for_each(|row| time.field.for_each(row, |_, now| clock.tick(now)));
         }
         Ok(())
     }
@@ -156,6 +194,10 @@ impl Samples {
     fn new(rows: u64, settings: &SegmentSettings) -> Self {
         let count = settings.max_samples_for_normalize as u64;
         Self { every: settings.statistics == Statistics::Exact || rows <= count, rows, count, next: (0, 0) }
+    }
+
+    fn every(rows: u64) -> Self {
+        Self { every: true, rows, count: rows, next: (0, 0) }
     }
 
     /// Whether `row` is sampled; rows must be asked for in order.

@@ -1,20 +1,20 @@
 //! The stat memo: what is known about unchanged files, so that a build with nothing to do reads no data.
 //!
-//! It is local to the machine and only ever saves work: a lost or damaged memo means reading again. A file
-//! whose times are not older than the memo itself may have changed within the same clock tick after it was read
-//! (git's "racily clean" entries), so it is read again.
+//! It is local to the machine and only ever saves work: a lost memo means reading again, and so does a damaged one, which
+//! its digest tells.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::key::Key;
+use super::sealed;
 use crate::files::{FileError, put_in_place};
 use crate::recording::{Attributes, FileStamp};
 
@@ -26,8 +26,12 @@ pub(crate) enum Facts {
         longest_run: u64,
         attributes: Attributes,
     },
-    /// Why the file cannot be used.
-    Bad(String),
+    Bad {
+        /// Why the file cannot be used.
+        reason: String,
+        /// Whether it should have been a recording.
+        is_recording: bool,
+    },
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -82,7 +86,7 @@ impl Memo {
         let entry =
             self.entries.entry(path).or_insert_with(|| Entry { stamp, blake3: blake3.clone(), facts: BTreeMap::new() });
         // A bad file was not hashed, and what it is under other settings still holds.
-        let other = entry.blake3 != blake3 && !matches!(facts, Facts::Bad(_));
+        let other = entry.blake3 != blake3 && !matches!(facts, Facts::Bad { .. });
         if entry.stamp != stamp || other {
             *entry = Entry { stamp, blake3, facts: BTreeMap::new() };
         }
@@ -111,7 +115,7 @@ impl Memo {
                 Slot::Occupied(mut slot) => slot.get_mut().merge(theirs),
             }
         }
-        let bytes = serde_json::to_vec(&self.entries).expect("plain data serializes");
+        let bytes = sealed::seal(&Document { entries: &self.entries });
         // The names of recordings are nobody else's business.
         let write = |part: &Path| {
             let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
@@ -132,10 +136,43 @@ fn memo_file(root: &Path) -> Option<PathBuf> {
     Some(base.join("emg-cache").join(name.as_str()).join("memo.json"))
 }
 
+/// memo.json.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document<E> {
+    entries: E,
+}
+
 fn read(file: &Path) -> Option<BTreeMap<PathBuf, Entry>> {
-    let stat = std::fs::metadata(file).ok()?;
-    let saved = i128::from(stat.mtime()) * 1_000_000_000 + i128::from(stat.mtime_nsec());
-    let mut entries: BTreeMap<PathBuf, Entry> = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
-    entries.retain(|_, entry| entry.stamp.modified_ns < saved && entry.stamp.changed_ns < saved);
-    Some(entries)
+    let document: Document<_> = sealed::unseal(&mut sealed::read(file).ok()?).ok()?;
+    Some(document.entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_damaged_memo_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("memo.json");
+        let stamp = FileStamp { bytes: 1, modified_ns: 2, changed_ns: 3, inode: 4 };
+        let mut memo =
+            Memo { file: Some(file.clone()), entries: BTreeMap::new(), changed: false, saved: Instant::now() };
+        let attributes = Attributes { user: Some("anna".into()), ..Attributes::default() };
+        let facts = Facts::Usable { rows: 5, longest_run: 5, attributes };
+        memo.insert("a.hdf5".into(), stamp, Key::of(&1), Key::of(&2), facts);
+        memo.save();
+        let whole = std::fs::read(&file).unwrap();
+        assert_eq!(read(&file).unwrap().len(), 1);
+        for bit in 0..8 * whole.len() {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&file, damaged).unwrap();
+            assert!(read(&file).is_none(), "bit {bit}");
+        }
+        // As versions without a digest wrote it.
+        std::fs::write(&file, "{}").unwrap();
+        assert!(read(&file).is_none());
+    }
 }

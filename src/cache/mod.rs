@@ -2,6 +2,7 @@
 //! caches of them. The only place with memory mapping.
 
 mod build;
+mod clock;
 mod encode;
 mod error;
 mod events;
@@ -13,6 +14,7 @@ mod keys;
 mod manifest;
 mod measure;
 mod memo;
+mod oddities;
 mod open;
 mod options;
 mod ordered_map;
@@ -45,7 +47,7 @@ pub use part::{PartSummary, build_part};
 pub use repair::repair;
 pub use rows::Io;
 pub use segment::{Segment, SegmentIndex, SegmentRecording};
-pub use settings::{CacheSettings, NORMALIZER, SegmentSettings, WindowShape};
+pub use settings::{CacheSettings, ChosenJoints, NORMALIZER, SegmentSettings, WindowShape};
 pub use split::{Assignment, Candidate, Split};
 pub use stage::Stage;
 pub use store::Store;

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use super::error::CacheError;
 use super::key::Key;
 use super::manifest::{Manifest, ManifestRecording, Totals};
+use super::oddities;
 use super::rows::Io;
 use super::segment::{Segment, SegmentIndex, SegmentRecording};
 use super::stage::Stage;
@@ -79,6 +80,17 @@ impl Cache {
 
     pub fn key(&self) -> &Key {
         &self.key
+    }
+
+    /// Risks of leakage, and what is unusual in recordings.
+    pub fn warnings(&self) -> Vec<String> {
+        let manifest = self.manifest();
+        let mut warnings = manifest.warnings();
+        for recording in self.recordings() {
+            let oddities = oddities::of(recording.content, &manifest.settings);
+            warnings.extend(oddities.into_iter().map(|what| format!("`{}`: {what}", recording.listed.name)));
+        }
+        warnings
     }
 
     pub fn manifest(&self) -> &Manifest {

@@ -24,18 +24,27 @@ pub(crate) fn ordered<T: Send, E>(
     let window = window.max(1);
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(window);
+        let mut started = 0;
         for _ in 0..threads.min(count) {
             let (sender, gate, produce) = (sender.clone(), &gate, &produce);
-            scope.spawn(move || {
+            let work = move || {
                 while let Some(i) = gate.enter(count, window) {
                     // A closed channel means that the consumer stopped.
                     if sender.send((i, produce(i))).is_err() {
                         break;
                     }
                 }
-            });
+            };
+            // Where the system has no more threads, fewer do the work.
+            match std::thread::Builder::new().spawn_scoped(scope, work) {
+                Ok(_) => started += 1,
+                Err(_) => break,
+            }
         }
         drop(sender);
+        if started == 0 {
+            return (0..count).try_for_each(|i| consume(i, produce(i)));
+        }
         let mut waiting = BTreeMap::new();
         let mut next = 0;
         for (i, result) in receiver {

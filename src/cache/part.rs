@@ -16,7 +16,7 @@ use super::plan::{Wanted, plan};
 use super::segment::{Segments, contents_of};
 use super::settings::NORMALIZER;
 use super::store::Store;
-use crate::recording::RecordingError;
+use crate::recording::{Cause, RecordingError};
 
 /// What a part of a build did.
 #[derive(Debug)]
@@ -89,15 +89,15 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
     let (mut rows, mut bad) = (Vec::new(), Vec::new());
     let header = |i: usize| match &inputs.list[listed[i]].known {
         Some((key, Facts::Usable { rows, .. })) => Ok((key.clone(), *rows)),
-        Some((_, Facts::Bad(reason))) => Err(Ok(reason.clone())),
+        Some((_, Facts::Bad { reason, is_recording })) => Err(Ok((reason.clone(), *is_recording))),
         None => {
             let path = inputs.list[listed[i]].found.place.memo_path();
             let stand_in = Key::from(blake3::hash(path.as_os_str().as_encoded_bytes()));
             match inputs.rows(listed[i]) {
                 Ok(rows) => Ok((stand_in, rows)),
                 // What passes must not move the other parts' segments.
-                Err(error @ (RecordingError::Io { .. } | RecordingError::Changed { .. })) => Err(Err(error)),
-                Err(error) => Err(Ok(error.to_string())),
+                Err(error) if error.cause() == Cause::System => Err(Err(error)),
+                Err(error) => Err(Ok((error.to_string(), !matches!(error, RecordingError::Predicted { .. })))),
             }
         }
     };
@@ -107,7 +107,8 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
             // Too short for any window: in no cache, so in no segment.
             Ok((_, rows)) if inputs.needed_rows(listed[i]).is_some_and(|needed| rows < needed) => {}
             Ok((key, count)) => rows.push((listed[i], key, count)),
-            Err(Ok(reason)) => bad.push(reason),
+            Err(Ok((reason, true))) if !inputs.list[listed[i]].found.is_doubtful => bad.push(reason),
+            Err(Ok(_)) => {}
             Err(Err(error)) => return Err(CacheError::from(error)),
         }
         Ok(())

@@ -53,12 +53,15 @@ pub struct SegmentRecording {
     pub emg: Moments,
     pub joint_angles: Moments,
     pub time_gaps: u64,
+    /// Joints that were not measured: not finite in any row, also where the others are valid.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmeasured_joints: Vec<usize>,
 }
 
 impl SegmentRecording {
     pub(crate) fn new(blake3: Key, first_row: u64, measured: Measured) -> Self {
-        let Measured { rows, valid_runs, emg, joint_angles, time_gaps } = measured;
-        Self { blake3, first_row, rows, valid_runs, emg, joint_angles, time_gaps }
+        let Measured { rows, valid_runs, emg, joint_angles, unmeasured_joints, time_gaps, .. } = measured;
+        Self { blake3, first_row, rows, valid_runs, emg, joint_angles, time_gaps, unmeasured_joints }
     }
 }
 
@@ -177,8 +180,7 @@ impl SegmentIndex {
 
 impl SegmentRecording {
     fn check(&self, channels: usize, joints: usize) -> Result<(), String> {
-        let columns = |moments: &Moments, n: usize| moments.mean.len() == n && moments.m2.len() == n;
-        if !columns(&self.emg, channels) || !columns(&self.joint_angles, joints) {
+        if !self.emg.has_columns(channels) || !self.joint_angles.has_columns(joints) {
             return Err("the statistics have the wrong number of columns".into());
         }
         if self.emg.n > self.rows || self.joint_angles.n > self.rows {
@@ -186,6 +188,9 @@ impl SegmentRecording {
                 "the statistics cover {} and {} rows of {}",
                 self.emg.n, self.joint_angles.n, self.rows
             ));
+        }
+        if self.unmeasured_joints.iter().any(|joint| *joint >= joints) {
+            return Err(format!("unmeasured joints {:?} of {joints}", self.unmeasured_joints));
         }
         let mut end = 0u64;
         for (start, length) in &self.valid_runs {

@@ -3,14 +3,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::split::Split;
-use crate::config::{Config, Dtype, Layout, Normalize, Statistics};
+use crate::config::{Config, Dtype, Layout, Normalize, Statistics, joint_names};
 use crate::recording::TableLayout;
 
 /// Format of the store. Raised when files change their meaning.
 pub(crate) const FORMAT: u32 = 1;
 /// Revision of the code that turns recordings into rows. Raised by hand when the same recordings would give
 /// other bytes; a test pins the hash of a fixed input's segment to it. Caches of earlier revisions are read for ever.
-pub const NORMALIZER: u32 = 1;
+pub const NORMALIZER: u32 = 2;
 
 /// Fails for what this version cannot read.
 pub(super) fn check_version(format: u32, normalizer: u32) -> Result<(), String> {
@@ -26,7 +26,11 @@ pub(super) fn check_version(format: u32, normalizer: u32) -> Result<(), String> 
 pub struct CacheSettings {
     pub layout: Layout,
     pub emg_channels: usize,
+    /// Cached joint angles.
     pub joint_angles_channels: usize,
+    /// Which of the recorded joint angles they are; `None`: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joints: Option<ChosenJoints>,
     /// Hz.
     pub sample_rate: f64,
     pub dtype: Dtype,
@@ -42,6 +46,16 @@ pub struct CacheSettings {
     pub eval_stride: usize,
 }
 
+/// A choice among recorded joint angles.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChosenJoints {
+    /// Joint angles of recordings.
+    pub recorded: usize,
+    /// Their columns that are cached, in this order.
+    pub columns: Vec<usize>,
+}
+
 /// The part of the settings that segments depend on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +63,8 @@ pub struct SegmentSettings {
     pub layout: Layout,
     pub emg_channels: usize,
     pub joint_angles_channels: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joints: Option<ChosenJoints>,
     /// Hz; gaps in time are counted against it.
     pub sample_rate: f64,
     pub dtype: Dtype,
@@ -90,10 +106,14 @@ impl CacheSettings {
         let mut layout = data.resolved_layout().expect("a validated configuration");
         // What it calls columns of metadata.csv is not part of what recordings hold.
         layout.metadata.clear();
+        let recorded = data.joint_angles_channels;
+        let chosen = data.chosen_joints().expect("a validated configuration");
+        let joints = chosen.map(|columns| ChosenJoints { recorded, columns });
         Self {
             layout,
             emg_channels: data.emg_channels,
-            joint_angles_channels: data.joint_angles_channels,
+            joint_angles_channels: joints.as_ref().map_or(recorded, |joints| joints.columns.len()),
+            joints,
             sample_rate: config.model.original_sampling_rate,
             dtype: data.dtype,
             statistics: data.statistics,
@@ -119,23 +139,12 @@ impl CacheSettings {
             layout: self.layout.clone(),
             emg_channels: self.emg_channels,
             joint_angles_channels: self.joint_angles_channels,
+            joints: self.joints.clone(),
             sample_rate: self.sample_rate,
             dtype: self.dtype,
             emg_by_recording: self.normalize_emg == Normalize::Recording,
             statistics: self.statistics,
             max_samples_for_normalize: self.max_samples_for_normalize,
-        }
-    }
-
-    /// What a recording must look like.
-    pub fn table_layout(&self, chunk_cache: usize) -> TableLayout {
-        TableLayout {
-            layout: self.layout.clone(),
-            emg_channels: self.emg_channels,
-            joint_angles: self.joint_angles_channels,
-            angles_optional: false,
-            sample_rate: self.sample_rate,
-            chunk_cache,
         }
     }
 
@@ -160,6 +169,31 @@ impl CacheSettings {
 }
 
 impl SegmentSettings {
+    /// What a recording must look like.
+    pub fn table_layout(&self, chunk_cache: usize) -> TableLayout {
+        TableLayout {
+            layout: self.layout.clone(),
+            emg_channels: self.emg_channels,
+            joint_angles: self.joints.as_ref().map_or(self.joint_angles_channels, |joints| joints.recorded),
+            joints: self.joints.as_ref().map(|joints| joints.columns.clone()),
+            angles_optional: false,
+            accept_predicted: false,
+            sample_rate: self.sample_rate,
+            chunk_cache,
+        }
+    }
+
+    /// Names of the cached joint angles.
+    pub fn joint_names(&self) -> Vec<String> {
+        match &self.joints {
+            None => joint_names(self.joint_angles_channels),
+            Some(ChosenJoints { recorded, columns }) => {
+                let names = joint_names(*recorded);
+                columns.iter().filter_map(|column| names.get(*column).cloned()).collect()
+            }
+        }
+    }
+
     /// Bytes that `rows` rows take in a segment.
     pub fn bytes(&self, rows: u64) -> u64 {
         rows.saturating_mul((self.dtype.bytes() * (self.emg_channels + self.joint_angles_channels)) as u64)

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::ConfigError;
+use super::joints::{Joint, joint_names};
 use super::layout::{Layout, LayoutChoice, METADATA_COLUMNS};
 use super::validate::{Checked, LONGEST_WINDOW, require};
 use super::words::{BoolOrWord, words, words_and_truth};
@@ -26,6 +27,10 @@ pub struct DataConfig {
     pub emg_channels: usize,
     /// Number of joint angles each recording must have.
     pub joint_angles_channels: usize,
+    /// The joints to use, in their order: numbers from 0, or names where recordings have emg2pose's 20 angles, e.g.
+    /// \[thumb_CMC_FE, 5\] (default: all). `model.output_size` is their number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub joints: Option<Vec<Joint>>,
     /// Rows per training window.
     pub window_size: usize,
     /// Rows between the starts of consecutive training windows.
@@ -84,6 +89,7 @@ impl Default for DataConfig {
             table_name: "timeseries".into(),
             emg_channels: 16,
             joint_angles_channels: 20,
+            joints: None,
             window_size: 500,
             stride: 1,
             padding: [0, 0],
@@ -132,6 +138,9 @@ impl DataConfig {
         if layout.joint_angle_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             return refuse("a positive joint_angle_rate in Hz".into());
         }
+        if let Some(name) = layout.bad_scale() {
+            return refuse(format!("a finite {name}, and no scale of 0"));
+        }
         if layout.table.is_some() && layout.joint_angle_rate.is_some() {
             return refuse("no joint_angle_rate with a table, whose rows have a single rate".into());
         }
@@ -145,6 +154,42 @@ impl DataConfig {
     pub fn store_path(&self, option: Option<PathBuf>) -> PathBuf {
         let variable = std::env::var_os("EMG_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
         option.or(variable).or_else(|| self.store.clone()).unwrap_or_else(|| "store".into())
+    }
+
+    /// Columns of the joints to use; `None`: all.
+    ///
+    /// # Errors
+    /// A joint that recordings do not have, or one that is chosen twice.
+    pub fn chosen_joints(&self) -> Result<Option<Vec<usize>>, ConfigError> {
+        let Some(joints) = &self.joints else { return Ok(None) };
+        let names = joint_names(self.joint_angles_channels);
+        let refuse =
+            |expected: String, found: String| Err(ConfigError::Invalid { key: "data.joints", expected, found });
+        let mut chosen = Vec::new();
+        for joint in joints {
+            let column = match joint {
+                Joint::Number(number) => Some(*number).filter(|number| *number < names.len()),
+                Joint::Name(name) => names.iter().position(|known| known.eq_ignore_ascii_case(name)),
+            };
+            match column {
+                Some(column) if chosen.contains(&column) => return refuse("each joint once".into(), joint.to_string()),
+                Some(column) => chosen.push(column),
+                None => {
+                    let expected = format!("numbers from 0 to {} or names of {}", names.len() - 1, names.join(", "));
+                    return refuse(expected, joint.to_string());
+                }
+            }
+        }
+        if chosen.is_empty() { refuse("at least one joint".into(), "[]".into()) } else { Ok(Some(chosen)) }
+    }
+
+    /// Names of the joints to use.
+    pub fn joint_names(&self) -> Vec<String> {
+        let names = joint_names(self.joint_angles_channels);
+        match self.chosen_joints() {
+            Ok(Some(chosen)) => chosen.into_iter().map(|column| names[column].clone()).collect(),
+            _ => names,
+        }
     }
 
     /// EMG normalization after resolving the `normalize` shorthand.
@@ -179,6 +224,7 @@ impl DataConfig {
         let valid = shares.iter().all(|s| (0.0..=1.0).contains(s)) && (shares.iter().sum::<f64>() - 1.0).abs() < 1e-6;
         require(valid, "data.split_ratio", "three shares that add up to 1", format!("{shares:?}"))?;
         require(self.segment_bytes >= 1 << 20, "data.segment_bytes", "at least 1048576 (1 MiB)", self.segment_bytes)?;
+        self.chosen_joints()?;
         self.resolved_layout().map(|_| ())
     }
 }

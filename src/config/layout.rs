@@ -57,7 +57,8 @@ pub struct Layout {
     /// Joint angles: a field of the table, or the path of a dataset \[T', joints\].
     #[serde(default = "joint_angles")]
     pub joint_angles: String,
-    /// Time stamps in seconds: a field of the table, or the path of a dataset \[T\]. Only used to count gaps.
+    /// Time stamps: a field of the table, or the path of a dataset \[T\]. Gaps are counted by them, and a sampling rate that
+    /// they contradict by more than 1 % is an error.
     #[serde(default)]
     pub time: Option<String>,
     /// Sampling rate in Hz of angles in a separate dataset. Their duration must match the EMG's to within 0.1 s plus 1
@@ -68,6 +69,23 @@ pub struct Layout {
     /// failed or missing sample counts as failed.
     #[serde(default)]
     pub interpolation: Interpolation,
+    /// What EMG is multiplied by, e.g. the volts of one step of an int16. Integers need it, unless the dataset has an
+    /// attribute `conversion`, as NWB files do; a declared scale or offset counts instead of the file's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emg_scale: Option<f64>,
+    /// What is then added to EMG (default: 0, or the dataset's attribute `offset`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub emg_offset: Option<f64>,
+    /// What angles are multiplied by to be of `angle_unit`; as `emg_scale`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint_angle_scale: Option<f64>,
+    /// What is then added to angles; as `emg_offset`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joint_angle_offset: Option<f64>,
+    /// Seconds that one unit of the time stamps lasts (default: 1; integers are taken for seconds, milliseconds,
+    /// microseconds, nanoseconds or sample numbers, whichever agrees with the sampling rate).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_scale: Option<f64>,
     /// Unit of the angles in the file; caches store radians.
     #[serde(default)]
     pub angle_unit: AngleUnit,
@@ -115,6 +133,20 @@ words!(
 pub const METADATA_COLUMNS: [&str; 7] = ["filename", "session", "user", "stage", "side", "split", "generalization"];
 
 impl Layout {
+    /// The scale or offset, by its name, that is no number to scale by.
+    pub(super) fn bad_scale(&self) -> Option<&'static str> {
+        let scales = [
+            ("emg_scale", self.emg_scale),
+            ("joint_angle_scale", self.joint_angle_scale),
+            ("time_scale", self.time_scale),
+        ];
+        let offsets = [("emg_offset", self.emg_offset), ("joint_angle_offset", self.joint_angle_offset)];
+        let bad = scales.into_iter().find(|(_, scale)| scale.is_some_and(|scale| !scale.is_finite() || scale == 0.0));
+        let bad =
+            bad.or_else(|| offsets.into_iter().find(|(_, offset)| offset.is_some_and(|offset| !offset.is_finite())));
+        bad.map(|(name, _)| name)
+    }
+
     /// emg2pose: a group with attributes and a table.
     pub(super) fn emg2pose(group: &str, table: &str) -> Self {
         Self {
@@ -124,6 +156,11 @@ impl Layout {
             time: Some("time".into()),
             joint_angle_rate: None,
             interpolation: Interpolation::Linear,
+            emg_scale: None,
+            emg_offset: None,
+            joint_angle_scale: None,
+            joint_angle_offset: None,
+            time_scale: None,
             angle_unit: AngleUnit::Rad,
             invalid_rows: InvalidRows::Zeros,
             attributes: group.into(),

@@ -42,6 +42,7 @@ impl Graph {
         cos = "Cos",
         erf = "Erf",
         exp = "Exp",
+        is_nan = "IsNaN",
         log = "Log",
         neg = "Neg",
         relu = "Relu",

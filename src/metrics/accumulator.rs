@@ -37,6 +37,7 @@ impl Accumulator {
     pub fn merge(&mut self, other: &Self) {
         self.sums.rows += other.sums.rows;
         let add = |to: &mut [f64], from: &[f64]| to.iter_mut().zip(from).for_each(|(to, from)| *to += from);
+        self.sums.counts.iter_mut().zip(&other.sums.counts).for_each(|(to, from)| *to += from);
         add(&mut self.sums.absolute, &other.sums.absolute);
         add(&mut self.sums.squared, &other.sums.squared);
         self.targets.merge(&other.targets);
@@ -57,18 +58,30 @@ fn errors(sums: &mut JointSums, prediction: &[f32], target: &[f32], mask: &[f32]
     let rows = prediction.chunks_exact(joints).zip(target.chunks_exact(joints)).zip(mask);
     for ((predicted, wanted), _) in rows.filter(|(_, mask)| **mask > 0.0) {
         sums.rows += 1;
-        let totals = sums.absolute.iter_mut().zip(&mut sums.squared);
-        for ((absolute, squared), (p, t)) in totals.zip(predicted.iter().zip(wanted)) {
-            let error = f64::from(*p) - f64::from(*t);
+        let totals = sums.absolute.iter_mut().zip(&mut sums.squared).zip(&mut sums.counts);
+        for (((absolute, squared), count), (p, t)) in totals.zip(predicted.iter().zip(wanted)) {
+            let measured = !t.is_nan();
+            *count += u64::from(measured);
+            let error = if measured { f64::from(*p) - f64::from(*t) } else { 0.0 };
             *absolute += error.abs();
             *squared += error * error;
         }
     }
 }
 
+/// Of the joints that the window's recording measured.
+fn moments(moments: &mut Moments, target: &[f32], mask: &[f32]) {
+    valid_moments(moments, target, mask);
+    let missing: Vec<_> = (0..moments.mean.len()).filter(|joint| moments.mean[*joint].is_nan()).collect();
+    if !missing.is_empty() {
+        *moments = std::mem::replace(moments, Moments::new(0)).without(&missing);
+    }
+}
+
+#[multiversion(targets = "simd")]
 /// Mean, then squares about it.
 #[multiversion(targets = "simd")]
-fn moments(moments: &mut Moments, target: &[f32], mask: &[f32]) {
+fn valid_moments(moments: &mut Moments, target: &[f32], mask: &[f32]) {
     let joints = moments.mean.len();
     let valid = || target.chunks_exact(joints).zip(mask).filter(|(_, mask)| **mask > 0.0).map(|(row, _)| row);
     for row in valid() {

@@ -2,12 +2,10 @@
 
 mod accumulator;
 mod histogram;
-mod joints;
 mod offline;
 mod summary;
 
 pub use accumulator::Accumulator;
 pub use histogram::Histogram;
-pub use joints::joint_names;
 pub use offline::{Window, gathered};
 pub use summary::{Metrics, OverUsers, Smoothness, Spread};

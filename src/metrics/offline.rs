@@ -27,11 +27,13 @@ pub fn gathered(windows: &[&Window], joints: usize, rate: f64) -> Metrics {
     sums.rows = valid.len() as u64;
     let mut sst = vec![0.0; joints];
     for joint in 0..joints {
-        let errors = valid.iter().map(|(p, t)| f64::from(p[joint]) - f64::from(t[joint]));
+        let measured = || valid.iter().filter(|(_, t)| !t[joint].is_nan());
+        let errors = measured().map(|(p, t)| f64::from(p[joint]) - f64::from(t[joint]));
+        sums.counts[joint] = measured().count() as u64;
         sums.absolute[joint] = errors.clone().map(f64::abs).sum();
         sums.squared[joint] = errors.map(|error| error * error).sum();
-        let mean = valid.iter().map(|(_, t)| f64::from(t[joint])).sum::<f64>() / valid.len() as f64;
-        sst[joint] = valid.iter().map(|(_, t)| (f64::from(t[joint]) - mean).powi(2)).sum();
+        let mean = measured().map(|(_, t)| f64::from(t[joint])).sum::<f64>() / sums.counts[joint] as f64;
+        sst[joint] = measured().map(|(_, t)| (f64::from(t[joint]) - mean).powi(2)).sum();
     }
     summarize(&sums, &sst, &differences(windows, joints), rate)
 }

@@ -9,17 +9,20 @@ pub(super) const DERIVATIVES: usize = 3;
 #[derive(Debug, Clone)]
 pub(super) struct JointSums {
     pub(super) rows: u64,
+    /// Rows in which each joint was measured.
+    pub(super) counts: Vec<u64>,
     pub(super) absolute: Vec<f64>,
     pub(super) squared: Vec<f64>,
 }
 
 impl JointSums {
     pub(super) fn new(joints: usize) -> Self {
-        Self { rows: 0, absolute: vec![0.0; joints], squared: vec![0.0; joints] }
+        Self { rows: 0, counts: vec![0; joints], absolute: vec![0.0; joints], squared: vec![0.0; joints] }
     }
 }
 
-/// Errors over valid rows. Means are over rows x joints.
+/// Errors over valid rows. Means are over rows x joints, without joints that were not measured; those that never were have
+/// NaN.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Metrics {
     /// Valid rows.
@@ -112,11 +115,15 @@ const GROUPS: [(&str, &[usize]); 3] =
 /// `sst`: sum of squared deviations of each joint's targets from their mean.
 pub(super) fn summarize(sums: &JointSums, sst: &[f64], differences: &[(f64, u64); DERIVATIVES], rate: f64) -> Metrics {
     let joints = sums.absolute.len();
-    let rows = sums.rows as f64;
-    let mean = |values: &[f64]| values.iter().sum::<f64>() / (rows * joints as f64);
+    let elements = sums.counts.iter().sum::<u64>() as f64;
+    let mean = |values: &[f64]| values.iter().sum::<f64>() / elements;
     let (mse, mae) = (mean(&sums.squared), mean(&sums.absolute));
-    let per_joint: Vec<_> = sums.absolute.iter().map(|sum| (sum / rows).to_degrees()).collect();
-    let over = |joints: &[usize]| joints.iter().map(|joint| per_joint[*joint]).sum::<f64>() / joints.len() as f64;
+    let of_joint = |(sum, count): (&f64, &u64)| (sum / *count as f64).to_degrees();
+    let per_joint: Vec<_> = sums.absolute.iter().zip(&sums.counts).map(of_joint).collect();
+    let over = |joints: &[usize]| {
+        let measured = || joints.iter().map(|joint| per_joint[*joint]).filter(|error| error.is_finite());
+        measured().sum::<f64>() / measured().count() as f64
+    };
     let hand = joints == 20;
     let derivative = |n: usize| {
         let (sum, count) = differences[n];

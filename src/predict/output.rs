@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::error::PredictError;
 use super::recording::Rows;
 use crate::files::{FileError, put_in_place};
-use crate::recording::{NewRecording, RecordingError};
+use crate::recording::{NewRecording, PREDICTED_BY, RecordingError};
 
 /// Angles over a recording.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Prediction {
         let Rows { time, emg, texts, .. } = &self.recording;
         let (channels, joints) = (emg.len() / time.len(), self.angles.len() / time.len());
         let mut texts = texts.clone();
-        texts.push(("predicted_by", format!("emg-train {}", env!("CARGO_PKG_VERSION"))));
+        texts.push((PREDICTED_BY, format!("emg-train {}", env!("CARGO_PKG_VERSION"))));
         let ends = [("start", time.first()), ("end", time.last())];
         let ends = ends.into_iter().filter_map(|(name, time)| Some((name, *time?)));
         let new = NewRecording {

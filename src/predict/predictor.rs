@@ -52,14 +52,8 @@ impl Predictor {
     pub fn reader(&self, hdf5: Hdf5) -> Reader {
         const CHUNK_CACHE: usize = 64 << 20;
         let settings = &self.signature.recordings;
-        let layout = TableLayout {
-            layout: settings.layout.clone(),
-            emg_channels: settings.emg_channels,
-            joint_angles: settings.joint_angles_channels,
-            angles_optional: !self.signature.takes_pose,
-            sample_rate: settings.sample_rate,
-            chunk_cache: CHUNK_CACHE,
-        };
+        let layout = settings.table_layout(CHUNK_CACHE);
+        let layout = TableLayout { angles_optional: !self.signature.takes_pose, accept_predicted: true, ..layout };
         Reader::new(layout, hdf5)
     }
 
@@ -135,7 +129,9 @@ impl Predictor {
         let valid = (0..recording.valid.len()).filter(|row| recording.valid[*row] > 0.0);
         let row = valid.min_by_key(|row| row.abs_diff(first));
         let row = row.ok_or_else(|| PredictError::NoPose { path: place.label() })?;
-        Ok((row, recording.angles[row * joints..(row + 1) * joints].to_vec()))
+        let pose = &recording.angles[row * joints..(row + 1) * joints];
+        // A joint that was not measured starts from 0, as in training.
+        Ok((row, pose.iter().map(|angle| if angle.is_nan() { 0.0 } else { *angle }).collect()))
     }
 
     /// The windows' predictions, end to end.

@@ -37,8 +37,8 @@ impl Rows {
         let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text.clone()?)));
         let mut all = Self {
             time: Vec::with_capacity(rows),
-            emg: Vec::with_capacity(rows * emg.width),
-            angles: Vec::with_capacity(rows * angles.width),
+            emg: Vec::with_capacity(rows * emg.width()),
+            angles: Vec::with_capacity(rows * angles.width()),
             valid: vec![0.0; rows],
             statistics: Affine::new(&measured.emg),
             texts: std::iter::once(("filename", name)).chain(texts).collect(),
@@ -48,13 +48,13 @@ impl Rows {
                 emg.for_each(row, |_, value| all.emg.push(value as f32));
                 angles.for_each(row, |_, value| all.angles.push(value as f32));
                 match time {
-                    Some(time) => time.for_each(row, |_, value| all.time.push(value)),
+                    Some(time) => time.field.for_each(row, |_, value| all.time.push(value * measured.time_unit)),
                     None => all.time.push((first + i as u64) as f64 / settings.sample_rate),
                 }
             }
             Ok(())
         })?;
-        if angles.width > 0 {
+        if angles.width() > 0 {
             for (start, length) in measured.valid_runs {
                 all.valid[start as usize..(start + length) as usize].fill(1.0);
             }

@@ -1,7 +1,14 @@
 //! Attributes of the recording's group.
 
-use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
+use std::path::Path;
+
+use hdf5_sys::h5t::H5T_class_t::{H5T_ENUM, H5T_FLOAT, H5T_INTEGER, H5T_STRING};
 use serde::{Deserialize, Serialize};
+
+use super::element::class_name;
+use super::error::RecordingError;
+use super::h5;
+use super::links;
 
 /// What a recording says of itself; absent attributes are `None`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -15,48 +22,88 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Reads those of the group or dataset at `path`; absent ones, or an absent object, are `None`.
-    pub(crate) fn read(file: &hdf5::File, path: &str) -> Self {
-        let path = if path.is_empty() { "/" } else { path };
-        let of_group = file.group(path).ok().and_then(|group| group.as_location().ok());
-        let location = of_group.or_else(|| file.dataset(path).ok().and_then(|dataset| dataset.as_location().ok()));
-        location.map(|location| Self::of(&location)).unwrap_or_default()
+    /// Reads those of the group or dataset at `name`; absent ones, or an absent object, are `None`.
+    ///
+    /// # Errors
+    /// One that is there, but not one text or number; or the file cannot be read.
+    pub(crate) fn read(path: &Path, file: &hdf5::File, name: &str) -> Result<Self, RecordingError> {
+        let Some(object) = links::find(path, file, name)? else { return Ok(Self::default()) };
+        let of = object.location();
+        let text = |name| text(path, of, name);
+        Ok(Self {
+            session: text("session")?,
+            user: text("user")?,
+            stage: text("stage")?,
+            side: text("side")?,
+            sample_rate: number(path, of, "sample_rate")?,
+        })
     }
+}
 
-    fn of(group: &hdf5::Location) -> Self {
-        Self {
-            session: text(group, "session"),
-            user: text(group, "user"),
-            stage: text(group, "stage"),
-            side: text(group, "side"),
-            sample_rate: number(group, "sample_rate"),
+/// The attribute that marks the files of `emg-train predict`, whose angles are no true ones.
+pub(crate) const PREDICTED_BY: &str = "predicted_by";
+
+/// Fails if the group `name` has the mark.
+pub(super) fn check_not_predicted(path: &Path, file: &hdf5::File, name: &str) -> Result<(), RecordingError> {
+    let Some(object) = links::find(path, file, name)? else { return Ok(()) };
+    match h5::attribute(object.location(), PREDICTED_BY) {
+        Ok(None) => Ok(()),
+        Ok(Some(_)) => Err(RecordingError::Predicted { path: path.to_owned() }),
+        Err(error) => Err(RecordingError::hdf5(path, &error)),
+    }
+}
+
+/// An attribute of one element; `None` if it is absent or has no element.
+fn one(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<h5::Attribute>, RecordingError> {
+    let attribute = h5::attribute(of, name).map_err(|error| RecordingError::hdf5(path, &error))?;
+    match attribute {
+        Some(attribute) if attribute.elements > 1 => {
+            let found = format!("{} values", attribute.elements);
+            Err(RecordingError::layout(path, &format!("attribute {name}"), "one value", found))
         }
+        attribute => Ok(attribute.filter(|attribute| attribute.elements == 1)),
     }
 }
 
-fn scalar(group: &hdf5::Location, name: &str) -> Option<(hdf5::Attribute, TypeDescriptor)> {
-    let attribute = group.attr(name).ok()?;
-    let descriptor = attribute.dtype().ok()?.to_descriptor().ok()?;
-    (attribute.size() == 1).then_some((attribute, descriptor))
+/// A text, or the text of a number, or the name of an enumeration's value; `None` if it is absent or empty.
+fn text(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<String>, RecordingError> {
+    let failed = |error| RecordingError::hdf5(path, &error);
+    let Some(attribute) = one(path, of, name)? else { return Ok(None) };
+    let text = match h5::class(&attribute.ty) {
+        H5T_STRING => attribute.text().map_err(failed)?,
+        H5T_INTEGER => attribute.integer().map_err(failed)?.to_string(),
+        H5T_FLOAT => attribute.number().map_err(failed)?.to_string(),
+        H5T_ENUM => match attribute.word().map_err(failed)? {
+            Some(word) => word,
+            None => return Err(wrong(path, name, "one of its enumeration's values", "another number")),
+        },
+        other => return Err(wrong(path, name, "text or a number", class_name(other))),
+    };
+    Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-fn text(group: &hdf5::Location, name: &str) -> Option<String> {
-    let (attribute, descriptor) = scalar(group, name)?;
-    match descriptor {
-        TypeDescriptor::VarLenUnicode => Some(attribute.read_scalar::<VarLenUnicode>().ok()?.to_string()),
-        TypeDescriptor::VarLenAscii => Some(attribute.read_scalar::<VarLenAscii>().ok()?.to_string()),
-        TypeDescriptor::FixedAscii(_) => Some(attribute.read_scalar::<FixedAscii<1024>>().ok()?.to_string()),
-        TypeDescriptor::FixedUnicode(_) => Some(attribute.read_scalar::<FixedUnicode<1024>>().ok()?.to_string()),
-        _ => None,
-    }
+/// A number, or a text that is one; `None` if it is absent or empty.
+///
+/// # Errors
+/// As [`Attributes::read`].
+pub(super) fn number(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<f64>, RecordingError> {
+    let failed = |error| RecordingError::hdf5(path, &error);
+    let Some(attribute) = one(path, of, name)? else { return Ok(None) };
+    let number = match h5::class(&attribute.ty) {
+        H5T_STRING => {
+            let text = attribute.text().map_err(failed)?;
+            let text = text.trim();
+            if text.is_empty() {
+                return Ok(None);
+            }
+            text.parse().map_err(|_| wrong(path, name, "a number", format!("`{text}`")))?
+        }
+        H5T_INTEGER | H5T_FLOAT => attribute.number().map_err(failed)?,
+        other => return Err(wrong(path, name, "a number", class_name(other))),
+    };
+    if number.is_finite() { Ok(Some(number)) } else { Err(wrong(path, name, "a finite number", number.to_string())) }
 }
 
-fn number(group: &hdf5::Location, name: &str) -> Option<f64> {
-    let (attribute, descriptor) = scalar(group, name)?;
-    match descriptor {
-        TypeDescriptor::Float(_) => attribute.as_reader().read_scalar::<f64>().ok(),
-        TypeDescriptor::Integer(_) => attribute.as_reader().read_scalar::<i64>().ok().map(|value| value as f64),
-        TypeDescriptor::Unsigned(_) => attribute.as_reader().read_scalar::<u64>().ok().map(|value| value as f64),
-        _ => None,
-    }
+fn wrong(path: &Path, name: &str, expected: &str, found: impl Into<String>) -> RecordingError {
+    RecordingError::layout(path, &format!("attribute {name}"), expected, found)
 }

@@ -1,16 +1,17 @@
-//! A dataset's rows: where they lie in the file, and reading them.
+//! A dataset's rows: where they lie in the file, and who reads them.
 
-use hdf5::dataset::Layout as Stored;
-use hdf5::filters::Filter as StoredFilter;
-use hdf5::types::{FloatSize, TypeDescriptor};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 
 use super::chunks::{Chunk, Filter};
 use super::driver;
+use super::element::{Numbers, class_name, is_of_fixed_length};
 use super::error::RecordingError;
+use super::filters;
+use super::h5::{self, Creation, Layout};
+use super::links;
 use super::place::Place;
-use super::rows::Field;
+use super::rows::{Field, Number};
 
 pub(super) const MAX_ROW_BYTES: usize = 1 << 20;
 const MAX_CHUNK_BYTES: usize = 1 << 30;
@@ -28,8 +29,21 @@ pub(crate) enum Storage {
         filters: Vec<Filter>,
         chunks: Vec<Chunk>,
     },
-    /// Only the HDF5 library can read it (other filters, byte orders, missing chunks, compact or virtual storage).
-    Library,
+    /// Anything that the fast path does not know completely: the library reads it and converts what is wanted.
+    Library(Vec<Piece>),
+}
+
+/// A part of the rows that the library gives.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// The compound type's field; `None`: the dataset's elements themselves.
+    pub(crate) field: Option<String>,
+    /// Bytes from the row's start.
+    pub(crate) offset: usize,
+    /// What its numbers are converted to: float32 or float64.
+    pub(crate) number: Number,
+    /// Numbers in each element that is an array.
+    pub(crate) array: Option<usize>,
 }
 
 /// A compound dataset [T], or a plain one [T] or [T, columns], as rows of bytes.
@@ -42,154 +56,241 @@ pub(crate) struct Dataset {
     pub(crate) storage: Storage,
 }
 
+/// Numbers of each row, and whether they are integers.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub(crate) field: Field,
+    pub(crate) is_integer: bool,
+}
+
 /// Opens the file for the library to read.
 pub(crate) fn open_file(place: &Place, chunk_cache: usize) -> Result<hdf5::File, RecordingError> {
-    match &place.member {
-        None => hdf5::File::with_options()
-            .with_fapl(|fapl| fapl.chunk_cache(12_421, chunk_cache, 0.75))
-            .open(&place.path)
-            .map_err(|error| RecordingError::hdf5(&place.path, &error)),
-        Some(_) => driver::open_member(place, chunk_cache),
+    driver::open(place, chunk_cache)
+}
+
+/// Why a dataset's rows are not to be had from this file alone, if they are not.
+fn check_inside(path: &Path, name: &str, creation: &Creation) -> Result<(), RecordingError> {
+    let elsewhere = if creation.external {
+        "external raw storage in another file"
+    } else if creation.layout == Some(Layout::Virtual) {
+        "a virtual dataset, whose rows lie in other datasets"
+    } else {
+        return Ok(());
+    };
+    let expected = "rows inside this file (h5repack and h5py can copy them)";
+    Err(RecordingError::layout(path, name, expected, elsewhere))
+}
+
+/// The fields `wanted` of a compound dataset; one that is absent, or holds no numbers, is `None`. Also says which fields
+/// there are.
+pub(crate) fn compound(
+    path: &Path,
+    file: &hdf5::File,
+    name: &str,
+    wanted: &[(&str, bool)],
+    file_bytes: u64,
+) -> Result<(Dataset, Vec<Option<Column>>, Vec<String>), RecordingError> {
+    let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
+    let dataset = links::dataset(path, file, name)?;
+    let shape = dataset.shape();
+    if shape.len() != 1 {
+        return Err(RecordingError::layout(path, "dataset", "one dimension", format!("shape {shape:?}")));
     }
-}
-
-/// Finds a dataset by its path, and says on which part of it the search failed.
-pub(crate) fn find(path: &Path, file: &hdf5::File, name: &str) -> Result<hdf5::Dataset, RecordingError> {
-    let present = |group: &hdf5::Group| {
-        let names = group.member_names().unwrap_or_default();
-        if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
-    };
-    let parts: Vec<_> = name.split('/').filter(|part| !part.is_empty()).collect();
-    let Some((last, groups)) = parts.split_last() else {
-        return Err(RecordingError::layout(path, "dataset", "a name", format!("`{name}`")));
-    };
-    let mut group = file.group("/").map_err(|error| RecordingError::hdf5(path, &error))?;
-    for part in groups {
-        group = group
-            .group(part)
-            .map_err(|_| RecordingError::layout(path, "group", format!("`{part}`"), present(&group)))?;
+    let ty = dataset.dtype().map_err(failed)?;
+    if h5::class(&ty) != hdf5_sys::h5t::H5T_class_t::H5T_COMPOUND {
+        let names: Vec<_> = wanted.iter().filter(|(_, needed)| *needed).map(|(name, _)| *name).collect();
+        let expected = format!("a compound type with the fields {}", names.join(" and "));
+        return Err(RecordingError::layout(path, "dataset", expected, class_name(h5::class(&ty))));
     }
-    group.dataset(last).map_err(|_| {
-        let what =
-            if groups.is_empty() { "dataset".into() } else { format!("dataset in group `{}`", groups.join("/")) };
-        RecordingError::layout(path, &what, format!("`{last}`"), present(&group))
-    })
-}
-
-/// A dataset's element type.
-pub(crate) fn descriptor(path: &Path, dataset: &hdf5::Dataset) -> Result<TypeDescriptor, RecordingError> {
-    let described = dataset.dtype().and_then(|dtype| dtype.to_descriptor());
-    described.map_err(|error| RecordingError::hdf5(path, &error))
-}
-
-/// Floats of a plain or array type: bytes of one, and how many.
-pub(crate) fn floats(path: &Path, name: &str, ty: &TypeDescriptor) -> Result<(bool, usize), RecordingError> {
-    let (element, width) = match ty {
-        TypeDescriptor::FixedArray(element, width) => (element.as_ref(), *width),
-        element => (element, 1),
+    let members = h5::members(&ty).map_err(failed)?;
+    let mut found = Vec::new();
+    for (name, needed) in wanted {
+        let Some(member) = members.iter().find(|member| member.name == *name) else {
+            found.push(None);
+            continue;
+        };
+        found.push(match Numbers::of(path, name, &member.ty) {
+            Ok(numbers) => Some((member, numbers)),
+            Err(error) if *needed => return Err(error),
+            Err(_) => None,
+        });
+    }
+    let (row_bytes, fixed) = (ty.size(), is_of_fixed_length(&ty).map_err(failed)?);
+    let direct = |(member, numbers): &(&h5::Member, Numbers)| {
+        let field = Field::plain(member.offset, numbers.width, numbers.direct?);
+        field.is_within(row_bytes).then_some(Column { field, is_integer: numbers.is_integer })
     };
-    match element {
-        TypeDescriptor::Float(FloatSize::U4) => Ok((false, width)),
-        TypeDescriptor::Float(FloatSize::U8) => Ok((true, width)),
-        other => Err(RecordingError::layout(path, name, "4- or 8-byte floats", other.to_string())),
+    let columns: Option<Vec<_>> =
+        found.iter().map(|found| found.as_ref().map_or(Some(None), |f| direct(f).map(Some))).collect();
+    let described =
+        Described { path, name, dataset: &dataset, file_bytes, creation: h5::creation(&dataset).map_err(failed)? };
+    let names = members.iter().map(|member| member.name.clone()).collect();
+    if let Some(columns) = columns.filter(|_| fixed)
+        && let Some(dataset) = described.direct(row_bytes)?
+    {
+        return Ok((dataset, columns, names));
+    }
+    let (mut pieces, mut columns, mut end) = (Vec::new(), Vec::new(), 0usize);
+    for found in found {
+        columns.push(found.map(|(member, Numbers { converted, is_integer, width, is_array, .. })| {
+            let field = Some(member.name.clone());
+            pieces.push(Piece { field, offset: end, number: converted, array: is_array.then_some(width) });
+            let field = Field::plain(end, width, converted);
+            end = end.saturating_add(width.saturating_mul(converted.bytes()));
+            Column { field, is_integer }
+        }));
+    }
+    Ok((described.by_library(end, pieces)?, columns, names))
+}
+
+/// A plain dataset [T] or [T, columns] of numbers, as rows with one field.
+pub(crate) fn plain(
+    path: &Path,
+    file: &hdf5::File,
+    name: &str,
+    file_bytes: u64,
+) -> Result<(Dataset, Column), RecordingError> {
+    let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
+    let dataset = links::dataset(path, file, name)?;
+    let shape = dataset.shape();
+    let columns = match shape[..] {
+        [_] => 1,
+        [_, columns] => columns,
+        _ => return Err(RecordingError::layout(path, name, "one or two dimensions", format!("shape {shape:?}"))),
+    };
+    let ty = dataset.dtype().map_err(failed)?;
+    let Numbers { direct, converted, is_integer, width, is_array } = Numbers::of(path, name, &ty)?;
+    let stored = width.checked_mul(columns).filter(|width| *width <= MAX_ROW_BYTES);
+    let stored =
+        stored.ok_or_else(|| RecordingError::layout(path, name, "rows of at most 1 MiB", format!("{shape:?}")))?;
+    let described =
+        Described { path, name, dataset: &dataset, file_bytes, creation: h5::creation(&dataset).map_err(failed)? };
+    if let Some(number) = direct {
+        let field = Field::plain(0, stored, number);
+        if let Some(dataset) = described.direct(field.bytes())? {
+            return Ok((dataset, Column { field, is_integer }));
+        }
+    }
+    let field = Field::plain(0, stored, converted);
+    let piece = Piece { field: None, offset: 0, number: converted, array: is_array.then_some(width) };
+    Ok((described.by_library(field.bytes(), vec![piece])?, Column { field, is_integer }))
+}
+
+/// A dataset of the file, and what its header says.
+struct Described<'a> {
+    path: &'a Path,
+    name: &'a str,
+    dataset: &'a hdf5::Dataset,
+    file_bytes: u64,
+    creation: Creation,
+}
+
+impl Described<'_> {
+    /// Rows of `row_bytes` as they lie in the file, if the fast path knows how they do.
+    fn direct(&self, row_bytes: usize) -> Result<Option<Dataset>, RecordingError> {
+        let dataset = self.checked(row_bytes)?;
+        let storage = match self.creation.layout {
+            Some(Layout::Contiguous) if self.creation.filters.is_empty() => self.contiguous(&dataset)?,
+            Some(Layout::Chunked) if self.creation.chunk_options == 0 => self.chunked(&dataset)?,
+            _ => None,
+        };
+        Ok(storage.map(|storage| Dataset { storage, ..dataset }))
+    }
+
+    /// Rows of `row_bytes` as the library gives them.
+    fn by_library(&self, row_bytes: usize, pieces: Vec<Piece>) -> Result<Dataset, RecordingError> {
+        if let Some(missing) = self.creation.filters.iter().find(|filter| !filter.available) {
+            return Err(filters::missing(self.path, missing));
+        }
+        Ok(Dataset { storage: Storage::Library(pieces), ..self.checked(row_bytes)? })
+    }
+
+    fn checked(&self, row_bytes: usize) -> Result<Dataset, RecordingError> {
+        check_inside(self.path, self.name, &self.creation)?;
+        let rows = self.dataset.shape().first().copied().unwrap_or(0);
+        if row_bytes == 0 || row_bytes > MAX_ROW_BYTES || rows == 0 {
+            let found = format!("{rows} rows of {row_bytes} bytes");
+            return Err(RecordingError::layout(self.path, self.name, "at least one row, of at most 1 MiB", found));
+        }
+        let storage = Storage::Library(Vec::new());
+        let dataset = Dataset { name: self.name.to_owned(), rows: rows as u64, row_bytes, storage };
+        match dataset.bytes() {
+            Some(bytes) if bytes / MAX_EXPANSION <= self.file_bytes => Ok(dataset),
+            _ => Err(self.too_large(&dataset)),
+        }
+    }
+
+    fn too_large(&self, dataset: &Dataset) -> RecordingError {
+        let Dataset { rows, row_bytes, .. } = dataset;
+        let bytes = self.file_bytes;
+        RecordingError::damaged(
+            self.path,
+            format!("{rows} rows of {row_bytes} bytes do not fit into a file of {bytes} bytes"),
+        )
+    }
+
+    fn contiguous(&self, dataset: &Dataset) -> Result<Option<Storage>, RecordingError> {
+        // Rows that were never written have no address: the library fills them in.
+        if Some(self.dataset.storage_size()) != dataset.bytes() {
+            return Ok(None);
+        }
+        let Some(address) = self.dataset.offset() else { return Ok(None) };
+        let end = dataset.bytes().and_then(|bytes| bytes.checked_add(address));
+        if end.is_none_or(|end| end > self.file_bytes) {
+            return Err(self.too_large(dataset));
+        }
+        Ok(Some(Storage::Contiguous { address }))
+    }
+
+    fn chunked(&self, dataset: &Dataset) -> Result<Option<Storage>, RecordingError> {
+        let shape = self.dataset.chunk().unwrap_or_default();
+        let Some((chunk_rows, rest)) = shape.split_first() else { return Ok(None) };
+        // Chunks of whole rows only: others are put together by the library.
+        if rest.len() > 1 || rest != &self.dataset.shape()[1..] {
+            return Ok(None);
+        }
+        let (chunk_rows, row_bytes) = (*chunk_rows, dataset.row_bytes);
+        if chunk_rows == 0 || chunk_rows.checked_mul(row_bytes).is_none_or(|bytes| bytes > MAX_CHUNK_BYTES) {
+            return Err(RecordingError::damaged(
+                self.path,
+                format!("chunks of {chunk_rows} rows of {row_bytes} bytes"),
+            ));
+        }
+        let Some(filters) = filters::known(&self.creation.filters) else { return Ok(None) };
+        let mut chunks = Vec::new();
+        let visited = self.dataset.chunks_visit(|info| {
+            let chunk = (info.offset.first(), usize::try_from(info.size));
+            if let (Some(first_row), Ok(size)) = chunk {
+                let (first_row, address, filter_mask) = (*first_row, info.addr, info.filter_mask);
+                chunks.push(Chunk { first_row, address, size, filter_mask });
+            }
+            0
+        });
+        visited.map_err(|error| RecordingError::hdf5(self.path, &error))?;
+        chunks.sort_by_key(|chunk| chunk.first_row);
+        chunks.retain(|chunk| chunk.first_row < dataset.rows);
+        let complete = chunks.len() as u64 == dataset.rows.div_ceil(chunk_rows as u64)
+            && chunks.iter().enumerate().all(|(i, chunk)| chunk.first_row == (i * chunk_rows) as u64);
+        if !complete {
+            // Chunks never written are filled in by the library.
+            return Ok(None);
+        }
+        match chunks.iter().find(|chunk| !is_plausible(chunk, chunk_rows * row_bytes, self.file_bytes)) {
+            Some(Chunk { first_row, address, size, .. }) => {
+                let bytes = self.file_bytes;
+                let message = format!(
+                    "the chunk of row {first_row}, {size} bytes at {address}, cannot be in a file of {bytes} bytes"
+                );
+                Err(RecordingError::damaged(self.path, message))
+            }
+            None => Ok(Some(Storage::Chunked { chunk_rows, filters, chunks })),
+        }
     }
 }
 
 impl Dataset {
-    /// Describes rows of `row_bytes` bytes each in a dataset whose elements have `element_bytes`.
-    pub(crate) fn new(
-        path: &Path,
-        name: &str,
-        dataset: &hdf5::Dataset,
-        row_bytes: usize,
-        element_bytes: usize,
-        file_bytes: u64,
-    ) -> Result<Self, RecordingError> {
-        let rows = dataset.shape().first().copied().unwrap_or(0);
-        if row_bytes == 0 || row_bytes > MAX_ROW_BYTES || rows == 0 {
-            let found = format!("{rows} rows of {row_bytes} bytes");
-            return Err(RecordingError::layout(path, "dataset", "at least one row, of at most 1 MiB", found));
-        }
-        let mut described = Self { name: name.to_owned(), rows: rows as u64, row_bytes, storage: Storage::Library };
-        let too_large = || {
-            let message = format!("{rows} rows of {row_bytes} bytes do not fit into a file of {file_bytes} bytes");
-            RecordingError::damaged(path, message)
-        };
-        let bytes = described.bytes().filter(|bytes| bytes / MAX_EXPANSION <= file_bytes).ok_or_else(too_large)?;
-        let dtype = dataset.dtype().map_err(|error| RecordingError::hdf5(path, &error))?;
-        let little = dtype.byte_order() == hdf5::datatype::ByteOrder::LittleEndian;
-        described.storage = match dataset.layout() {
-            Stored::Contiguous if little => match dataset.offset() {
-                Some(address) if address.checked_add(bytes).is_some_and(|end| end <= file_bytes) => {
-                    Storage::Contiguous { address }
-                }
-                Some(_) => return Err(too_large()),
-                None => Storage::Library,
-            },
-            Stored::Chunked if little => described.chunked(path, dataset, element_bytes, file_bytes)?,
-            _ => Storage::Library,
-        };
-        Ok(described)
-    }
-
     fn bytes(&self) -> Option<u64> {
         self.rows.checked_mul(self.row_bytes as u64)
-    }
-
-    fn chunked(
-        &self,
-        path: &Path,
-        dataset: &hdf5::Dataset,
-        element_bytes: usize,
-        file_bytes: u64,
-    ) -> Result<Storage, RecordingError> {
-        let shape = dataset.chunk().unwrap_or_default();
-        let Some((chunk_rows, rest)) = shape.split_first() else { return Ok(Storage::Library) };
-        // Chunks of whole rows only: others are put together by the library.
-        if rest.len() > 1 || rest != &dataset.shape()[1..] {
-            return Ok(Storage::Library);
-        }
-        let (chunk_rows, row_bytes) = (*chunk_rows, self.row_bytes);
-        if chunk_rows == 0 || chunk_rows.checked_mul(row_bytes).is_none_or(|bytes| bytes > MAX_CHUNK_BYTES) {
-            return Err(RecordingError::damaged(path, format!("chunks of {chunk_rows} rows of {row_bytes} bytes")));
-        }
-        let mut filters = Vec::new();
-        for filter in dataset.filters() {
-            filters.push(match filter {
-                StoredFilter::Deflate(_) => Filter::Deflate,
-                StoredFilter::Shuffle => Filter::Shuffle(element_bytes),
-                StoredFilter::Fletcher32 => Filter::Fletcher32,
-                _ => return Ok(Storage::Library),
-            });
-        }
-        let mut chunks = Vec::new();
-        dataset
-            .chunks_visit(|info| {
-                let chunk = (info.offset.first(), usize::try_from(info.size));
-                if let (Some(first_row), Ok(size)) = chunk {
-                    let (first_row, address, filter_mask) = (*first_row, info.addr, info.filter_mask);
-                    chunks.push(Chunk { first_row, address, size, filter_mask });
-                }
-                0
-            })
-            .map_err(|error| RecordingError::hdf5(path, &error))?;
-        chunks.sort_by_key(|chunk| chunk.first_row);
-        chunks.retain(|chunk| chunk.first_row < self.rows);
-        let complete = chunks.len() as u64 == self.rows.div_ceil(chunk_rows as u64)
-            && chunks.iter().enumerate().all(|(i, chunk)| chunk.first_row == (i * chunk_rows) as u64);
-        if !complete {
-            // Chunks never written are filled in by the library.
-            return Ok(Storage::Library);
-        }
-        match chunks.iter().find(|chunk| !is_plausible(chunk, chunk_rows * row_bytes, file_bytes)) {
-            Some(Chunk { first_row, address, size, .. }) => Err(RecordingError::damaged(
-                path,
-                format!(
-                    "the chunk of row {first_row}, {size} bytes at {address}, cannot be in a file of {file_bytes} bytes"
-                ),
-            )),
-            None => Ok(Storage::Chunked { chunk_rows, filters, chunks }),
-        }
     }
 
     /// Whether all that is said of the rows lies within a file of `file_bytes`.
@@ -207,7 +308,7 @@ impl Dataset {
                             && is_plausible(chunk, chunk_rows * self.row_bytes, file_bytes)
                     })
             }
-            Storage::Library => true,
+            Storage::Library(_) => true,
         };
         (1..=MAX_ROW_BYTES).contains(&self.row_bytes) && self.rows > 0 && bytes.is_some() && stored
     }
@@ -219,27 +320,4 @@ fn is_plausible(chunk: &Chunk, chunk_bytes: usize, file_bytes: u64) -> bool {
     let ends = chunk.address.checked_add(chunk.size as u64).is_some_and(|end| end <= file_bytes);
     let grown = chunk.size <= chunk_bytes + chunk_bytes / 100 + 4096;
     ends && grown && chunk_bytes as u64 / MAX_EXPANSION <= chunk.size as u64 + 64
-}
-
-/// A plain dataset [T] or [T, columns] of floats, as rows with one field.
-pub(crate) fn plain(
-    path: &Path,
-    file: &hdf5::File,
-    name: &str,
-    file_bytes: u64,
-) -> Result<(Dataset, Field), RecordingError> {
-    let dataset = find(path, file, name)?;
-    let shape = dataset.shape();
-    let columns = match shape[..] {
-        [_] => 1,
-        [_, columns] => columns,
-        _ => return Err(RecordingError::layout(path, name, "one or two dimensions", format!("shape {shape:?}"))),
-    };
-    let (double, width) = floats(path, name, &descriptor(path, &dataset)?)?;
-    let element_bytes = if double { 8 } else { 4 } * width;
-    let width = width.checked_mul(columns).filter(|width| *width <= MAX_ROW_BYTES / 4);
-    let width =
-        width.ok_or_else(|| RecordingError::layout(path, name, "rows of at most 1 MiB", format!("{shape:?}")))?;
-    let field = Field { offset: 0, width, double, factor: None };
-    Ok((Dataset::new(path, name, &dataset, field.bytes(), element_bytes, file_bytes)?, field))
 }

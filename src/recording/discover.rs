@@ -1,105 +1,404 @@
-//! Finding recordings below folders.
+//! Finding recordings: in folders, in archives, and what lies there that is none.
 
-use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::io::ErrorKind;
+use std::path::{Component, Path, PathBuf};
 
 use super::error::RecordingError;
-use super::place::{Member, Place, members};
+use super::metadata::TABLES;
+use super::place::{Entry, Member, Place, members};
 
 /// A recording's file, not yet opened.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
     /// File name without extension.
     pub name: String,
     /// Path relative to the input it was found in, with `/` between its parts.
     pub relative: String,
     pub place: Place,
+    /// Whether all files beside it were looked at, too.
+    pub searched: bool,
+    /// Whether it may hold anything (*.nwb, *.mat): if it is no recording, it is left out.
+    pub is_doubtful: bool,
+    /// Why it cannot be read, for a member whose bytes are not in its archive as they are.
+    pub unreadable: Option<&'static str>,
 }
 
-/// Finds recordings: each input is a file, an uncompressed tar archive, or a folder; archives and folders (recursively)
-/// are searched for `*.hdf5` and `*.h5`. Sorted by name, then path; the same file given twice counts once.
+/// Something that is not taken for a recording, and why.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeftOut {
+    pub path: PathBuf,
+    pub reason: String,
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path.display(), self.reason)
+    }
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Search {
+    /// By name, then path.
+    pub found: Vec<Found>,
+    pub left_out: Vec<LeftOut>,
+}
+
+/// Extensions of HDF5 recordings.
+const HDF5: [&str; 4] = ["hdf5", "h5", "hdf", "he5"];
+/// Extensions of files that may be HDF5 recordings.
+const DOUBTFUL: [&str; 2] = ["nwb", "mat"];
+/// Folders that systems make.
+const SYSTEM_FOLDERS: [&str; 6] =
+    ["lost+found", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"];
+/// Endings of what may hold recordings, but is not read, and what to do.
+const NOT_READ: [(&str, &str); 9] = [
+    (".tar", "an archive inside a folder; name it as an input of its own"),
+    (".tar.gz", COMPRESSED),
+    (".tgz", COMPRESSED),
+    (".tar.xz", COMPRESSED),
+    (".tar.zst", COMPRESSED),
+    (".zip", COMPRESSED),
+    (".7z", COMPRESSED),
+    (".edf", "EDF recordings are not read"),
+    (".bdf", "BDF recordings are not read"),
+];
+const COMPRESSED: &str = "a compressed archive; unpack it";
+
+/// Finds recordings: each input is a file, an uncompressed tar archive, or a folder. Archives and folders (recursively, also
+/// through links) are searched for `*.hdf5`, `*.h5`, `*.hdf`, `*.he5`, `*.nwb` and `*.mat`; hidden files and folders are left
+/// out. A file that is reached in several ways counts once.
 ///
 /// # Errors
-/// An input that cannot be read, or a folder without recordings.
-pub fn find(inputs: &[PathBuf]) -> Result<Vec<Found>, RecordingError> {
-    let mut found = Vec::new();
+/// An input that cannot be read, or one without recordings.
+pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
+    let mut walk = Walk::default();
     for input in inputs {
         let stat = std::fs::metadata(input).map_err(|error| RecordingError::io(input, error))?;
-        let before = found.len();
+        let before = walk.files.len();
         if stat.is_dir() {
-            walk(input, input, &mut found)?;
-        } else if input.extension().is_some_and(|extension| extension == "tar") {
-            let members = members(input)?.into_iter().filter(|member| is_recording(Path::new(&member.name)));
-            found.extend(members.map(|member| describe_member(input, member)));
+            // One that was searched as a part of another has been looked at.
+            if walk.searched.contains(&real(input)?) {
+                continue;
+            }
+            walk.folders(input)?;
+        } else if has_extension(input, &["tar"]) {
+            walk.archive(input)?;
+        } else if let Some((_, reason)) = not_read(input) {
+            return Err(RecordingError::layout(
+                input,
+                "input",
+                "a recording, a folder or an uncompressed tar archive",
+                reason,
+            ));
         } else {
             let folder = input.parent().unwrap_or(Path::new(""));
-            found.push(describe(folder, input));
+            walk.push(folder, input, false)?;
         }
-        if found.len() == before {
-            return Err(RecordingError::Nothing { path: input.clone() });
+        if walk.files.len() == before {
+            let left_out = walk.left_out.iter().map(LeftOut::to_string).collect();
+            return Err(RecordingError::Nothing { path: input.clone(), left_out });
         }
     }
-    // One file may be named in several ways.
-    let mut seen = HashSet::new();
-    let canonical = |place: &Place| place.path.canonicalize().unwrap_or_else(|_| place.path.clone());
-    found.retain(|f| seen.insert((canonical(&f.place), f.place.member.clone())));
-    found.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
-    Ok(found)
+    walk.finish()
 }
 
-fn describe(root: &Path, path: &Path) -> Found {
-    let relative = path.strip_prefix(root).unwrap_or(path);
-    let parts: Vec<_> = relative.components().map(|part| part.as_os_str().to_string_lossy()).collect();
-    Found {
-        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-        relative: parts.join("/"),
-        place: path.to_owned().into(),
+/// The name without the extension that a recording may have.
+pub(super) fn without_extension(name: &str) -> &str {
+    match name.rsplit_once('.') {
+        Some((stem, extension)) if is_one_of(extension, &HDF5) || is_one_of(extension, &DOUBTFUL) => stem,
+        _ => name,
     }
 }
 
-fn describe_member(archive: &Path, member: Member) -> Found {
-    let name = Path::new(&member.name).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    // Never absolute or above, whatever the archive says: it goes into the manifest.
-    let parts = Path::new(&member.name).components().filter(|part| matches!(part, std::path::Component::Normal(_)));
-    let relative = parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-    Found { name, relative, place: Place { path: archive.to_owned(), member: Some(member) } }
+fn is_one_of(extension: &str, of: &[&str]) -> bool {
+    of.iter().any(|known| known.eq_ignore_ascii_case(extension))
+}
+
+fn has_extension(path: &Path, of: &[&str]) -> bool {
+    path.extension().is_some_and(|extension| is_one_of(&extension.to_string_lossy(), of))
 }
 
 fn is_recording(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "hdf5" || extension == "h5")
+    has_extension(path, &HDF5) || has_extension(path, &DOUBTFUL)
 }
 
-fn walk(root: &Path, folder: &Path, found: &mut Vec<Found>) -> Result<(), RecordingError> {
-    let io = |error| RecordingError::io(folder, error);
-    for entry in std::fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        let (path, kind) = (entry.path(), entry.file_type().map_err(io)?);
-        // Links to files are followed, links to folders are not: they could lead in circles.
-        if kind.is_dir() {
-            walk(root, &path, found)?;
-        } else if is_recording(&path) && (kind.is_file() || path.is_file()) {
-            found.push(describe(root, &path));
-        }
+fn not_read(path: &Path) -> Option<(&'static str, &'static str)> {
+    let name = path.file_name()?.to_string_lossy().to_ascii_lowercase();
+    NOT_READ.into_iter().find(|(ending, _)| name.ends_with(ending))
+}
+
+/// Why a name is none of a recording or a folder of them.
+fn hidden(name: &str) -> Option<&'static str> {
+    if SYSTEM_FOLDERS.contains(&name) {
+        return Some("a system folder");
     }
-    Ok(())
+    (name.starts_with('.') && name != "." && name != "..").then_some("hidden")
+}
+
+/// A file that was found, and how.
+struct Candidate {
+    found: Found,
+    /// What it is without links.
+    real: PathBuf,
+    by_link: bool,
+}
+
+#[derive(Default)]
+struct Walk {
+    files: Vec<Candidate>,
+    left_out: Vec<LeftOut>,
+    /// Folders that were searched, without links.
+    searched: HashSet<PathBuf>,
+    /// Links to folders that are still to be followed, with the input they belong to.
+    links: Vec<(PathBuf, PathBuf)>,
+}
+
+impl Walk {
+    fn leave_out(&mut self, path: &Path, reason: impl Into<String>) {
+        self.left_out.push(LeftOut { path: path.to_owned(), reason: reason.into() });
+    }
+
+    /// Searches a folder, and then what links in it lead to, so that a file's own path is preferred.
+    fn folders(&mut self, root: &Path) -> Result<(), RecordingError> {
+        self.folder(root, root)?;
+        while !self.links.is_empty() {
+            let mut links = std::mem::take(&mut self.links);
+            links.sort();
+            for (root, link) in links {
+                if self.searched.contains(&real(&link)?) {
+                    self.leave_out(&link, "a link to a folder that is searched already");
+                } else {
+                    self.folder(&root, &link)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn folder(&mut self, root: &Path, folder: &Path) -> Result<(), RecordingError> {
+        if !self.searched.insert(real(folder)?) {
+            return Ok(());
+        }
+        let io = |error| RecordingError::io(folder, error);
+        let entries = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
+        let paths: BTreeSet<_> = entries.into_iter().map(|entry| entry.path()).collect();
+        let (before, mut tables) = (self.files.len(), Vec::new());
+        for path in paths {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let stat = std::fs::symlink_metadata(&path).map_err(|error| RecordingError::io(&path, error))?;
+            let by_link = stat.is_symlink();
+            let Some(stat) = (if by_link { followed(&path)? } else { Some(stat) }) else {
+                self.leave_out(&path, "a link to nothing");
+                continue;
+            };
+            match hidden(&name) {
+                Some(reason) if stat.is_dir() || is_recording(&path) => self.leave_out(&path, reason),
+                Some(_) => {}
+                None if stat.is_dir() && by_link => self.links.push((root.to_owned(), path)),
+                None if stat.is_dir() => self.folder(root, &path)?,
+                None if is_recording(&path) && !stat.is_file() => self.leave_out(&path, "not a regular file"),
+                None if is_recording(&path) => self.push(root, &path, true)?,
+                None if TABLES.contains(&name.as_str()) => tables.push(path),
+                None => {
+                    if let Some((_, reason)) = not_read(&path) {
+                        self.leave_out(&path, reason);
+                    }
+                }
+            }
+        }
+        let is_beside = |candidate: &Candidate| candidate.found.place.path.parent() == Some(folder);
+        if !self.files[before..].iter().any(is_beside) {
+            tables
+                .iter()
+                .for_each(|table| self.leave_out(table, "no recording lies beside it, so it says nothing of any"));
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, root: &Path, path: &Path, searched: bool) -> Result<(), RecordingError> {
+        let real = real(path)?;
+        let by_link = std::path::absolute(path).ok().as_ref() != Some(&real);
+        let found = Found {
+            name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+            relative: relative(path.strip_prefix(root).unwrap_or(path)),
+            place: path.to_owned().into(),
+            searched,
+            is_doubtful: searched && has_extension(path, &DOUBTFUL),
+            unreadable: None,
+        };
+        self.files.push(Candidate { found, real, by_link });
+        Ok(())
+    }
+
+    fn archive(&mut self, archive: &Path) -> Result<(), RecordingError> {
+        let real = real(archive)?;
+        let mut tables = Vec::new();
+        for entry in members(archive)? {
+            let path = PathBuf::from(entry.name());
+            let is_table = path.file_name().is_some_and(|name| TABLES.iter().any(|table| *table == name));
+            if is_table {
+                tables.push(path);
+                continue;
+            }
+            if !is_recording(&path) {
+                continue;
+            }
+            let label = |name: &str| Place { path: archive.to_owned(), member: Some(Member::named(name)) }.label();
+            let parts = path.components().filter_map(|part| match part {
+                Component::Normal(part) => part.to_str(),
+                _ => None,
+            });
+            if let Some(reason) = parts.into_iter().find_map(hidden) {
+                self.leave_out(&label(entry.name()), reason);
+                continue;
+            }
+            let (member, unreadable) = match entry {
+                Entry::File(member) => (member, None),
+                Entry::Unreadable(name, reason) => (Member::named(&name), Some(reason)),
+            };
+            let found = Found {
+                name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+                relative: relative(&path),
+                place: Place { path: archive.to_owned(), member: Some(member) },
+                searched: true,
+                is_doubtful: has_extension(&path, &DOUBTFUL),
+                unreadable,
+            };
+            self.files.push(Candidate { found, real: real.clone(), by_link: false });
+        }
+        let folder = |path: &str| Path::new(path).parent().map(Path::to_owned);
+        for table in tables {
+            let beside = self.files.iter().filter(|file| file.found.place.path == *archive);
+            let mut folders = beside.filter_map(|file| folder(&file.found.place.member.as_ref()?.name));
+            if !folders.any(|folder| table.parent() == Some(&folder)) {
+                let place = Place { path: archive.to_owned(), member: Some(Member::named(&table.to_string_lossy())) };
+                self.leave_out(&place.label(), "no recording lies beside it, so it says nothing of any");
+            }
+        }
+        Ok(())
+    }
+
+    /// Each file once: under its own path if that was found, else under the first.
+    fn finish(mut self) -> Result<Search, RecordingError> {
+        self.files.sort_by(|a, b| (a.by_link, &a.found.place).cmp(&(b.by_link, &b.found.place)));
+        let mut seen: HashMap<_, PathBuf> = HashMap::new();
+        let mut found = Vec::new();
+        for Candidate { found: candidate, real, .. } in self.files {
+            let (label, identity) = (candidate.place.label(), (real, candidate.place.member.clone()));
+            match seen.get(&identity) {
+                None => {
+                    seen.insert(identity, label);
+                    found.push(candidate);
+                }
+                Some(first) if candidate.place.member.is_none() && !is_same_path(first, &label) => {
+                    let reason = format!("the same file as {}", first.display());
+                    self.left_out.push(LeftOut { path: label, reason });
+                }
+                Some(_) => {}
+            }
+        }
+        found.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
+        self.left_out.sort();
+        self.left_out.dedup();
+        Ok(Search { found, left_out: self.left_out })
+    }
+}
+
+/// Whether two paths differ only in how they are written, not by links.
+fn is_same_path(a: &Path, b: &Path) -> bool {
+    let link = |path: &Path| path.symlink_metadata().is_ok_and(|stat| stat.is_symlink());
+    !link(a) && !link(b) && a.file_name() == b.file_name()
+}
+
+/// What a link leads to; `None` for nothing.
+fn followed(path: &Path) -> Result<Option<std::fs::Metadata>, RecordingError> {
+    match std::fs::metadata(path) {
+        Ok(stat) => Ok(Some(stat)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
+        Err(error) => Err(RecordingError::io(path, error)),
+    }
+}
+
+fn real(path: &Path) -> Result<PathBuf, RecordingError> {
+    path.canonicalize().map_err(|error| RecordingError::io(path, error))
+}
+
+/// A path for the manifest: never absolute or above, whatever an archive says.
+fn relative(path: &Path) -> String {
+    let parts = path.components().filter(|part| matches!(part, Component::Normal(_)));
+    parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn names(search: &Search) -> Vec<(&str, &str)> {
+        search.found.iter().map(|f| (f.name.as_str(), f.relative.as_str())).collect()
+    }
+
+    fn left_out(search: &Search, root: &Path) -> Vec<(String, String)> {
+        let short = |left: &LeftOut| left.path.strip_prefix(root).unwrap().display().to_string();
+        search.left_out.iter().map(|left| (short(left), left.reason.replace(&*root.to_string_lossy(), ""))).collect()
+    }
 
     #[test]
     fn finds_files_below_folders_by_name() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         std::fs::create_dir_all(root.join("sub/deep")).unwrap();
-        for name in ["b.hdf5", "sub/a.h5", "sub/deep/c.hdf5", "notes.txt"] {
+        for name in ["b.hdf5", "sub/a.h5", "sub/deep/c.HDF5", "notes.txt", "d.nwb"] {
             std::fs::write(root.join(name), "").unwrap();
         }
-        let found = find(&[root.to_owned(), root.join("b.hdf5"), root.join("sub/../sub")]).unwrap();
-        let names: Vec<_> = found.iter().map(|f| (f.name.as_str(), f.relative.as_str())).collect();
-        assert_eq!(names, [("a", "sub/a.h5"), ("b", "b.hdf5"), ("c", "sub/deep/c.hdf5")]);
+        let search = find(&[root.to_owned(), root.join("b.hdf5"), root.join("sub/../sub")]).unwrap();
+        let expected = [("a", "sub/a.h5"), ("b", "b.hdf5"), ("c", "sub/deep/c.HDF5"), ("d", "d.nwb")];
+        assert_eq!(names(&search), expected);
+        assert_eq!(search.found.iter().map(|f| f.is_doubtful).collect::<Vec<_>>(), [false, false, false, true]);
+        assert_eq!(search.left_out, []);
         std::fs::create_dir(root.join("empty")).unwrap();
         assert!(matches!(find(&[root.join("empty")]), Err(RecordingError::Nothing { .. })));
+    }
+
+    #[test]
+    fn links_are_followed_once_and_what_is_left_out_is_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("root");
+        let other = folder.path().join("other");
+        for name in ["root/.snapshot", "root/lost+found", "root/sub", "root/data", "other"] {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        for name in
+            ["z.hdf5", "._z.hdf5", ".snapshot/y.hdf5", "lost+found/x.hdf5", "b.tar.gz", ".hidden", "data/metadata.csv"]
+        {
+            std::fs::write(root.join(name), "").unwrap();
+        }
+        std::fs::write(other.join("o.hdf5"), "").unwrap();
+        symlink(&other, root.join("more")).unwrap();
+        symlink("..", root.join("sub/up")).unwrap();
+        symlink("gone.hdf5", root.join("broken.hdf5")).unwrap();
+        symlink("circle", root.join("circle")).unwrap();
+        symlink("z.hdf5", root.join("a.hdf5")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, root.join("pipe.hdf5"), rustix::fs::Mode::RUSR).unwrap();
+        let search = find(std::slice::from_ref(&root)).unwrap();
+        assert_eq!(names(&search), [("o", "more/o.hdf5"), ("z", "z.hdf5")]);
+        let expected = [
+            ("._z.hdf5", "hidden"),
+            (".snapshot", "hidden"),
+            ("a.hdf5", "the same file as /z.hdf5"),
+            ("b.tar.gz", "a compressed archive; unpack it"),
+            ("broken.hdf5", "a link to nothing"),
+            ("circle", "a link to nothing"),
+            ("data/metadata.csv", "no recording lies beside it, so it says nothing of any"),
+            ("lost+found", "a system folder"),
+            ("pipe.hdf5", "not a regular file"),
+            ("sub/up", "a link to a folder that is searched already"),
+        ];
+        let expected = expected.map(|(path, reason)| (path.to_owned(), reason.to_owned()));
+        assert_eq!(left_out(&search, &root), expected);
     }
 }

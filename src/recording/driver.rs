@@ -1,8 +1,10 @@
-//! A read-only HDF5 file driver for a part of a file, so that members of a tar archive are read in place.
+//! A read-only HDF5 file driver for a file or a part of one: members of a tar archive are read in place, and an error of
+//! the system is told as one, while the library only says that it cannot read.
 //!
 //! Source: HDF5 2.0, H5FDdevelop.h (class version 1). `hdf5-metno-sys` describes an older class, so the one that this
 //! version of the library has is written down here.
 
+use std::cell::Cell;
 use std::ffi::{CString, c_char, c_int, c_uchar, c_uint, c_void};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -14,7 +16,9 @@ use hdf5_sys::h5i::hid_t;
 use hdf5_sys::{h5f, h5p};
 
 use super::error::RecordingError;
-use super::place::Place;
+use super::h5;
+use super::place::{Place, open_regular};
+use super::sniff::what_else;
 
 type Haddr = u64;
 type Herr = c_int;
@@ -66,8 +70,8 @@ struct Class {
     write_selection: Unused,
     flush: Unused,
     truncate: Unused,
-    lock: Unused,
-    unlock: Unused,
+    lock: unsafe extern "C" fn(*mut H5FD_t, bool) -> Herr,
+    unlock: unsafe extern "C" fn(*mut H5FD_t) -> Herr,
     del: Unused,
     ctl: Unused,
     fl_map: [c_int; 7],
@@ -83,27 +87,48 @@ struct Part {
     end_of_addresses: Haddr,
 }
 
-/// The library gives a driver one string to open: `OFFSET:BYTES:PATH`.
+thread_local! {
+    /// The last error of the system under a call of the library.
+    static FAILED: Cell<Option<i32>> = const { Cell::new(None) };
+}
+
+/// Calls `f`, which uses the library on this thread. Where the system failed meanwhile, that is the error, whatever the
+/// library made of it.
+pub(crate) fn watched<T>(path: &Path, f: impl FnOnce() -> Result<T, RecordingError>) -> Result<T, RecordingError> {
+    FAILED.set(None);
+    let result = f();
+    match FAILED.take() {
+        Some(code) => Err(RecordingError::io(path, std::io::Error::from_raw_os_error(code))),
+        None => result,
+    }
+}
+
+fn noted<T>(result: std::io::Result<T>) -> Option<T> {
+    result.inspect_err(|error| FAILED.set(Some(error.raw_os_error().unwrap_or(libc::EIO)))).ok()
+}
+
+/// The library gives a driver one string to open: `OFFSET:BYTES:PATH`, without bytes for a whole file.
 fn name_of(place: &Place) -> Option<CString> {
-    let member = place.member.as_ref()?;
     let path = place.path.as_os_str().as_encoded_bytes();
-    CString::new([format!("{}:{}:", member.offset, member.bytes).as_bytes(), path].concat()).ok()
+    let part = place.member.as_ref().map_or("0::".to_owned(), |member| format!("{}:{}:", member.offset, member.bytes));
+    CString::new([part.as_bytes(), path].concat()).ok()
 }
 
 fn open_named(name: &[u8]) -> Option<Part> {
     use std::os::unix::ffi::OsStrExt;
     let mut parts = name.splitn(3, |byte| *byte == b':');
-    let mut number = || std::str::from_utf8(parts.next()?).ok()?.parse::<u64>().ok();
-    let (offset, bytes) = (number()?, number()?);
+    let mut text = || std::str::from_utf8(parts.next()?).ok();
+    let (offset, bytes) = (text()?.parse().ok()?, text()?);
     let path = Path::new(std::ffi::OsStr::from_bytes(parts.next()?));
-    let file = File::open(path).ok()?;
+    let file = noted(open_regular(path))?;
+    let bytes = if bytes.is_empty() { noted(file.metadata())?.len() } else { bytes.parse().ok()? };
     Some(Part { public: [0; 16], file, offset, bytes, end_of_addresses: 0 })
 }
 
 // SAFETY of all callbacks: the library calls them with pointers that `open` gave it, until `close`; their signatures
 // are those of its header. None of them unwinds.
 
-unsafe extern "C" fn open(name: *const c_char, flags: c_uint, _: hid_t, _: Haddr) -> *mut H5FD_t {
+unsafe extern "C" fn open_part(name: *const c_char, flags: c_uint, _: hid_t, _: Haddr) -> *mut H5FD_t {
     if name.is_null() || flags & (h5f::H5F_ACC_RDWR | h5f::H5F_ACC_TRUNC | h5f::H5F_ACC_CREAT) != 0 {
         return std::ptr::null_mut();
     }
@@ -163,7 +188,31 @@ unsafe extern "C" fn read(
     }
     let there = part.bytes.saturating_sub(address).min(size as u64) as usize;
     let Some(start) = part.offset.checked_add(address) else { return -1 };
-    part.file.read_exact_at(&mut buffer[..there], start).map_or(-1, |()| 0)
+    match part.file.read_exact_at(&mut buffer[..there], start) {
+        Ok(()) => 0,
+        // It became shorter, which is for the caller to notice.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => -1,
+        Err(error) => noted::<Herr>(Err(error)).unwrap_or(-1),
+    }
+}
+
+/// Takes a shared lock, as the library's own driver does: who writes a file holds an exclusive one. A file system without
+/// locks has none to respect.
+unsafe extern "C" fn lock(part: *mut H5FD_t, _: bool) -> Herr {
+    use rustix::fs::{FlockOperation, flock};
+    // SAFETY: see above.
+    let part = unsafe { &*part.cast::<Part>() };
+    match flock(&part.file, FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => noted::<Herr>(Err(rustix::io::Errno::WOULDBLOCK.into())).unwrap_or(-1),
+        _ => 0,
+    }
+}
+
+unsafe extern "C" fn unlock(part: *mut H5FD_t) -> Herr {
+    // SAFETY: see above.
+    let part = unsafe { &*part.cast::<Part>() };
+    let _ = rustix::fs::flock(&part.file, rustix::fs::FlockOperation::NonBlockingUnlock);
+    0
 }
 
 unsafe extern "C" fn write(_: *mut H5FD_t, _: H5FD_mem_t, _: hid_t, _: Haddr, _: usize, _: *const c_void) -> Herr {
@@ -192,7 +241,7 @@ fn driver() -> hid_t {
             dxpl_size: 0,
             dxpl_copy: None,
             dxpl_free: None,
-            open,
+            open: open_part,
             close,
             cmp,
             query: None,
@@ -211,8 +260,8 @@ fn driver() -> hid_t {
             write_selection: None,
             flush: None,
             truncate: None,
-            lock: None,
-            unlock: None,
+            lock,
+            unlock,
             del: None,
             ctl: None,
             fl_map: [0; 7],
@@ -222,11 +271,11 @@ fn driver() -> hid_t {
     })
 }
 
-/// Opens an archive's member read-only.
+/// Opens a recording's file, or an archive's member, read-only.
 ///
 /// # Errors
 /// It is no HDF5 file, or the library refuses the driver.
-pub(crate) fn open_member(place: &Place, chunk_cache: usize) -> Result<hdf5::File, RecordingError> {
+pub(crate) fn open(place: &Place, chunk_cache: usize) -> Result<hdf5::File, RecordingError> {
     let failed = |message: &str| RecordingError::Hdf5 { path: place.label(), message: message.into() };
     let name = name_of(place).ok_or_else(|| failed("its path cannot be passed to the HDF5 library"))?;
     let driver = driver();
@@ -239,14 +288,16 @@ pub(crate) fn open_member(place: &Place, chunk_cache: usize) -> Result<hdf5::Fil
             && h5p::H5Pset_driver(access, driver, std::ptr::null()) >= 0
             && h5p::H5Pset_cache(access, 0, 12_421, chunk_cache, 0.75) >= 0;
         let id = if ready { h5f::H5Fopen(name.as_ptr(), h5f::H5F_ACC_RDONLY, access) } else { -1 };
+        let failure = (id < 0).then(h5::failure);
         if access >= 0 {
             h5p::H5Pclose(access);
         }
-        id
+        failure.map_or(Ok(id), Err)
     });
-    if id < 0 {
-        return Err(failed("the HDF5 library cannot open it"));
-    }
+    let id = id.map_err(|error| match what_else(place) {
+        Some(found) => RecordingError::layout(&place.label(), "input", "an HDF5 file", found),
+        None => RecordingError::hdf5(&place.label(), &error),
+    })?;
     // SAFETY: a file's id that was just opened and is owned by nobody else.
     hdf5::sync::sync(|| unsafe { hdf5::from_id::<hdf5::File>(id) }).map_err(|error| failed(&error.to_string()))
 }
@@ -267,12 +318,12 @@ mod tests {
         std::fs::write(&archive, [&[7u8; 1536][..], &bytes, &[9; 700]].concat()).unwrap();
         let member =
             |offset, bytes| Place { path: archive.clone(), member: Some(Member { name: "m".into(), offset, bytes }) };
-        let file = open_member(&member(1536, bytes.len() as u64), 1 << 20).unwrap();
+        let file = open(&member(1536, bytes.len() as u64), 1 << 20).unwrap();
         let names = file.group("emg2pose").unwrap().member_names().unwrap();
         assert_eq!(names, ["timeseries"]);
         assert_eq!(file.dataset("emg2pose/timeseries").unwrap().shape(), [300]);
-        assert!(open_member(&member(1024, bytes.len() as u64), 1 << 20).is_err());
+        assert!(open(&member(1024, bytes.len() as u64), 1 << 20).is_err());
         // Cut short, its header reaches beyond the end.
-        assert!(open_member(&member(1536, 1000), 1 << 20).is_err());
+        assert!(open(&member(1536, 1000), 1 << 20).is_err());
     }
 }

@@ -17,24 +17,69 @@ pub enum RecordingError {
     #[error("{path}: changed while it was read; run the build again")]
     Changed { path: PathBuf },
     #[error("{path}: {message}")]
-    Crashed { path: PathBuf, message: String },
+    Crashed {
+        path: PathBuf,
+        message: String,
+        /// Whether what the file holds made it crash, rather than the system.
+        by_file: bool,
+    },
+    #[error(
+        "{path}: needs the HDF5 filter {name} ({id}), for which there is no plugin: install one (pip install hdf5plugin) and set \
+         HDF5_PLUGIN_PATH to its folder, or rewrite the file with `h5repack -f GZIP=4`"
+    )]
+    MissingFilter { path: PathBuf, name: String, id: i32 },
+    #[error("{path}: holds angles that emg-train predicted, not recorded ones")]
+    Predicted { path: PathBuf },
     #[error("{path}: EMG row {row} holds a value that is not finite")]
     NonFinite { path: PathBuf, row: u64 },
     #[error("{path}: holds values too large for float16; set data.dtype: float32")]
     TooLarge { path: PathBuf },
     #[error("{path}: line {line}: {message}")]
     Metadata { path: PathBuf, line: u64, message: String },
-    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5) found")]
-    Nothing { path: PathBuf },
+    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5, *.hdf, *.he5, *.nwb, *.mat) found{}", after(.left_out))]
+    Nothing { path: PathBuf, left_out: Vec<String> },
+    #[error("{path}: {reason}")]
+    Unreadable { path: PathBuf, reason: &'static str },
+}
+
+/// What an error says something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// What the file's bytes are: it will be so tomorrow.
+    Content,
+    /// Most likely what they are, but not for sure.
+    Reading,
+    /// This machine, now: the recording may be good.
+    System,
 }
 
 impl RecordingError {
+    pub fn cause(&self) -> Cause {
+        match self {
+            Self::Layout { .. }
+            | Self::Damaged { .. }
+            | Self::NonFinite { .. }
+            | Self::TooLarge { .. }
+            | Self::Predicted { .. }
+            | Self::Unreadable { .. } => Cause::Content,
+            Self::Hdf5 { .. } | Self::Crashed { by_file: true, .. } | Self::MissingFilter { .. } => Cause::Reading,
+            _ => Cause::System,
+        }
+    }
+
     pub(crate) fn io(path: &Path, source: std::io::Error) -> Self {
         Self::Io { path: path.to_owned(), source }
     }
 
     pub(crate) fn hdf5(path: &Path, source: &hdf5::Error) -> Self {
+        if source.contains_major(hdf5::MajorErrorCode::Resource) {
+            return Self::io(path, std::io::ErrorKind::OutOfMemory.into());
+        }
         Self::Hdf5 { path: path.to_owned(), message: source.to_string() }
+    }
+
+    pub(crate) fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == std::io::ErrorKind::OutOfMemory)
     }
 
     pub(crate) fn layout(path: &Path, what: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
@@ -44,4 +89,16 @@ impl RecordingError {
     pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Self {
         Self::Damaged { path: path.to_owned(), message: what.to_string() }
     }
+}
+
+/// What was found instead, a line each.
+fn after(left_out: &[String]) -> String {
+    /// More lines would hide the first.
+    const MOST: usize = 20;
+    if left_out.is_empty() {
+        return String::new();
+    }
+    let more = left_out.len().saturating_sub(MOST);
+    let lines = left_out.iter().take(MOST).map(|line| format!("\n  {line}")).collect::<String>();
+    format!("; left out:{lines}{}", if more > 0 { format!("\n  and {more} more") } else { String::new() })
 }

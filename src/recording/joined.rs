@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::dataset::Dataset;
 use super::error::RecordingError;
-use super::rows::{Field, Rows};
-use super::validity::Failure;
+use super::rows::{Field, Number, Rows};
+use super::validity::Validity;
 use crate::config::Interpolation;
 
 /// What a joined recording is put together from.
@@ -17,13 +17,14 @@ use crate::config::Interpolation;
 pub(crate) struct Joined {
     pub(crate) emg: Dataset,
     pub(crate) angles: Dataset,
+    /// All recorded angles in a sample.
     pub(crate) angle_field: Field,
     pub(crate) time: Option<Dataset>,
     /// Angle samples and EMG rows per second.
     pub(crate) rate: f64,
     pub(crate) sample_rate: f64,
     pub(crate) interpolation: Interpolation,
-    pub(crate) failure: Failure,
+    pub(crate) validity: Validity,
 }
 
 /// Reads rows [first, first + n) of a dataset.
@@ -40,12 +41,12 @@ impl Joined {
 
     /// Bytes of a joined row: EMG, angles, time.
     pub(crate) fn row_bytes(&self) -> usize {
-        self.emg.row_bytes + 8 * self.angle_field.width + self.time.as_ref().map_or(0, |time| time.row_bytes)
+        self.emg.row_bytes + 8 * self.angle_field.stored + self.time.as_ref().map_or(0, |time| time.row_bytes)
     }
 
     /// The angles in a joined row.
     pub(crate) fn joined_angles(&self) -> Field {
-        Field { offset: self.emg.row_bytes, double: true, ..self.angle_field }
+        Field { offset: self.emg.row_bytes, number: Number::F64, ..self.angle_field.clone() }
     }
 
     /// Calls `f` with blocks of joined rows, in order.
@@ -70,7 +71,7 @@ impl Joined {
             let time_bytes = self.time.as_ref().map_or(0, |time| time.row_bytes);
             for (i, row) in out.chunks_exact_mut(row_bytes).enumerate() {
                 let (emg_part, rest) = row.split_at_mut(emg_bytes);
-                let (angle_part, time_part) = rest.split_at_mut(8 * self.angle_field.width);
+                let (angle_part, time_part) = rest.split_at_mut(8 * self.angle_field.stored);
                 emg_part.copy_from_slice(&emg[i * emg_bytes..(i + 1) * emg_bytes]);
                 angles.at(self, first + i as u64, angle_part.as_chunks_mut::<8>().0);
                 time_part.copy_from_slice(&time[i * time_bytes..(i + 1) * time_bytes]);
@@ -108,17 +109,18 @@ impl Samples {
         };
         let sample = |index: u64| {
             let at = usize::try_from(index - self.first).ok()? * joined.angles.row_bytes;
-            let row = self.bytes.get(at..at + joined.angles.row_bytes)?;
-            (!joined.failure.is_failed(&joined.angle_field, row)).then_some(row)
+            self.bytes.get(at..at + joined.angles.row_bytes)
         };
-        // Exactly on a sample, or held: the next one does not matter.
-        let pair = sample(low).and_then(|a| if share == 0.0 { Some((a, a)) } else { Some((a, sample(low + 1)?)) });
+        let usable = |index: u64| sample(index).filter(|row| !joined.validity.is_marked(row));
+        // Exactly on a sample, or held: the next one does not matter, and the row is what the sample is. What is not finite
+        // makes the angles computed from it so, each for itself.
+        let pair = if share == 0.0 { sample(low).map(|row| (row, row)) } else { usable(low).zip(usable(low + 1)) };
         let Some((a, b)) = pair else {
             out.fill(f64::NAN.to_le_bytes());
             return;
         };
         // The unit's factor is applied when joined rows are read.
-        let field = Field { factor: None, ..joined.angle_field };
+        let field = Field { scale: None, ..joined.angle_field.clone() };
         field.for_each(a, |i, value| out[i] = value.to_le_bytes());
         if share > 0.0 {
             field.for_each(b, |i, next| {

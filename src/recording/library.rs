@@ -2,17 +2,21 @@
 
 use std::ops::Range;
 
+use hdf5::Datatype;
 use hdf5_sys::{h5d, h5s};
 
-use super::dataset::{Dataset, find, open_file};
+use super::dataset::{Dataset, Piece, Storage, open_file};
+use super::element::Numbers;
 use super::error::RecordingError;
+use super::h5;
+use super::links;
 use super::place::Place;
 use super::rows::Rows;
 
 /// Longest frame of rows.
 pub(super) const FRAME_BYTES: usize = 8 << 20;
 
-/// Calls `f` with blocks of a dataset's rows [range), in order, in the dataset's own row layout in native byte order.
+/// Calls `f` with blocks of a dataset's rows [range), in order, as its pieces describe them, in native byte order.
 pub(crate) fn visit(
     place: &Place,
     chunk_cache: usize,
@@ -22,14 +26,15 @@ pub(crate) fn visit(
 ) -> Result<(), RecordingError> {
     let path = &place.label();
     let hdf5_error = |error: hdf5::Error| RecordingError::hdf5(path, &error);
-    let dataset = find(path, &open_file(place, chunk_cache)?, &described.name)?;
-    let descriptor = dataset.dtype().and_then(|dtype| dtype.to_descriptor()).map_err(hdf5_error)?;
-    let memory_type = hdf5::Datatype::from_descriptor(&descriptor).map_err(hdf5_error)?;
+    let changed = || RecordingError::Changed { path: path.clone() };
+    let Storage::Library(pieces) = &described.storage else { return Err(changed()) };
+    let dataset = links::dataset(path, &open_file(place, chunk_cache)?, &described.name)?;
+    let memory_type = memory_type(described.row_bytes, pieces).map_err(hdf5_error)?;
     let shape = dataset.shape();
     let columns = shape.get(1).copied().unwrap_or(1);
     let expected = shape.first() == Some(&(described.rows as usize)) && shape.len() <= 2 && range.end <= described.rows;
     if !expected || memory_type.size().checked_mul(columns) != Some(described.row_bytes) {
-        return Err(RecordingError::Changed { path: path.clone() });
+        return Err(changed());
     }
     let block_rows = (FRAME_BYTES / described.row_bytes).max(1) as u64;
     let longest = block_rows.min(range.end.saturating_sub(range.start));
@@ -38,23 +43,52 @@ pub(crate) fn visit(
     while first < range.end {
         let count = block_rows.min(range.end - first);
         let bytes = &mut buffer[..count as usize * described.row_bytes];
-        read_block(&dataset, &memory_type, first, count, bytes)
-            // Perhaps for want of a plugin or memory: not to be remembered of the file.
-            .map_err(|message| RecordingError::Hdf5 { path: path.clone(), message })?;
+        with_memory(|| read_block(&dataset, &memory_type, first, count, bytes).map_err(hdf5_error))?;
         f(first, Rows::new(bytes, described.row_bytes))?;
         first += count;
     }
     Ok(())
 }
 
+/// Calls `f`, and again if the library was short of memory. If it still is while there is some, its file asks for too much.
+pub(super) fn with_memory<T>(mut f: impl FnMut() -> Result<T, RecordingError>) -> Result<T, RecordingError> {
+    /// More than the library needs for any header.
+    const SOME: usize = 64 << 20;
+    match f() {
+        Err(error) if error.is_out_of_memory() => {}
+        result => return result,
+    }
+    match f() {
+        Err(RecordingError::Io { path, source })
+            if source.kind() == std::io::ErrorKind::OutOfMemory && Vec::<u8>::new().try_reserve_exact(SOME).is_ok() =>
+        {
+            Err(RecordingError::Hdf5 { path, message: "it asks for more memory than there is".into() })
+        }
+        result => result,
+    }
+}
+
+/// What the library converts elements to.
+fn memory_type(row_bytes: usize, pieces: &[Piece]) -> hdf5::Result<Datatype> {
+    if let [Piece { field: None, number, array, .. }] = pieces {
+        return Numbers::memory_type(*number, *array);
+    }
+    let field = |piece: &Piece| Numbers::memory_type(piece.number, piece.array);
+    let types = pieces.iter().map(field).collect::<hdf5::Result<Vec<_>>>()?;
+    let name = |piece: &'_ Piece| piece.field.clone().unwrap_or_default();
+    let names: Vec<_> = pieces.iter().map(name).collect();
+    let parts = names.iter().zip(pieces).zip(types).map(|((name, piece), ty)| (name.as_str(), piece.offset, ty));
+    h5::compound(row_bytes, &parts.collect::<Vec<_>>())
+}
+
 fn read_block(
     dataset: &hdf5::Dataset,
-    memory_type: &hdf5::Datatype,
+    memory_type: &Datatype,
     first: u64,
     count: u64,
     bytes: &mut [u8],
-) -> Result<(), String> {
-    let file_space = dataset.space().map_err(|error| error.to_string())?;
+) -> hdf5::Result<()> {
+    let file_space = dataset.space()?;
     // Rows of one column more than there are dimensions for: the second is not looked at for rank 1.
     let columns = dataset.shape().get(1).copied().unwrap_or(1) as u64;
     let (start, counts) = ([first, 0], [count, columns]);
@@ -64,7 +98,7 @@ fn read_block(
     // SAFETY: all ids are alive for the call; `bytes` holds `count` rows of `columns` elements of `memory_type`, whose
     // size was checked; H5Sselect_hyperslab and H5Screate_simple read one element of their arrays for each of the
     // dataset's dimensions, of which there are at most two. HDF5 is only entered under its global lock.
-    let status = hdf5::sync::sync(|| unsafe {
+    hdf5::sync::sync(|| unsafe {
         let selected = h5s::H5Sselect_hyperslab(
             file_space.id(),
             h5s::H5S_SELECT_SET,
@@ -74,7 +108,7 @@ fn read_block(
             std::ptr::null(),
         );
         if selected < 0 {
-            return selected;
+            return Err(h5::failure());
         }
         let memory_space = h5s::H5Screate_simple(rank as i32, counts.as_ptr(), std::ptr::null());
         let status = h5d::H5Dread(
@@ -85,8 +119,8 @@ fn read_block(
             hdf5_sys::h5p::H5P_DEFAULT,
             bytes.as_mut_ptr().cast(),
         );
+        let result = if status < 0 { Err(h5::failure()) } else { Ok(()) };
         h5s::H5Sclose(memory_space);
-        status
-    });
-    if status < 0 { Err(format!("the HDF5 library cannot decode rows {first} to {}", first + count)) } else { Ok(()) }
+        result
+    })
 }

@@ -15,12 +15,12 @@ use super::attributes::Attributes;
 use super::chunks::{self, Chunk, ChunkError, Filter};
 use super::dataset::{Dataset, Storage};
 use super::error::RecordingError;
-use super::place::Place;
+use super::place::{Place, open_regular};
 use super::pool::{Buffer, Pool};
 use super::ranges::Ranges;
 use super::rows::{Field, Rows};
-use super::table::{Source, Table, TableLayout};
-use super::validity::Failure;
+use super::table::{Source, Table, TableLayout, TimeField};
+use super::validity::Validity;
 use super::worker::Hdf5;
 
 /// Recordings up to this size are read whole, so that what is hashed is what is measured and cached.
@@ -80,6 +80,13 @@ impl Reader {
         Self { layout, hdf5, whole: Pool::default(), decoded: Pool::default() }
     }
 
+    /// The same, but files of `emg-train predict` are refused.
+    #[must_use]
+    pub fn refusing_predictions(&self) -> Self {
+        let layout = TableLayout { accept_predicted: false, ..self.layout.clone() };
+        Self { layout, ..self.clone() }
+    }
+
     /// Rows of the recording at `place`, by its header alone.
     ///
     /// # Errors
@@ -96,14 +103,14 @@ impl Reader {
     pub fn open(&self, place: &Place) -> Result<Recording, RecordingError> {
         let path = place.label();
         let io = |error| RecordingError::io(&path, error);
-        let file = File::open(&place.path).map_err(io)?;
-        let stat = file.metadata().map_err(io)?;
-        if !stat.is_file() {
-            return Err(RecordingError::layout(&path, "input", "a file", "something else"));
-        }
-        let stamp = FileStamp::from_stat(&stat);
+        let file = open_regular(&place.path).map_err(io)?;
+        let stamp = FileStamp::from_stat(&file.metadata().map_err(io)?);
         let length = place.bytes(stamp.bytes)?;
-        let table = self.hdf5.table(place, &self.layout, length)?;
+        let table = self.hdf5.table(place, &self.layout, length).map_err(|error| match FileStamp::of(&place.path) {
+            // What changed under the library is no fact about the file.
+            Ok(now) if now != stamp => RecordingError::Changed { path: path.clone() },
+            _ => error,
+        })?;
         let bytes = if length <= WHOLE_BYTES {
             let mut whole = self.whole.take(length as usize);
             file.read_exact_at(&mut whole, place.offset()).map_err(|error| shrunk(&path, error))?;
@@ -160,22 +167,23 @@ impl Recording {
         &self.table.attributes
     }
 
-    pub fn emg(&self) -> Field {
-        self.table.emg
+    pub fn emg(&self) -> &Field {
+        &self.table.emg
     }
 
-    pub fn angles(&self) -> Field {
-        self.table.angles
+    /// The wanted joint angles, in radians.
+    pub fn angles(&self) -> &Field {
+        &self.table.angles
     }
 
-    /// Which rows have no usable angles.
-    pub fn failure(&self) -> Failure {
-        self.table.failure
+    /// Which rows have usable angles.
+    pub fn validity(&self) -> &Validity {
+        &self.table.validity
     }
 
-    /// The time stamp in seconds, where rows have one.
-    pub fn time(&self) -> Option<Field> {
-        self.table.time
+    /// The time stamp, where rows have one.
+    pub fn time(&self) -> Option<&TimeField> {
+        self.table.time.as_ref()
     }
 
     /// Whether another pass reads decoded rows from memory: the file is short, and so are its rows.
@@ -190,7 +198,8 @@ impl Recording {
     pub fn check_unchanged(&self) -> Result<(), RecordingError> {
         match FileStamp::of(&self.place.path) {
             Ok(stamp) if stamp == self.stamp => Ok(()),
-            _ => Err(RecordingError::Changed { path: self.path.clone() }),
+            Ok(_) => Err(RecordingError::Changed { path: self.path.clone() }),
+            Err(error) => Err(error),
         }
     }
 

@@ -1,52 +1,146 @@
 //! Blocks of table rows as they lie in the file, and their fields as numbers.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-/// A run of `width` little-endian floats inside each row.
+/// How a number is stored; little-endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Number {
+    F16,
+    F32,
+    F64,
+    I8,
+    U8,
+    I16,
+    U16,
+    I32,
+    U32,
+    I64,
+    U64,
+}
+
+impl Number {
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::I8 | Self::U8 => 1,
+            Self::F16 | Self::I16 | Self::U16 => 2,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+        }
+    }
+
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F16 | Self::F32 | Self::F64)
+    }
+}
+
+/// What stored numbers mean: number * factor + shift.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Scale {
+    pub factor: f64,
+    pub shift: f64,
+}
+
+impl Scale {
+    /// What `then` makes of what this gives.
+    #[must_use]
+    pub fn then(self, then: Self) -> Self {
+        Self { factor: self.factor * then.factor, shift: self.shift * then.factor + then.shift }
+    }
+
+    pub fn is_finite(&self) -> bool {
+        self.factor.is_finite() && self.shift.is_finite()
+    }
+}
+
+/// A run of numbers inside each row.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Field {
     /// Bytes from the row's start.
     pub offset: usize,
-    /// Floats per row.
-    pub width: usize,
-    /// 8-byte floats, else 4-byte.
-    pub double: bool,
-    /// What values are multiplied by.
-    pub factor: Option<f64>,
+    /// Numbers stored per row.
+    pub stored: usize,
+    pub number: Number,
+    pub scale: Option<Scale>,
+    /// Which of the stored numbers are wanted, in their order; `None`: all.
+    pub columns: Option<Arc<[usize]>>,
 }
 
 impl Field {
-    pub fn bytes(&self) -> usize {
-        self.width * if self.double { 8 } else { 4 }
+    /// `stored` numbers, all of them wanted as they are.
+    pub fn plain(offset: usize, stored: usize, number: Number) -> Self {
+        Self { offset, stored, number, scale: None, columns: None }
     }
 
-    /// Whether values are stored just as they are meant, in 4 bytes.
+    /// Numbers that it gives per row.
+    pub fn width(&self) -> usize {
+        self.columns.as_ref().map_or(self.stored, |columns| columns.len())
+    }
+
+    /// Stored bytes per row.
+    pub fn bytes(&self) -> usize {
+        self.stored * self.number.bytes()
+    }
+
+    /// Whether all that it says lies within rows of `row_bytes`.
+    pub(super) fn is_within(&self, row_bytes: usize) -> bool {
+        let bytes = self.stored.checked_mul(self.number.bytes()).and_then(|bytes| bytes.checked_add(self.offset));
+        bytes.is_some_and(|end| end <= row_bytes)
+            && self.columns.iter().all(|columns| columns.iter().all(|column| *column < self.stored))
+            && self.scale.is_none_or(|scale| scale.is_finite())
+    }
+
+    /// Whether values are stored just as they are meant, as 4-byte floats.
     fn is_plain(&self) -> bool {
-        !self.double && self.factor.is_none()
+        self.number == Number::F32 && self.scale.is_none() && self.columns.is_none()
     }
 
     /// Calls `f(i, value)` for each of the field's values in `row`.
     #[inline]
     pub fn for_each(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
-        match self.factor {
-            None => self.for_each_stored(row, f),
-            Some(factor) => self.for_each_stored(row, |i, value| f(i, value * factor)),
+        match self.scale {
+            None => self.for_each_wanted(row, f),
+            Some(Scale { factor, shift }) => self.for_each_wanted(row, |i, value| f(i, value * factor + shift)),
         }
     }
 
     #[inline]
-    fn for_each_stored(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
+    fn for_each_wanted(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
         let bytes = &row[self.offset..self.offset + self.bytes()];
-        if self.double {
-            for (i, b) in bytes.as_chunks::<8>().0.iter().enumerate() {
-                f(i, f64::from_le_bytes(*b));
-            }
-        } else {
-            for (i, b) in bytes.as_chunks::<4>().0.iter().enumerate() {
-                f(i, f64::from(f32::from_le_bytes(*b)));
+        match &self.columns {
+            None => for_each_number(self.number, bytes, f),
+            Some(columns) => {
+                let size = self.number.bytes();
+                for (i, column) in columns.iter().enumerate() {
+                    for_each_number(self.number, &bytes[column * size..(column + 1) * size], |_, value| f(i, value));
+                }
             }
         }
     }
+}
+
+/// Calls `f(i, value)` for each number in `bytes`.
+#[inline]
+fn for_each_number(number: Number, bytes: &[u8], f: impl FnMut(usize, f64)) {
+    match number {
+        Number::F16 => numbers(bytes, |b| f64::from(half::f16::from_le_bytes(b)), f),
+        Number::F32 => numbers(bytes, |b| f64::from(f32::from_le_bytes(b)), f),
+        Number::F64 => numbers(bytes, f64::from_le_bytes, f),
+        Number::I8 => numbers(bytes, |b| f64::from(i8::from_le_bytes(b)), f),
+        Number::U8 => numbers(bytes, |b| f64::from(u8::from_le_bytes(b)), f),
+        Number::I16 => numbers(bytes, |b| f64::from(i16::from_le_bytes(b)), f),
+        Number::U16 => numbers(bytes, |b| f64::from(u16::from_le_bytes(b)), f),
+        Number::I32 => numbers(bytes, |b| f64::from(i32::from_le_bytes(b)), f),
+        Number::U32 => numbers(bytes, |b| f64::from(u32::from_le_bytes(b)), f),
+        Number::I64 => numbers(bytes, |b| i64::from_le_bytes(b) as f64, f),
+        Number::U64 => numbers(bytes, |b| u64::from_le_bytes(b) as f64, f),
+    }
+}
+
+#[inline]
+fn numbers<const N: usize>(bytes: &[u8], parse: impl Fn([u8; N]) -> f64, mut f: impl FnMut(usize, f64)) {
+    bytes.as_chunks::<N>().0.iter().enumerate().for_each(|(i, b)| f(i, parse(*b)));
 }
 
 /// Bits of the largest magnitude in each row's `width` 4-byte floats from `offset` on: magnitudes order as their
@@ -117,7 +211,7 @@ impl<'a> Rows<'a> {
                     field.for_each(row, |_, value| *out = (*out).max((value as f32).to_bits() & 0x7fff_ffff));
                 }
             } else {
-                magnitudes(bytes, self.row_bytes, field.offset, field.width, bits);
+                magnitudes(bytes, self.row_bytes, field.offset, field.stored, bits);
             }
             bits.iter().enumerate().for_each(|(i, bits)| f(block * BLOCK + i, *bits));
         }
@@ -129,7 +223,7 @@ impl<'a> Rows<'a> {
             scale(self.bytes, self.row_bytes, field.offset, mean, divisor, out);
             return;
         }
-        for (row, out) in self.iter().zip(out.chunks_exact_mut(4 * field.width)) {
+        for (row, out) in self.iter().zip(out.chunks_exact_mut(4 * field.width())) {
             let out = out.as_chunks_mut::<4>().0;
             field.for_each(row, |i, value| out[i] = (((value - mean[i]) / divisor[i]) as f32).to_le_bytes());
         }
@@ -137,7 +231,7 @@ impl<'a> Rows<'a> {
 
     /// Writes each of the field's values as little-endian float32 to `out`.
     pub fn cast(&self, field: &Field, out: &mut [u8]) {
-        for (row, out) in self.iter().zip(out.chunks_exact_mut(4 * field.width)) {
+        for (row, out) in self.iter().zip(out.chunks_exact_mut(4 * field.width())) {
             if !field.is_plain() {
                 let out = out.as_chunks_mut::<4>().0;
                 field.for_each(row, |i, value| out[i] = (value as f32).to_le_bytes());

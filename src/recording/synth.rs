@@ -269,7 +269,9 @@ mod tests {
             layout: DataConfig::default().resolved_layout().unwrap(),
             emg_channels: 16,
             joint_angles: 20,
+            joints: None,
             angles_optional: false,
+            accept_predicted: false,
             sample_rate: 2000.0,
             chunk_cache: 1 << 20,
         }
@@ -282,7 +284,7 @@ mod tests {
             .visit(&mut |_, rows| {
                 for row in rows.iter() {
                     bytes.extend_from_slice(row);
-                    failed += usize::from(recording.failure().is_failed(&recording.angles(), row));
+                    failed += usize::from(recording.validity().is_failed(row));
                 }
                 Ok(())
             })

@@ -1,17 +1,21 @@
 //! The header of a recording: where its rows lie in the file and what a row holds.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use hdf5::types::TypeDescriptor;
 use serde::{Deserialize, Serialize};
 
-use super::attributes::Attributes;
-use super::dataset::{Dataset, descriptor, find, floats, open_file, plain};
+use super::attributes::{self, Attributes};
+use super::dataset::{self, Column, Dataset, open_file};
+use super::driver;
 use super::error::RecordingError;
+use super::h5::{self, Link};
 use super::joined::Joined;
+use super::library::with_memory;
+use super::links;
 use super::place::Place;
-use super::rows::Field;
-use super::validity::Failure;
+use super::rows::{Field, Number, Scale};
+use super::validity::Validity;
 use crate::config::{AngleUnit, Layout};
 
 /// Where rows are and what shape is wanted of them.
@@ -19,10 +23,16 @@ use crate::config::{AngleUnit, Layout};
 pub struct TableLayout {
     pub layout: Layout,
     pub emg_channels: usize,
+    /// Joint angles of each row of the recording.
     pub joint_angles: usize,
+    /// Which of them are wanted, in their order; `None`: all.
+    pub joints: Option<Vec<usize>>,
     /// Whether a recording without any angles will do; its angles are then of width 0.
     #[serde(default)]
     pub angles_optional: bool,
+    /// Whether the files of `emg-train predict` will do.
+    #[serde(default)]
+    pub accept_predicted: bool,
     /// Hz; a recording that names another rate is refused.
     pub sample_rate: f64,
     /// Bytes of the HDF5 library's chunk cache.
@@ -34,15 +44,21 @@ pub struct TableLayout {
 pub(crate) struct Table {
     pub(crate) rows: u64,
     pub(crate) row_bytes: usize,
-    pub(crate) time: Option<Field>,
+    pub(crate) time: Option<TimeField>,
     pub(crate) emg: Field,
     pub(crate) angles: Field,
-    pub(crate) failure: Failure,
+    pub(crate) validity: Validity,
     pub(crate) attributes: Attributes,
     pub(crate) source: Source,
 }
 
-const NO_ANGLES: Field = Field { offset: 0, width: 0, double: false, factor: None };
+/// Time stamps.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct TimeField {
+    pub field: Field,
+    /// Whether they are seconds; integers may be fractions of a second, or sample numbers.
+    pub in_seconds: bool,
+}
 
 /// Where rows come from.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +67,9 @@ pub(crate) enum Source {
     One(Dataset),
     Joined(Box<Joined>),
 }
+
+/// Rates that differ by less are equal: some are stored as float32.
+const SAME_RATE: f64 = 1e-6;
 
 /// Keeps the HDF5 library from printing its error stack; errors come back as [`RecordingError`].
 pub fn silence_hdf5_errors() {
@@ -61,126 +80,26 @@ impl Table {
     /// Reads the header of the recording at `place`, which is `file_bytes` long.
     pub(crate) fn open(place: &Place, layout: &TableLayout, file_bytes: u64) -> Result<Self, RecordingError> {
         let path = &place.label();
-        let file = open_file(place, layout.chunk_cache)?;
-        let attributes = Attributes::read(&file, &layout.layout.attributes);
-        if let Some(rate) = attributes.sample_rate
-            && rate != layout.sample_rate
-        {
-            let expected = format!("{} (model.original_sampling_rate)", layout.sample_rate);
-            return Err(RecordingError::layout(path, "sample_rate", expected, rate.to_string()));
-        }
-        match &layout.layout.table {
-            Some(table) => Self::compound(path, &file, table, layout, file_bytes, attributes),
-            None => Self::joined(path, &file, layout, file_bytes, attributes),
-        }
-    }
-
-    fn compound(
-        path: &Path,
-        file: &hdf5::File,
-        table: &str,
-        layout: &TableLayout,
-        file_bytes: u64,
-        attributes: Attributes,
-    ) -> Result<Self, RecordingError> {
-        let wrong = |what: &str, expected: &str, found: String| RecordingError::layout(path, what, expected, found);
-        let dataset = find(path, file, table)?;
-        let shape = dataset.shape();
-        if shape.len() != 1 {
-            return Err(wrong("dataset", "one dimension", format!("shape {shape:?}")));
-        }
-        let names = &layout.layout;
-        let TypeDescriptor::Compound(compound) = descriptor(path, &dataset)? else {
-            let expected = format!("a compound type with the fields {} and {}", names.emg, names.joint_angles);
-            return Err(wrong("dataset", &expected, descriptor(path, &dataset)?.to_string()));
-        };
-        let row_bytes = compound.size;
-        // They are pointers in memory and something longer in the file, so rows would not be where they are looked for.
-        if let Some(field) = compound.fields.iter().find(|field| has_variable_length(&field.ty)) {
-            return Err(wrong("fields", "only fields of fixed length", format!("{} ({})", field.name, field.ty)));
-        }
-        let field = |name: &str| {
-            let field = compound.fields.iter().find(|field| field.name == name);
-            field.map(|field| float_field(path, field, row_bytes)).transpose()
-        };
-        let needed = |name: &str, width: usize| -> Result<Field, RecordingError> {
-            let present = || compound.fields.iter().map(|f| f.name.as_str()).collect::<Vec<_>>().join(", ");
-            let field = field(name)?.ok_or_else(|| wrong("fields", name, present()))?;
-            if field.width != width {
-                return Err(wrong(name, &format!("{width} values per row"), field.width.to_string()));
+        let read = || {
+            let file = open_file(place, layout.chunk_cache)?;
+            let header = Header { path, file: &file, layout, file_bytes };
+            if !layout.accept_predicted {
+                header.check_not_predicted()?;
             }
-            Ok(field)
-        };
-        let emg = needed(&names.emg, layout.emg_channels)?;
-        let angles = if layout.angles_optional && compound.fields.iter().all(|f| f.name != names.joint_angles) {
-            NO_ANGLES
-        } else {
-            Field { factor: factor(names), ..needed(&names.joint_angles, layout.joint_angles)? }
-        };
-        let time = names.time.as_deref().and_then(|name| field(name).ok().flatten()).filter(|time| time.width == 1);
-        let dataset = Dataset::new(path, table, &dataset, row_bytes, row_bytes, file_bytes)?;
-        let (rows, failure) = (dataset.rows, Failure(names.invalid_rows));
-        Ok(Self { rows, row_bytes, time, emg, angles, failure, attributes, source: Source::One(dataset) })
-    }
-
-    fn joined(
-        path: &Path,
-        file: &hdf5::File,
-        layout: &TableLayout,
-        file_bytes: u64,
-        attributes: Attributes,
-    ) -> Result<Self, RecordingError> {
-        let names = &layout.layout;
-        let columns = |name: &str, wanted: usize| {
-            let (dataset, field) = plain(path, file, name, file_bytes)?;
-            if field.width != wanted {
-                return Err(RecordingError::layout(
-                    path,
-                    name,
-                    format!("{wanted} values per row"),
-                    field.width.to_string(),
-                ));
+            let attributes = Attributes::read(path, &file, &layout.layout.attributes)?;
+            header.check_rate("sample_rate", attributes.sample_rate, layout.sample_rate)?;
+            match &layout.layout.table {
+                Some(table) => header.compound(table, attributes),
+                None => header.joined(attributes),
             }
-            Ok((dataset, field))
         };
-        let (emg, emg_field) = columns(&names.emg, layout.emg_channels)?;
-        if layout.angles_optional && !file.link_exists(&names.joint_angles) {
-            let (rows, row_bytes, failure) = (emg.rows, emg.row_bytes, Failure(names.invalid_rows));
-            let (source, angles, time) = (Source::One(emg), NO_ANGLES, None);
-            return Ok(Self { rows, row_bytes, time, emg: emg_field, angles, failure, attributes, source });
-        }
-        let (angles, angle_field) = columns(&names.joint_angles, layout.joint_angles)?;
-        let time = names.time.as_deref().map(|name| columns(name, 1)).transpose()?;
-        let time = time.filter(|(dataset, _)| dataset.rows == emg.rows);
-        let rate = names.joint_angle_rate.unwrap_or(layout.sample_rate);
-        // About as long as the EMG: devices do not stop at the same moment.
-        let (emg_seconds, angle_seconds) = (emg.rows as f64 / layout.sample_rate, angles.rows as f64 / rate);
-        if (emg_seconds - angle_seconds).abs() > 0.1 + 0.01 * emg_seconds {
-            let (expected, found) = (format!("{emg_seconds:.2} s at {rate} Hz"), format!("{angle_seconds:.2} s"));
-            return Err(RecordingError::layout(path, &names.joint_angles, expected, found));
-        }
-        let failure = Failure(names.invalid_rows);
-        let joined = Joined {
-            emg,
-            angles,
-            angle_field,
-            time: time.as_ref().map(|(dataset, _)| dataset.clone()),
-            rate,
-            sample_rate: layout.sample_rate,
-            interpolation: names.interpolation,
-            failure,
-        };
-        let angles = Field { factor: factor(names), ..joined.joined_angles() };
-        let time = time.map(|(_, field)| Field { offset: angles.offset + 8 * angles.width, ..field });
-        let (rows, row_bytes) = (joined.emg.rows, joined.row_bytes());
-        let source = Source::Joined(Box::new(joined));
-        Ok(Self { rows, row_bytes, time, emg: emg_field, angles, failure, attributes, source })
+        driver::watched(path, || with_memory(read))
     }
 
     /// Fails unless all that the header says lies within a file of `file_bytes`: whoever read it, rows are taken from
     /// there.
     pub(crate) fn check(&self, path: &Path, file_bytes: u64) -> Result<(), RecordingError> {
-        let fits = |field: &Field| field.offset.checked_add(field.bytes()).is_some_and(|end| end <= self.row_bytes);
+        let fits = |field: &Field| field.is_within(self.row_bytes);
         let sound = match &self.source {
             Source::One(dataset) => {
                 dataset.is_within(file_bytes) && (dataset.rows, dataset.row_bytes) == (self.rows, self.row_bytes)
@@ -189,12 +108,13 @@ impl Table {
                 let datasets = [Some(&joined.emg), Some(&joined.angles), joined.time.as_ref()];
                 datasets.into_iter().flatten().all(|dataset| dataset.is_within(file_bytes))
                     && joined.time.as_ref().is_none_or(|time| time.rows == self.rows)
-                    && joined.angle_field.bytes() <= joined.angles.row_bytes
+                    && joined.angle_field.is_within(joined.angles.row_bytes)
                     && (joined.emg.rows, joined.row_bytes()) == (self.rows, self.row_bytes)
                     && [joined.rate, joined.sample_rate].iter().all(|rate| rate.is_finite() && *rate > 0.0)
             }
         };
-        let fields = [Some(&self.emg), Some(&self.angles), self.time.as_ref()];
+        let time = self.time.as_ref().map(|time| &time.field);
+        let fields = [Some(&self.emg), Some(&self.angles), Some(self.validity.poses()), time];
         if sound && fields.into_iter().flatten().all(fits) {
             return Ok(());
         }
@@ -202,29 +122,234 @@ impl Table {
     }
 }
 
-fn has_variable_length(ty: &TypeDescriptor) -> bool {
-    match ty {
-        TypeDescriptor::VarLenArray(_) | TypeDescriptor::VarLenAscii | TypeDescriptor::VarLenUnicode => true,
-        TypeDescriptor::Reference(_) => true,
-        TypeDescriptor::FixedArray(element, _) => has_variable_length(element),
-        TypeDescriptor::Compound(compound) => compound.fields.iter().any(|field| has_variable_length(&field.ty)),
-        _ => false,
+/// An open file, and what is wanted of it.
+struct Header<'a> {
+    path: &'a Path,
+    file: &'a hdf5::File,
+    layout: &'a TableLayout,
+    file_bytes: u64,
+}
+
+/// The group that `emg-train predict` writes.
+const PREDICTED_GROUP: &str = "emg2pose";
+
+impl Header<'_> {
+    fn wrong(&self, what: &str, expected: impl Into<String>, found: impl Into<String>) -> RecordingError {
+        RecordingError::layout(self.path, what, expected, found)
+    }
+
+    fn failed(&self, error: &hdf5::Error) -> RecordingError {
+        RecordingError::hdf5(self.path, error)
+    }
+
+    /// Fails for a file of predictions, whatever layout is looked for.
+    fn check_not_predicted(&self) -> Result<(), RecordingError> {
+        if h5::link(self.file, PREDICTED_GROUP).map_err(|error| self.failed(&error))? == Some(Link::Hard) {
+            attributes::check_not_predicted(self.path, self.file, PREDICTED_GROUP)?;
+        }
+        Ok(())
+    }
+
+    fn check_rate(&self, what: &str, found: Option<f64>, wanted: f64) -> Result<(), RecordingError> {
+        match found {
+            Some(rate) if (rate - wanted).abs() > SAME_RATE * wanted => {
+                Err(self.wrong(what, format!("{wanted} (model.original_sampling_rate)"), rate.to_string()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn compound(&self, table: &str, attributes: Attributes) -> Result<Table, RecordingError> {
+        let names = &self.layout.layout;
+        let time = names.time.as_deref();
+        let mut wanted = vec![(names.emg.as_str(), true), (names.joint_angles.as_str(), true)];
+        wanted.extend(time.map(|time| (time, false)));
+        let (dataset, mut columns, present) = dataset::compound(self.path, self.file, table, &wanted, self.file_bytes)?;
+        let time = time.and_then(|_| columns.pop().flatten());
+        let (angles, emg) = (columns.pop().flatten(), columns.pop().flatten());
+        let missing = |name: &str| self.wrong("fields", name, present.join(", "));
+        let emg = self.emg(&names.emg, emg.ok_or_else(|| missing(&names.emg))?, None)?;
+        let angles = match angles {
+            Some(angles) => Some(self.angles(&names.joint_angles, angles, None)?),
+            None if self.layout.angles_optional => None,
+            None => return Err(missing(&names.joint_angles)),
+        };
+        let time = time.filter(|time| time.field.stored == 1).map(|time| self.time(time));
+        Ok(self.table(emg, angles, time, attributes, Source::One(dataset)))
+    }
+
+    fn joined(&self, attributes: Attributes) -> Result<Table, RecordingError> {
+        let names = &self.layout.layout;
+        let plain = |name: &str| dataset::plain(self.path, self.file, name, self.file_bytes);
+        let (emg, column) = plain(&names.emg)?;
+        let beside = Beside::read(self, &names.emg)?;
+        self.check_rate(&beside.rate_name, beside.rate, self.layout.sample_rate)?;
+        let emg_field = self.emg(&names.emg, column, Some(&beside))?;
+        let no_angles =
+            self.layout.angles_optional && links::find(self.path, self.file, &names.joint_angles)?.is_none();
+        if no_angles {
+            return Ok(self.table(emg_field, None, None, attributes, Source::One(emg)));
+        }
+        let (angles, column) = plain(&names.joint_angles)?;
+        let rate = names.joint_angle_rate.unwrap_or(self.layout.sample_rate);
+        let angles_beside = Beside::read(self, &names.joint_angles)?;
+        self.check_rate(&angles_beside.rate_name, angles_beside.rate, rate)?;
+        let angle_field = self.angles(&names.joint_angles, column, Some(&angles_beside))?;
+        let time =
+            names.time.as_ref().or(beside.time_stamps.as_ref()).map(|name| Ok((name, plain(name)?))).transpose()?;
+        if let Some((name, (stamps, column))) = &time
+            && (column.field.stored != 1 || stamps.rows != emg.rows)
+        {
+            let found = format!("{} rows of {}", stamps.rows, column.field.stored);
+            return Err(self.wrong(name, format!("{} time stamps, as many as rows of EMG", emg.rows), found));
+        }
+        // About as long as the EMG: devices do not stop at the same moment.
+        let (emg_seconds, angle_seconds) = (emg.rows as f64 / self.layout.sample_rate, angles.rows as f64 / rate);
+        if (emg_seconds - angle_seconds).abs() > 0.1 + 0.01 * emg_seconds {
+            let (expected, found) = (format!("{emg_seconds:.2} s at {rate} Hz"), format!("{angle_seconds:.2} s"));
+            return Err(self.wrong(&names.joint_angles, expected, found));
+        }
+        let (time, time_column) = match time {
+            Some((_, (stamps, column))) => (Some(stamps), Some(self.time(column))),
+            None => (None, None),
+        };
+        let joined = Joined {
+            emg,
+            angles,
+            validity: Validity::new(names.invalid_rows, Field { columns: None, ..angle_field.clone() }, &angle_field),
+            angle_field: Field { columns: None, ..angle_field.clone() },
+            time,
+            rate,
+            sample_rate: self.layout.sample_rate,
+            interpolation: names.interpolation,
+        };
+        let angles = Field { columns: angle_field.columns, ..joined.joined_angles() };
+        let time = time_column.map(|time| {
+            let field = Field { offset: angles.offset + angles.bytes(), ..time.field };
+            TimeField { field, ..time }
+        });
+        Ok(self.table(emg_field, Some(angles), time, attributes, Source::Joined(Box::new(joined))))
+    }
+
+    fn table(
+        &self,
+        emg: Field,
+        angles: Option<Field>,
+        time: Option<TimeField>,
+        attributes: Attributes,
+        source: Source,
+    ) -> Table {
+        let (rows, row_bytes) = match &source {
+            Source::One(dataset) => (dataset.rows, dataset.row_bytes),
+            Source::Joined(joined) => (joined.emg.rows, joined.row_bytes()),
+        };
+        let angles = angles.unwrap_or_else(|| Field::plain(0, 0, Number::F32));
+        let poses = Field { columns: None, ..angles.clone() };
+        let validity = Validity::new(self.layout.layout.invalid_rows, poses, &angles);
+        Table { rows, row_bytes, time, emg, angles, validity, attributes, source }
+    }
+
+    /// The EMG's field: as many numbers as there must be channels, scaled as declared, or as the dataset says.
+    fn emg(&self, name: &str, column: Column, beside: Option<&Beside>) -> Result<Field, RecordingError> {
+        let names = &self.layout.layout;
+        let declared = declared(names.emg_scale, names.emg_offset);
+        self.check_width(name, &column, self.layout.emg_channels)?;
+        self.scaled(name, column, beside, declared, "emg_scale")
+    }
+
+    /// The angles' field, in radians.
+    fn angles(&self, name: &str, column: Column, beside: Option<&Beside>) -> Result<Field, RecordingError> {
+        let names = &self.layout.layout;
+        let declared = declared(names.joint_angle_scale, names.joint_angle_offset);
+        self.check_width(name, &column, self.layout.joint_angles)?;
+        let mut field = self.scaled(name, column, beside, declared, "joint_angle_scale")?;
+        if names.angle_unit == AngleUnit::Deg {
+            let radians = Scale { factor: std::f64::consts::PI / 180.0, shift: 0.0 };
+            field.scale = Some(field.scale.map_or(radians, |scale| scale.then(radians)));
+        }
+        field.columns = self.layout.joints.as_deref().map(Arc::from);
+        Ok(field)
+    }
+
+    fn check_width(&self, name: &str, column: &Column, wanted: usize) -> Result<(), RecordingError> {
+        if column.field.stored == wanted {
+            return Ok(());
+        }
+        Err(self.wrong(name, format!("{wanted} values per row"), column.field.stored.to_string()))
+    }
+
+    fn scaled(
+        &self,
+        name: &str,
+        column: Column,
+        beside: Option<&Beside>,
+        declared: Option<Scale>,
+        key: &str,
+    ) -> Result<Field, RecordingError> {
+        let Column { field, is_integer } = column;
+        let scale = match (declared, beside) {
+            (Some(declared), _) => Some(declared),
+            (None, Some(Beside { per_channel: true, .. })) => {
+                let expected = format!("one factor for all channels, or data.layout.{key}");
+                return Err(self.wrong(name, expected, "a channel_conversion for each channel"));
+            }
+            (None, beside) => beside.and_then(|beside| beside.scale),
+        };
+        if scale.is_none() && is_integer {
+            let expected = format!("floats, or integers with data.layout.{key} (1: as they are)");
+            return Err(self.wrong(name, expected, "integers"));
+        }
+        let same = Scale { factor: 1.0, shift: 0.0 };
+        Ok(Field { scale: scale.filter(|scale| *scale != same), ..field })
+    }
+
+    fn time(&self, column: Column) -> TimeField {
+        let Column { mut field, is_integer } = column;
+        let declared = self.layout.layout.time_scale;
+        field.scale = declared.map(|factor| Scale { factor, shift: 0.0 });
+        TimeField { field, in_seconds: declared.is_some() || !is_integer }
     }
 }
 
-/// What recorded angles are multiplied by to be radians.
-fn factor(layout: &Layout) -> Option<f64> {
-    match layout.angle_unit {
-        AngleUnit::Rad => None,
-        AngleUnit::Deg => Some(std::f64::consts::PI / 180.0),
-    }
+/// The scale that the configuration declares.
+fn declared(factor: Option<f64>, shift: Option<f64>) -> Option<Scale> {
+    (factor.is_some() || shift.is_some()).then(|| Scale { factor: factor.unwrap_or(1.0), shift: shift.unwrap_or(0.0) })
 }
 
-fn float_field(path: &Path, field: &hdf5::types::CompoundField, row_bytes: usize) -> Result<Field, RecordingError> {
-    let (double, width) = floats(path, &field.name, &field.ty)?;
-    let parsed = Field { offset: field.offset, width, double, factor: None };
-    if width > row_bytes || parsed.offset + parsed.bytes() > row_bytes {
-        return Err(RecordingError::damaged(path, format!("field {} does not fit into its row", field.name)));
+/// What NWB files say of a dataset's values in its attributes and beside it (NWB schema, TimeSeries and ElectricalSeries).
+struct Beside {
+    scale: Option<Scale>,
+    per_channel: bool,
+    rate_name: String,
+    rate: Option<f64>,
+    /// The path of the time stamps, if there are some.
+    time_stamps: Option<String>,
+}
+
+impl Beside {
+    fn read(header: &Header<'_>, name: &str) -> Result<Self, RecordingError> {
+        let (path, file) = (header.path, header.file);
+        let data = links::dataset(path, file, name)?;
+        let factor = attributes::number(path, &data, "conversion")?;
+        if factor == Some(0.0) {
+            return Err(header.wrong(name, "an attribute conversion other than 0", "0"));
+        }
+        let scale = declared(factor, attributes::number(path, &data, "offset")?);
+        let sibling = |sibling: &str| match name.trim_end_matches('/').rsplit_once('/') {
+            Some((group, _)) => format!("{group}/{sibling}"),
+            None => sibling.to_owned(),
+        };
+        // Only a dataset that has the name that NWB gives it has such neighbours.
+        let is_nwb = name.rsplit('/').next() == Some("data") && name.contains('/');
+        let find = |sibling: &str| if is_nwb { links::find(path, file, sibling) } else { Ok(None) };
+        let start = sibling("starting_time");
+        let rate = match find(&start)? {
+            Some(object) => attributes::number(path, object.location(), "rate")?,
+            None => None,
+        };
+        let per_channel = find(&sibling("channel_conversion"))?.is_some();
+        let stamps = sibling("timestamps");
+        let time_stamps = find(&stamps)?.is_some().then_some(stamps);
+        Ok(Self { scale, per_channel, rate_name: format!("{start}: rate"), rate, time_stamps })
     }
-    Ok(parsed)
 }

@@ -13,33 +13,74 @@ const TOLERANCE: f64 = 1e-8;
 /// A maximal stretch of valid rows: (first row, rows), relative to the recording.
 pub type ValidRun = (u64, u64);
 
-/// What makes a row's angles unusable, beside that any is not finite.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Failure(pub InvalidRows);
+/// Which rows have usable angles: all wanted ones are finite, and they are not marked as failed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Validity {
+    rule: InvalidRows,
+    /// All angles that are recorded: failed rows are told by all of them.
+    poses: Field,
+    /// Columns of `poses` that must be finite; `None`: all.
+    needed: Option<Vec<usize>>,
+}
 
-impl Failure {
+impl Validity {
+    /// `poses`: all recorded angles; `angles`: those that are wanted of them.
+    pub fn new(rule: InvalidRows, poses: Field, angles: &Field) -> Self {
+        Self { rule, poses, needed: angles.columns.as_deref().map(<[usize]>::to_vec) }
+    }
+
+    /// All recorded angles.
+    pub fn poses(&self) -> &Field {
+        &self.poses
+    }
+
+    /// The same, where the wanted angles `without` are not measured and need not be finite.
+    #[must_use]
+    pub fn without(&self, without: &[usize]) -> Self {
+        let all = (0..self.poses.stored).collect();
+        let wanted: Vec<_> = self.needed.clone().unwrap_or(all);
+        let needed = wanted.iter().enumerate().filter(|(i, _)| !without.contains(i)).map(|(_, column)| *column);
+        Self { needed: Some(needed.collect()), ..self.clone() }
+    }
+
+    /// Whether `row` is marked as failed: its angles are all zero, where that is the rule. Joints that were not measured say
+    /// nothing.
+    #[inline]
+    pub fn is_marked(&self, row: &[u8]) -> bool {
+        let (mut zeros, mut others) = (false, false);
+        self.poses.for_each(row, |_, angle| {
+            let zero = angle.abs() <= TOLERANCE;
+            zeros |= zero;
+            others |= !zero && angle.is_finite();
+        });
+        self.rule == InvalidRows::Zeros && zeros && !others
+    }
+
     /// Whether `row`'s angles are unusable.
     #[inline]
-    pub fn is_failed(self, angles: &Field, row: &[u8]) -> bool {
-        let (mut all_zero, mut finite) = (self.0 == InvalidRows::Zeros, true);
-        angles.for_each(row, |_, angle| {
-            all_zero &= angle.abs() <= TOLERANCE;
+    pub fn is_failed(&self, row: &[u8]) -> bool {
+        let mut finite = true;
+        self.poses.for_each(row, |i, angle| {
             // As cached: an 8-byte angle may be too large for a 4-byte one.
-            finite &= (angle as f32).is_finite();
+            finite &= (angle as f32).is_finite() || self.needed.as_ref().is_some_and(|needed| !needed.contains(&i));
         });
-        all_zero || !finite
+        !finite || self.is_marked(row)
     }
 
     /// [`is_failed`](Self::is_failed) for each row, from the largest magnitude of its angles. A magnitude that float32
     /// rounds to more than the tolerance, or less, need not be so in float64, so such a row is looked at again.
-    pub fn for_each(self, angles: &Field, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
+    pub fn for_each(&self, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
+        if self.needed.is_some() {
+            rows.iter().enumerate().for_each(|(i, row)| f(i, self.is_failed(row)));
+            return;
+        }
         let near = TOLERANCE as f32;
         let (below, above) = (near.next_down().to_bits(), near.next_up().to_bits());
-        rows.for_each_magnitude(angles, |i, magnitude| {
+        rows.for_each_magnitude(&self.poses, |i, magnitude| {
             let failed = if (below..=above).contains(&magnitude) {
-                self.is_failed(angles, rows.row(i))
+                self.is_failed(rows.row(i))
             } else {
-                (magnitude < below && self.0 == InvalidRows::Zeros) || magnitude >= f32::INFINITY.to_bits()
+                (magnitude < below && self.rule == InvalidRows::Zeros) || magnitude >= f32::INFINITY.to_bits()
             };
             f(i, failed);
         });
@@ -64,6 +105,11 @@ impl RunsBuilder {
         self.row += 1;
     }
 
+    /// Whether any row was valid.
+    pub fn any(&self) -> bool {
+        !self.runs.is_empty()
+    }
+
     pub fn finish(self) -> Vec<ValidRun> {
         self.runs
     }
@@ -71,17 +117,35 @@ impl RunsBuilder {
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::{Number, Scale};
     use super::*;
 
-    const ZEROS: Failure = Failure(InvalidRows::Zeros);
+    fn field(offset: usize, width: usize, number: Number) -> Field {
+        Field::plain(offset, width, number)
+    }
 
-    fn field(offset: usize, width: usize, double: bool) -> Field {
-        Field { offset, width, double, factor: None }
+    fn rule(rule: InvalidRows, field: &Field) -> Validity {
+        Validity::new(rule, Field { columns: None, ..field.clone() }, field)
     }
 
     fn failed(angles: &[f32]) -> bool {
         let row: Vec<u8> = angles.iter().flat_map(|a| a.to_le_bytes()).collect();
-        ZEROS.is_failed(&field(0, angles.len(), false), &row)
+        rule(InvalidRows::Zeros, &field(0, angles.len(), Number::F32)).is_failed(&row)
+    }
+
+    #[test]
+    fn what_is_not_wanted_need_not_be_finite_but_tells_of_failures() {
+        let row = |values: [f32; 3]| values.map(f32::to_le_bytes).concat();
+        let wanted = Field { columns: Some([2, 0].into()), ..field(0, 3, Number::F32) };
+        let wanted = rule(InvalidRows::Zeros, &wanted);
+        assert!(!wanted.is_failed(&row([1.0, f32::NAN, 1.0])));
+        assert!(!wanted.is_failed(&row([0.0, 1.0, 0.0])));
+        assert!(wanted.is_failed(&row([0.0, 0.0, 0.0])));
+        assert!(wanted.is_failed(&row([0.0, f32::NAN, 0.0])));
+        assert!(wanted.is_failed(&row([f32::NAN, 1.0, 1.0])));
+        // The second of the wanted angles, which is the first recorded, is not measured.
+        assert!(!wanted.without(&[1]).is_failed(&row([f32::NAN, 1.0, 1.0])));
+        assert!(wanted.without(&[1]).is_failed(&row([1.0, 1.0, f32::NAN])));
     }
 
     #[test]
@@ -101,24 +165,23 @@ mod tests {
         values.extend((0..600).map(|i| if i % 7 < 3 { 0.0 } else { i as f32 }));
         let row = |value: f32| [value.to_le_bytes(), (value / 2.0).to_le_bytes()].concat();
         let bytes: Vec<_> = values.iter().flat_map(|value| row(*value)).collect();
-        for (field, failure) in [
-            (field(0, 2, false), ZEROS),
-            (field(4, 1, false), ZEROS),
-            (field(0, 2, false), Failure(InvalidRows::None)),
-            (Field { factor: Some(0.5), ..field(0, 2, false) }, ZEROS),
+        let half = Some(Scale { factor: 0.5, shift: 0.0 });
+        for (field, invalid) in [
+            (field(0, 2, Number::F32), InvalidRows::Zeros),
+            (field(4, 1, Number::F32), InvalidRows::Zeros),
+            (field(0, 2, Number::F32), InvalidRows::None),
+            (Field { scale: half, ..field(0, 2, Number::F32) }, InvalidRows::Zeros),
         ] {
-            let rows = Rows::new(&bytes, 8);
+            let (rows, validity) = (Rows::new(&bytes, 8), rule(invalid, &field));
             let mut seen = Vec::new();
-            failure.for_each(&field, rows, |i, failed| seen.push((i, failed)));
-            assert_eq!(
-                seen,
-                (0..values.len()).map(|i| (i, failure.is_failed(&field, rows.row(i)))).collect::<Vec<_>>()
-            );
+            validity.for_each(rows, |i, failed| seen.push((i, failed)));
+            let expected = (0..values.len()).map(|i| (i, validity.is_failed(rows.row(i))));
+            assert_eq!(seen, expected.collect::<Vec<_>>());
         }
         let doubles: Vec<_> =
             [1e-8f64, 1.000_000_01e-8, 0.999_999_99e-8, 1e300, 0.0, f64::NAN].map(f64::to_le_bytes).concat();
-        let (field, rows) = (field(0, 1, true), Rows::new(&doubles, 8));
-        ZEROS.for_each(&field, rows, |i, failed| assert_eq!(failed, ZEROS.is_failed(&field, rows.row(i)), "{i}"));
+        let (validity, rows) = (rule(InvalidRows::Zeros, &field(0, 1, Number::F64)), Rows::new(&doubles, 8));
+        validity.for_each(rows, |i, failed| assert_eq!(failed, validity.is_failed(rows.row(i)), "{i}"));
     }
 
     #[test]

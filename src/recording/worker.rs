@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::dataset::{Dataset, Storage};
+use super::dataset::Dataset;
+use super::driver;
 use super::error::RecordingError;
 use super::library::{self, FRAME_BYTES};
 use super::place::Place;
@@ -58,6 +59,8 @@ enum Failure {
     Layout { what: String, expected: String, found: String },
     Damaged(String),
     Changed,
+    Predicted,
+    MissingFilter { name: String, id: i32 },
 }
 
 impl From<RecordingError> for Failure {
@@ -67,8 +70,11 @@ impl From<RecordingError> for Failure {
             RecordingError::Hdf5 { message, .. } => Self::Hdf5(message),
             RecordingError::Layout { what, expected, found, .. } => Self::Layout { what, expected, found },
             RecordingError::Changed { .. } => Self::Changed,
+            RecordingError::Predicted { .. } => Self::Predicted,
+            RecordingError::MissingFilter { name, id, .. } => Self::MissingFilter { name, id },
             RecordingError::Damaged { message, .. } => Self::Damaged(message),
-            other => Self::Damaged(other.to_string()),
+            // Nothing else comes of reading; if it did, it would be no fact about the file.
+            other => Self::Io { code: None, message: other.to_string() },
         }
     }
 }
@@ -85,6 +91,8 @@ impl Failure {
             Self::Layout { what, expected, found } => RecordingError::Layout { path, what, expected, found },
             Self::Damaged(message) => RecordingError::Damaged { path, message },
             Self::Changed => RecordingError::Changed { path },
+            Self::Predicted => RecordingError::Predicted { path },
+            Self::MissingFilter { name, id } => RecordingError::MissingFilter { path, name, id },
         }
     }
 }
@@ -125,7 +133,9 @@ impl Hdf5 {
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
         match self {
-            Self::InProcess => library::visit(place, chunk_cache, dataset, range, f),
+            Self::InProcess => {
+                driver::watched(&place.label(), || library::visit(place, chunk_cache, dataset, range, f))
+            }
             Self::Workers(workers) => workers.visit(place, chunk_cache, dataset, range, f),
         }
     }
@@ -170,7 +180,10 @@ impl Read for Timed {
             match poll(&mut fds, Some(&LOOK)) {
                 Ok(0) => {
                     let computed = computed(self.pid).saturating_sub(self.computed);
-                    if computed > PATIENCE || self.heard.elapsed() > LONG_PATIENCE {
+                    if computed > PATIENCE {
+                        return Err(std::io::ErrorKind::Deadlock.into());
+                    }
+                    if self.heard.elapsed() > LONG_PATIENCE {
                         return Err(std::io::ErrorKind::TimedOut.into());
                     }
                 }
@@ -196,6 +209,9 @@ fn computed(pid: u32) -> Duration {
 
 /// What a worker could not do, beside what it says itself.
 enum Broken {
+    /// It computes without end.
+    Endless,
+    /// It waits without end.
     Silent,
     Dead,
     Nonsense(String),
@@ -203,7 +219,11 @@ enum Broken {
 
 impl From<std::io::Error> for Broken {
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::TimedOut { Self::Silent } else { Self::Dead }
+        match error.kind() {
+            std::io::ErrorKind::Deadlock => Self::Endless,
+            std::io::ErrorKind::TimedOut => Self::Silent,
+            _ => Self::Dead,
+        }
     }
 }
 
@@ -225,9 +245,8 @@ impl Workers {
         range: Range<u64>,
         f: &mut dyn FnMut(u64, Rows<'_>) -> Result<(), RecordingError>,
     ) -> Result<(), RecordingError> {
-        // Which chunks there are is the parent's business.
-        let described = Dataset { storage: Storage::Library, ..dataset.clone() };
-        let request = Request::Rows { place: place.clone(), chunk_cache, dataset: described, range: range.clone() };
+        let request =
+            Request::Rows { place: place.clone(), chunk_cache, dataset: dataset.clone(), range: range.clone() };
         self.ask(place, &request, |worker| {
             let (mut first, mut frame, mut result) = (range.start, Vec::new(), Ok(()));
             while worker.frame(&mut frame)? {
@@ -266,13 +285,19 @@ impl Workers {
         match worker.send(request).and_then(|()| take(&mut worker)) {
             Ok(result) => {
                 // One that met a broken file is not asked for another.
-                let sound = !matches!(result, Err(RecordingError::Hdf5 { .. } | RecordingError::Damaged { .. }));
+                let sound = !matches!(
+                    result,
+                    Err(RecordingError::Hdf5 { .. } | RecordingError::Damaged { .. } | RecordingError::Io { .. })
+                );
                 if sound {
                     self.idle.lock().expect("no thread panics while it holds the workers").push(worker);
                 }
                 result
             }
-            Err(broken) => Err(RecordingError::Crashed { path: place.label(), message: worker.end(&broken) }),
+            Err(broken) => {
+                let (message, by_file) = worker.end(&broken);
+                Err(RecordingError::Crashed { path: place.label(), message, by_file })
+            }
         }
     }
 
@@ -329,8 +354,9 @@ impl Worker {
         Ok(length > 0)
     }
 
-    /// Ends the child and says what was wrong with it.
-    fn end(mut self, broken: &Broken) -> String {
+    /// Ends the child and says what was wrong with it, and whether what it read is to blame. It is not for a signal that
+    /// others send, nor for an exit or an abort, which want of memory causes.
+    fn end(mut self, broken: &Broken) -> (String, bool) {
         // One that is dead may take a moment to be seen to be.
         let mut status = None;
         for _ in 0..200 {
@@ -341,14 +367,21 @@ impl Worker {
             std::thread::sleep(Duration::from_millis(10));
         }
         match broken {
-            Broken::Silent => "the HDF5 library does not finish reading it, or its storage does not respond".into(),
-            Broken::Nonsense(what) => format!("the process that reads it sent an invalid answer: {what}"),
-            Broken::Dead => match status {
-                Some(status) if status.signal().is_some() => {
-                    format!("it makes the HDF5 library crash (signal {})", status.signal().unwrap_or_default())
+            Broken::Endless => ("the HDF5 library does not finish reading it".into(), true),
+            Broken::Silent => ("its storage does not respond".into(), false),
+            Broken::Nonsense(what) => (format!("the process that reads it sent an invalid answer: {what}"), false),
+            Broken::Dead => match status.map(|status| (status.signal(), status.code())) {
+                Some((Some(signal), _)) => {
+                    let by_file = [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE, libc::SIGILL].contains(&signal);
+                    let message = if by_file {
+                        format!("it makes the HDF5 library crash (signal {signal})")
+                    } else {
+                        format!("the process that reads it was ended (signal {signal}), perhaps for want of memory")
+                    };
+                    (message, by_file)
                 }
-                Some(status) if status.code() == Some(PANICKED) => "it makes this program's own reader panic".into(),
-                _ => "the process that reads it exited unexpectedly".into(),
+                Some((_, Some(PANICKED))) => ("it makes this program's own reader panic".into(), false),
+                _ => ("the process that reads it exited unexpectedly".into(), false),
             },
         }
     }
@@ -392,7 +425,8 @@ pub fn serve() -> std::io::Result<()> {
 /// Ends this process when its parent is gone, whatever the library is doing: nobody else would.
 fn end_with_parent() {
     let parent = rustix::process::getppid();
-    std::thread::spawn(move || {
+    // Without the thread, the end of its input ends it all the same, once it looks for the next request.
+    let _ = std::thread::Builder::new().spawn(move || {
         while rustix::process::getppid() == parent {
             std::thread::sleep(Duration::from_secs(1));
         }
@@ -415,14 +449,15 @@ fn rows(
     output: &mut impl Write,
 ) -> std::io::Result<Answer> {
     let mut broken = None;
-    let result = library::visit(place, chunk_cache, dataset, range, &mut |_, rows| {
+    let mut send = |_, rows: Rows<'_>| {
         let bytes = rows.bytes();
         let sent = output.write_all(&(bytes.len() as u32).to_le_bytes()).and_then(|()| output.write_all(bytes));
         sent.map_err(|error| {
             broken = Some(error);
             RecordingError::Changed { path: place.label() }
         })
-    });
+    };
+    let result = driver::watched(&place.label(), || library::visit(place, chunk_cache, dataset, range, &mut send));
     if let Some(error) = broken {
         return Err(error);
     }

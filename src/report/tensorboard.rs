@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use super::image;
-use crate::metrics::{Histogram, joint_names};
+use crate::metrics::Histogram;
 use crate::train::{EpochRecord, Event, Examples};
 
 /// Writes what a run reports to `events.out.tfevents...` in a folder.
@@ -89,7 +89,7 @@ impl TensorBoard {
     }
 
     fn examples(&mut self, epoch: usize, examples: &Examples) -> Option<String> {
-        let names = joint_names(examples.errors.len());
+        let names = &examples.joints;
         let errors = names.iter().zip(&examples.errors).filter(|(_, errors)| errors.count > 0);
         let mut values: Vec<_> = errors
             .map(|(name, errors)| Value::of(&format!("val_error_deg/{name}"), Data::Histo(errors.into())))
@@ -97,7 +97,7 @@ impl TensorBoard {
         // A long run's pictures would be larger than its checkpoints.
         let pictured = epoch <= 10 || epoch.is_multiple_of(10);
         for (i, window) in examples.windows.iter().enumerate().filter(|_| pictured) {
-            if let Some(image) = image::draw(window, &names, examples.rate) {
+            if let Some(image) = image::draw(window, names, examples.rate) {
                 values.push(Value::of(&format!("val_window/{}", i + 1), Data::Image(image.into())));
             }
         }

@@ -19,17 +19,19 @@ pub(super) struct Outcome {
 /// Compares a prediction in the model's units with the batch's targets.
 ///
 /// The loss is sum(mask x weight x e) / (max(valid rows, 1) x sum(weight)) over rows x joints; mse+mae = mse + mae_weight x
-/// mae.
+/// mae. Where joints were not measured, they have no share in either sum: the means are over what was.
 pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues, prediction: Value) -> Outcome {
     let shape = problem.shape;
     let target = to_units(graph, batch.joint_angles, batch.units);
     let difference = graph.sub(prediction, target);
     let mask = graph.reshape(batch.mask, &[shape.batch, shape.target_rows(), 1]);
-    let error = graph.mul(difference, mask);
+    let counted = batch.measured.map(|measured| graph.mul(measured, mask));
+    let error = graph.mul(difference, counted.unwrap_or(mask));
     let magnitude = graph.abs(error);
     let square = graph.mul(error, error);
     let (absolute, squared) = (graph.reduce_sum(magnitude, &[1], false), graph.reduce_sum(square, &[1], false));
     let valid_rows = graph.sum_all(batch.mask);
+    let counts = counted.map(|counted| graph.reduce_sum(counted, &[0, 1], false));
 
     let weighted = |graph: &mut Graph, sums: Value| {
         let weighted = match &problem.joint_weights {
@@ -55,6 +57,15 @@ pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues,
     let rows = graph.max(valid_rows, one);
     let per_row = graph.scalar(problem.weight_per_row());
     let elements = graph.mul(rows, per_row);
+    // As if the joints that were not measured had the mean error of the others: sums stay comparable between batches.
+    let total = match counts {
+        Some(counts) => {
+            let share = weighted(graph, counts);
+            let factor = whole_per_counted(graph, elements, share);
+            graph.mul(total, factor)
+        }
+        None => total,
+    };
     let loss = graph.div(total, elements);
     // Sums per window, then in radians, then over the batch: statistics may differ from window to window.
     let radians = batch.units.map(|(_, divisor)| {
@@ -67,8 +78,21 @@ pub(super) fn outcome(graph: &mut Graph, problem: &Problem, batch: &BatchValues,
         let variance = graph.mul(divisor, divisor);
         squared = graph.mul(squared, variance);
     }
-    let (absolute, squared) = (graph.reduce_sum(absolute, &[0], false), graph.reduce_sum(squared, &[0], false));
+    let (mut absolute, mut squared) = (graph.reduce_sum(absolute, &[0], false), graph.reduce_sum(squared, &[0], false));
+    if let Some(counts) = counts {
+        let joints = graph.scalar(shape.joints as f32);
+        let (elements, share) = (graph.mul(rows, joints), graph.sum_all(counts));
+        let factor = whole_per_counted(graph, elements, share);
+        (absolute, squared) = (graph.mul(absolute, factor), graph.mul(squared, factor));
+    }
     Outcome { loss, valid_rows, absolute, squared, total }
+}
+
+/// whole / counted, also where nothing was counted and sums are 0.
+fn whole_per_counted(graph: &mut Graph, whole: Value, counted: Value) -> Value {
+    let least = graph.scalar(1e-6);
+    let counted = graph.max(counted, least);
+    graph.div(whole, counted)
 }
 
 /// Names a value as a result; gives its port.

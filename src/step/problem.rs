@@ -19,6 +19,8 @@ pub struct Problem {
     pub mae_weight: f64,
     /// Weight of each joint in the loss; `None`: all 1.
     pub joint_weights: Option<Vec<f32>>,
+    /// Whether angles of valid rows may be missing (NaN): joints that a recording did not measure do not count.
+    pub unmeasured: bool,
     /// Where the rows of the split lie with the step, which gathers windows from them; `None`: batches bring rows.
     pub resident: Option<ResidentRows>,
 }
@@ -36,6 +38,8 @@ pub(super) struct BatchValues {
     pub(super) emg: Value,
     pub(super) joint_angles: Value,
     pub(super) mask: Value,
+    /// 1 for angles that were measured, else 0 [batch, rows, joints]; `None`: all were. Those that were not are 0.
+    pub(super) measured: Option<Value>,
     /// Mean and divisor of the model's angle units, broadcastable over [batch, rows, joints].
     pub(super) units: Option<(Value, Value)>,
 }
@@ -44,7 +48,7 @@ impl Problem {
     /// In raw units, with batches that bring rows, and every joint of weight 1.
     pub fn new(model: Model, shape: BatchShape, loss: LossType, mae_weight: f64) -> Self {
         let (emg, angles) = (Units::Raw, Units::Raw);
-        Self { model, shape, emg, angles, loss, mae_weight, joint_weights: None, resident: None }
+        Self { model, shape, emg, angles, loss, mae_weight, joint_weights: None, unmeasured: false, resident: None }
     }
 
     /// Rows of a whole batch.
@@ -138,7 +142,14 @@ impl Problem {
                 Some((mean, divisor))
             }
         };
-        BatchValues { emg, joint_angles, mask, units }
+        let (joint_angles, measured) = if self.unmeasured {
+            let (zero, one) = (graph.scalar(0.0), graph.scalar(1.0));
+            let missing = graph.is_nan(joint_angles);
+            (graph.select(missing, zero, joint_angles), Some(graph.select(missing, zero, one)))
+        } else {
+            (joint_angles, None)
+        };
+        BatchValues { emg, joint_angles, mask, measured, units }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::TrainError;
 use crate::cache::{CacheSettings, Manifest};
-use crate::config::{Difference, LayoutChoice, Loaded, differences};
+use crate::config::{Difference, Joint, LayoutChoice, Loaded, differences};
 
 /// Replaces the configuration's settings with the cache's.
 ///
@@ -24,7 +24,8 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
     let data = &mut loaded.config.data;
     data.layout = LayoutChoice::Described(cached.layout.clone());
     data.emg_channels = cached.emg_channels;
-    data.joint_angles_channels = cached.joint_angles_channels;
+    data.joint_angles_channels = cached.joints.as_ref().map_or(cached.joint_angles_channels, |joints| joints.recorded);
+    data.joints = cached.joints.as_ref().map(|joints| joints.columns.iter().copied().map(Joint::Number).collect());
     data.dtype = cached.dtype;
     data.statistics = cached.statistics;
     data.max_samples_for_normalize = cached.max_samples_for_normalize;

@@ -1,5 +1,6 @@
 //! Evaluating a checkpoint on a split, with all metrics, beside the mean predictor.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -36,14 +37,19 @@ pub struct Evaluation {
     pub by_user: Vec<Group>,
     pub by_stage: Vec<Group>,
     pub by_generalization: Vec<Group>,
+    /// By other labels that were asked for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_label: BTreeMap<String, Vec<Group>>,
 }
 
 /// How an evaluation goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EvaluateOptions {
     pub split: Split,
     /// Multiply derivatives of every order by the rate once, as emg2pose's code does, instead of once for each order.
     pub emg2pose_derivatives: bool,
+    /// Labels to group by, beside user, stage and generalization.
+    pub by: Vec<String>,
 }
 
 /// Predictions of a split's windows by a checkpoint.
@@ -70,7 +76,7 @@ impl Predicting {
         if gather.index.is_empty() {
             return Err(TrainError::NoWindows { cache: cache.key().clone(), split });
         }
-        let problem = checkpoint.normalization.problem(config, model, gather.shape);
+        let problem = checkpoint.normalization.problem(config, model, gather.index.cache(), gather.shape);
         let graph = evaluation_step(&problem, gather.shape.batch, provider.kernels())?;
         let mut evaluator = Evaluator::new(library, provider, graph)?;
         evaluator.set_weights(checkpoint.weights(), checkpoint.buffers())?;
@@ -85,7 +91,7 @@ impl Predicting {
     pub(super) fn evaluate(
         &mut self,
         checkpoint: &Checkpoint,
-        options: EvaluateOptions,
+        options: &EvaluateOptions,
         mut seen: impl FnMut(&Batch, &[f32]),
     ) -> Result<Evaluation, TrainError> {
         let gather = Arc::clone(&self.gather);
@@ -116,6 +122,7 @@ impl Predicting {
 /// What a pass over a split adds up to.
 struct Tally<'a> {
     cache: &'a Cache,
+    by: &'a [String],
     metrics: Collector,
     baseline: Collector,
     means: Vec<f32>,
@@ -125,13 +132,21 @@ struct Tally<'a> {
 }
 
 impl<'a> Tally<'a> {
-    fn new(cache: &'a Cache, checkpoint: &Checkpoint, options: EvaluateOptions) -> Self {
+    fn new(cache: &'a Cache, checkpoint: &Checkpoint, options: &'a EvaluateOptions) -> Self {
         let settings = &cache.manifest().settings;
-        let (joints, rate) = (settings.joint_angles_channels, settings.sample_rate);
         let online = checkpoint.config.training.compute_metrics_online;
-        let collector = || Collector::new(online, joints, rate, options.emg2pose_derivatives);
+        let collector = || Collector::new(online, settings, options.emg2pose_derivatives);
         let means = mean_angles(checkpoint, cache);
-        Self { cache, metrics: collector(), baseline: collector(), means, loss: 0.0, rows: 0.0, seconds: 0.0 }
+        Self {
+            cache,
+            by: &options.by,
+            metrics: collector(),
+            baseline: collector(),
+            means,
+            loss: 0.0,
+            rows: 0.0,
+            seconds: 0.0,
+        }
     }
 
     fn push(&mut self, batch: &Batch, predictions: &[f32], outcome: &Outcome) {
@@ -141,7 +156,7 @@ impl<'a> Tally<'a> {
         if self.means.len() < predictions.len() {
             self.means = self.means.repeat(predictions.len() / self.means.len());
         }
-        self.metrics.push(batch, predictions, |window| Labels::of(self.cache, window));
+        self.metrics.push(batch, predictions, |window| Labels::of(self.cache, window, self.by));
         self.baseline.push(batch, &self.means, |_| Labels::default());
         self.seconds += begin.elapsed().as_secs_f64();
     }
@@ -151,6 +166,9 @@ impl<'a> Tally<'a> {
             return Err(TrainError::NoValidRow { split: split.to_string() });
         }
         let (begin, metrics) = (Instant::now(), self.metrics);
+        let others = self.by.iter().enumerate();
+        let by_label = others.map(|(i, name)| (name.clone(), metrics.groups(|labels| labels.others[i].as_deref())));
+        let by_label = by_label.collect();
         let result = Evaluation {
             split,
             cache: self.cache.key().to_string(),
@@ -162,6 +180,7 @@ impl<'a> Tally<'a> {
             by_user: metrics.groups(|labels| labels.user.as_deref()),
             by_stage: metrics.groups(|labels| labels.stage.as_deref()),
             by_generalization: metrics.groups(|labels| labels.generalization.as_deref()),
+            by_label,
         };
         let seconds = self.seconds + begin.elapsed().as_secs_f64();
         tracing::info!("metrics took {seconds:.4} s");
@@ -179,7 +198,7 @@ pub fn evaluate(
     cache: &Arc<Cache>,
     model: &Model,
     checkpoint: &Checkpoint,
-    options: EvaluateOptions,
+    options: &EvaluateOptions,
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Evaluation, TrainError> {
     let start = Instant::now();

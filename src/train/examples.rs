@@ -15,6 +15,8 @@ const KEPT: u64 = 4;
 pub struct Examples {
     /// Hz.
     pub rate: f64,
+    /// Names of the joints.
+    pub joints: Vec<String>,
     /// Absolute errors of each joint over valid rows.
     pub errors: Vec<Histogram>,
     /// Windows spread over the split, the same in every epoch.
@@ -55,8 +57,9 @@ impl Example {
 
 impl Examples {
     pub(super) fn new(cache: &Cache, joints: usize) -> Self {
-        let rate = cache.manifest().settings.sample_rate;
-        Self { rate, errors: vec![Histogram::default(); joints], windows: Vec::new() }
+        let settings = &cache.manifest().settings;
+        let (rate, names) = (settings.sample_rate, settings.segment().joint_names());
+        Self { rate, joints: names, errors: vec![Histogram::default(); joints], windows: Vec::new() }
     }
 
     /// Adds what `predictions` [at most [`OF_BATCH`], rows, joints] say of batch `number` of `batches`.
@@ -67,7 +70,8 @@ impl Examples {
                 prediction.chunks_exact(joints).zip(target.chunks_exact(joints)).zip(mask)
             {
                 if *valid > 0.0 {
-                    for ((prediction, target), errors) in prediction.iter().zip(target).zip(&mut self.errors) {
+                    let joints = prediction.iter().zip(target).zip(&mut self.errors);
+                    for ((prediction, target), errors) in joints.filter(|((_, target), _)| !target.is_nan()) {
                         errors.push(f64::from((prediction - target).abs()).to_degrees());
                     }
                 }

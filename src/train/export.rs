@@ -9,7 +9,6 @@ use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype};
-use crate::metrics::joint_names;
 use crate::model::Model;
 use crate::step::{Exported, ExportedForm, ModelMetadata, export, export_stream};
 use crate::units::Affine;
@@ -109,7 +108,7 @@ fn metadata(
         false => AxisLayout::ChannelsLast,
     });
     ModelMetadata {
-        joints: joint_names(settings.joint_angles_channels),
+        joints: settings.segment().joint_names(),
         window: rows,
         left_context: model.left_context(),
         normalize_emg: Some(checkpoint.normalization.emg),

@@ -173,7 +173,7 @@ impl Steps<'_> {
         let Self { library, provider, config, model, .. } = *self;
         let Loaded { train, batches, first } = loaded;
         let normalization = Normalization::new(cache.manifest());
-        let mut problem = normalization.problem(config, model, train.shape);
+        let mut problem = normalization.problem(config, model, cache, train.shape);
         problem.resident = residency::described(train, config);
         let graph = training_step(&problem, &config.training, provider.kernels())?;
         listener.event(&Event::Started {

@@ -28,7 +28,7 @@ pub fn gallery(
     cache: &Arc<Cache>,
     model: &Model,
     checkpoint: &Checkpoint,
-    options: EvaluateOptions,
+    options: &EvaluateOptions,
     advanced: &mut dyn FnMut(u64),
 ) -> Result<Gallery, TrainError> {
     let mut predicting = Predicting::new(library, provider, cache, model, checkpoint, options.split)?;

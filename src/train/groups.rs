@@ -1,11 +1,11 @@
-//! Metrics by user, stage and generalization.
+//! Metrics by user, stage, generalization and other labels.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, CacheSettings};
 use crate::dataset::{Batch, Window};
 use crate::metrics::{self, Accumulator, Metrics, OverUsers};
 
@@ -15,13 +15,16 @@ pub(super) struct Labels {
     pub(super) user: Option<String>,
     pub(super) stage: Option<String>,
     pub(super) generalization: Option<String>,
+    /// Those that are asked for beside these, in that order.
+    pub(super) others: Vec<Option<String>>,
 }
 
 impl Labels {
-    pub(super) fn of(cache: &Cache, window: &Window) -> Self {
+    pub(super) fn of(cache: &Cache, window: &Window, others: &[String]) -> Self {
         let listed = cache.recording(window.recording).listed;
         let (user, stage) = (listed.user.clone(), listed.stage.clone());
-        Self { user, stage, generalization: listed.generalization.clone() }
+        let others = others.iter().map(|label| listed.label(label).map(str::to_owned)).collect();
+        Self { user, stage, generalization: listed.generalization.clone(), others }
     }
 }
 
@@ -46,12 +49,15 @@ pub(super) struct Collector {
     joints: usize,
     rate: f64,
     emg2pose_derivatives: bool,
+    /// Whether joints are some of the recorded ones, and so no whole hand.
+    chosen: bool,
     parts: BTreeMap<Labels, Part>,
 }
 
 impl Collector {
-    pub(super) fn new(online: bool, joints: usize, rate: f64, emg2pose_derivatives: bool) -> Self {
-        Self { online, joints, rate, emg2pose_derivatives, parts: BTreeMap::new() }
+    pub(super) fn new(online: bool, settings: &CacheSettings, emg2pose_derivatives: bool) -> Self {
+        let (joints, rate, chosen) = (settings.joint_angles_channels, settings.sample_rate, settings.joints.is_some());
+        Self { online, joints, rate, emg2pose_derivatives, chosen, parts: BTreeMap::new() }
     }
 
     /// Adds a batch's windows and their predictions [batch, target rows, joints].
@@ -115,6 +121,9 @@ impl Collector {
         let mut metrics = if self.online { sums.finish() } else { metrics::gathered(&list, self.joints, self.rate) };
         if self.emg2pose_derivatives {
             metrics.smoothness = metrics.smoothness.as_emg2pose(self.rate);
+        }
+        if self.chosen {
+            (metrics.mae_deg_per_finger, metrics.mae_deg_per_group) = (None, None);
         }
         (metrics.rows > 0).then_some((count, metrics))
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Manifest;
+use crate::cache::{Cache, Manifest};
 use crate::config::{Config, Normalize};
 use crate::dataset::BatchShape;
 use crate::model::Model;
@@ -40,14 +40,15 @@ impl Normalization {
         units(self.joint_angles, &self.train_joint_angles)
     }
 
-    /// What `model` learns from batches of `shape`.
-    pub(super) fn problem(&self, config: &Config, model: &Model, shape: BatchShape) -> Problem {
+    /// What `model` learns from batches of `shape` of a cache.
+    pub(super) fn problem(&self, config: &Config, model: &Model, cache: &Cache, shape: BatchShape) -> Problem {
         let training = &config.training;
         let to_f32 = |weights: &Vec<f64>| weights.iter().map(|weight| *weight as f32).collect();
         Problem {
             emg: self.emg_units(),
             angles: self.angle_units(),
             joint_weights: training.joint_weights.as_ref().map(to_f32),
+            unmeasured: cache.recordings().any(|recording| !recording.content.unmeasured_joints.is_empty()),
             ..Problem::new(model.clone(), shape, training.loss_type, training.mae_weight)
         }
     }

@@ -112,7 +112,7 @@ impl Validation {
         model: &Model,
         gather: Arc<Gather>,
     ) -> Result<Self, TrainError> {
-        let problem = normalization.problem(config, model, gather.shape);
+        let problem = normalization.problem(config, model, gather.index.cache(), gather.shape);
         let evaluator = if gather.index.is_empty() {
             None
         } else {

@@ -72,10 +72,14 @@ class Mismatches:
             self.add(where, expected[first], found[first])
 
 
+def marked_rows(angles: np.ndarray, layout: dict) -> np.ndarray:
+    """Rows where IK failed."""
+    return np.isclose(angles, 0.0).all(axis=1) & (layout["invalid_rows"] == "zeros")
+
+
 def failed_rows(angles: np.ndarray, layout: dict) -> np.ndarray:
     """Rows without a usable pose: IK failed, or an angle is not finite."""
-    zeros = np.isclose(angles, 0.0).all(axis=1) & (layout["invalid_rows"] == "zeros")
-    return zeros | ~np.isfinite(angles).all(axis=1)
+    return marked_rows(angles, layout) | ~np.isfinite(angles).all(axis=1)
 
 
 def true_runs(mask: np.ndarray) -> list[list[int]]:
@@ -101,7 +105,7 @@ def without_failed(sampled: np.ndarray, failed: np.ndarray) -> np.ndarray:
 def z_score(values: np.ndarray, sample: np.ndarray) -> np.ndarray:
     """Values by the mean and std of the sample; a flat channel is not scaled."""
     std = sample.std(axis=0)
-    return (values - sample.mean(axis=0)) / np.where(std < 1e-6, 1.0, std + 1e-8)
+    return (values - sample.mean(axis=0)) / np.where(std <= 1e-7 * std.max(), 1.0, std)
 
 
 def count_windows(runs: list[list[int]], window: int, stride: int) -> int:
@@ -122,14 +126,13 @@ def read_recording(path: Path, settings: dict) -> tuple[np.ndarray, np.ndarray]:
 
 
 def at_rows(samples: np.ndarray, rows: int, rate: int, row_rate: int, layout: dict) -> np.ndarray:
-    """Angles at each EMG row; NaN where a sample that is needed failed or is not there."""
+    """Angles at each EMG row: a sample as it is, or between two; NaN where one of two failed, or one is not there."""
     low, rest = np.divmod(np.arange(rows) * rate, row_rate)
     share = rest / row_rate if layout["interpolation"] == "linear" else np.zeros(rows)
-    failed = failed_rows(samples, layout)
-    usable = np.where(failed[:, None], np.nan, samples)
-    padded = np.vstack([usable, np.full((max(low.max() + 2 - len(usable), 1), samples.shape[1]), np.nan)])
-    next_sample = padded[np.where(share > 0, low + 1, low)]
-    return padded[low] + (next_sample - padded[low]) * share[:, None]
+    missing = np.full((max(low.max() + 2 - len(samples), 1), samples.shape[1]), np.nan)
+    usable = np.vstack([np.where(marked_rows(samples, layout)[:, None], np.nan, samples), missing])
+    between = usable[low] + (usable[low + 1] - usable[low]) * share[:, None]
+    return np.where(share[:, None] > 0, between, np.vstack([samples, missing])[low])
 
 
 @cache

@@ -82,6 +82,8 @@ def check_cache(path: Path, segments: dict) -> None:
     cache = unsealed(path)
     labels = ["user", "session", "stage", "side", "generalization"]
     recordings = [[r["name"], r["blake3"], r["split"], [r[label] for label in labels]] for r in cache["recordings"]]
+    for keyed, recording in zip(recordings, cache["recordings"]):
+        keyed.extend([recording["labels"]] if "labels" in recording else [])
     versions = {"format": cache["format"], "normalizer": cache["normalizer"]}
     content = {"kind": "cache", **versions, "settings": cache["settings"], "recordings": recordings}
     assert path.stem == key_of(content), path

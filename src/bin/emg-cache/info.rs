@@ -63,11 +63,13 @@ fn full(cache: &Cache) -> Value {
                 "stage": listed.stage,
                 "side": listed.side,
                 "generalization": listed.generalization,
+                "labels": listed.labels,
                 "segment": manifest.segments[listed.segment].key,
                 "first_row": content.first_row,
                 "rows": content.rows,
                 "valid_runs": content.valid_runs,
                 "time_gaps": content.time_gaps,
+                "unmeasured_joints": content.unmeasured_joints,
                 "statistics": {
                     "emg": statistics(&content.emg),
                     "joint_angles": statistics(&content.joint_angles),
@@ -85,23 +87,8 @@ fn full(cache: &Cache) -> Value {
         "recordings": recordings,
         "windows": windows(manifest),
         "segments": segments,
-        "warnings": warnings(cache),
+        "warnings": cache.warnings(),
     })
-}
-
-fn warnings(cache: &Cache) -> Vec<String> {
-    let mut warnings = cache.manifest().warnings();
-    for recording in cache.recordings() {
-        let (name, content) = (&recording.listed.name, recording.content);
-        if content.time_gaps > 0 {
-            warnings.push(format!("`{name}`: {} gaps in time", content.time_gaps));
-        }
-        let flat = content.emg.constant_columns();
-        if !flat.is_empty() {
-            warnings.push(format!("`{name}`: EMG channels {flat:?} are constant"));
-        }
-    }
-    warnings
 }
 
 fn print(cache: &Cache) {
@@ -143,7 +130,7 @@ fn print(cache: &Cache) {
         line(cache, split.name(), |of| of == split, manifest.window_count(split));
     }
     line(cache, "all", |_| true, manifest.windows.iter().sum());
-    for warning in warnings(cache) {
+    for warning in cache.warnings() {
         say!("warning: {warning}");
     }
 }

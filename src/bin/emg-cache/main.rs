@@ -144,9 +144,11 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
     let built = cache::build(&store, &options, &progress);
     progress.finish();
     let built = built?;
-    for warning in built.warnings.iter().chain(&built.skipped) {
+    for warning in &built.warnings {
         note!("warning: {warning}");
     }
+    list_lines("left out", &built.left_out);
+    list_lines("skipped", &built.skipped);
     if !built.skipped.is_empty() {
         note!("{} recordings skipped", built.skipped.len());
     }
@@ -157,13 +159,24 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
     if args.json {
         let built = json!({
             "key": built.key, "reused": built.reused, "recordings_read": built.recordings_read,
-            "segments_written": built.segments_written, "skipped": built.skipped, "warnings": built.warnings,
+            "segments_written": built.segments_written, "skipped": built.skipped, "left_out": built.left_out,
+            "warnings": built.warnings,
         });
         say!("{}", serde_json::to_string_pretty(&built)?);
     } else {
         say!("{}", built.key);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is not in the cache; all of it is in the JSON.
+fn list_lines(what: &str, lines: &[String]) {
+    /// More would hide the rest.
+    const MOST: usize = 50;
+    lines.iter().take(MOST).for_each(|line| note!("{what}: {line}"));
+    if lines.len() > MOST {
+        note!("{what}: {} more (--json lists all)", lines.len() - MOST);
+    }
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode> {

@@ -253,9 +253,10 @@ pub(crate) struct EvalArgs {
     /// Split to evaluate
     #[arg(long, value_parser = split_parser(), default_value_t = Split::Test)]
     pub(crate) split: Split,
-    /// Labels to group errors by, comma-separated (--json has all of them)
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "generalization")]
-    pub(crate) by: Vec<By>,
+    /// Labels to group errors by, comma-separated: user, stage, generalization, session, side, or any other column of
+    /// metadata.csv (--json has the first three in any case)
+    #[arg(long, value_name = "LABEL", value_delimiter = ',', default_value = "generalization")]
+    pub(crate) by: Vec<String>,
     /// Units of velocity, acceleration and jerk
     #[arg(long, value_enum, default_value_t = Derivatives::Si)]
     pub(crate) derivatives: Derivatives,
@@ -338,13 +339,6 @@ pub(crate) struct CheckpointArgs {
     /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
     #[arg(long)]
     pub(crate) store: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum By {
-    User,
-    Stage,
-    Generalization,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

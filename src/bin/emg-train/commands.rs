@@ -1,5 +1,6 @@
 //! What each command of emg-train does.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use emg_pipeline::cache::{self, Access, BuildOptions, Cache, Io, Key, Stage, Store};
+use emg_pipeline::cache::{self, Access, BuildOptions, Cache, Io, Key, Manifest, ManifestRecording, Stage, Store};
 use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
 use emg_pipeline::files::{check_file_path, replace_file};
 use emg_pipeline::model::Model;
@@ -83,10 +84,11 @@ fn eval(args: EvalArgs) -> Result<ExitCode> {
     let model = load_model(&checkpoint.config, &run.run)?;
     let cache = Arc::new(cache);
     let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
-    let options = EvaluateOptions { split, emg2pose_derivatives };
+    let others = other_labels(&by, cache.manifest())?;
+    let options = EvaluateOptions { split, emg2pose_derivatives, by: others };
     let total = cache.manifest().windows[options.split as usize];
     let progress = CountProgress::start(&format!("evaluating {}", options.split), total, "windows");
-    let result = evaluate(&library, provider, &cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
+    let result = evaluate(&library, provider, &cache, &model, &checkpoint, &options, &mut |n| progress.advance(n));
     progress.finish();
     let result = result?;
     if json {
@@ -95,6 +97,22 @@ fn eval(args: EvalArgs) -> Result<ExitCode> {
         print::evaluation(&result, &by, derivatives);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Labels to group by that every evaluation does not group by anyway.
+fn other_labels(by: &[String], manifest: &Manifest) -> Result<Vec<String>> {
+    let others = by.iter().filter(|label| !print::ALWAYS_GROUPED.contains(&label.as_str()));
+    let others: Vec<_> = others.cloned().collect();
+    for label in &others {
+        let has = |recording: &ManifestRecording| recording.label(label).is_some();
+        if !manifest.recordings.iter().any(has) {
+            let known = print::ALWAYS_GROUPED.into_iter().chain(["session", "side"]).map(str::to_owned);
+            let columns = manifest.recordings.iter().flat_map(|recording| recording.labels.keys().cloned());
+            let known: Vec<_> = known.chain(columns.collect::<BTreeSet<_>>()).collect();
+            return Err(UsageError::NoLabel { label: label.clone(), known: known.join(", ") }.into());
+        }
+    }
+    Ok(others)
 }
 
 fn export(args: &ExportArgs) -> Result<ExitCode> {
@@ -318,6 +336,7 @@ pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Re
             "data.normalize_angles",
             "data.emg_channels",
             "data.joint_angles_channels",
+            "data.joints",
             "model.original_sampling_rate",
         ]
         .map(str::to_owned),

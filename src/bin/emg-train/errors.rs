@@ -10,6 +10,8 @@ use emg_pipeline::train::TrainError;
 /// Wrong usage of a command.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UsageError {
+    #[error("--by: no recording of the cache has a label {label}; expected one of {known}")]
+    NoLabel { label: String, known: String },
     #[error("{} holds no run: it has no config.yaml", .run.display())]
     NoRun { run: PathBuf },
     #[error("{} has no checkpoint `last` to resume from; to start a new run from saved weights, use --init CHECKPOINT", .run.display())]

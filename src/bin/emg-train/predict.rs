@@ -7,26 +7,29 @@ use std::process::ExitCode;
 use anyhow::Result;
 use emg_pipeline::files::{FileError, check_file_path};
 use emg_pipeline::predict::{PredictError, Predicted, Prediction, Predictor};
-use emg_pipeline::recording::{self, Found, Hdf5};
+use emg_pipeline::recording::{self, Cause, Found, Hdf5, Reader, RecordingError, Search};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
-use emg_pipeline::say;
 use emg_pipeline::train::TrainError;
+use emg_pipeline::{note, say};
 use serde_json::json;
 
 use crate::args::{Format, PredictArgs, format_of};
 use crate::errors::UsageError;
 
 pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
-    let found = recording::find(&args.recordings)?;
-    let outputs = outputs(args, &found)?;
+    let Search { found, left_out } = recording::find(&args.recordings)?;
+    for left_out in left_out {
+        note!("left out: {left_out}");
+    }
     let library = runtime::load(args.ort_lib.as_deref())?;
     let provider = Provider::choose(&library, &args.computing()).map_err(TrainError::from)?;
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
     // All recordings are checked before the first is predicted.
-    let windows =
-        found.iter().map(|found| predictor.check(&reader, &found.place)).sum::<Result<u64, PredictError>>()?;
+    let (found, windows) = check(&predictor, &reader, found);
+    let outputs = outputs(args, &found)?;
+    let windows = windows?;
     if args.is_folder() {
         std::fs::create_dir_all(&args.out).map_err(|source| FileError { path: args.out.clone(), source })?;
     }
@@ -51,6 +54,32 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
         say!("{}", serde_json::to_string_pretty(&json!({ "recordings": all }))?);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The recordings among what was found, and their windows or what is wrong with the first that cannot be predicted. What
+/// lies among them but is none is left out: above all, earlier predictions.
+fn check(predictor: &Predictor, reader: &Reader, found: Vec<Found>) -> (Vec<Found>, Result<u64, PredictError>) {
+    let (mut windows, mut recordings) = (Ok(0), Vec::new());
+    let only_recorded = reader.refusing_predictions();
+    for found in found {
+        let reader = if found.searched { &only_recorded } else { reader };
+        let checked = match found.unreadable {
+            Some(reason) => Err(RecordingError::Unreadable { path: found.place.label(), reason }.into()),
+            None => predictor.check(reader, &found.place),
+        };
+        match checked {
+            Err(PredictError::Recording(error))
+                if matches!(error, RecordingError::Predicted { .. })
+                    || (found.is_doubtful && error.cause() != Cause::System) =>
+            {
+                note!("left out: {error}");
+                continue;
+            }
+            checked => windows = windows.and_then(|sum: u64| Ok(sum + checked?)),
+        }
+        recordings.push(found);
+    }
+    (recordings, windows)
 }
 
 fn save(prediction: &Prediction, out: &Path, predictor: &Predictor) -> Result<(), PredictError> {

@@ -7,7 +7,7 @@ use emg_pipeline::report;
 use emg_pipeline::say;
 use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
 
-use crate::args::{By, Derivatives};
+use crate::args::Derivatives;
 
 /// Prints how training ended and where its files are.
 pub(crate) fn fit(summary: &FitSummary, run: &Path, metrics: &Path, seconds: f64) {
@@ -24,7 +24,10 @@ pub(crate) fn fit(summary: &FitSummary, run: &Path, metrics: &Path, seconds: f64
     }
 }
 
-pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Derivatives) {
+/// Labels that every evaluation groups by.
+pub(crate) const ALWAYS_GROUPED: [&str; 3] = ["user", "stage", "generalization"];
+
+pub(crate) fn evaluation(evaluation: &Evaluation, by: &[String], derivatives: Derivatives) {
     let (metrics, mean) = (&evaluation.metrics, &evaluation.mean_predictor);
     say!("{} split: {} windows, {} valid rows", evaluation.split, evaluation.windows, metrics.rows);
     say!(
@@ -58,13 +61,14 @@ pub(crate) fn evaluation(evaluation: &Evaluation, by: &[By], derivatives: Deriva
         report::significant(smooth.jerk),
         units[2]
     );
-    for by in by {
-        let (what, groups) = match by {
-            By::User => ("user", &evaluation.by_user),
-            By::Stage => ("stage", &evaluation.by_stage),
-            By::Generalization => ("generalization", &evaluation.by_generalization),
+    for what in by {
+        let groups = match what.as_str() {
+            "user" => Some(&evaluation.by_user),
+            "stage" => Some(&evaluation.by_stage),
+            "generalization" => Some(&evaluation.by_generalization),
+            label => evaluation.by_label.get(label),
         };
-        for group in groups {
+        for group in groups.into_iter().flatten() {
             let over = group.over_users.as_ref().filter(|over| over.users > 1).map_or(String::new(), spread);
             let own = &group.metrics;
             say!(

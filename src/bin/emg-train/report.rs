@@ -113,10 +113,10 @@ fn evaluated(
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.of.checkpoint, checkpoint.progress.epoch)));
     facts.push(("evaluated on".into(), format!("{provider}, ONNX Runtime {}", library.version)));
     let split = args.split;
-    let options = EvaluateOptions { split, emg2pose_derivatives: false };
+    let options = EvaluateOptions { split, emg2pose_derivatives: false, by: Vec::new() };
     let total = cache.manifest().windows[split as usize];
     let progress = CountProgress::start(&format!("evaluating {} on {split}", folder.display()), total, "windows");
-    let shown = gallery(&library, provider, cache, &model, &checkpoint, options, &mut |n| progress.advance(n));
+    let shown = gallery(&library, provider, cache, &model, &checkpoint, &options, &mut |n| progress.advance(n));
     progress.finish();
     Ok(shown?)
 }

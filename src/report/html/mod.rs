@@ -15,7 +15,7 @@ use self::header::{comparison, header};
 use self::windows::{window_section, windows};
 use super::quantity;
 use crate::config::Config;
-use crate::metrics::{Metrics, joint_names};
+use crate::metrics::Metrics;
 use crate::train::{EpochRecord, Evaluation, Gallery, Group};
 
 /// What a page shows of a run.
@@ -125,8 +125,8 @@ fn bar_table(names: &[String], values: &[Vec<Option<f64>>]) -> Markup {
 }
 
 fn joint_section(runs: &[ReportedRun]) -> Markup {
-    let Some(first) = runs.iter().find_map(ReportedRun::metrics) else { return html! {} };
-    let names = joint_names(first.mae_deg_per_joint.len());
+    let Some((shown, first)) = runs.iter().find_map(|run| Some((run, run.metrics()?))) else { return html! {} };
+    let names = shown.config.data.joint_names();
     let by_joint: Vec<Vec<_>> = (0..names.len())
         .map(|j| runs.iter().map(|run| run.metrics().and_then(|m| m.mae_deg_per_joint.get(j).copied())).collect())
         .collect();

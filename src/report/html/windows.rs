@@ -4,7 +4,6 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 
 use super::{ReportedRun, colour};
-use crate::metrics::joint_names;
 use crate::train::Example;
 
 /// Points of a line in a window's chart.
@@ -63,7 +62,7 @@ pub(super) fn window_section(r: usize, run: &ReportedRun, several: bool, all: &[
                     h3 { "The " (window.kind) " window: " (format!("{:.2}°", window.error)) }
                     p { (window.window.recording) " from " (format!("{:.2}", window.window.first_row as f64 / window.rate)) " s, "
                         (format!("{:.2}", window.window.mask.len() as f64 / window.rate)) " s long" }
-                    div.windows { @for (joint, name) in joint_names(window.joints()).iter().enumerate() {
+                    div.windows { @for (joint, name) in run.config.data.joint_names().iter().enumerate() {
                         figure { figcaption { (name) } div data-window=(i) data-joint=(joint) data-name=(name) {} }
                     } }
                 }

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+"""Writes recordings that laboratories have, a folder for each name below: make_situations.py OUT"""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+OUT = Path(sys.argv[1])
+ROWS = 700
+rng = np.random.default_rng(5)
+
+
+def table(rows: int = ROWS) -> np.ndarray:
+    """Rows of the emg2pose layout."""
+    dtype = np.dtype([("time", "<f8"), ("joint_angles", "<f4", (20,)), ("emg", "<f4", (16,))])
+    rows = np.zeros(rows, dtype)
+    rows["time"] = np.arange(len(rows)) / 2000
+    rows["joint_angles"], rows["emg"] = rng.normal(size=(len(rows), 20)), rng.normal(size=(len(rows), 16))
+    return rows
+
+
+def write(path: Path, rows: np.ndarray | None = None, **attributes: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("emg2pose")
+        group["timeseries"] = table() if rows is None else rows
+        group.attrs.update(attributes)
+
+
+def folder(name: str) -> Path:
+    (OUT / name).mkdir(parents=True)
+    return OUT / name
+
+
+def links() -> None:
+    """Links to a folder, to itself, to nothing and to a file; hidden files; what predict wrote."""
+    real, linked = folder("real"), folder("linked")
+    write(real / "x.hdf5")
+    write(linked / "a.hdf5")
+    (linked / "more").symlink_to("../real")
+    (linked / "circle").symlink_to(".")
+    (linked / "broken.hdf5").symlink_to("../gone.hdf5")
+    (linked / "again.hdf5").symlink_to("a.hdf5")
+    write(linked / ".snapshot/old.hdf5")
+    (linked / "._a.hdf5").write_bytes(b"\x00\x05\x16\x07")
+    (linked / "notes.mat").write_bytes(b"MATLAB 5.0 MAT-file, Platform: GLNXA64".ljust(128))
+    write(linked / "predicted/a.hdf5", predicted_by="emg-train 0.1.0")
+    os.mkfifo(linked / "pipe.hdf5")
+
+
+def tars() -> None:
+    """Links to members, and members without their holes, as GNU tar and POSIX have them."""
+    base = folder("tars")
+    write(base / "in/a.hdf5")
+    os.link(base / "in/a.hdf5", base / "in/b.hdf5")
+    (base / "in/c.hdf5").symlink_to("a.hdf5")
+    with tarfile.open(base / "links.tar", "w") as tar:
+        for name in ("a.hdf5", "b.hdf5", "c.hdf5"):
+            tar.add(base / "in" / name, f"in/{name}")
+    holes = base / "sparse/holes.hdf5"
+    write(holes)
+    os.truncate(holes, holes.stat().st_size + (1 << 20))
+    write(base / "sparse/plain.hdf5")
+
+
+def joints() -> None:
+    """A joint that was never measured, in rows of which some are marked as failed."""
+    nan, zero = folder("joint_nan"), folder("joint_zero")
+    for i in range(4):
+        rows = table(3000)
+        rows["joint_angles"][100:300] = 0
+        rows["joint_angles"][:, 19] = 0
+        write(zero / f"r{i}.hdf5", rows)
+        rows["joint_angles"][:, 19] = np.nan
+        write(nan / f"r{i}.hdf5", rows)
+    some = folder("joint_some")
+    for i in range(4):
+        rows = table(3000)
+        rows["joint_angles"][:, 3] = np.nan if i < 2 else rows["joint_angles"][:, 3]
+        write(some / f"r{i}.hdf5", rows)
+
+
+def apart(name: str, emg: np.ndarray, time: np.ndarray | None = None, **attributes: object) -> None:
+    """EMG and angles in datasets of their own."""
+    with h5py.File(folder(name) / "r.h5", "w") as file:
+        data = file.create_dataset("emg", data=emg)
+        data.attrs.update(attributes)
+        file["ang"] = rng.normal(size=(len(emg), 20)).astype("f4")
+        if time is not None:
+            file["t"] = time
+
+
+def units() -> None:
+    scale = np.linspace(0.5, 40, 16)
+    microvolts = rng.normal(size=(4000, 16)) * scale
+    microvolts[:, 5] = 7
+    apart("microvolts", microvolts.astype("f4"))
+    apart("volts", (microvolts * 1e-6).astype("f4"))
+    apart("int16", np.round(rng.normal(size=(ROWS, 16)) * 1000).astype("i2"))
+    apart("conversion", np.round(rng.normal(size=(ROWS, 16)) * 1000).astype("i2"), conversion=1e-6, offset=0.25)
+
+
+def times() -> None:
+    emg = rng.normal(size=(ROWS, 16)).astype("f4")
+    rows = np.arange(ROWS)
+    apart("time_ns", emg, 1_700_000_000_000_000_000 + rows * 500_000)
+    apart("time_samples", emg, rows.astype("i4"))
+    apart("time_1000", emg, rows / 1000)
+    apart("time_ms", emg, rows * 0.5)
+    gap = folder("time_gap")
+    for i in range(7):
+        rows = table()
+        rows["time"][300:] += 2
+        write(gap / f"r{i}.hdf5", rows)
+
+
+def metadata() -> None:
+    header = "session,user,stage,start,end,side,filename,moving_hand,held_out_user,held_out_stage,split,generalization\n"
+    base = folder("metadata")
+    for name in ("a", "b"):
+        write(base / f"{name}.hdf5")
+    (base / "emg2pose_metadata.csv").write_text(
+        header
+        + "s1,u1,st,0,1,left,a.h5,both,False,False,train,\n"
+        + "s2,u2,st,0,1,left,b,both,True,False,test,user\n"
+        + "s3,u3,st,0,1,left,gone,both,True,False,test,user\n"
+    )
+
+
+def linked_elsewhere() -> None:
+    """Rows in other files."""
+    base = folder("elsewhere")
+    with h5py.File(base / "other.bin", "w") as file:
+        file["x"] = rng.normal(size=(ROWS, 16)).astype("f4")
+    with h5py.File(folder("external_link") / "r.h5", "w") as file:
+        file["ang"] = rng.normal(size=(ROWS, 20)).astype("f4")
+        file["emg"] = h5py.ExternalLink("../elsewhere/other.bin", "/x")
+
+
+def main() -> None:
+    for situation in (links, tars, joints, units, times, metadata, linked_elsewhere):
+        situation()
+
+
+if __name__ == "__main__":
+    main()

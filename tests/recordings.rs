@@ -1,0 +1,323 @@
+//! What laboratories have on their disks becomes the right rows, or a clear refusal.
+
+mod common;
+
+use std::process::Command;
+
+use common::{Bench, stderr};
+use serde_json::Value;
+
+const SETS: [&str; 10] = [
+    "--store",
+    "st",
+    "--set",
+    "data.window_size=50",
+    "--set",
+    "data.stride=50",
+    "--set",
+    "data.split_ratio=[1,0,0]",
+    "--set",
+    "data.normalize_emg=none",
+];
+const APART: [&str; 2] = ["--set", "data.layout={emg: emg, joint_angles: ang}"];
+
+/// A folder with the situations of make_situations.py.
+fn situations() -> Bench {
+    let bench = Bench::new();
+    bench.python("make_situations.py", &["."]);
+    bench
+}
+
+/// What `build --json` says; and the recordings of the cache.
+fn build(bench: &Bench, more: &[&str]) -> (Value, Vec<Value>) {
+    let output = bench.run("emg-cache", &[&["build", "--json"], &SETS[..], more].concat());
+    assert!(output.status.success(), "{more:?}: {}", stderr(&output));
+    let built: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let info = bench.json("emg-cache", &["info", built["key"].as_str().unwrap(), "--store", "st", "--json"]);
+    (built, info["recordings"].as_array().unwrap().clone())
+}
+
+fn refusal(bench: &Bench, more: &[&str]) -> String {
+    bench.fails("emg-cache", 1, &[&["build"], &SETS[..], more].concat())
+}
+
+fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().unwrap().iter().map(|text| text.as_str().unwrap()).collect()
+}
+
+/// Whether each line has one of `expected` of its own.
+#[track_caller]
+fn all_told(lines: &[&str], expected: &[&str]) {
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    for expected in expected {
+        assert!(lines.iter().any(|line| line.contains(expected)), "{expected:?} in {lines:#?}");
+    }
+}
+
+fn names(recordings: &[Value]) -> Vec<&str> {
+    recordings.iter().map(|recording| recording["name"].as_str().unwrap()).collect()
+}
+
+/// Storage, types, filters, links and attributes: EMG_RECORDINGS random files, 20,000 for the full test.
+#[test]
+fn random_recordings_are_cached_as_h5py_reads_them_or_refused_for_what_they_are() {
+    let bench = Bench::new();
+    let files = std::env::var("EMG_RECORDINGS").unwrap_or("300".into());
+    let seed = std::env::var("EMG_SEED").unwrap_or("1".into());
+    let said =
+        bench.python("check_recordings.py", &[env!("CARGO_BIN_EXE_emg-cache"), "--files", &files, "--seed", &seed]);
+    println!("{said}");
+    let counts: Vec<u64> = said.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    let [cached, refused] = counts[..] else { panic!("{said}") };
+    assert!(cached > 2 * files.parse::<u64>().unwrap() / 5 && refused > cached / 5, "{said}");
+}
+
+/// EMG_FAULTS=all lets every system call of a build fail once with each error.
+#[test]
+fn what_the_system_says_is_no_fact_about_a_recording() {
+    let bench = Bench::new();
+    let mut args = vec![env!("CARGO_BIN_EXE_emg-cache")];
+    if std::env::var_os("EMG_FAULTS").is_none() {
+        args.extend(["--sample", "200"]);
+    }
+    println!("{}", bench.python("check_faults.py", &args));
+}
+
+#[test]
+fn links_are_followed_and_what_is_no_recording_is_told() {
+    let bench = situations();
+    let (built, recordings) = build(&bench, &["linked"]);
+    assert_eq!(names(&recordings), ["a", "x"]);
+    assert_eq!(recordings[1]["path"], "more/x.hdf5");
+    all_told(
+        &texts(&built["left_out"]),
+        &[
+            "linked/circle: a link to a folder that is searched already",
+            "linked/broken.hdf5: a link to nothing",
+            "linked/again.hdf5: the same file as linked/a.hdf5",
+            "linked/.snapshot: hidden",
+            "linked/._a.hdf5: hidden",
+            "linked/notes.mat: input: expected an HDF5 file, found a MATLAB 5 file; save it with -v7.3",
+            "linked/predicted/a.hdf5: holds angles that emg-train predicted, not recorded ones",
+            "linked/pipe.hdf5: not a regular file",
+        ],
+    );
+    // The same from the memo, and what it is that leaves nothing.
+    let (again, _) = build(&bench, &["linked"]);
+    assert_eq!((&again["key"], &again["recordings_read"]), (&built["key"], &Value::from(0)));
+    assert_eq!(again["left_out"].as_array().unwrap().len(), 8);
+    let message = refusal(&bench, &["linked/predicted"]);
+    assert!(message.contains("no recording is left") && message.contains("emg-train predicted"), "{message}");
+    let message = refusal(&bench, &["linked/pipe.hdf5"]);
+    assert!(message.contains("pipe.hdf5: not a regular file"), "{message}");
+    let message = refusal(&bench, &["linked/.snapshot/../predicted/../nothing"]);
+    assert!(message.contains("nothing"), "{message}");
+}
+
+#[test]
+fn links_in_archives_are_recordings_and_members_with_holes_are_refused() {
+    let bench = situations();
+    let (built, recordings) = build(&bench, &["tars/links.tar"]);
+    assert_eq!(names(&recordings), ["a", "b", "c"]);
+    assert!(recordings.iter().all(|recording| recording["blake3"] == recordings[0]["blake3"]));
+    assert_eq!(texts(&built["left_out"]), [""; 0]);
+    for format in ["gnu", "posix"] {
+        let archive = format!("{format}.tar");
+        let mut tar = Command::new("tar");
+        let tar = tar.args(["--sparse", "--format", format, "-cf", &archive, "-C", "tars", "sparse"]);
+        assert!(tar.current_dir(bench.path("")).status().unwrap().success());
+        let message = refusal(&bench, &[&archive]);
+        assert!(message.contains("1 of 2 recordings"), "{message}");
+        assert!(message.contains("sparse/holes.hdf5: stored as a sparse file, without its holes"), "{message}");
+        let (built, recordings) = build(&bench, &["--set", "data.on_bad_recording=skip", &archive]);
+        assert_eq!((names(&recordings), built["skipped"].as_array().unwrap().len()), (vec!["plain"], 1));
+    }
+}
+
+#[test]
+fn rows_in_other_files_are_refused() {
+    let bench = situations();
+    let message = refusal(&bench, &[&APART[..], &["external_link"]].concat());
+    assert!(
+        message.contains("emg: expected an object of this file, found an external link to another file"),
+        "{message}"
+    );
+    assert!(message.contains("../elsewhere/other.bin"), "{message}");
+}
+
+/// The mean and standard deviation of each EMG channel, as cached.
+fn cached_moments(bench: &Bench, key: &str, channels: usize) -> Vec<(f64, f64)> {
+    let manifest = bench.json("emg-cache", &["info", key, "--store", "st", "--json"]);
+    let segment = manifest["recordings"][0]["segment"].as_str().unwrap();
+    let rows = manifest["recordings"][0]["rows"].as_u64().unwrap() as usize;
+    let bytes = std::fs::read(bench.path(&format!("st/segments/{segment}/emg/c/0/0"))).unwrap();
+    let values: Vec<f64> =
+        bytes[..4 * rows * channels].as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect();
+    let of = |channel: usize| values.iter().skip(channel).step_by(channels);
+    let moments = |channel: usize| {
+        let mean = of(channel).sum::<f64>() / rows as f64;
+        (mean, (of(channel).map(|value| (value - mean).powi(2)).sum::<f64>() / rows as f64).sqrt())
+    };
+    (0..channels).map(moments).collect()
+}
+
+#[test]
+fn emg_may_be_in_volts_and_a_constant_channel_is_one_in_any_unit() {
+    let bench = situations();
+    for folder in ["microvolts", "volts"] {
+        let (built, _) = build(&bench, &[&APART[..], &["--set", "data.normalize_emg=recording", folder]].concat());
+        all_told(&texts(&built["warnings"]), &["`r`: EMG channels [5] are constant"]);
+        let moments = cached_moments(&bench, built["key"].as_str().unwrap(), 16);
+        for (channel, (mean, std)) in moments.into_iter().enumerate() {
+            let expected = if channel == 5 { 0.0 } else { 1.0 };
+            assert!(mean.abs() < 1e-5 && (std - expected).abs() < 1e-5, "{folder}, {channel}: {mean} {std}");
+        }
+    }
+}
+
+#[test]
+fn integers_need_a_scale_which_may_be_the_files() {
+    let bench = situations();
+    let message = refusal(&bench, &[&APART[..], &["int16"]].concat());
+    assert!(message.contains("emg: expected floats, or integers with data.layout.emg_scale"), "{message}");
+    let scaled = "data.layout={emg: emg, joint_angles: ang, emg_scale: 1e-3, emg_offset: 2}";
+    let (declared, _) = build(&bench, &["--set", scaled, "int16"]);
+    let moments = cached_moments(&bench, declared["key"].as_str().unwrap(), 16);
+    assert!(moments.iter().all(|(mean, std)| (mean - 2.0).abs() < 0.2 && (std - 1.0).abs() < 0.2), "{moments:?}");
+    let (stored, _) = build(&bench, &[&APART[..], &["conversion"]].concat());
+    let moments = cached_moments(&bench, stored["key"].as_str().unwrap(), 16);
+    assert!(moments.iter().all(|(mean, std)| (mean - 0.25).abs() < 2e-4 && (std - 1e-3).abs() < 2e-4), "{moments:?}");
+    for bad in ["emg_scale: 0", "joint_angle_scale: 0.0", "time_scale: -0.0"] {
+        let layout = format!("data.layout={{emg: emg, joint_angles: ang, {bad}}}");
+        let message = bench.fails("emg-cache", 2, &["build", "--set", &layout, "int16"]);
+        assert!(message.contains("data.layout: expected a finite"), "{message}");
+    }
+}
+
+#[test]
+fn time_stamps_are_checked_in_the_unit_that_they_have() {
+    let bench = situations();
+    let timed = ["--set", "data.layout={emg: emg, joint_angles: ang, time: t}"];
+    for folder in ["time_ns", "time_samples"] {
+        let (built, recordings) = build(&bench, &[&timed[..], &[folder]].concat());
+        assert_eq!((&recordings[0]["time_gaps"], texts(&built["warnings"])), (&Value::from(0), vec![]), "{folder}");
+    }
+    for (folder, rate) in [("time_1000", "1000.000000"), ("time_ms", "2.000000")] {
+        let message = refusal(&bench, &[&timed[..], &[folder]].concat());
+        let expected = format!("time: expected time stamps at 2000 Hz (model.original_sampling_rate), found {rate} Hz");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let milliseconds = "data.layout={emg: emg, joint_angles: ang, time: t, time_scale: 1e-3}";
+    build(&bench, &["--set", milliseconds, "time_ms"]);
+    // A gap is no other rate; many are told in one line.
+    let (built, recordings) = build(&bench, &["time_gap"]);
+    assert!(recordings.iter().all(|recording| recording["time_gaps"] == 1));
+    all_told(&texts(&built["warnings"]), &["7 recordings have gaps in time, among them `r0`: 1 gaps in time; `r1`"]);
+}
+
+#[test]
+fn the_table_that_emg2pose_offers_assigns_splits_and_labels() {
+    let bench = situations();
+    let (built, recordings) = build(&bench, &["metadata"]);
+    let of = |what: &str| recordings.iter().map(|recording| recording[what].clone()).collect::<Vec<_>>();
+    assert_eq!((of("split"), of("user")), (vec!["train".into(), "test".into()], vec!["u1".into(), "u2".into()]));
+    assert_eq!(recordings[1]["labels"]["held_out_user"], "True");
+    all_told(&texts(&built["warnings"]), &["emg2pose_metadata.csv: 1 of 3 listed recordings are not there: gone"]);
+    // Other labels are another cache.
+    let table = bench.path("metadata/emg2pose_metadata.csv");
+    let text = std::fs::read_to_string(&table).unwrap();
+    std::fs::write(&table, text.replace("both,True", "left,True")).unwrap();
+    assert_ne!(build(&bench, &["metadata"]).0["key"], built["key"]);
+    std::fs::write(&table, text.replace(",b,", ",a,")).unwrap();
+    let message = refusal(&bench, &["metadata"]);
+    assert!(message.contains("line 3: `a` is listed in line 2, too, with other values"), "{message}");
+    std::fs::write(&table, text.replace(",b,", ",c,")).unwrap();
+    let message = refusal(&bench, &["metadata"]);
+    assert!(message.contains("b.hdf5: not listed in") && message.contains("emg2pose_metadata.csv"), "{message}");
+}
+
+#[test]
+fn joints_are_chosen_by_name_or_number() {
+    let bench = situations();
+    let sets = ["--set", "model.output_size=2"];
+    let (by_name, recordings) =
+        build(&bench, &[&sets[..], &["--set", "data.joints=[index_MCP_FE, 0]", "joint_some"]].concat());
+    let (by_number, _) = build(&bench, &[&sets[..], &["--set", "data.joints=[5, 0]", "joint_some"]].concat());
+    assert_eq!(by_name["key"], by_number["key"]);
+    let (all, whole) = build(&bench, &["joint_some"]);
+    assert_ne!(all["key"], by_name["key"]);
+    let mean = |recording: &Value, joint: usize| recording["statistics"]["joint_angles"]["mean"][joint].clone();
+    for (some, whole) in recordings.iter().zip(&whole) {
+        assert_eq!((mean(some, 0), mean(some, 1)), (mean(whole, 5), mean(whole, 0)));
+    }
+    for (joints, expected) in [
+        ("[20]", "numbers from 0 to 19 or names of thumb_CMC_FE"),
+        ("[little_finger]", "found little_finger"),
+        ("[0, thumb_CMC_FE]", "each joint once, found thumb_CMC_FE"),
+        ("[]", "at least one joint"),
+    ] {
+        let message = bench.fails("emg-cache", 2, &["build", "--set", &format!("data.joints={joints}"), "joint_some"]);
+        assert!(message.contains("data.joints") && message.contains(expected), "{message}");
+    }
+    let message = bench.fails("emg-cache", 2, &["build", "--set", "data.joints=[5, 0]", "joint_some"]);
+    assert!(message.contains("model.output_size"), "{message}");
+}
+
+/// A joint without a sensor does not count, and nothing else changes: training gives what it gives where that joint is 0
+/// and has the weight 0.
+#[test]
+fn a_joint_that_was_not_measured_is_masked_alone() {
+    let bench = situations();
+    std::fs::write(bench.path("tiny.yaml"), common::TINY).unwrap();
+    let splits = ["train", "train", "val", "test"].into_iter().enumerate();
+    let splits: String = splits.map(|(i, split)| format!("r{i},{split},g{}\n", i % 2)).collect();
+    for folder in ["joint_nan", "joint_zero", "joint_some"] {
+        let table = format!("filename,split,group\n{splits}");
+        std::fs::write(bench.path(folder).join("metadata.csv"), table).unwrap();
+    }
+    let (built, recordings) = build(&bench, &["joint_nan"]);
+    assert!(recordings.iter().all(|recording| recording["unmeasured_joints"] == serde_json::json!([19])));
+    let runs = serde_json::json!([[0, 100], [300, 2700]]);
+    assert!(recordings.iter().all(|recording| recording["valid_runs"] == runs), "{}", recordings[0]["valid_runs"]);
+    let warnings = texts(&built["warnings"]);
+    let expected = "not measured, so without a share in errors: pinky_DIP_FE";
+    assert!(warnings.len() == 4 && warnings.iter().all(|warning| warning.contains(expected)), "{warnings:?}");
+
+    let weights = format!("training.joint_weights=[{}0]", "1,".repeat(19));
+    let (zero_weights, nan_weights) = ([("joint_zero", weights.as_str())], [("joint_nan", "training.num_workers=2")]);
+    let losses = |[(folder, set)]: [(&str, &str); 1], more: &str| -> Vec<f64> {
+        let run = format!("run-{folder}-{}", more.len());
+        let folder = format!("data.dataset_path={folder}");
+        let sets = ["--config", "tiny.yaml", "--set", &folder, "--set", set, "--set", more];
+        bench.ok("emg-cache", &[&["build"], &sets[..]].concat());
+        bench.ok("emg-train", &[&["fit"], &sets[..], &["--run", &run]].concat());
+        let metrics = std::fs::read_to_string(bench.path(&run).join("metrics.jsonl")).unwrap();
+        let epochs = metrics.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        epochs.flat_map(|epoch| ["train_loss", "val_loss"].map(|name| epoch[name].as_f64().unwrap())).collect()
+    };
+    for more in ["training.loss_type=mae", "training.gradient_accumulation_steps=2", "training.data_residency=device"] {
+        let (zero, nan) = (losses(zero_weights, more), losses(nan_weights, more));
+        let close = zero.iter().zip(&nan).all(|(a, b)| (a - b).abs() <= 1e-5 * a.abs());
+        assert!(close && zero.len() == 8, "{more}: {zero:?} {nan:?}");
+    }
+    // Recordings of which some lack a joint; and an evaluation of them, by other labels, too.
+    let sets = ["--config", "tiny.yaml", "--set", "data.dataset_path=joint_some"];
+    bench.ok("emg-cache", &[&["build"], &sets[..]].concat());
+    bench.ok("emg-train", &[&["fit"], &sets[..], &["--run", "some"]].concat());
+    for split in ["train", "val", "test"] {
+        let result = bench.json("emg-train", &["eval", "some", "--split", split, "--by", "group,user", "--json"]);
+        let joints = result["metrics"]["mae_deg_per_joint"].as_array().unwrap();
+        let finite: Vec<f64> = joints.iter().filter_map(Value::as_f64).collect();
+        let mean = finite.iter().sum::<f64>() / finite.len() as f64;
+        assert!((19..=20).contains(&finite.len()), "{joints:?}");
+        if finite.len() == 19 {
+            assert!((result["metrics"]["mae_deg"].as_f64().unwrap() - mean).abs() < 1e-9 * mean, "{result}");
+        }
+        assert!(!result["by_label"]["group"].as_array().unwrap().is_empty());
+    }
+    let message = bench.fails("emg-train", 2, &["eval", "some", "--by", "colour"]);
+    assert!(
+        message.contains("has a label colour; expected one of user, stage, generalization, session, side, group"),
+        "{message}"
+    );
+}
