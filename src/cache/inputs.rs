@@ -221,8 +221,8 @@ impl<'a> Inputs<'a> {
 
     /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are not in it.
     pub(super) fn accepted(&self) -> Result<Accepted<'_>, CacheError> {
-        let (usable, mut skipped, left_out) = self.usable()?;
-        let (recordings, without_windows) = self.in_cache(self.with_splits(usable)?);
+        let Accepted { recordings, mut skipped, left_out } = self.usable()?;
+        let (recordings, without_windows) = self.in_cache(self.with_splits(recordings)?);
         skipped.extend(without_windows);
         Ok(Accepted { recordings, skipped, left_out })
     }
@@ -241,8 +241,8 @@ impl<'a> Inputs<'a> {
     }
 
     /// Inputs that can be read, in recording order, the reasons why others cannot, and what is no recording.
-    fn usable(&self) -> Result<(Vec<Usable<'_>>, Vec<String>, Vec<String>), CacheError> {
-        let (mut usable, mut skipped, mut left_out) = (Vec::new(), Vec::new(), self.left_out.clone());
+    fn usable(&self) -> Result<Accepted<'_>, CacheError> {
+        let (mut recordings, mut skipped, mut left_out) = (Vec::new(), Vec::new(), self.left_out.clone());
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
                 Listing::Unlisted(table) => {
@@ -259,7 +259,7 @@ impl<'a> Inputs<'a> {
                 }
                 (key, Facts::Usable { rows, longest_run, attributes }) => {
                     let (recording, split_known) = describe(&input.found, key, attributes, row)?;
-                    usable.push(Usable {
+                    recordings.push(Usable {
                         input,
                         index,
                         rows: *rows,
@@ -271,8 +271,8 @@ impl<'a> Inputs<'a> {
             }
         }
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
-        usable.sort_by_cached_key(order);
-        Ok((usable, skipped, left_out))
+        recordings.sort_by_cached_key(order);
+        Ok(Accepted { recordings, skipped, left_out })
     }
 
     fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {

@@ -133,7 +133,7 @@ impl DataConfig {
                 "generic_neuromotor_wrist" => Layout::generic_neuromotor_wrist(),
                 _ => return refuse("emg2pose, generic_neuromotor_wrist, or a description of the layout".into()),
             },
-            LayoutChoice::Described(layout) => layout.clone(),
+            LayoutChoice::Described(layout) => (**layout).clone(),
         };
         if layout.joint_angle_rate.is_some_and(|rate| !rate.is_finite() || rate <= 0.0) {
             return refuse("a positive joint_angle_rate in Hz".into());

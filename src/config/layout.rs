@@ -18,7 +18,7 @@ const NAMES: [&str; 2] = ["emg2pose", "generic_neuromotor_wrist"];
 pub enum LayoutChoice {
     #[schemars(extend("enum" = NAMES))]
     Named(String),
-    Described(Layout),
+    Described(Box<Layout>),
 }
 
 // By hand, because serde's untagged enums do not say which field is wrong.
@@ -37,7 +37,8 @@ impl<'de> Deserialize<'de> for LayoutChoice {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<LayoutChoice, A::Error> {
-                Layout::deserialize(MapAccessDeserializer::new(map)).map(LayoutChoice::Described)
+                Layout::deserialize(MapAccessDeserializer::new(map))
+                    .map(|layout| LayoutChoice::Described(Box::new(layout)))
             }
         }
         deserializer.deserialize_any(Choice)

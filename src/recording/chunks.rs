@@ -79,8 +79,8 @@ impl<'a> Decoder<'a> {
                 let length = undo(&mut self.inflate, filter, data, out)?;
                 return check_length(chunk, length, out.len());
             }
-            // A fletcher32 that was applied before adds four bytes to the chunk.
-            self.next.resize(self.chunk_bytes + 4, 0);
+            // A fletcher32 that was applied before adds four bytes to the chunk; what deflate made longer is shuffled so.
+            self.next.resize(data.len().max(self.chunk_bytes + 4), 0);
             length = undo(&mut self.inflate, filter, data, &mut self.next)?;
             std::mem::swap(&mut self.current, &mut self.next);
             is_stored = false;
@@ -248,6 +248,45 @@ mod tests {
             let mut out = vec![0; length];
             unshuffle(&stored, element, &mut out);
             assert_eq!(out, plain, "element {element}, length {length}");
+        }
+    }
+
+    /// As the library applies a filter when it writes.
+    fn apply(filter: Filter, data: &[u8]) -> Vec<u8> {
+        match filter {
+            Filter::Fletcher32 => [data, &fletcher32(data).to_le_bytes()].concat(),
+            Filter::Shuffle(element) => {
+                let (count, mut out) = (data.len() / element, data.to_vec());
+                for (i, byte) in data[..count * element].iter().enumerate() {
+                    out[i % element * count + i / element] = *byte;
+                }
+                out
+            }
+            Filter::Deflate => {
+                let mut deflate = libdeflater::Compressor::new(libdeflater::CompressionLvl::fastest());
+                let mut out = vec![0; deflate.zlib_compress_bound(data.len())];
+                let length = deflate.zlib_compress(data, &mut out).unwrap();
+                out.truncate(length);
+                out
+            }
+        }
+    }
+
+    #[test]
+    fn filters_are_undone_in_any_order_and_number() {
+        let all = [Filter::Deflate, Filter::Shuffle(8), Filter::Fletcher32];
+        let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
+        let mut random = crate::random::Random::new(&[4]);
+        let noise: Vec<u8> = (0..1000).map(|_| random.up_to(255) as u8).collect();
+        for data in [noise, vec![7; 1000]] {
+            for (filters, mask) in orders.iter().flat_map(|order| (0..8).map(|mask| (order.map(|i| all[i]), mask))) {
+                let applied = (0..3).filter(|i| mask & (1 << i) == 0);
+                let stored = applied.fold(data.clone(), |data, i| apply(filters[i], &data));
+                let chunk = Chunk { first_row: 0, address: 0, size: stored.len(), filter_mask: mask };
+                let mut out = vec![0; data.len()];
+                Decoder::new(&filters, data.len()).decode(&stored, &chunk, &mut out).unwrap();
+                assert!(out == data, "{filters:?}, mask {mask}");
+            }
         }
     }
 

@@ -81,15 +81,23 @@ fn check_inside(path: &Path, name: &str, creation: &Creation) -> Result<(), Reco
     Err(RecordingError::layout(path, name, expected, elsewhere))
 }
 
-/// The fields `wanted` of a compound dataset; one that is absent, or holds no numbers, is `None`. Also says which fields
-/// there are.
+/// Fields of a compound dataset.
+pub(crate) struct Fields {
+    pub(crate) dataset: Dataset,
+    /// Those that were wanted; one that is absent, or is not needed and holds no numbers, is `None`.
+    pub(crate) columns: Vec<Option<Column>>,
+    /// Names of all.
+    pub(crate) present: Vec<String>,
+}
+
+/// The fields `wanted` of a compound dataset, with whether they are needed.
 pub(crate) fn compound(
     path: &Path,
     file: &hdf5::File,
     name: &str,
     wanted: &[(&str, bool)],
     file_bytes: u64,
-) -> Result<(Dataset, Vec<Option<Column>>, Vec<String>), RecordingError> {
+) -> Result<Fields, RecordingError> {
     let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
     let dataset = links::dataset(path, file, name)?;
     let shape = dataset.shape();
@@ -124,11 +132,11 @@ pub(crate) fn compound(
         found.iter().map(|found| found.as_ref().map_or(Some(None), |f| direct(f).map(Some))).collect();
     let described =
         Described { path, name, dataset: &dataset, file_bytes, creation: h5::creation(&dataset).map_err(failed)? };
-    let names = members.iter().map(|member| member.name.clone()).collect();
+    let present = members.iter().map(|member| member.name.clone()).collect();
     if let Some(columns) = columns.filter(|_| fixed)
         && let Some(dataset) = described.direct(row_bytes)?
     {
-        return Ok((dataset, columns, names));
+        return Ok(Fields { dataset, columns, present });
     }
     let (mut pieces, mut columns, mut end) = (Vec::new(), Vec::new(), 0usize);
     for found in found {
@@ -140,7 +148,7 @@ pub(crate) fn compound(
             Column { field, is_integer }
         }));
     }
-    Ok((described.by_library(end, pieces)?, columns, names))
+    Ok(Fields { dataset: described.by_library(end, pieces)?, columns, present })
 }
 
 /// A plain dataset [T] or [T, columns] of numbers, as rows with one field.

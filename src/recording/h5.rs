@@ -102,6 +102,7 @@ pub(super) fn class(ty: &Datatype) -> H5T_class_t {
 
 /// The element type of an array or enum.
 pub(super) fn base(ty: &Datatype) -> hdf5::Result<Datatype> {
+    // SAFETY: the id is alive.
     own(|| unsafe { h5t::H5Tget_super(ty.id()) })
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{self, Attributes};
-use super::dataset::{self, Column, Dataset, open_file};
+use super::dataset::{self, Column, Dataset, Fields, open_file};
 use super::driver;
 use super::error::RecordingError;
 use super::h5::{self, Link};
@@ -164,7 +164,8 @@ impl Header<'_> {
         let time = names.time.as_deref();
         let mut wanted = vec![(names.emg.as_str(), true), (names.joint_angles.as_str(), true)];
         wanted.extend(time.map(|time| (time, false)));
-        let (dataset, mut columns, present) = dataset::compound(self.path, self.file, table, &wanted, self.file_bytes)?;
+        let Fields { dataset, mut columns, present } =
+            dataset::compound(self.path, self.file, table, &wanted, self.file_bytes)?;
         let time = time.and_then(|_| columns.pop().flatten());
         let (angles, emg) = (columns.pop().flatten(), columns.pop().flatten());
         let missing = |name: &str| self.wrong("fields", name, present.join(", "));

@@ -22,7 +22,7 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
         }
     }
     let data = &mut loaded.config.data;
-    data.layout = LayoutChoice::Described(cached.layout.clone());
+    data.layout = LayoutChoice::Described(Box::new(cached.layout.clone()));
     data.emg_channels = cached.emg_channels;
     data.joint_angles_channels = cached.joints.as_ref().map_or(cached.joint_angles_channels, |joints| joints.recorded);
     data.joints = cached.joints.as_ref().map(|joints| joints.columns.iter().copied().map(Joint::Number).collect());
