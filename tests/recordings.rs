@@ -110,8 +110,10 @@ fn links_are_followed_and_what_is_no_recording_is_told() {
     assert!(message.contains("no recording is left") && message.contains("emg-train predicted"), "{message}");
     let message = refusal(&bench, &["linked/pipe.hdf5"]);
     assert!(message.contains("pipe.hdf5: not a regular file"), "{message}");
-    let message = refusal(&bench, &["linked/.snapshot/../predicted/../nothing"]);
-    assert!(message.contains("nothing"), "{message}");
+    // A build that fails says what was left out, too.
+    std::fs::write(bench.path("linked/bad.hdf5"), "text").unwrap();
+    let message = refusal(&bench, &["linked"]);
+    assert!(message.contains("bad.hdf5: not readable as HDF5") && message.contains("left out:\n"), "{message}");
 }
 
 #[test]
@@ -143,6 +145,60 @@ fn rows_in_other_files_are_refused() {
         "{message}"
     );
     assert!(message.contains("../elsewhere/other.bin"), "{message}");
+}
+
+const NWB: [&str; 2] = ["--set", "data.layout={emg: acquisition/emg/data, joint_angles: acquisition/angles/data}"];
+
+#[test]
+fn signals_of_nwb_files_are_aligned_by_when_they_start() {
+    let bench = situations();
+    let angles = |folder: &str| {
+        let (_, recordings) = build(&bench, &[&NWB[..], &[folder]].concat());
+        let segment = recordings[0]["segment"].as_str().unwrap();
+        let runs = recordings[0]["valid_runs"].clone();
+        (runs, std::fs::read(bench.path(&format!("st/segments/{segment}/joint_angles/c/0/0"))).unwrap())
+    };
+    let (late, same) = (angles("nwb_late"), angles("nwb_same"));
+    assert_eq!(late.0, serde_json::json!([[100, 600]]));
+    assert!(late == same);
+    for (folder, expected) in [
+        ("nwb_other_day", "angles of the time of the EMG, found that they start 9.00 s away from it"),
+        ("nwb_degrees", "expected angles in rad (data.layout.angle_unit), found unit degrees"),
+        ("nwb_stamps", "timestamps: expected time stamps at 2000 Hz, found 1000.000000 Hz"),
+    ] {
+        let message = refusal(&bench, &[&NWB[..], &[folder]].concat());
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
+/// A file that may hold anything is left out if it is no recording of this layout, and refused if it is a bad one.
+#[test]
+fn doubtful_files_that_are_recordings_are_held_to_what_recordings_are() {
+    let bench = situations();
+    let message = refusal(&bench, &[&NWB[..], &["nwb_bad"]].concat());
+    assert!(message.contains("2 of 4 recordings cannot be used"), "{message}");
+    for expected in ["cut.nwb: not readable as HDF5", "nan.nwb: EMG row 3 holds", "left out:\n  ", "other.nwb: group"] {
+        assert!(message.contains(expected), "{expected}: {message}");
+    }
+    let skip = ["--set", "data.on_bad_recording=skip"];
+    let (built, recordings) = build(&bench, &[&NWB[..], &skip, &["nwb_bad"]].concat());
+    assert_eq!((names(&recordings), texts(&built["skipped"]).len()), (vec!["good"], 2));
+    all_told(&texts(&built["left_out"]), &["other.nwb: group: expected `emg`, found lfp"]);
+}
+
+#[test]
+fn a_table_lists_recordings_in_the_folders_below_it() {
+    let bench = situations();
+    for input in ["above", "above.tar"] {
+        let (built, recordings) = build(&bench, &[input]);
+        let of = |what: &str| recordings.iter().map(|r| r[what].as_str().unwrap()).collect::<Vec<_>>();
+        let mut users: Vec<_> = of("path").into_iter().zip(of("user")).zip(of("split")).collect();
+        users.sort_unstable();
+        let expected = [(("s1/a.hdf5", "u1"), "train"), (("s2/a.hdf5", "u2"), "val"), (("s2/b.hdf5", "u3"), "test")];
+        assert_eq!(users, expected, "{input}");
+        let left_out = if input == "above" { vec!["p.hdf5: not listed in"] } else { vec![] };
+        all_told(&texts(&built["left_out"]), &left_out);
+    }
 }
 
 /// The mean and standard deviation of each EMG channel, as cached.
@@ -187,6 +243,9 @@ fn integers_need_a_scale_which_may_be_the_files() {
     let (stored, _) = build(&bench, &[&APART[..], &["conversion"]].concat());
     let moments = cached_moments(&bench, stored["key"].as_str().unwrap(), 16);
     assert!(moments.iter().all(|(mean, std)| (mean - 0.25).abs() < 2e-4 && (std - 1e-3).abs() < 2e-4), "{moments:?}");
+    let halves = ["--set", "data.dtype=float16"];
+    let message = refusal(&bench, &[&APART[..], &halves, &["volts"]].concat());
+    assert!(message.contains("holds values too small for float16"), "{message}");
     for bad in ["emg_scale: 0", "joint_angle_scale: 0.0", "time_scale: -0.0"] {
         let layout = format!("data.layout={{emg: emg, joint_angles: ang, {bad}}}");
         let message = bench.fails("emg-cache", 2, &["build", "--set", &layout, "int16"]);
@@ -209,6 +268,16 @@ fn time_stamps_are_checked_in_the_unit_that_they_have() {
     }
     let milliseconds = "data.layout={emg: emg, joint_angles: ang, time: t, time_scale: 1e-3}";
     build(&bench, &["--set", milliseconds, "time_ms"]);
+    for (time, expected) in
+        [("nowhere", "fields: expected nowhere"), ("emg", "emg: expected 1 values per row, found 16")]
+    {
+        let layout = format!("data.layout={{table: emg2pose/timeseries, attributes: emg2pose, time: {time}}}");
+        let message = refusal(&bench, &["--set", &layout, "time_gap"]);
+        assert!(message.contains(expected), "{message}");
+    }
+    let message =
+        refusal(&bench, &["--set", "data.layout={table: emg2pose/timeseries, attributes: elsewhere}", "time_gap"]);
+    assert!(message.contains("attributes: expected a group or dataset `elsewhere`"), "{message}");
     // A gap is no other rate; many are told in one line.
     let (built, recordings) = build(&bench, &["time_gap"]);
     assert!(recordings.iter().all(|recording| recording["time_gaps"] == 1));
@@ -228,9 +297,9 @@ fn the_table_that_emg2pose_offers_assigns_splits_and_labels() {
     let text = std::fs::read_to_string(&table).unwrap();
     std::fs::write(&table, text.replace("both,True", "left,True")).unwrap();
     assert_ne!(build(&bench, &["metadata"]).0["key"], built["key"]);
-    std::fs::write(&table, text.replace(",b,", ",a,")).unwrap();
+    std::fs::write(&table, text.replace(",b,", ",a.h5,")).unwrap();
     let message = refusal(&bench, &["metadata"]);
-    assert!(message.contains("line 3: `a` is listed in line 2, too, with other values"), "{message}");
+    assert!(message.contains("line 3: `a.h5` is listed in line 2, too, with other values"), "{message}");
     std::fs::write(&table, text.replace(",b,", ",c,")).unwrap();
     let message = refusal(&bench, &["metadata"]);
     assert!(message.contains("b.hdf5: not listed in") && message.contains("emg2pose_metadata.csv"), "{message}");
@@ -280,7 +349,7 @@ fn a_joint_that_was_not_measured_is_masked_alone() {
     let runs = serde_json::json!([[0, 100], [300, 2700]]);
     assert!(recordings.iter().all(|recording| recording["valid_runs"] == runs), "{}", recordings[0]["valid_runs"]);
     let warnings = texts(&built["warnings"]);
-    let expected = "not measured, so without a share in errors: pinky_DIP_FE";
+    let expected = "not measured, so excluded from errors: pinky_DIP_FE";
     assert!(warnings.len() == 4 && warnings.iter().all(|warning| warning.contains(expected)), "{warnings:?}");
 
     let weights = format!("training.joint_weights=[{}0]", "1,".repeat(19));

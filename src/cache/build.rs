@@ -134,7 +134,7 @@ impl<'a> Builder<'a> {
 
     /// What is to be told of the cache: risks, what is missing, and what is unusual in recordings.
     fn warnings(&self, manifest: &Manifest) -> Vec<String> {
-        let mut warnings = self.inputs.warnings();
+        let mut warnings = self.inputs.warnings.clone();
         warnings.extend(manifest.warnings());
         let mut contents = HashMap::new();
         for segment in &manifest.segments {
@@ -157,7 +157,7 @@ impl<'a> Builder<'a> {
         let wanted = self.wanted(&accepted);
         let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
         if !skipped.is_empty() && !self.inputs.options.skip_bad {
-            return Err(CacheError::BadRecordings { total: self.inputs.list.len(), bad: skipped });
+            return Err(CacheError::BadRecordings { total: self.inputs.list.len(), bad: skipped, left_out });
         }
         if !recordings.iter().any(|recording| recording.split == Split::Train) {
             return Err(CacheError::NoUsableRecordings { skipped: [skipped, left_out].concat() });

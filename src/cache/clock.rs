@@ -28,8 +28,9 @@ pub(super) struct Clock {
     largest: f64,
     steps: u64,
     gaps: u64,
-    /// Seconds of the longest step.
+    /// Seconds of the longest step, and how many are next to nothing.
     longest: f64,
+    tiny: u64,
     /// Steps that are no gaps: how many, and their seconds.
     steady: (u64, f64),
 }
@@ -52,6 +53,7 @@ impl Clock {
             steps: 0,
             gaps: 0,
             longest: 0.0,
+            tiny: 0,
             steady: (0, 0.0),
         }
     }
@@ -91,24 +93,26 @@ impl Clock {
         let now = now * self.unit.unwrap_or(1.0);
         self.largest = self.largest.max(now.abs());
         self.start.get_or_insert(now);
-        if let Some(last) = self.last.replace(now) {
-            let step = now - last;
-            self.steps += 1;
-            self.longest = self.longest.max(step);
-            if step > 1.5 * self.period + self.coarseness() {
-                self.gaps += 1;
-            } else {
-                self.steady = (self.steady.0 + 1, self.steady.1 + step);
-            }
+        let Some(last) = self.last.replace(now) else { return };
+        let (step, coarse) = (now - last, self.coarseness(now));
+        self.steps += 1;
+        self.longest = self.longest.max(step);
+        self.tiny += u64::from(step < 0.25 * self.period);
+        // A clock that was set back makes a gap, too.
+        if step > 1.5 * self.period + coarse || step < -coarse {
+            self.gaps += 1;
+        } else {
+            self.steady = (self.steady.0 + 1, self.steady.1 + step);
         }
     }
 
-    /// What a step may be longer by because its ends are whole units, in seconds.
-    fn coarseness(&self) -> f64 {
-        let unit = self.rounding.1 * self.unit.unwrap_or(1.0);
+    /// What a step to `now` may be longer by because time stamps are rounded, in seconds.
+    fn coarseness(&self, now: f64) -> f64 {
+        let (relative, unit) = (2.0 * self.rounding.0 * now.abs(), self.rounding.1 * self.unit.unwrap_or(1.0));
         let per_step = self.period / unit;
-        // Also 0 where there are no units.
-        if (per_step - per_step.round()).abs() < 1e-6 || unit == 0.0 { 0.0 } else { unit }
+        // Whole units need no rounding.
+        let whole = unit == 0.0 || (per_step - per_step.round()).abs() < 1e-6;
+        if whole { relative } else { relative.max(unit) }
     }
 
     /// Gaps, and seconds of one unit.
@@ -122,6 +126,8 @@ impl Clock {
         let unit = self.unit.unwrap_or(1.0);
         let span = self.last.unwrap_or(0.0) - self.start.unwrap_or(0.0);
         let rounding = (self.rounding.0 * self.largest).max(self.rounding.1 * unit);
+        // Rows may come in packets of one time stamp each, of which the last counts as a whole or not at all.
+        let packet = if 2 * self.tiny > self.steps { self.longest } else { 0.0 };
         let agrees = |steps: u64, seconds: f64, slack: f64| {
             let expected = steps as f64 * self.period;
             (seconds - expected).abs() <= TOLERANCE * expected + slack.min(SLACK * expected) + 2.0 * rounding
@@ -131,7 +137,7 @@ impl Clock {
         let unset = self.gaps == 0 && span == 0.0 && steady_seconds == 0.0;
         if self.steps == 0
             || unset
-            || agrees(self.steps, span, self.longest)
+            || agrees(self.steps, span, packet)
             || (2 * steady > self.steps && agrees(steady, steady_seconds, 0.0))
         {
             return Ok((self.gaps, unit));
@@ -161,6 +167,11 @@ mod tests {
         // Packets of 16 rows with one time stamp each; and a clock that was never set.
         assert_eq!(clock(Number::F64, rows().map(|i| (i / 16.0).floor() * 16.0 / 2000.0)), Ok((43, 1.0)));
         assert_eq!(clock(Number::F64, rows().map(|_| 5.0)), Ok((0, 1.0)));
+        // A clock that was set back, and coarse stamps late in a long recording.
+        assert_eq!(clock(Number::F64, rows().map(|i| i / 2000.0 - if i > 300.0 { 9.0 } else { 0.0 })), Ok((1, 1.0)));
+        assert_eq!(clock(Number::F32, rows().map(|i| f64::from((9000.0 + i / 2000.0) as f32))), Ok((0, 1.0)));
+        // A gap does not hide another rate.
+        assert!(clock(Number::F64, rows().map(|i| i / 2100.0 + if i > 300.0 { 0.2 } else { 0.0 })).is_err());
         for rate in [1000.0, 1950.0, 2050.0, 4000.0, 2e6] {
             let error = clock(Number::F64, rows().map(|i| i / rate)).unwrap_err();
             assert!(error.contains("2000 Hz") && error.contains(&format!("{rate:.6} Hz")), "{error}");

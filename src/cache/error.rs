@@ -24,8 +24,8 @@ pub enum CacheError {
     NotPinned { store: PathBuf, key: String },
     #[error("`{given}` is not a cache key: expected at least 8 hexadecimal digits")]
     BadKey { given: String },
-    #[error("{} of {total} recordings cannot be used (to skip them, set data.on_bad_recording: skip):\n{}", .bad.len(), list(.bad))]
-    BadRecordings { total: usize, bad: Vec<String> },
+    #[error("{} of {total} recordings cannot be used (to skip them, set data.on_bad_recording: skip):\n{}{}", .bad.len(), list(.bad), also(.left_out))]
+    BadRecordings { total: usize, bad: Vec<String>, left_out: Vec<String> },
     #[error("no recording is left for training{}", if .skipped.is_empty() { String::new() } else { format!("; skipped:\n{}", list(.skipped)) })]
     NoUsableRecordings { skipped: Vec<String> },
     #[error(
@@ -53,6 +53,10 @@ fn list(lines: &[String]) -> String {
         text += &format!("\n  and {} more", lines.len() - LISTED);
     }
     text
+}
+
+fn also(left_out: &[String]) -> String {
+    if left_out.is_empty() { String::new() } else { format!("\nleft out:\n{}", list(left_out)) }
 }
 
 impl CacheError {

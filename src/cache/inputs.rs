@@ -16,7 +16,7 @@ use super::settings::{NORMALIZER, SegmentSettings};
 use super::split::{Candidate, Split};
 use super::store::Store;
 use crate::recording::{
-    Absent, Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError,
+    Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError, Verdict,
     find,
 };
 
@@ -62,8 +62,8 @@ pub(super) struct Inputs<'a> {
     read: BTreeSet<usize>,
     /// What lies among the inputs, but is no recording.
     left_out: Vec<String>,
-    /// Recordings that tables list, but that are not there.
-    absent: Vec<Absent>,
+    /// What is missing in tables of metadata, or among the recordings that they list.
+    pub(super) warnings: Vec<String>,
 }
 
 /// Recordings of a cache, and what is not in it.
@@ -87,7 +87,7 @@ impl<'a> Inputs<'a> {
             let path = &mut found.place.path;
             *path = std::path::absolute(&*path).map_err(CacheError::io(path))?;
             let stamp = FileStamp::of(path)?;
-            let row = metadata.row(&found.place, &found.name, found.searched)?;
+            let row = metadata.row(&found)?;
             let known =
                 memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
             inputs.push(Input { found, stamp, metadata: row, known });
@@ -95,8 +95,8 @@ impl<'a> Inputs<'a> {
         let reader = Reader::new(segment_settings.table_layout(options.chunk_cache), options.hdf5.clone());
         let (read, memo) = (BTreeSet::new(), Mutex::new(memo));
         let left_out = search.left_out.iter().map(ToString::to_string).collect();
-        let absent = metadata.absent();
-        Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read, left_out, absent })
+        let warnings = metadata.warnings();
+        Ok(Self { options, events, memo, segment_settings, facts_key, reader, list: inputs, read, left_out, warnings })
     }
 
     /// Inputs that must be read to be known; those that metadata.csv leaves out are not wanted at all.
@@ -131,7 +131,11 @@ impl<'a> Inputs<'a> {
 
     /// Rows of one input, by its header.
     pub(super) fn rows(&self, input: usize) -> Result<u64, RecordingError> {
-        self.reader.count_rows(&self.list[input].found.place)
+        let Found { place, unreadable, .. } = &self.list[input].found;
+        match *unreadable {
+            Some(reason) => Err(RecordingError::Unreadable { path: place.label(), reason }),
+            None => self.reader.count_rows(place),
+        }
     }
 
     /// What a pass found, to be learned and remembered.
@@ -152,13 +156,13 @@ impl<'a> Inputs<'a> {
                 };
                 (key.clone(), facts)
             }
-            Err(error) if error.cause() == Cause::System => {
+            Err(error) if error.verdict(input.found.is_doubtful) == Verdict::Unknown => {
                 let placeholder = RecordingError::Changed { path: input.found.place.label() };
                 return Err(std::mem::replace(error, placeholder).into());
             }
             // Without a hash: a file that cannot be used is in no key.
             Err(error) => {
-                let is_recording = !matches!(error, RecordingError::Predicted { .. });
+                let is_recording = error.verdict(input.found.is_doubtful) == Verdict::Bad;
                 (Key::of(&()), Facts::Bad { reason: error.to_string(), is_recording })
             }
         };
@@ -227,26 +231,14 @@ impl<'a> Inputs<'a> {
         Ok(Accepted { recordings, skipped, left_out })
     }
 
-    /// Warnings about what is not there.
-    pub(super) fn warnings(&self) -> Vec<String> {
-        /// More names would hide the rest.
-        const NAMED: usize = 5;
-        let warning = |Absent { table, listed, names }: &Absent| {
-            let more = if names.len() > NAMED { ", ..." } else { "" };
-            let named = names[..names.len().min(NAMED)].join(", ");
-            let (table, absent) = (table.display(), names.len());
-            format!("{table}: {absent} of {listed} listed recordings are not there: {named}{more}")
-        };
-        self.absent.iter().map(warning).collect()
-    }
-
     /// Inputs that can be read, in recording order, the reasons why others cannot, and what is no recording.
     fn usable(&self) -> Result<Accepted<'_>, CacheError> {
         let (mut recordings, mut skipped, mut left_out) = (Vec::new(), Vec::new(), self.left_out.clone());
         for (index, input) in self.list.iter().enumerate() {
             let row = match &input.metadata {
                 Listing::Unlisted(table) => {
-                    skipped.push(format!("{}: not listed in {}", input.found.place, table.display()));
+                    let reason = format!("{}: not listed in {}", input.found.place, table.display());
+                    if self.is_recording(input)? { &mut skipped } else { &mut left_out }.push(reason);
                     continue;
                 }
                 Listing::Listed(row) => Some(&**row),
@@ -254,8 +246,7 @@ impl<'a> Inputs<'a> {
             };
             match input.known.as_ref().expect("every input is known by now") {
                 (_, Facts::Bad { reason, is_recording }) => {
-                    let is_recording = *is_recording && !input.found.is_doubtful;
-                    if is_recording { &mut skipped } else { &mut left_out }.push(reason.clone());
+                    if *is_recording { &mut skipped } else { &mut left_out }.push(reason.clone());
                 }
                 (key, Facts::Usable { rows, longest_run, attributes }) => {
                     let (recording, split_known) = describe(&input.found, key, attributes, row)?;
@@ -273,6 +264,18 @@ impl<'a> Inputs<'a> {
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
         recordings.sort_by_cached_key(order);
         Ok(Accepted { recordings, skipped, left_out })
+    }
+
+    /// Whether an input is a recording, as far as its header tells.
+    fn is_recording(&self, input: &Input) -> Result<bool, CacheError> {
+        match self.reader.count_rows(&input.found.place) {
+            Ok(_) => Ok(true),
+            Err(error) => match error.verdict(input.found.is_doubtful) {
+                Verdict::LeftOut => Ok(false),
+                Verdict::Bad => Ok(true),
+                Verdict::Unknown => Err(error.into()),
+            },
+        }
     }
 
     fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {

@@ -44,6 +44,9 @@ pub(crate) fn measure(
     if settings.dtype == Dtype::Float16 && !fits_float16(f32::from_bits(largest_emg), &emg, settings) {
         return Err(RecordingError::TooLarge { path: recording.path().to_owned() });
     }
+    if settings.dtype == Dtype::Float16 && !settings.emg_by_recording && is_lost_in_float16(&emg) {
+        return Err(RecordingError::TooSmall { path: recording.path().to_owned() });
+    }
     let (time_gaps, time_unit) = clock.map_or(Ok((0, 1.0)), |clock| clock.finish(recording.path()))?;
     let unmeasured_joints = angles.unmeasured();
     if !unmeasured_joints.is_empty() {
@@ -69,6 +72,12 @@ fn fits_float16(largest: f32, emg: &Moments, settings: &SegmentSettings) -> bool
         return largest <= limit;
     }
     emg.mean.iter().zip(emg.divisor()).all(|(mean, divisor)| (largest + mean.abs()) / divisor <= limit)
+}
+
+/// Whether all channels vary by so little that float16 has few digits of them, if any.
+fn is_lost_in_float16(emg: &Moments) -> bool {
+    let largest = emg.std().into_iter().fold(0.0, f64::max);
+    largest > 0.0 && largest < 16.0 * half::f16::MIN_POSITIVE.to_f64()
 }
 
 /// What a pass learns of the angles.

@@ -11,7 +11,11 @@ struct Kind {
     of: fn(&SegmentRecording, &[String]) -> Option<String>,
 }
 
-const KINDS: [Kind; 3] = [
+const KINDS: [Kind; 4] = [
+    Kind {
+        summary: "no row with usable angles",
+        of: |content, _| content.valid_runs.is_empty().then(|| "no row has usable angles".to_owned()),
+    },
     Kind {
         summary: "gaps in time",
         of: |content, _| (content.time_gaps > 0).then(|| format!("{} gaps in time", content.time_gaps)),
@@ -28,7 +32,7 @@ const KINDS: [Kind; 3] = [
         of: |content, names| {
             let name = |joint: &usize| names.get(*joint).map_or("?", String::as_str);
             let joints: Vec<_> = content.unmeasured_joints.iter().map(name).collect();
-            (!joints.is_empty()).then(|| format!("not measured, so without a share in errors: {}", joints.join(", ")))
+            (!joints.is_empty()).then(|| format!("not measured, so excluded from errors: {}", joints.join(", ")))
         },
     },
 ];

@@ -16,7 +16,7 @@ use super::plan::{Wanted, plan};
 use super::segment::{Segments, contents_of};
 use super::settings::NORMALIZER;
 use super::store::Store;
-use crate::recording::{Cause, RecordingError};
+use crate::recording::Verdict;
 
 /// What a part of a build did.
 #[derive(Debug)]
@@ -95,9 +95,11 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
             let stand_in = Key::from(blake3::hash(path.as_os_str().as_encoded_bytes()));
             match inputs.rows(listed[i]) {
                 Ok(rows) => Ok((stand_in, rows)),
-                // What passes must not move the other parts' segments.
-                Err(error) if error.cause() == Cause::System => Err(Err(error)),
-                Err(error) => Err(Ok((error.to_string(), !matches!(error, RecordingError::Predicted { .. })))),
+                Err(error) => match error.verdict(inputs.list[listed[i]].found.is_doubtful) {
+                    // What passes must not move the other parts' segments.
+                    Verdict::Unknown => Err(Err(error)),
+                    verdict => Err(Ok((error.to_string(), verdict == Verdict::Bad))),
+                },
             }
         }
     };
@@ -107,14 +109,14 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
             // Too short for any window: in no cache, so in no segment.
             Ok((_, rows)) if inputs.needed_rows(listed[i]).is_some_and(|needed| rows < needed) => {}
             Ok((key, count)) => rows.push((listed[i], key, count)),
-            Err(Ok((reason, true))) if !inputs.list[listed[i]].found.is_doubtful => bad.push(reason),
-            Err(Ok(_)) => {}
+            Err(Ok((reason, true))) => bad.push(reason),
+            Err(Ok((_, false))) => {}
             Err(Err(error)) => return Err(CacheError::from(error)),
         }
         Ok(())
     })?;
     if !bad.is_empty() && !inputs.options.skip_bad {
-        return Err(CacheError::BadRecordings { total: inputs.list.len(), bad });
+        return Err(CacheError::BadRecordings { total: inputs.list.len(), bad, left_out: Vec::new() });
     }
     rows.sort_by_cached_key(|(i, key, _)| (inputs.list[*i].found.name.clone(), key.clone()));
     let mut seen = HashSet::new();

@@ -22,12 +22,14 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// Reads those of the group or dataset at `name`; absent ones, or an absent object, are `None`.
+    /// Reads those of the group or dataset at `name`; absent ones are `None`.
     ///
     /// # Errors
-    /// One that is there, but not one text or number; or the file cannot be read.
+    /// No such object; an attribute that is there, but not one text or number; or the file cannot be read.
     pub(crate) fn read(path: &Path, file: &hdf5::File, name: &str) -> Result<Self, RecordingError> {
-        let Some(object) = links::find(path, file, name)? else { return Ok(Self::default()) };
+        let Some(object) = links::find(path, file, name)? else {
+            return Err(RecordingError::missing(path, "attributes", &format!("a group or dataset `{name}`"), "none"));
+        };
         let of = object.location();
         let text = |name| text(path, of, name);
         Ok(Self {
@@ -53,6 +55,17 @@ pub(super) fn check_not_predicted(path: &Path, file: &hdf5::File, name: &str) ->
     }
 }
 
+/// A text; `None` if it is absent, empty, or something else.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn word(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<String>, RecordingError> {
+    let failed = |error| RecordingError::hdf5(path, &error);
+    let attribute = h5::attribute(of, name).map_err(failed)?;
+    let text = attribute.filter(|attribute| attribute.elements == 1 && h5::class(&attribute.ty) == H5T_STRING);
+    text.map(|text| text.text().map_err(failed)).transpose()
+}
+
 /// An attribute of one element; `None` if it is absent or has no element.
 fn one(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<h5::Attribute>, RecordingError> {
     let attribute = h5::attribute(of, name).map_err(|error| RecordingError::hdf5(path, &error))?;
@@ -72,14 +85,23 @@ fn text(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<String>, 
     let text = match h5::class(&attribute.ty) {
         H5T_STRING => attribute.text().map_err(failed)?,
         H5T_INTEGER => attribute.integer().map_err(failed)?.to_string(),
-        H5T_FLOAT => attribute.number().map_err(failed)?.to_string(),
+        H5T_FLOAT => decimal(path, name, attribute.number().map_err(failed)?, attribute.ty.size())?,
         H5T_ENUM => match attribute.word().map_err(failed)? {
             Some(word) => word,
             None => return Err(wrong(path, name, "one of its enumeration's values", "another number")),
         },
         other => return Err(wrong(path, name, "text or a number", class_name(other))),
     };
-    Ok(Some(text).filter(|text| !text.is_empty()))
+    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+}
+
+/// The shortest text that reads back as the same float of so many bytes.
+fn decimal(path: &Path, name: &str, number: f64, bytes: usize) -> Result<String, RecordingError> {
+    match (number.is_finite(), bytes) {
+        (false, _) => Err(wrong(path, name, "a finite number", number.to_string())),
+        (true, 4) => Ok((number as f32).to_string()),
+        (true, _) => Ok(number.to_string()),
+    }
 }
 
 /// A number, or a text that is one; `None` if it is absent or empty.

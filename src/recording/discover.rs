@@ -5,9 +5,10 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
 
+use super::archive::{Entry, SPECIAL, members};
 use super::error::RecordingError;
-use super::metadata::TABLES;
-use super::place::{Entry, Member, Place, members};
+use super::metadata::is_table;
+use super::place::{Member, Place};
 
 /// A recording's file, not yet opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +18,8 @@ pub struct Found {
     /// Path relative to the input it was found in, with `/` between its parts.
     pub relative: String,
     pub place: Place,
-    /// Whether all files beside it were looked at, too.
-    pub searched: bool,
+    /// The folder or archive that was searched for it, as an absolute path; `None` for one that was named.
+    pub root: Option<PathBuf>,
     /// Whether it may hold anything (*.nwb, *.mat): if it is no recording, it is left out.
     pub is_doubtful: bool,
     /// Why it cannot be read, for a member whose bytes are not in its archive as they are.
@@ -54,18 +55,21 @@ const DOUBTFUL: [&str; 2] = ["nwb", "mat"];
 const SYSTEM_FOLDERS: [&str; 6] =
     ["lost+found", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"];
 /// Endings of what may hold recordings, but is not read, and what to do.
-const NOT_READ: [(&str, &str); 9] = [
+const NOT_READ: [(&str, &str); 11] = [
     (".tar", "an archive inside a folder; name it as an input of its own"),
-    (".tar.gz", COMPRESSED),
     (".tgz", COMPRESSED),
-    (".tar.xz", COMPRESSED),
-    (".tar.zst", COMPRESSED),
+    (".gz", COMPRESSED),
+    (".bz2", COMPRESSED),
+    (".xz", COMPRESSED),
+    (".zst", COMPRESSED),
     (".zip", COMPRESSED),
+    (".rar", COMPRESSED),
     (".7z", COMPRESSED),
     (".edf", "EDF recordings are not read"),
     (".bdf", "BDF recordings are not read"),
 ];
-const COMPRESSED: &str = "a compressed archive; unpack it";
+const COMPRESSED: &str = "compressed; unpack it";
+const UNUSED_TABLE: &str = "no recording lies in this folder or below it";
 
 /// Finds recordings: each input is a file, an uncompressed tar archive, or a folder. Archives and folders (recursively, also
 /// through links) are searched for `*.hdf5`, `*.h5`, `*.hdf`, `*.he5`, `*.nwb` and `*.mat`; hidden files and folders are left
@@ -77,12 +81,7 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
     let mut walk = Walk::default();
     for input in inputs {
         let stat = std::fs::metadata(input).map_err(|error| RecordingError::io(input, error))?;
-        let before = walk.files.len();
         if stat.is_dir() {
-            // One that was searched as a part of another has been looked at.
-            if walk.searched.contains(&real(input)?) {
-                continue;
-            }
             walk.folders(input)?;
         } else if has_extension(input, &["tar"]) {
             walk.archive(input)?;
@@ -97,7 +96,8 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
             let folder = input.parent().unwrap_or(Path::new(""));
             walk.push(folder, input, false)?;
         }
-        if walk.files.len() == before {
+        let real = real(input)?;
+        if !walk.files.iter().any(|file| file.real.starts_with(&real) || file.root.as_ref() == Some(&real)) {
             let left_out = walk.left_out.iter().map(LeftOut::to_string).collect();
             return Err(RecordingError::Nothing { path: input.clone(), left_out });
         }
@@ -141,8 +141,9 @@ fn hidden(name: &str) -> Option<&'static str> {
 /// A file that was found, and how.
 struct Candidate {
     found: Found,
-    /// What it is without links.
+    /// What it, and where it was found, is without links.
     real: PathBuf,
+    root: Option<PathBuf>,
     by_link: bool,
 }
 
@@ -154,6 +155,8 @@ struct Walk {
     searched: HashSet<PathBuf>,
     /// Links to folders that are still to be followed, with the input they belong to.
     links: Vec<(PathBuf, PathBuf)>,
+    /// Tables of metadata in folders.
+    tables: Vec<PathBuf>,
 }
 
 impl Walk {
@@ -185,7 +188,6 @@ impl Walk {
         let io = |error| RecordingError::io(folder, error);
         let entries = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
         let paths: BTreeSet<_> = entries.into_iter().map(|entry| entry.path()).collect();
-        let (before, mut tables) = (self.files.len(), Vec::new());
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let stat = std::fs::symlink_metadata(&path).map_err(|error| RecordingError::io(&path, error))?;
@@ -201,19 +203,13 @@ impl Walk {
                 None if stat.is_dir() => self.folder(root, &path)?,
                 None if is_recording(&path) && !stat.is_file() => self.leave_out(&path, "not a regular file"),
                 None if is_recording(&path) => self.push(root, &path, true)?,
-                None if TABLES.contains(&name.as_str()) => tables.push(path),
+                None if is_table(&name) => self.tables.push(path),
                 None => {
                     if let Some((_, reason)) = not_read(&path) {
                         self.leave_out(&path, reason);
                     }
                 }
             }
-        }
-        let is_beside = |candidate: &Candidate| candidate.found.place.path.parent() == Some(folder);
-        if !self.files[before..].iter().any(is_beside) {
-            tables
-                .iter()
-                .for_each(|table| self.leave_out(table, "no recording lies beside it, so it says nothing of any"));
         }
         Ok(())
     }
@@ -225,57 +221,40 @@ impl Walk {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             relative: relative(path.strip_prefix(root).unwrap_or(path)),
             place: path.to_owned().into(),
-            searched,
+            root: searched
+                .then(|| std::path::absolute(root))
+                .transpose()
+                .map_err(|error| RecordingError::io(root, error))?,
             is_doubtful: searched && has_extension(path, &DOUBTFUL),
             unreadable: None,
         };
-        self.files.push(Candidate { found, real, by_link });
+        let root = if searched { Some(self::real(root)?) } else { None };
+        self.files.push(Candidate { found, real, root, by_link });
         Ok(())
     }
 
     fn archive(&mut self, archive: &Path) -> Result<(), RecordingError> {
-        let real = real(archive)?;
-        let mut tables = Vec::new();
-        for entry in members(archive)? {
-            let path = PathBuf::from(entry.name());
-            let is_table = path.file_name().is_some_and(|name| TABLES.iter().any(|table| *table == name));
-            if is_table {
-                tables.push(path);
-                continue;
-            }
-            if !is_recording(&path) {
-                continue;
-            }
-            let label = |name: &str| Place { path: archive.to_owned(), member: Some(Member::named(name)) }.label();
-            let parts = path.components().filter_map(|part| match part {
-                Component::Normal(part) => part.to_str(),
-                _ => None,
-            });
-            if let Some(reason) = parts.into_iter().find_map(hidden) {
+        let (real, absolute) = (real(archive)?, std::path::absolute(archive));
+        let absolute = absolute.map_err(|error| RecordingError::io(archive, error))?;
+        let entries = members(archive)?;
+        let label = |name: &str| Place { path: archive.to_owned(), member: Some(Member::named(name)) }.label();
+        for entry in &entries {
+            let path = Path::new(entry.name());
+            let table = path.file_name().is_some_and(|name| is_table(&name.to_string_lossy()));
+            let below = path.parent().unwrap_or(Path::new(""));
+            if table
+                && !entries.iter().any(|e| Path::new(e.name()).starts_with(below) && is_recording(Path::new(e.name())))
+            {
+                self.leave_out(&label(entry.name()), UNUSED_TABLE);
+            } else if !table && is_recording(path) {
+                let mut parts = entry.name().split('/');
+                let special = matches!(entry, Entry::Unreadable(_, SPECIAL)).then_some(SPECIAL);
+                match parts.find_map(hidden).or(special) {
+                    Some(reason) => self.leave_out(&label(entry.name()), reason),
+                    None => self.files.push(member(archive, entry, &absolute, &real)),
+                }
+            } else if let Some((_, reason)) = not_read(path) {
                 self.leave_out(&label(entry.name()), reason);
-                continue;
-            }
-            let (member, unreadable) = match entry {
-                Entry::File(member) => (member, None),
-                Entry::Unreadable(name, reason) => (Member::named(&name), Some(reason)),
-            };
-            let found = Found {
-                name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-                relative: relative(&path),
-                place: Place { path: archive.to_owned(), member: Some(member) },
-                searched: true,
-                is_doubtful: has_extension(&path, &DOUBTFUL),
-                unreadable,
-            };
-            self.files.push(Candidate { found, real: real.clone(), by_link: false });
-        }
-        let folder = |path: &str| Path::new(path).parent().map(Path::to_owned);
-        for table in tables {
-            let beside = self.files.iter().filter(|file| file.found.place.path == *archive);
-            let mut folders = beside.filter_map(|file| folder(&file.found.place.member.as_ref()?.name));
-            if !folders.any(|folder| table.parent() == Some(&folder)) {
-                let place = Place { path: archive.to_owned(), member: Some(Member::named(&table.to_string_lossy())) };
-                self.leave_out(&place.label(), "no recording lies beside it, so it says nothing of any");
             }
         }
         Ok(())
@@ -301,10 +280,34 @@ impl Walk {
             }
         }
         found.sort_by(|a, b| (&a.name, &a.place).cmp(&(&b.name, &b.place)));
+        for table in self.tables {
+            let folder = table.parent().unwrap_or(Path::new(""));
+            if !found.iter().any(|found| found.place.path.starts_with(folder)) {
+                self.left_out.push(LeftOut { path: table.clone(), reason: UNUSED_TABLE.into() });
+            }
+        }
         self.left_out.sort();
         self.left_out.dedup();
         Ok(Search { found, left_out: self.left_out })
     }
+}
+
+/// A recording that is a member of an archive.
+fn member(archive: &Path, entry: &Entry, absolute: &Path, real: &Path) -> Candidate {
+    let (member, unreadable) = match entry {
+        Entry::File(member) => (member.clone(), None),
+        Entry::Unreadable(name, reason) => (Member::named(name), Some(*reason)),
+    };
+    let path = Path::new(entry.name());
+    let found = Found {
+        name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        relative: relative(path),
+        is_doubtful: has_extension(path, &DOUBTFUL),
+        place: Place { path: archive.to_owned(), member: Some(member) },
+        root: Some(absolute.to_owned()),
+        unreadable,
+    };
+    Candidate { found, real: real.to_owned(), root: None, by_link: false }
 }
 
 /// Whether two paths differ only in how they are written, not by links.
@@ -360,6 +363,8 @@ mod tests {
         assert_eq!(names(&search), expected);
         assert_eq!(search.found.iter().map(|f| f.is_doubtful).collect::<Vec<_>>(), [false, false, false, true]);
         assert_eq!(search.left_out, []);
+        let below_first = find(&[root.join("sub"), root.to_owned(), root.to_owned()]).unwrap();
+        assert_eq!(below_first.found.len(), 4);
         std::fs::create_dir(root.join("empty")).unwrap();
         assert!(matches!(find(&[root.join("empty")]), Err(RecordingError::Nothing { .. })));
     }
@@ -390,10 +395,10 @@ mod tests {
             ("._z.hdf5", "hidden"),
             (".snapshot", "hidden"),
             ("a.hdf5", "the same file as /z.hdf5"),
-            ("b.tar.gz", "a compressed archive; unpack it"),
+            ("b.tar.gz", "compressed; unpack it"),
             ("broken.hdf5", "a link to nothing"),
             ("circle", "a link to nothing"),
-            ("data/metadata.csv", "no recording lies beside it, so it says nothing of any"),
+            ("data/metadata.csv", "no recording lies in this folder or below it"),
             ("lost+found", "a system folder"),
             ("pipe.hdf5", "not a regular file"),
             ("sub/up", "a link to a folder that is searched already"),

@@ -82,6 +82,7 @@ struct Class {
 struct Part {
     public: [u64; 16],
     file: File,
+    device_and_inode: (u64, u64),
     offset: u64,
     bytes: u64,
     end_of_addresses: Haddr,
@@ -98,6 +99,7 @@ pub(crate) fn watched<T>(path: &Path, f: impl FnOnce() -> Result<T, RecordingErr
     FAILED.set(None);
     let result = f();
     match FAILED.take() {
+        Some(libc::EWOULDBLOCK) => Err(RecordingError::Locked { path: path.to_owned() }),
         Some(code) => Err(RecordingError::io(path, std::io::Error::from_raw_os_error(code))),
         None => result,
     }
@@ -116,13 +118,16 @@ fn name_of(place: &Place) -> Option<CString> {
 
 fn open_named(name: &[u8]) -> Option<Part> {
     use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::MetadataExt;
     let mut parts = name.splitn(3, |byte| *byte == b':');
     let mut text = || std::str::from_utf8(parts.next()?).ok();
     let (offset, bytes) = (text()?.parse().ok()?, text()?);
     let path = Path::new(std::ffi::OsStr::from_bytes(parts.next()?));
     let file = noted(open_regular(path))?;
-    let bytes = if bytes.is_empty() { noted(file.metadata())?.len() } else { bytes.parse().ok()? };
-    Some(Part { public: [0; 16], file, offset, bytes, end_of_addresses: 0 })
+    let stat = noted(file.metadata())?;
+    let bytes = if bytes.is_empty() { stat.len() } else { bytes.parse().ok()? };
+    let device_and_inode = (stat.dev(), stat.ino());
+    Some(Part { public: [0; 16], file, device_and_inode, offset, bytes, end_of_addresses: 0 })
 }
 
 // SAFETY of all callbacks: the library calls them with pointers that `open` gave it, until `close`; their signatures
@@ -145,11 +150,9 @@ unsafe extern "C" fn close(part: *mut H5FD_t) -> Herr {
 
 /// Two files are one if they are the same part of the same file.
 unsafe extern "C" fn cmp(a: *const H5FD_t, b: *const H5FD_t) -> c_int {
-    use std::os::unix::fs::MetadataExt;
     // SAFETY: see above.
     let (a, b) = unsafe { (&*a.cast::<Part>(), &*b.cast::<Part>()) };
-    let identity =
-        |part: &Part| part.file.metadata().map(|s| (s.dev(), s.ino(), part.offset, part.bytes)).unwrap_or_default();
+    let identity = |part: &Part| (part.device_and_inode, part.offset, part.bytes);
     identity(a).cmp(&identity(b)) as c_int
 }
 
@@ -295,7 +298,7 @@ pub(crate) fn open(place: &Place, chunk_cache: usize) -> Result<hdf5::File, Reco
         failure.map_or(Ok(id), Err)
     });
     let id = id.map_err(|error| match what_else(place) {
-        Some(found) => RecordingError::layout(&place.label(), "input", "an HDF5 file", found),
+        Some(found) => RecordingError::missing(&place.label(), "input", "an HDF5 file", found),
         None => RecordingError::hdf5(&place.label(), &error),
     })?;
     // SAFETY: a file's id that was just opened and is owned by nobody else.

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     #[error("{path}: {source}")]
@@ -12,6 +14,11 @@ pub enum RecordingError {
     Write { path: PathBuf, message: String },
     #[error("{path}: {what}: expected {expected}, found {found}")]
     Layout { path: PathBuf, what: String, expected: String, found: String },
+    /// It holds something else than the layout names, or is no HDF5 file.
+    #[error("{path}: {message}")]
+    Foreign { path: PathBuf, message: String },
+    #[error("{path}: is locked: another program is writing it")]
+    Locked { path: PathBuf },
     #[error("{path}: damaged: {message}")]
     Damaged { path: PathBuf, message: String },
     #[error("{path}: changed while it was read; run the build again")]
@@ -24,7 +31,7 @@ pub enum RecordingError {
         by_file: bool,
     },
     #[error(
-        "{path}: needs the HDF5 filter {name} ({id}), for which there is no plugin: install one (pip install hdf5plugin) and set \
+        "{path}: needs the HDF5 filter {name} ({id}), for which there is no plugin: install one (hdf5plugin has most) and set \
          HDF5_PLUGIN_PATH to its folder, or rewrite the file with `h5repack -f GZIP=4`"
     )]
     MissingFilter { path: PathBuf, name: String, id: i32 },
@@ -34,6 +41,8 @@ pub enum RecordingError {
     NonFinite { path: PathBuf, row: u64 },
     #[error("{path}: holds values too large for float16; set data.dtype: float32")]
     TooLarge { path: PathBuf },
+    #[error("{path}: holds values too small for float16; set data.dtype: float32, or data.layout.emg_scale")]
+    TooSmall { path: PathBuf },
     #[error("{path}: line {line}: {message}")]
     Metadata { path: PathBuf, line: u64, message: String },
     #[error("{path}: no HDF5 recordings (*.hdf5, *.h5, *.hdf, *.he5, *.nwb, *.mat) found{}", after(.left_out))]
@@ -53,13 +62,36 @@ pub enum Cause {
     System,
 }
 
+/// What becomes of a file that cannot be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// It is no recording.
+    LeftOut,
+    /// It is a recording that cannot be used.
+    Bad,
+    /// It may be a good one.
+    Unknown,
+}
+
 impl RecordingError {
+    /// `is_doubtful`: its name does not say that it is a recording.
+    pub fn verdict(&self, is_doubtful: bool) -> Verdict {
+        match self {
+            Self::Predicted { .. } => Verdict::LeftOut,
+            Self::Foreign { .. } if is_doubtful => Verdict::LeftOut,
+            error if error.cause() == Cause::System => Verdict::Unknown,
+            _ => Verdict::Bad,
+        }
+    }
+
     pub fn cause(&self) -> Cause {
         match self {
             Self::Layout { .. }
+            | Self::Foreign { .. }
             | Self::Damaged { .. }
             | Self::NonFinite { .. }
             | Self::TooLarge { .. }
+            | Self::TooSmall { .. }
             | Self::Predicted { .. }
             | Self::Unreadable { .. } => Cause::Content,
             Self::Hdf5 { .. } | Self::Crashed { by_file: true, .. } | Self::MissingFilter { .. } => Cause::Reading,
@@ -75,6 +107,9 @@ impl RecordingError {
         if source.contains_major(hdf5::MajorErrorCode::Resource) {
             return Self::io(path, std::io::ErrorKind::OutOfMemory.into());
         }
+        if source.contains_minor(hdf5::MinorErrorCode::NotHdf5) {
+            return Self::foreign(path, format!("not readable as HDF5: {source}"));
+        }
         Self::Hdf5 { path: path.to_owned(), message: source.to_string() }
     }
 
@@ -84,6 +119,15 @@ impl RecordingError {
 
     pub(crate) fn layout(path: &Path, what: &str, expected: impl Into<String>, found: impl Into<String>) -> Self {
         Self::Layout { path: path.to_owned(), what: what.into(), expected: expected.into(), found: found.into() }
+    }
+
+    pub(crate) fn foreign(path: &Path, message: impl Into<String>) -> Self {
+        Self::Foreign { path: path.to_owned(), message: message.into() }
+    }
+
+    /// A part that the layout names, but the file does not have.
+    pub(crate) fn missing(path: &Path, what: &str, expected: &str, found: &str) -> Self {
+        Self::foreign(path, format!("{what}: expected {expected}, found {found}"))
     }
 
     pub(crate) fn damaged(path: &Path, what: impl std::fmt::Display) -> Self {

@@ -23,6 +23,8 @@ pub(crate) struct Joined {
     /// Angle samples and EMG rows per second.
     pub(crate) rate: f64,
     pub(crate) sample_rate: f64,
+    /// Seconds by which the EMG starts after the angles.
+    pub(crate) lead: f64,
     pub(crate) interpolation: Interpolation,
     pub(crate) validity: Validity,
 }
@@ -36,7 +38,13 @@ const BLOCK_ROWS: u64 = 8192;
 impl Joined {
     /// Where among the angle samples an EMG row lies. The product is exact, so that rows on a sample are seen to be.
     fn position(&self, row: u64) -> f64 {
-        row as f64 * self.rate / self.sample_rate
+        let position = row as f64 * self.rate / self.sample_rate;
+        if self.lead == 0.0 {
+            return position;
+        }
+        // Starts are not exact: what is as good as on a sample is on it.
+        let position = position + self.lead * self.rate;
+        if (position - position.round()).abs() < 1e-3 { position.round() } else { position }
     }
 
     /// Bytes of a joined row: EMG, angles, time.
@@ -102,19 +110,24 @@ impl Samples {
     /// The angles of one row, as little-endian float64.
     fn at(&self, joined: &Joined, row: u64, out: &mut [[u8; 8]]) {
         let position = joined.position(row);
-        let low = position as u64;
+        let low = position.floor();
         let share = match joined.interpolation {
-            Interpolation::Linear => position - low as f64,
+            Interpolation::Linear => position - low,
             Interpolation::Hold => 0.0,
         };
+        let low = if low >= 0.0 { low as u64 } else { u64::MAX };
         let sample = |index: u64| {
-            let at = usize::try_from(index - self.first).ok()? * joined.angles.row_bytes;
-            self.bytes.get(at..at + joined.angles.row_bytes)
+            let at = usize::try_from(index.checked_sub(self.first)?).ok()?.checked_mul(joined.angles.row_bytes)?;
+            self.bytes.get(at..at.checked_add(joined.angles.row_bytes)?)
         };
         let usable = |index: u64| sample(index).filter(|row| !joined.validity.is_marked(row));
         // Exactly on a sample, or held: the next one does not matter, and the row is what the sample is. What is not finite
         // makes the angles computed from it so, each for itself.
-        let pair = if share == 0.0 { sample(low).map(|row| (row, row)) } else { usable(low).zip(usable(low + 1)) };
+        let pair = if share == 0.0 {
+            sample(low).map(|row| (row, row))
+        } else {
+            usable(low).zip(usable(low.saturating_add(1)))
+        };
         let Some((a, b)) = pair else {
             out.fill(f64::NAN.to_le_bytes());
             return;

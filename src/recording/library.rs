@@ -1,6 +1,7 @@
 //! Reading rows through the HDF5 library, for storage that the fast path does not know.
 
 use std::ops::Range;
+use std::path::Path;
 
 use hdf5::Datatype;
 use hdf5_sys::{h5d, h5s};
@@ -11,7 +12,7 @@ use super::error::RecordingError;
 use super::h5;
 use super::links;
 use super::place::Place;
-use super::rows::Rows;
+use super::rows::{Number, Rows};
 
 /// Longest frame of rows.
 pub(super) const FRAME_BYTES: usize = 8 << 20;
@@ -68,6 +69,24 @@ pub(super) fn with_memory<T>(mut f: impl FnMut() -> Result<T, RecordingError>) -
     }
 }
 
+/// Element `i` of a dataset [T], or of a scalar one, as float64.
+pub(super) fn one(path: &Path, dataset: &hdf5::Dataset, i: u64) -> Result<f64, RecordingError> {
+    let rank = dataset.ndim();
+    if rank > 1 || h5::creation(dataset).is_ok_and(|creation| creation.external) {
+        return Err(RecordingError::layout(
+            path,
+            &dataset.name(),
+            "a number, or a list of them",
+            format!("rank {rank}"),
+        ));
+    }
+    Numbers::of(path, &dataset.name(), &dataset.dtype().map_err(|error| RecordingError::hdf5(path, &error))?)?;
+    let mut value = [0; 8];
+    let read = Numbers::memory_type(Number::F64, None).and_then(|ty| read_block(dataset, &ty, i, 1, &mut value));
+    read.map_err(|error| RecordingError::hdf5(path, &error))?;
+    Ok(f64::from_le_bytes(value))
+}
+
 /// What the library converts elements to.
 fn memory_type(row_bytes: usize, pieces: &[Piece]) -> hdf5::Result<Datatype> {
     if let [Piece { field: None, number, array, .. }] = pieces {
@@ -93,24 +112,32 @@ fn read_block(
     let columns = dataset.shape().get(1).copied().unwrap_or(1) as u64;
     let (start, counts) = ([first, 0], [count, columns]);
     let rank = dataset.ndim();
-    assert!((1..=2).contains(&rank), "checked by the caller");
+    assert!(rank <= 2, "checked by the caller");
     assert_eq!(bytes.len(), (count * columns) as usize * memory_type.size());
     // SAFETY: all ids are alive for the call; `bytes` holds `count` rows of `columns` elements of `memory_type`, whose
     // size was checked; H5Sselect_hyperslab and H5Screate_simple read one element of their arrays for each of the
     // dataset's dimensions, of which there are at most two. HDF5 is only entered under its global lock.
     hdf5::sync::sync(|| unsafe {
-        let selected = h5s::H5Sselect_hyperslab(
-            file_space.id(),
-            h5s::H5S_SELECT_SET,
-            start.as_ptr(),
-            std::ptr::null(),
-            counts.as_ptr(),
-            std::ptr::null(),
-        );
+        // A scalar has one element, which is selected as it is.
+        let selected = if rank == 0 {
+            0
+        } else {
+            h5s::H5Sselect_hyperslab(
+                file_space.id(),
+                h5s::H5S_SELECT_SET,
+                start.as_ptr(),
+                std::ptr::null(),
+                counts.as_ptr(),
+                std::ptr::null(),
+            )
+        };
         if selected < 0 {
             return Err(h5::failure());
         }
         let memory_space = h5s::H5Screate_simple(rank as i32, counts.as_ptr(), std::ptr::null());
+        if memory_space < 0 {
+            return Err(h5::failure());
+        }
         let status = h5d::H5Dread(
             dataset.id(),
             memory_type.id(),

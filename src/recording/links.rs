@@ -78,7 +78,7 @@ impl Missing {
             (true, true) => "dataset".to_owned(),
             (true, false) => format!("dataset in group `{}`", self.group),
         };
-        RecordingError::layout(path, &what, format!("`{}`", self.part), self.present)
+        RecordingError::missing(path, &what, &format!("`{}`", self.part), &self.present)
     }
 }
 

@@ -1,18 +1,25 @@
-//! `metadata.csv` beside the recordings, as emg2pose ships it.
+//! `metadata.csv` beside the recordings, as emg2pose ships it, or in a folder above them.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::discover::without_extension;
+use super::archive::{Entry, members};
+use super::discover::{Found, without_extension};
 use super::error::RecordingError;
-use super::place::{Entry, Member, Place, members, open_regular};
+use super::place::{Member, Place, open_regular};
+use crate::config::METADATA_COLUMNS;
 
 /// Names of the table: in the recordings' archives, and as emg2pose offers it for download.
-pub(crate) const TABLES: [&str; 2] = ["metadata.csv", "emg2pose_metadata.csv"];
+const TABLES: [&str; 2] = ["metadata.csv", "emg2pose_metadata.csv"];
 /// Longest table that is read: 25,253 recordings take 5 MB.
 const LONGEST: u64 = 1 << 30;
+
+/// Whether a file of this name is a table.
+pub(super) fn is_table(name: &str) -> bool {
+    TABLES.iter().any(|table| table.eq_ignore_ascii_case(name))
+}
 
 /// The columns that this project uses, and all others by their names; missing ones are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,34 +45,39 @@ pub enum Listing {
     Listed(Box<MetadataRow>),
 }
 
-/// Recordings that a table lists, but that are not there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Absent {
-    pub table: PathBuf,
-    pub listed: usize,
-    /// In alphabetical order.
-    pub names: Vec<String>,
-}
-
 /// A folder, and the archive that it is in, if it is in one.
 type Folder = (Option<PathBuf>, PathBuf);
 
-/// The rows of every table that lies beside a recording.
+/// The rows of every table that recordings are listed in.
 #[derive(Debug, Default)]
 pub struct Metadata {
     /// Names that columns have in the files, where they are others.
     columns: BTreeMap<String, String>,
+    /// The table in each folder.
     folders: HashMap<Folder, Option<PathBuf>>,
     tables: HashMap<PathBuf, Table>,
-    archives: HashMap<PathBuf, Vec<Member>>,
+    archives: HashMap<PathBuf, Vec<Entry>>,
+}
+
+/// A row, with what it calls its recording, and its line.
+#[derive(Debug)]
+struct Line {
+    /// With `/` between its parts.
+    filename: String,
+    number: u64,
+    row: MetadataRow,
 }
 
 #[derive(Debug)]
 struct Table {
-    rows: HashMap<String, MetadataRow>,
-    /// Names that were asked for.
+    /// By the file's name alone, without its extension.
+    lines: HashMap<String, Vec<Line>>,
+    has_splits: bool,
+    /// File names that recordings were found for.
     found: HashSet<String>,
-    /// Whether all recordings beside it were looked for.
+    /// Recordings that are listed without a split, though there is a column for it.
+    without_split: Vec<String>,
+    /// Whether all recordings that it may list were looked for.
     searched: bool,
 }
 
@@ -75,92 +87,160 @@ impl Metadata {
         Self { columns, ..Self::default() }
     }
 
-    /// What is said of the recording `name` at `place`. Beside an archive's member is the same folder of the archive, else
-    /// the folder that the archive lies in. `searched`: all recordings beside it are asked for.
+    /// What is said of a recording, by the table in its folder, or else in the nearest folder above it that was searched.
+    /// An archive's member may also be listed in the folder that the archive lies in.
     ///
     /// # Errors
-    /// A table that cannot be read or parsed, or two tables in one folder.
-    pub fn row(&mut self, place: &Place, name: &str, searched: bool) -> Result<Listing, RecordingError> {
-        let folder = match &place.member {
-            None => (None, place.path.parent()),
-            Some(member) => (Some(&place.path), Path::new(&member.name).parent()),
-        };
-        let folder = (folder.0.cloned(), folder.1.unwrap_or(Path::new("")).to_owned());
-        if !self.folders.contains_key(&folder) {
-            let table = self.find(place)?;
-            self.folders.insert(folder.clone(), table);
-        }
-        let Some(path) = &self.folders[&folder] else { return Ok(Listing::NoTable) };
-        let table = self.tables.get_mut(path).expect("found with its folder");
-        table.searched &= searched;
-        Ok(match table.rows.get(name) {
-            Some(row) => {
-                table.found.insert(name.to_owned());
-                Listing::Listed(Box::new(row.clone()))
+    /// A table that cannot be read or parsed, two tables in one folder, or two rows for the recording that differ.
+    pub fn row(&mut self, found: &Found) -> Result<Listing, RecordingError> {
+        for folder in folders(found) {
+            if !self.folders.contains_key(&folder) {
+                let table = self.find(&folder)?;
+                self.folders.insert(folder.clone(), table);
             }
-            None => Listing::Unlisted(path.clone()),
-        })
+            let Some(path) = &self.folders[&folder] else { continue };
+            let table = self.tables.get_mut(path).expect("found with its folder");
+            table.searched &= found.root.is_some();
+            let own = found.place.member.as_ref().map_or(&*found.place.path, |member| Path::new(&member.name));
+            let relative = own.strip_prefix(&folder.1).unwrap_or(own).to_string_lossy().into_owned();
+            return match table.row(path, &relative)? {
+                Some(row) => Ok(Listing::Listed(Box::new(row))),
+                None => Ok(Listing::Unlisted(path.clone())),
+            };
+        }
+        Ok(Listing::NoTable)
     }
 
-    /// Recordings that are listed, but were not asked for, beside recordings that all were.
-    pub fn absent(&self) -> Vec<Absent> {
-        let absent = |(path, table): (&PathBuf, &Table)| {
-            let names = table.rows.keys().filter(|name| !table.found.contains(*name));
-            let mut names: Vec<_> = names.cloned().collect();
-            names.sort();
-            let listed = table.rows.len();
-            (table.searched && !names.is_empty()).then(|| Absent { table: path.clone(), listed, names })
-        };
-        let mut all: Vec<_> = self.tables.iter().filter_map(absent).collect();
-        all.sort_by(|a, b| a.table.cmp(&b.table));
-        all
+    /// What is missing: recordings that tables list but that were not found, though they were looked for; and splits.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (path, table) in &self.tables {
+            let path = path.display();
+            let lines = || table.lines.values().flatten();
+            let absent = lines().map(|line| &line.filename).filter(|name| !table.found.contains(*name));
+            let absent: Vec<_> = absent.cloned().collect();
+            if table.searched && !absent.is_empty() {
+                let (n, of, names) = (absent.len(), lines().count(), some(absent));
+                warnings.push(format!("{path}: {n} of {of} listed recordings are not there: {names}"));
+            }
+            if !table.without_split.is_empty() {
+                let (n, names) = (table.without_split.len(), some(table.without_split.clone()));
+                warnings.push(format!("{path}: {n} recordings have no split and get a random one: {names}"));
+            }
+        }
+        warnings.sort();
+        warnings
     }
 
-    /// Reads the table beside a recording, if there is one; gives its path.
-    fn find(&mut self, place: &Place) -> Result<Option<PathBuf>, RecordingError> {
-        let mut found = Vec::new();
-        if let Some(member) = &place.member {
-            if !self.archives.contains_key(&place.path) {
-                let file = |entry| match entry {
-                    Entry::File(member) => Some(member),
-                    Entry::Unreadable(..) => None,
-                };
-                let members = members(&place.path)?.into_iter().filter_map(file);
-                self.archives.insert(place.path.clone(), members.collect());
-            }
-            for table in TABLES {
-                let wanted = Path::new(&member.name).with_file_name(table);
-                let csv = self.archives[&place.path].iter().find(|member| Path::new(&member.name) == wanted);
-                found.extend(csv.map(|csv| Place { path: place.path.clone(), member: Some(csv.clone()) }));
-            }
-        }
-        if found.is_empty() {
-            for table in TABLES {
-                let path = place.path.parent().unwrap_or(Path::new("")).join(table);
-                match path.symlink_metadata() {
-                    Ok(_) => found.push(path.into()),
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(RecordingError::io(&path, error)),
-                }
-            }
-        }
+    /// Reads the table in a folder, if there is one; gives its path.
+    fn find(&mut self, folder: &Folder) -> Result<Option<PathBuf>, RecordingError> {
+        let found = match folder {
+            (Some(archive), below) => self.find_in_archive(archive, below)?,
+            (None, folder) => find_in_folder(folder)?,
+        };
         match &found[..] {
             [] => Ok(None),
             [table] => {
                 let path = table.label();
                 if !self.tables.contains_key(&path) {
-                    let rows = parse(&path, &read(table)?, &self.columns)?;
-                    let new = Table { rows, found: HashSet::new(), searched: true };
-                    self.tables.insert(path.clone(), new);
+                    let table = parse(&path, &read(table)?, &self.columns)?;
+                    self.tables.insert(path.clone(), table);
                 }
                 Ok(Some(path))
             }
             [first, second, ..] => {
                 let path = second.label();
-                let message = format!("lies beside {}: only one can say what is what", first.label().display());
+                let message = format!("there is another table beside it, {}; remove one", first.label().display());
                 Err(RecordingError::Metadata { path, line: 1, message })
             }
         }
+    }
+
+    fn find_in_archive(&mut self, archive: &Path, below: &Path) -> Result<Vec<Place>, RecordingError> {
+        if !self.archives.contains_key(archive) {
+            self.archives.insert(archive.to_owned(), members(archive)?);
+        }
+        let in_folder = |entry: &&Entry| {
+            let path = Path::new(entry.name());
+            let name = path.file_name().unwrap_or_default();
+            is_table(&name.to_string_lossy()) && path.parent() == Some(below)
+        };
+        let place = |member: &Member| Place { path: archive.to_owned(), member: Some(member.clone()) };
+        let tables = self.archives[archive].iter().filter(in_folder).map(|entry| match entry {
+            Entry::File(member) => Ok(place(member)),
+            Entry::Unreadable(name, reason) => {
+                Err(RecordingError::Unreadable { path: place(&Member::named(name)).label(), reason })
+            }
+        });
+        tables.collect()
+    }
+}
+
+/// A few of these, in order.
+fn some(mut names: Vec<String>) -> String {
+    /// More would hide the rest.
+    const MOST: usize = 5;
+    names.sort();
+    let more = if names.len() > MOST { ", ..." } else { "" };
+    names.truncate(MOST);
+    names.join(", ") + more
+}
+
+/// Folders whose table may list a recording, the nearest first.
+fn folders(found: &Found) -> Vec<Folder> {
+    let path = &found.place.path;
+    let parent = |path: &Path| path.parent().unwrap_or(Path::new("")).to_owned();
+    match (&found.place.member, &found.root) {
+        (Some(member), _) => {
+            let inside = Path::new(&member.name).ancestors().skip(1);
+            let inside = inside.map(|folder| (Some(path.clone()), folder.to_owned()));
+            inside.chain([(None, parent(path))]).collect()
+        }
+        (None, Some(root)) => {
+            let above = path.ancestors().skip(1).take_while(|folder| folder.starts_with(root));
+            above.map(|folder| (None, folder.to_owned())).collect()
+        }
+        (None, None) => vec![(None, parent(path))],
+    }
+}
+
+fn find_in_folder(folder: &Path) -> Result<Vec<Place>, RecordingError> {
+    let io = |error| RecordingError::io(folder, error);
+    let here = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let mut found: Vec<Place> = Vec::new();
+    for entry in std::fs::read_dir(here).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        if is_table(&name.to_string_lossy()) {
+            found.push(folder.join(name).into());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+impl Table {
+    /// The row for the recording at `relative` to the table's folder: that of this path, else of its file name, each with
+    /// its extension or without, else with another extension.
+    fn row(&mut self, path: &Path, relative: &str) -> Result<Option<MetadataRow>, RecordingError> {
+        let name = relative.rsplit('/').next().unwrap_or(relative);
+        let Some(lines) = self.lines.get(without_extension(name)) else { return Ok(None) };
+        let last = |line: &Line| line.filename.rsplit('/').next().unwrap_or_default().to_owned();
+        let by_path = |line: &Line| [relative, without_extension(relative)].contains(&&*line.filename);
+        let by_name = |line: &Line| [name, without_extension(name)].contains(&&*last(line));
+        let all = |is: &dyn Fn(&Line) -> bool| lines.iter().filter(|line| is(line)).collect::<Vec<_>>();
+        // All of these lines have the name, if perhaps with another extension.
+        let found = [all(&by_path), all(&by_name), all(&|_| true)];
+        let matching = found.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
+        let Some(first) = matching.first() else { return Ok(None) };
+        if let Some(other) = matching.iter().find(|line| line.row != first.row) {
+            let message = format!("`{}` is listed in line {}, too, with other values", other.filename, first.number);
+            return Err(RecordingError::Metadata { path: path.to_owned(), line: other.number, message });
+        }
+        if self.has_splits && first.row.split.is_empty() {
+            self.without_split.push(relative.to_owned());
+        }
+        self.found.extend(matching.iter().map(|line| line.filename.clone()));
+        Ok(Some(first.row.clone()))
     }
 }
 
@@ -185,131 +265,214 @@ fn read(table: &Place) -> Result<Vec<u8>, RecordingError> {
     Ok(text)
 }
 
-fn parse(
-    path: &Path,
-    bytes: &[u8],
-    columns: &BTreeMap<String, String>,
-) -> Result<HashMap<String, MetadataRow>, RecordingError> {
+fn parse(path: &Path, bytes: &[u8], columns: &BTreeMap<String, String>) -> Result<Table, RecordingError> {
     let refuse = |line, message: String| RecordingError::Metadata { path: path.to_owned(), line, message };
     let csv_error = |error: csv::Error| refuse(error.position().map_or(0, csv::Position::line), error.to_string());
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(refuse(1, "expected UTF-8, found UTF-16".into()));
     }
-    let text = String::from_utf8_lossy(bytes);
+    let text = decoded(bytes);
     let text = text.trim_start_matches('\u{feff}');
     let first_line = text.lines().next().unwrap_or_default();
     // As some spreadsheets write it.
     let delimiter = if first_line.contains(';') && !first_line.contains(',') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
-    let headers = reader.headers().map_err(csv_error)?.clone();
-    let mut twice = HashSet::new();
-    if let Some(name) = headers.iter().find(|name| !name.is_empty() && !twice.insert(*name)) {
-        return Err(refuse(1, format!("two columns are called `{name}`")));
-    }
-    let mut rows: HashMap<String, (u64, MetadataRow)> = HashMap::new();
+    let headers = Headers::new(reader.headers().map_err(csv_error)?, columns).map_err(|message| refuse(1, message))?;
+    let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
     for record in reader.records() {
         let record = record.map_err(csv_error)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let (filename, row) = row(&headers, &record, columns);
-        let name = without_extension(&filename).to_owned();
-        if name.is_empty() {
-            return Err(refuse(line, "expected a column `filename` with a name in every row".into()));
+        let number = record.position().map_or(0, csv::Position::line);
+        if record.iter().all(str::is_empty) {
+            continue;
         }
-        match rows.get(&name) {
-            Some((first, other)) if *other != row => {
-                return Err(refuse(line, format!("`{name}` is listed in line {first}, too, with other values")));
+        let filename = headers.value(&record, "filename").replace('\\', "/");
+        let filename = filename.trim_start_matches("./").to_owned();
+        let name = without_extension(filename.rsplit('/').next().unwrap_or("")).to_owned();
+        if name.is_empty() {
+            return Err(refuse(number, "expected a column `filename` with a name in every row".into()));
+        }
+        let row = headers.row(&record);
+        let same = lines.entry(name).or_default();
+        match same.iter().find(|line| line.filename == filename && line.row != row) {
+            Some(first) => {
+                let first = first.number;
+                return Err(refuse(number, format!("`{filename}` is listed in line {first}, too, with other values")));
             }
-            Some(_) => {}
-            None => drop(rows.insert(name, (line, row))),
+            None => same.push(Line { filename, number, row }),
         }
     }
-    Ok(rows.into_iter().map(|(name, (_, row))| (name, row)).collect())
+    let has_splits = headers.ours.contains_key("split");
+    let (found, without_split) = (HashSet::new(), Vec::new());
+    Ok(Table { lines, has_splits, found, without_split, searched: true })
 }
 
-/// The file's name and what is said of it.
-fn row(
-    headers: &csv::StringRecord,
-    record: &csv::StringRecord,
-    columns: &BTreeMap<String, String>,
-) -> (String, MetadataRow) {
-    let (mut row, mut filename) = (MetadataRow::default(), String::new());
-    for (theirs, value) in headers.iter().zip(record).filter(|(_, value)| !value.is_empty()) {
-        // A column of ours that is called otherwise is not the file's column of that name.
-        let ours = columns.iter().find(|(_, name)| *name == theirs).map(|(ours, _)| ours.as_str());
-        let ours = ours.or_else(|| Some(theirs).filter(|name| !columns.contains_key(*name)));
-        let value = value.to_owned();
-        match ours {
-            Some("filename") => filename = value,
-            Some("session") => row.session = value,
-            Some("user") => row.user = value,
-            Some("stage") => row.stage = value,
-            Some("side") => row.side = value,
-            Some("split") => row.split = value,
-            Some("generalization") => row.generalization = value,
-            _ if theirs.is_empty() => {}
-            _ => drop(row.labels.insert(theirs.to_owned(), value)),
+/// UTF-8, or else Latin-1, in which different bytes stay different texts.
+fn decoded(bytes: &[u8]) -> String {
+    let latin = || bytes.iter().map(|byte| char::from(*byte)).collect();
+    std::str::from_utf8(bytes).map_or_else(|_| latin(), str::to_owned)
+}
+
+/// Which column of a table is which.
+struct Headers {
+    /// Places of the columns that this project uses, by its names.
+    ours: HashMap<&'static str, usize>,
+    /// Places and names of all others.
+    others: Vec<(usize, String)>,
+}
+
+impl Headers {
+    fn new(names: &csv::StringRecord, columns: &BTreeMap<String, String>) -> Result<Self, String> {
+        let mut seen = HashSet::new();
+        if let Some(name) = names.iter().find(|name| !name.is_empty() && !seen.insert(name.to_lowercase())) {
+            return Err(format!("two columns are called `{name}`"));
+        }
+        let place = |wanted: &str| names.iter().position(|name| name.eq_ignore_ascii_case(wanted));
+        let mut ours = HashMap::new();
+        for own in METADATA_COLUMNS {
+            match (columns.get(own), place(columns.get(own).map_or(own, String::as_str))) {
+                (_, Some(place)) => drop(ours.insert(own, place)),
+                (Some(theirs), None) => {
+                    return Err(format!("there is no column `{theirs}`, which data.layout.metadata names"));
+                }
+                (None, None) => {}
+            }
+        }
+        let others = names.iter().map(str::to_owned).enumerate();
+        let others = others.filter(|(place, name)| !name.is_empty() && !ours.values().any(|own| own == place));
+        let others = others.collect();
+        Ok(Self { ours, others })
+    }
+
+    fn value<'r>(&self, record: &'r csv::StringRecord, column: &str) -> &'r str {
+        self.ours.get(column).and_then(|place| record.get(*place)).unwrap_or("")
+    }
+
+    fn row(&self, record: &csv::StringRecord) -> MetadataRow {
+        let ours = |column: &str| self.value(record, column).to_owned();
+        let others = self.others.iter().filter_map(|(place, name)| Some((name, record.get(*place)?)));
+        let others = others.filter(|(_, value)| !value.is_empty());
+        MetadataRow {
+            session: ours("session"),
+            user: ours("user"),
+            stage: ours("stage"),
+            side: ours("side"),
+            split: ours("split"),
+            generalization: ours("generalization"),
+            labels: others.map(|(name, value)| (name.clone(), value.to_owned())).collect(),
         }
     }
-    (filename, row)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recording::find;
 
-    fn listed(metadata: &mut Metadata, recording: &Path, name: &str) -> Option<MetadataRow> {
-        match metadata.row(&recording.to_owned().into(), name, true).unwrap() {
-            Listing::Listed(row) => Some(*row),
-            _ => None,
+    /// What a table says of the recordings below a folder that has it, by their paths.
+    fn listed(folder: &Path, metadata: &mut Metadata) -> Result<Vec<(String, Option<MetadataRow>)>, String> {
+        let found = find(&[folder.to_owned()]).unwrap().found.into_iter();
+        let listed = found.map(|mut found| {
+            found.place.path = std::path::absolute(&found.place.path).unwrap();
+            match metadata.row(&found).map_err(|error| error.to_string())? {
+                Listing::Listed(row) => Ok((found.relative, Some(*row))),
+                _ => Ok((found.relative, None)),
+            }
+        });
+        listed.collect()
+    }
+
+    fn folder(names: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for name in names {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
         }
+        folder
     }
 
     #[test]
     fn rows_are_found_by_name_and_other_columns_are_labels() {
-        let folder = tempfile::tempdir().unwrap();
-        let recording = folder.path().join("a.hdf5");
-        assert_eq!(Metadata::default().row(&recording.clone().into(), "a", true).unwrap(), Listing::NoTable);
-        for table in TABLES {
-            let path = folder.path().join(table);
-            std::fs::write(&path, "\u{feff}session,user,filename,split,held_out_user,empty\ns,u,a.h5,val,False,\n")
-                .unwrap();
+        for table in ["metadata.csv", "emg2pose_metadata.csv", "Metadata.CSV"] {
+            let folder = folder(&["a.hdf5", "b.hdf5"]);
+            let text = "\u{feff}session,User,filename,Split,held_out_user,empty\ns,u,a.h5,val,False,\n,,,,,\n";
+            std::fs::write(folder.path().join(table), text.replace("a.h5", "a")).unwrap();
             let mut metadata = Metadata::default();
-            let row = listed(&mut metadata, &recording, "a").unwrap();
-            assert_eq!((row.session.as_str(), row.split.as_str()), ("s", "val"));
+            let rows = listed(folder.path(), &mut metadata).unwrap();
+            let row = rows[0].1.as_ref().unwrap();
+            assert_eq!([&row.session, &row.user, &row.split], ["s", "u", "val"]);
             assert_eq!(row.labels, BTreeMap::from([("held_out_user".to_owned(), "False".to_owned())]));
-            assert_eq!(metadata.absent(), []);
-            assert_eq!(metadata.row(&recording.clone().into(), "b", true).unwrap(), Listing::Unlisted(path.clone()));
-            std::fs::remove_file(path).unwrap();
+            assert_eq!((&rows[1].1, metadata.warnings()), (&None, vec![]));
         }
-        std::fs::write(folder.path().join("metadata.csv"), "session;who;file;user\ns;u;b;other\ns;u;gone;\n").unwrap();
-        let columns = [("user", "who"), ("filename", "file")].map(|(a, b)| (a.to_owned(), b.to_owned())).into();
-        let mut metadata = Metadata::new(columns);
-        let row = listed(&mut metadata, &folder.path().join("b.hdf5"), "b").unwrap();
-        assert_eq!((row.user.as_str(), row.labels["user"].as_str()), ("u", "other"));
-        let absent = Absent { table: folder.path().join("metadata.csv"), listed: 2, names: vec!["gone".into()] };
-        assert_eq!(metadata.absent(), [absent]);
-        metadata.row(&folder.path().join("b.hdf5").into(), "b", false).unwrap();
-        assert_eq!(metadata.absent(), []);
+    }
+
+    #[test]
+    fn a_table_above_lists_recordings_by_path_or_name() {
+        let names = ["s1/a.h5", "s2/a.h5", "s2/deep/b.hdf5", "s3/a.h5", "c.h5"];
+        let folder = folder(&names);
+        let text = "filename,user\ns1/a.h5,one\ns2\\a,two\nb,three\n./c.h5,\u{e4}\ngone,four\n";
+        std::fs::write(folder.path().join("metadata.csv"), text).unwrap();
+        std::fs::write(folder.path().join("s3/metadata.csv"), "filename,user\na,own\n").unwrap();
+        let mut metadata = Metadata::default();
+        let users: Vec<_> = listed(folder.path(), &mut metadata).unwrap();
+        let users: Vec<_> =
+            users.iter().map(|(path, row)| (path.as_str(), row.as_ref().unwrap().user.as_str())).collect();
+        let expected = [
+            ("s1/a.h5", "one"),
+            ("s2/a.h5", "two"),
+            ("s3/a.h5", "own"),
+            ("s2/deep/b.hdf5", "three"),
+            ("c.h5", "\u{e4}"),
+        ];
+        assert_eq!(users, expected);
+        assert!(
+            metadata.warnings()[0].ends_with("1 of 5 listed recordings are not there: gone"),
+            "{:?}",
+            metadata.warnings()
+        );
+        // A recording that is named alone is listed in its own folder only.
+        let one = find(&[folder.path().join("s2/deep/b.hdf5")]).unwrap().found.remove(0);
+        assert_eq!(metadata.row(&one).unwrap(), Listing::NoTable);
+    }
+
+    #[test]
+    fn columns_may_have_other_names_and_separators() {
+        let folder = folder(&["b.hdf5"]);
+        std::fs::write(folder.path().join("metadata.csv"), b"session;who;file;user;split\ns;J\xf6rg;b;other;\n")
+            .unwrap();
+        let columns = |pairs: &[(&str, &str)]| pairs.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect();
+        let mut metadata = Metadata::new(columns(&[("user", "who"), ("stage", "who"), ("filename", "file")]));
+        let rows = listed(folder.path(), &mut metadata).unwrap();
+        let row = rows[0].1.as_ref().unwrap();
+        assert_eq!(
+            (row.user.as_str(), row.stage.as_str(), row.labels["user"].as_str()),
+            ("J\u{f6}rg", "J\u{f6}rg", "other")
+        );
+        assert!(metadata.warnings()[0].ends_with("1 recordings have no split and get a random one: b.hdf5"));
+        let mut metadata = Metadata::new(columns(&[("user", "subject"), ("filename", "file")]));
+        let error = listed(folder.path(), &mut metadata).unwrap_err();
+        assert!(error.contains("there is no column `subject`, which data.layout.metadata names"), "{error}");
     }
 
     #[test]
     fn tables_that_contradict_themselves_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let (recording, path) = (folder.path().join("a.hdf5"), folder.path().join("metadata.csv"));
+        let folder = folder(&["a.hdf5"]);
+        let path = folder.path().join("metadata.csv");
         for (text, expected) in [
             ("session,user\ns,u\n", "filename"),
             ("filename,user\ns,u\nx\n", "line 3"),
-            ("filename,split\na,train\nb,val\na.hdf5,test\n", "line 4: `a` is listed in line 2, too"),
-            ("filename,split,split\na,train,val\n", "two columns are called `split`"),
+            ("filename,split\na,train\nb,val\na,test\n", "line 4: `a` is listed in line 2, too, with other values"),
+            ("filename,split\na,train\nb,val\na.hdf5,test\n", "is listed in line"),
+            ("filename,split,Split\na,train,val\n", "two columns are called `Split`"),
         ] {
             std::fs::write(&path, text).unwrap();
-            let error = Metadata::default().row(&recording.clone().into(), "a", true).unwrap_err().to_string();
+            let error = listed(folder.path(), &mut Metadata::default()).unwrap_err();
             assert!(error.contains(expected), "{error}");
         }
-        std::fs::write(&path, "filename,split\na,train\na.h5,train\n").unwrap();
-        assert_eq!(listed(&mut Metadata::default(), &recording, "a").unwrap().split, "train");
+        std::fs::write(&path, "filename,split\na,train\na.hdf5,train\n").unwrap();
+        assert_eq!(listed(folder.path(), &mut Metadata::default()).unwrap()[0].1.as_ref().unwrap().split, "train");
         std::fs::write(folder.path().join("emg2pose_metadata.csv"), "filename\na\n").unwrap();
-        let error = Metadata::default().row(&recording.into(), "a", true).unwrap_err().to_string();
-        assert!(error.contains("metadata.csv: only one"), "{error}");
+        let error = listed(folder.path(), &mut Metadata::default()).unwrap_err();
+        assert!(error.contains("there is another table beside it"), "{error}");
     }
 }

@@ -1,5 +1,6 @@
 //! HDF5 recordings in and out: finding files, reading headers, decoding rows, IK validity, synthesis.
 
+mod archive;
 mod attributes;
 mod chunks;
 mod dataset;
@@ -28,8 +29,8 @@ mod write;
 pub use attributes::Attributes;
 pub(crate) use attributes::PREDICTED_BY;
 pub use discover::{Found, LeftOut, Search, find};
-pub use error::{Cause, RecordingError};
-pub use metadata::{Absent, Listing, Metadata, MetadataRow};
+pub use error::{Cause, RecordingError, Verdict};
+pub use metadata::{Listing, Metadata, MetadataRow};
 pub use place::{Member, Place};
 pub use pool::{Buffer, Pool};
 pub use read::{FileStamp, Reader, Recording, WHOLE_BYTES};

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::attributes::Attributes;
 use super::chunks::{self, Chunk, ChunkError, Filter};
 use super::dataset::{Dataset, Storage};
-use super::error::RecordingError;
+use super::error::{Cause, RecordingError};
 use super::place::{Place, open_regular};
 use super::pool::{Buffer, Pool};
 use super::ranges::Ranges;
@@ -208,6 +208,18 @@ impl Recording {
     /// # Errors
     /// The file's, or `f`'s.
     pub fn visit_hashed(&self, f: &mut Visitor<'_>) -> Result<blake3::Hash, RecordingError> {
+        self.unless_changed(self.hashed_rows(f))
+    }
+
+    /// The result, or that the file changed while it was read: what was then found is no fact about it.
+    fn unless_changed<T>(&self, result: Result<T, RecordingError>) -> Result<T, RecordingError> {
+        match result {
+            Err(error) if error.cause() == Cause::System => Err(error),
+            result => self.check_unchanged().and(result),
+        }
+    }
+
+    fn hashed_rows(&self, f: &mut Visitor<'_>) -> Result<blake3::Hash, RecordingError> {
         let mut hasher = blake3::Hasher::new();
         match (&self.bytes, self.storage()) {
             (Bytes::Whole(bytes), Some(Storage::Contiguous { address })) => {
@@ -225,7 +237,7 @@ impl Recording {
             }
             (Bytes::Whole(bytes), _) => {
                 hasher.update(bytes);
-                self.visit(f)?;
+                self.rows_of(f)?;
             }
             (Bytes::File(file), Some(Storage::Contiguous { address })) => {
                 let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
@@ -238,10 +250,9 @@ impl Recording {
             (Bytes::File(file), _) => {
                 let mut reader = BlockReader { path: &self.path, file, base: self.place.offset(), buffer: Vec::new() };
                 reader.hash_range(&mut hasher, 0, self.length)?;
-                self.visit(f)?;
+                self.rows_of(f)?;
             }
         }
-        self.check_unchanged()?;
         Ok(hasher.finalize())
     }
 
@@ -250,6 +261,10 @@ impl Recording {
     /// # Errors
     /// The file's, or `f`'s.
     pub fn visit(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
+        self.unless_changed(self.rows_of(f))
+    }
+
+    fn rows_of(&self, f: &mut Visitor<'_>) -> Result<(), RecordingError> {
         match (self.storage(), &self.bytes) {
             (Some(Storage::Contiguous { address }), Bytes::Whole(bytes)) => {
                 let end = *address as usize + self.table.rows as usize * self.table.row_bytes;

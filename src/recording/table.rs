@@ -11,8 +11,8 @@ use super::driver;
 use super::error::RecordingError;
 use super::h5::{self, Link};
 use super::joined::Joined;
-use super::library::with_memory;
-use super::links;
+use super::library::{self, with_memory};
+use super::links::{self, Object};
 use super::place::Place;
 use super::rows::{Field, Number, Scale};
 use super::validity::Validity;
@@ -86,12 +86,13 @@ impl Table {
             if !layout.accept_predicted {
                 header.check_not_predicted()?;
             }
-            let attributes = Attributes::read(path, &file, &layout.layout.attributes)?;
-            header.check_rate("sample_rate", attributes.sample_rate, layout.sample_rate)?;
-            match &layout.layout.table {
-                Some(table) => header.compound(table, attributes),
-                None => header.joined(attributes),
-            }
+            let mut table = match &layout.layout.table {
+                Some(table) => header.compound(table)?,
+                None => header.joined()?,
+            };
+            table.attributes = Attributes::read(path, &file, &layout.layout.attributes)?;
+            header.check_rate("sample_rate", table.attributes.sample_rate, layout.sample_rate)?;
+            Ok(table)
         };
         driver::watched(path, || with_memory(read))
     }
@@ -111,6 +112,7 @@ impl Table {
                     && joined.angle_field.is_within(joined.angles.row_bytes)
                     && (joined.emg.rows, joined.row_bytes()) == (self.rows, self.row_bytes)
                     && [joined.rate, joined.sample_rate].iter().all(|rate| rate.is_finite() && *rate > 0.0)
+                    && joined.lead.is_finite()
             }
         };
         let time = self.time.as_ref().map(|time| &time.field);
@@ -130,6 +132,8 @@ struct Header<'a> {
     file_bytes: u64,
 }
 
+/// The time stamps of emg2pose's layout, which some that write it leave out.
+const USUAL_TIME: &str = "time";
 /// The group that `emg-train predict` writes.
 const PREDICTED_GROUP: &str = "emg2pose";
 
@@ -159,27 +163,46 @@ impl Header<'_> {
         }
     }
 
-    fn compound(&self, table: &str, attributes: Attributes) -> Result<Table, RecordingError> {
+    fn compound(&self, table: &str) -> Result<Table, RecordingError> {
         let names = &self.layout.layout;
         let time = names.time.as_deref();
         let mut wanted = vec![(names.emg.as_str(), true), (names.joint_angles.as_str(), true)];
-        wanted.extend(time.map(|time| (time, false)));
+        wanted.extend(time.map(|time| (time, time != USUAL_TIME)));
         let Fields { dataset, mut columns, present } =
             dataset::compound(self.path, self.file, table, &wanted, self.file_bytes)?;
-        let time = time.and_then(|_| columns.pop().flatten());
+        let missing = |name: &str| RecordingError::missing(self.path, "fields", name, &present.join(", "));
+        let time = match time {
+            Some(name) => self.time_field(name, columns.pop().flatten(), missing)?,
+            None => None,
+        };
         let (angles, emg) = (columns.pop().flatten(), columns.pop().flatten());
-        let missing = |name: &str| self.wrong("fields", name, present.join(", "));
         let emg = self.emg(&names.emg, emg.ok_or_else(|| missing(&names.emg))?, None)?;
         let angles = match angles {
             Some(angles) => Some(self.angles(&names.joint_angles, angles, None)?),
             None if self.layout.angles_optional => None,
             None => return Err(missing(&names.joint_angles)),
         };
-        let time = time.filter(|time| time.field.stored == 1).map(|time| self.time(time));
-        Ok(self.table(emg, angles, time, attributes, Source::One(dataset)))
+        Ok(self.table(emg, angles, time, Source::One(dataset)))
     }
 
-    fn joined(&self, attributes: Attributes) -> Result<Table, RecordingError> {
+    /// A table's time stamps. Only those of the usual name, which are not asked for by hand, may be absent or no numbers.
+    fn time_field(
+        &self,
+        name: &str,
+        column: Option<Column>,
+        missing: impl Fn(&str) -> RecordingError,
+    ) -> Result<Option<TimeField>, RecordingError> {
+        match column {
+            Some(column) => {
+                self.check_width(name, &column, 1)?;
+                Ok(Some(self.time(column)))
+            }
+            None if name == USUAL_TIME => Ok(None),
+            None => Err(missing(name)),
+        }
+    }
+
+    fn joined(&self) -> Result<Table, RecordingError> {
         let names = &self.layout.layout;
         let plain = |name: &str| dataset::plain(self.path, self.file, name, self.file_bytes);
         let (emg, column) = plain(&names.emg)?;
@@ -189,57 +212,66 @@ impl Header<'_> {
         let no_angles =
             self.layout.angles_optional && links::find(self.path, self.file, &names.joint_angles)?.is_none();
         if no_angles {
-            return Ok(self.table(emg_field, None, None, attributes, Source::One(emg)));
+            return Ok(self.table(emg_field, None, None, Source::One(emg)));
         }
         let (angles, column) = plain(&names.joint_angles)?;
         let rate = names.joint_angle_rate.unwrap_or(self.layout.sample_rate);
         let angles_beside = Beside::read(self, &names.joint_angles)?;
         self.check_rate(&angles_beside.rate_name, angles_beside.rate, rate)?;
+        angles_beside.check_stamps(self, angles.rows, rate)?;
         let angle_field = self.angles(&names.joint_angles, column, Some(&angles_beside))?;
-        let time =
-            names.time.as_ref().or(beside.time_stamps.as_ref()).map(|name| Ok((name, plain(name)?))).transpose()?;
-        if let Some((name, (stamps, column))) = &time
-            && (column.field.stored != 1 || stamps.rows != emg.rows)
-        {
-            let found = format!("{} rows of {}", stamps.rows, column.field.stored);
-            return Err(self.wrong(name, format!("{} time stamps, as many as rows of EMG", emg.rows), found));
+        self.check_durations(emg.rows, angles.rows, rate)?;
+        // Where only one says when it starts, both start at once.
+        let lead = beside.start.zip(angles_beside.start).map_or(0.0, |(emg, angles)| emg - angles);
+        if !(lead.abs() < emg.rows as f64 / self.layout.sample_rate) {
+            let found = format!("that they start {:.2} s away from it", lead.abs());
+            return Err(self.wrong(&names.joint_angles, "angles of the time of the EMG", found));
         }
-        // About as long as the EMG: devices do not stop at the same moment.
-        let (emg_seconds, angle_seconds) = (emg.rows as f64 / self.layout.sample_rate, angles.rows as f64 / rate);
-        if (emg_seconds - angle_seconds).abs() > 0.1 + 0.01 * emg_seconds {
-            let (expected, found) = (format!("{emg_seconds:.2} s at {rate} Hz"), format!("{angle_seconds:.2} s"));
-            return Err(self.wrong(&names.joint_angles, expected, found));
-        }
-        let (time, time_column) = match time {
-            Some((_, (stamps, column))) => (Some(stamps), Some(self.time(column))),
-            None => (None, None),
-        };
+        let (stamps, time) = self.time_stamps(&beside, emg.rows)?;
+        let poses = Field { columns: None, ..angle_field.clone() };
         let joined = Joined {
             emg,
             angles,
-            validity: Validity::new(names.invalid_rows, Field { columns: None, ..angle_field.clone() }, &angle_field),
-            angle_field: Field { columns: None, ..angle_field.clone() },
-            time,
+            validity: Validity::new(names.invalid_rows, poses.clone(), &angle_field),
+            angle_field: poses,
+            time: stamps,
             rate,
             sample_rate: self.layout.sample_rate,
+            lead,
             interpolation: names.interpolation,
         };
         let angles = Field { columns: angle_field.columns, ..joined.joined_angles() };
-        let time = time_column.map(|time| {
+        let time = time.map(|time| {
             let field = Field { offset: angles.offset + angles.bytes(), ..time.field };
             TimeField { field, ..time }
         });
-        Ok(self.table(emg_field, Some(angles), time, attributes, Source::Joined(Box::new(joined))))
+        Ok(self.table(emg_field, Some(angles), time, Source::Joined(Box::new(joined))))
     }
 
-    fn table(
-        &self,
-        emg: Field,
-        angles: Option<Field>,
-        time: Option<TimeField>,
-        attributes: Attributes,
-        source: Source,
-    ) -> Table {
+    /// Time stamps in a dataset of their own: declared, or where NWB has them.
+    fn time_stamps(&self, beside: &Beside, rows: u64) -> Result<(Option<Dataset>, Option<TimeField>), RecordingError> {
+        let Some(name) = self.layout.layout.time.as_ref().or(beside.time_stamps.as_ref()) else {
+            return Ok((None, None));
+        };
+        let (stamps, column) = dataset::plain(self.path, self.file, name, self.file_bytes)?;
+        if column.field.stored != 1 || stamps.rows != rows {
+            let found = format!("{} rows of {}", stamps.rows, column.field.stored);
+            return Err(self.wrong(name, format!("{rows} time stamps, as many as rows of EMG"), found));
+        }
+        Ok((Some(stamps), Some(self.time(column))))
+    }
+
+    /// Fails unless angles last about as long as the EMG: devices do not stop at the same moment.
+    fn check_durations(&self, emg_rows: u64, angle_rows: u64, rate: f64) -> Result<(), RecordingError> {
+        let (emg_seconds, angle_seconds) = (emg_rows as f64 / self.layout.sample_rate, angle_rows as f64 / rate);
+        if (emg_seconds - angle_seconds).abs() <= 0.1 + 0.01 * emg_seconds {
+            return Ok(());
+        }
+        let (expected, found) = (format!("{emg_seconds:.2} s at {rate} Hz"), format!("{angle_seconds:.2} s"));
+        Err(self.wrong(&self.layout.layout.joint_angles, expected, found))
+    }
+
+    fn table(&self, emg: Field, angles: Option<Field>, time: Option<TimeField>, source: Source) -> Table {
         let (rows, row_bytes) = match &source {
             Source::One(dataset) => (dataset.rows, dataset.row_bytes),
             Source::Joined(joined) => (joined.emg.rows, joined.row_bytes()),
@@ -247,7 +279,7 @@ impl Header<'_> {
         let angles = angles.unwrap_or_else(|| Field::plain(0, 0, Number::F32));
         let poses = Field { columns: None, ..angles.clone() };
         let validity = Validity::new(self.layout.layout.invalid_rows, poses, &angles);
-        Table { rows, row_bytes, time, emg, angles, validity, attributes, source }
+        Table { rows, row_bytes, time, emg, angles, validity, attributes: Attributes::default(), source }
     }
 
     /// The EMG's field: as many numbers as there must be channels, scaled as declared, or as the dataset says.
@@ -264,12 +296,33 @@ impl Header<'_> {
         let declared = declared(names.joint_angle_scale, names.joint_angle_offset);
         self.check_width(name, &column, self.layout.joint_angles)?;
         let mut field = self.scaled(name, column, beside, declared, "joint_angle_scale")?;
+        if declared.is_none() {
+            self.check_angle_unit(name, beside)?;
+        }
         if names.angle_unit == AngleUnit::Deg {
             let radians = Scale { factor: std::f64::consts::PI / 180.0, shift: 0.0 };
             field.scale = Some(field.scale.map_or(radians, |scale| scale.then(radians)));
         }
         field.columns = self.layout.joints.as_deref().map(Arc::from);
         Ok(field)
+    }
+
+    /// Fails where the file says that its angles are of another unit than is declared.
+    fn check_angle_unit(&self, name: &str, beside: Option<&Beside>) -> Result<(), RecordingError> {
+        let Some(unit) = beside.and_then(|beside| beside.unit.as_deref()) else { return Ok(()) };
+        let is = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(unit.trim()));
+        let found = if is(&["rad", "rads", "radian", "radians"]) {
+            AngleUnit::Rad
+        } else if is(&["deg", "degs", "degree", "degrees", "\u{b0}"]) {
+            AngleUnit::Deg
+        } else {
+            return Ok(());
+        };
+        let declared = self.layout.layout.angle_unit;
+        if found == declared {
+            return Ok(());
+        }
+        Err(self.wrong(name, format!("angles in {declared} (data.layout.angle_unit)"), format!("unit {unit}")))
     }
 
     fn check_width(&self, name: &str, column: &Column, wanted: usize) -> Result<(), RecordingError> {
@@ -321,10 +374,14 @@ fn declared(factor: Option<f64>, shift: Option<f64>) -> Option<Scale> {
 struct Beside {
     scale: Option<Scale>,
     per_channel: bool,
+    unit: Option<String>,
     rate_name: String,
     rate: Option<f64>,
-    /// The path of the time stamps, if there are some.
+    /// Seconds at which the first row was recorded.
+    start: Option<f64>,
+    /// The path of the time stamps, if there are some, and the first and last of them.
     time_stamps: Option<String>,
+    ends: Option<[f64; 2]>,
 }
 
 impl Beside {
@@ -336,6 +393,7 @@ impl Beside {
             return Err(header.wrong(name, "an attribute conversion other than 0", "0"));
         }
         let scale = declared(factor, attributes::number(path, &data, "offset")?);
+        let unit = attributes::word(path, &data, "unit")?;
         let sibling = |sibling: &str| match name.trim_end_matches('/').rsplit_once('/') {
             Some((group, _)) => format!("{group}/{sibling}"),
             None => sibling.to_owned(),
@@ -343,14 +401,35 @@ impl Beside {
         // Only a dataset that has the name that NWB gives it has such neighbours.
         let is_nwb = name.rsplit('/').next() == Some("data") && name.contains('/');
         let find = |sibling: &str| if is_nwb { links::find(path, file, sibling) } else { Ok(None) };
-        let start = sibling("starting_time");
-        let rate = match find(&start)? {
-            Some(object) => attributes::number(path, object.location(), "rate")?,
-            None => None,
-        };
+        let (begin, stamps) = (sibling("starting_time"), sibling("timestamps"));
+        let (mut rate, mut start, mut ends) = (None, None, None);
+        if let Some(object) = find(&begin)? {
+            rate = attributes::number(path, object.location(), "rate")?;
+            start = match object {
+                Object::Dataset(dataset) => Some(library::one(path, &dataset, 0)?),
+                Object::Group(_) => None,
+            };
+        }
+        if let Some(Object::Dataset(dataset)) = find(&stamps)? {
+            let rows = dataset.shape().first().copied().unwrap_or(0) as u64;
+            if rows > 0 {
+                let first = library::one(path, &dataset, 0)?;
+                (start, ends) = (Some(first), Some([first, library::one(path, &dataset, rows - 1)?]));
+            }
+        }
         let per_channel = find(&sibling("channel_conversion"))?.is_some();
-        let stamps = sibling("timestamps");
-        let time_stamps = find(&stamps)?.is_some().then_some(stamps);
-        Ok(Self { scale, per_channel, rate_name: format!("{start}: rate"), rate, time_stamps })
+        let time_stamps = ends.is_some().then_some(stamps);
+        Ok(Self { scale, per_channel, unit, rate_name: format!("{begin}: rate"), rate, start, time_stamps, ends })
+    }
+
+    /// Fails if the time stamps of `rows` samples contradict their rate by more than 1 %.
+    fn check_stamps(&self, header: &Header<'_>, rows: u64, rate: f64) -> Result<(), RecordingError> {
+        let (Some([first, last]), Some(name)) = (self.ends, &self.time_stamps) else { return Ok(()) };
+        let (expected, found) = ((rows - 1) as f64 / rate, last - first);
+        if rows < 2 || (found - expected).abs() <= 0.01 * expected {
+            return Ok(());
+        }
+        let found = format!("{:.6} Hz", (rows - 1) as f64 / found);
+        Err(header.wrong(name, format!("time stamps at {rate} Hz"), found))
     }
 }

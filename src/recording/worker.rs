@@ -60,6 +60,8 @@ enum Failure {
     Damaged(String),
     Changed,
     Predicted,
+    Foreign(String),
+    Locked,
     MissingFilter { name: String, id: i32 },
 }
 
@@ -71,6 +73,8 @@ impl From<RecordingError> for Failure {
             RecordingError::Layout { what, expected, found, .. } => Self::Layout { what, expected, found },
             RecordingError::Changed { .. } => Self::Changed,
             RecordingError::Predicted { .. } => Self::Predicted,
+            RecordingError::Foreign { message, .. } => Self::Foreign(message),
+            RecordingError::Locked { .. } => Self::Locked,
             RecordingError::MissingFilter { name, id, .. } => Self::MissingFilter { name, id },
             RecordingError::Damaged { message, .. } => Self::Damaged(message),
             // Nothing else comes of reading; if it did, it would be no fact about the file.
@@ -92,6 +96,8 @@ impl Failure {
             Self::Damaged(message) => RecordingError::Damaged { path, message },
             Self::Changed => RecordingError::Changed { path },
             Self::Predicted => RecordingError::Predicted { path },
+            Self::Foreign(message) => RecordingError::Foreign { path, message },
+            Self::Locked => RecordingError::Locked { path },
             Self::MissingFilter { name, id } => RecordingError::MissingFilter { path, name, id },
         }
     }

@@ -131,6 +131,58 @@ def metadata() -> None:
     )
 
 
+def nwb() -> None:
+    """Signals that start at different times, have units and time stamps of their own, or are no recordings."""
+
+    def series(file: h5py.File, name: str, data: np.ndarray, start: float, unit: str | None = None) -> None:
+        group = file.create_group(f"acquisition/{name}")
+        group["data"] = data
+        if unit:
+            group["data"].attrs["unit"] = unit
+        group["starting_time"] = start
+        group["starting_time"].attrs["rate"] = 2000.0
+
+    emg = rng.normal(size=(ROWS, 16)).astype("f4")
+    angles = rng.normal(size=(ROWS, 20)).astype("f4")
+    shifted = np.full_like(angles, np.nan)
+    shifted[100:] = angles[:-100]
+    for name, start, rows in (("nwb_late", 0.05, angles), ("nwb_same", 0.0, shifted), ("nwb_other_day", 9.0, angles)):
+        with h5py.File(folder(name) / "r.nwb", "w") as file:
+            series(file, "emg", emg, 0.0)
+            series(file, "angles", rows, start, "radians")
+    with h5py.File(folder("nwb_degrees") / "r.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        series(file, "angles", angles, 0.0, "degrees")
+    with h5py.File(folder("nwb_stamps") / "r.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        file["acquisition/angles/data"] = angles
+        file["acquisition/angles/timestamps"] = np.arange(ROWS) / 1000
+    bad = folder("nwb_bad")
+    with h5py.File(bad / "good.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        series(file, "angles", angles, 0.0)
+    (bad / "cut.nwb").write_bytes((bad / "good.nwb").read_bytes()[:40_000])
+    with h5py.File(bad / "other.nwb", "w") as file:
+        file["acquisition/lfp"] = emg
+    emg[3, 3] = np.nan
+    with h5py.File(bad / "nan.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        series(file, "angles", angles, 0.0)
+
+
+def subfolders() -> None:
+    """A table above the recordings, in a folder and in an archive."""
+    base = folder("above")
+    for name in ("s1/a", "s2/a", "s2/b"):
+        write(base / f"{name}.hdf5")
+    write(base / "unlisted/p.hdf5", predicted_by="emg-train 0.1.0")
+    (base / "metadata.csv").write_text("filename,user,split\ns1/a,u1,train\ns2/a,u2,val\nb,u3,test\n")
+    with tarfile.open(OUT / "above.tar", "w") as tar:
+        for name in ("s2/a", "s2/b", "s1/a"):
+            tar.add(base / f"{name}.hdf5", f"{name}.hdf5")
+        tar.add(base / "metadata.csv", "./metadata.csv")
+
+
 def linked_elsewhere() -> None:
     """Rows in other files."""
     base = folder("elsewhere")
@@ -142,7 +194,7 @@ def linked_elsewhere() -> None:
 
 
 def main() -> None:
-    for situation in (links, tars, joints, units, times, metadata, linked_elsewhere):
+    for situation in (links, tars, joints, units, times, metadata, nwb, subfolders, linked_elsewhere):
         situation()
 
 

@@ -147,8 +147,8 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
     for warning in &built.warnings {
         note!("warning: {warning}");
     }
-    list_lines("left out", &built.left_out);
-    list_lines("skipped", &built.skipped);
+    built.left_out.iter().for_each(|line| note!("left out: {line}"));
+    built.skipped.iter().for_each(|line| note!("skipped: {line}"));
     if !built.skipped.is_empty() {
         note!("{} recordings skipped", built.skipped.len());
     }
@@ -167,16 +167,6 @@ fn build(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<ExitCode> {
         say!("{}", built.key);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Says what is not in the cache; all of it is in the JSON.
-fn list_lines(what: &str, lines: &[String]) {
-    /// More would hide the rest.
-    const MOST: usize = 50;
-    lines.iter().take(MOST).for_each(|line| note!("{what}: {line}"));
-    if lines.len() > MOST {
-        note!("{what}: {} more (--json lists all)", lines.len() - MOST);
-    }
 }
 
 fn list(store: &Store, json: bool) -> Result<ExitCode> {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use emg_pipeline::files::{FileError, check_file_path};
 use emg_pipeline::predict::{PredictError, Predicted, Prediction, Predictor};
-use emg_pipeline::recording::{self, Cause, Found, Hdf5, Reader, RecordingError, Search};
+use emg_pipeline::recording::{self, Found, Hdf5, Reader, RecordingError, Search, Verdict};
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::train::TrainError;
@@ -62,16 +62,13 @@ fn check(predictor: &Predictor, reader: &Reader, found: Vec<Found>) -> (Vec<Foun
     let (mut windows, mut recordings) = (Ok(0), Vec::new());
     let only_recorded = reader.refusing_predictions();
     for found in found {
-        let reader = if found.searched { &only_recorded } else { reader };
+        let reader = if found.root.is_some() { &only_recorded } else { reader };
         let checked = match found.unreadable {
             Some(reason) => Err(RecordingError::Unreadable { path: found.place.label(), reason }.into()),
             None => predictor.check(reader, &found.place),
         };
         match checked {
-            Err(PredictError::Recording(error))
-                if matches!(error, RecordingError::Predicted { .. })
-                    || (found.is_doubtful && error.cause() != Cause::System) =>
-            {
+            Err(PredictError::Recording(error)) if error.verdict(found.is_doubtful) == Verdict::LeftOut => {
                 note!("left out: {error}");
                 continue;
             }
