@@ -223,7 +223,8 @@ impl Header<'_> {
         self.check_durations(emg.rows, angles.rows, rate)?;
         // Where only one says when it starts, both start at once.
         let lead = beside.start.zip(angles_beside.start).map_or(0.0, |(emg, angles)| emg - angles);
-        if !(lead.abs() < emg.rows as f64 / self.layout.sample_rate) {
+        let lasts = emg.rows as f64 / self.layout.sample_rate;
+        if !lead.is_finite() || lead.abs() >= lasts {
             let found = format!("that they start {:.2} s away from it", lead.abs());
             return Err(self.wrong(&names.joint_angles, "angles of the time of the EMG", found));
         }
