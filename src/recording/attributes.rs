@@ -84,6 +84,9 @@ fn text(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<String>, 
     let Some(attribute) = one(path, of, name)? else { return Ok(None) };
     let text = match h5::class(&attribute.ty) {
         H5T_STRING => attribute.text().map_err(failed)?,
+        H5T_INTEGER if attribute.ty.size() > 8 => {
+            return Err(wrong(path, name, "an integer of at most 8 bytes", attribute.ty.size().to_string()));
+        }
         H5T_INTEGER => attribute.integer().map_err(failed)?.to_string(),
         H5T_FLOAT => decimal(path, name, attribute.number().map_err(failed)?, attribute.ty.size())?,
         H5T_ENUM => match attribute.word().map_err(failed)? {

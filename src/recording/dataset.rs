@@ -68,8 +68,8 @@ pub(crate) fn open_file(place: &Place, chunk_cache: usize) -> Result<hdf5::File,
     driver::open(place, chunk_cache)
 }
 
-/// Why a dataset's rows are not to be had from this file alone, if they are not.
-fn check_inside(path: &Path, name: &str, creation: &Creation) -> Result<(), RecordingError> {
+/// Fails if a dataset's rows are not to be had from this file alone.
+pub(super) fn check_inside(path: &Path, name: &str, creation: &Creation) -> Result<(), RecordingError> {
     let elsewhere = if creation.external {
         "external raw storage in another file"
     } else if creation.layout == Some(Layout::Virtual) {

@@ -6,7 +6,7 @@ use std::path::Path;
 use hdf5::Datatype;
 use hdf5_sys::{h5d, h5s};
 
-use super::dataset::{Dataset, Piece, Storage, open_file};
+use super::dataset::{Dataset, Piece, Storage, check_inside, open_file};
 use super::element::Numbers;
 use super::error::RecordingError;
 use super::h5;
@@ -71,19 +71,16 @@ pub(super) fn with_memory<T>(mut f: impl FnMut() -> Result<T, RecordingError>) -
 
 /// Element `i` of a dataset [T], or of a scalar one, as float64.
 pub(super) fn one(path: &Path, dataset: &hdf5::Dataset, i: u64) -> Result<f64, RecordingError> {
-    let rank = dataset.ndim();
-    if rank > 1 || h5::creation(dataset).is_ok_and(|creation| creation.external) {
-        return Err(RecordingError::layout(
-            path,
-            &dataset.name(),
-            "a number, or a list of them",
-            format!("rank {rank}"),
-        ));
+    let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
+    let (rank, name) = (dataset.ndim(), dataset.name());
+    if rank > 1 {
+        return Err(RecordingError::layout(path, &name, "a number, or a list of them", format!("rank {rank}")));
     }
-    Numbers::of(path, &dataset.name(), &dataset.dtype().map_err(|error| RecordingError::hdf5(path, &error))?)?;
+    check_inside(path, &name, &h5::creation(dataset).map_err(failed)?)?;
+    Numbers::of(path, &name, &dataset.dtype().map_err(failed)?)?;
     let mut value = [0; 8];
     let read = Numbers::memory_type(Number::F64, None).and_then(|ty| read_block(dataset, &ty, i, 1, &mut value));
-    read.map_err(|error| RecordingError::hdf5(path, &error))?;
+    read.map_err(failed)?;
     Ok(f64::from_le_bytes(value))
 }
 
