@@ -58,6 +58,41 @@ fn names(recordings: &[Value]) -> Vec<&str> {
     recordings.iter().map(|recording| recording["name"].as_str().unwrap()).collect()
 }
 
+/// pynwb and PyTables read the same values (tests/golden/make_foreign.py).
+#[test]
+fn files_of_pynwb_and_pytables_are_cached_as_these_read_them() {
+    let bench = Bench::new();
+    let fixtures = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/recordings");
+    let widths = "data.emg_channels=4 data.joint_angles_channels=3 model.input_size=4 model.output_size=3";
+    let widths: Vec<_> = widths.split(' ').flat_map(|set| ["--set", set]).collect();
+    for (file, layout) in [
+        ("pynwb.nwb", "{emg: acquisition/emg/data, joint_angles: acquisition/angles/data}"),
+        ("pytables.h5", "{table: run/rows, joint_angles: ang, attributes: run/rows}"),
+    ] {
+        let (name, layout) = (file.split('.').next().unwrap(), format!("data.layout={layout}"));
+        let path = fixtures.join(file);
+        let (_, recordings) = build(&bench, &[&widths[..], &["--set", &layout, path.to_str().unwrap()]].concat());
+        for (array, values) in [("emg", "emg"), ("joint_angles", "angles")] {
+            let segment = recordings[0]["segment"].as_str().unwrap();
+            let cached = std::fs::read(bench.path(&format!("st/segments/{segment}/{array}/c/0/0"))).unwrap();
+            let expected = std::fs::read(fixtures.join(format!("{name}.{values}.f4"))).unwrap();
+            let numbers =
+                |bytes: &[u8]| bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<_>>();
+            let (cached, expected) = (numbers(&cached[..expected.len()]), numbers(&expected));
+            // pynwb computes in float32.
+            let close = |a: f32, b: f32| (a.is_nan() && b.is_nan()) || (a - b).abs() <= 2e-6 * b.abs();
+            assert!(
+                cached.iter().zip(&expected).all(|(a, b)| close(*a, *b)) && expected.len() >= 600,
+                "{name}: {array}"
+            );
+        }
+        if name == "pytables" {
+            let labels = ["user", "session", "stage"].map(|label| recordings[0][label].clone());
+            assert_eq!(labels, ["Zo\u{eb}".into(), Value::Null, "7".into()]);
+        }
+    }
+}
+
 /// Storage, types, filters, links and attributes: EMG_RECORDINGS random files, 20,000 for the full test.
 #[test]
 fn random_recordings_are_cached_as_h5py_reads_them_or_refused_for_what_they_are() {

@@ -25,6 +25,8 @@ pub(super) struct Input {
     pub(super) found: Found,
     pub(super) stamp: FileStamp,
     metadata: Listing,
+    /// Whether a change from now on, or from shortly before it is read, shows in its stamp.
+    is_settled: bool,
     pub(super) known: Option<(Key, Facts)>,
 }
 
@@ -90,7 +92,8 @@ impl<'a> Inputs<'a> {
             let row = metadata.row(&found)?;
             let known =
                 memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
-            inputs.push(Input { found, stamp, metadata: row, known });
+            let is_settled = is_settled(&stamp, age(&stamp));
+            inputs.push(Input { found, stamp, metadata: row, is_settled, known });
         }
         let reader = Reader::new(segment_settings.table_layout(options.chunk_cache), options.hdf5.clone());
         let (read, memo) = (BTreeSet::new(), Mutex::new(memo));
@@ -167,7 +170,7 @@ impl<'a> Inputs<'a> {
             }
         };
         let is_fact = scanned.as_ref().err().is_none_or(|error| error.cause() == Cause::Content);
-        if is_fact && !is_recent(&input.stamp) {
+        if is_fact && input.is_settled {
             let mut memo = self.memo();
             let path = input.found.place.memo_path();
             memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
@@ -337,11 +340,14 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// How long a file's time stamps may stay the same while it changes: a tick of the kernel's clock; two seconds where they
-/// look like those of exFAT, which has no others.
-fn granularity(stamp: &FileStamp) -> Duration {
-    let whole_seconds = [stamp.modified_ns, stamp.changed_ns].iter().any(|ns| ns % 1_000_000_000 == 0);
-    if whole_seconds { Duration::from_millis(2100) } else { Duration::from_millis(20) }
+/// A tick of the kernel's clock, in which a file's time stamps may stay the same while it changes.
+const TICK: Duration = Duration::from_millis(20);
+/// The same for exFAT, which has no finer time stamps.
+const COARSE_TICK: Duration = Duration::from_millis(2100);
+
+/// Whether a file's time stamps look like those of a file system that has whole seconds only.
+fn is_coarse(stamp: &FileStamp) -> bool {
+    [stamp.modified_ns, stamp.changed_ns].iter().any(|ns| ns % 1_000_000_000 == 0)
 }
 
 /// Time since the file last changed, by this machine's clock.
@@ -352,17 +358,18 @@ fn age(stamp: &FileStamp) -> Duration {
     u64::try_from(age).map_or(Duration::ZERO, Duration::from_nanos)
 }
 
-/// Waits until a file that was just written cannot change without its time stamps telling, if that is soon.
-fn settle(stamp: &FileStamp) {
-    let (age, granularity) = (age(stamp), granularity(stamp));
-    if granularity < Duration::from_millis(100) && age < granularity {
-        std::thread::sleep(granularity - age);
-    }
+/// Whether a file of this age can no longer change without its time stamps telling (git's "racily clean" entries can),
+/// once a tick has been waited for.
+fn is_settled(stamp: &FileStamp, age: Duration) -> bool {
+    !is_coarse(stamp) || age >= COARSE_TICK
 }
 
-/// Whether a file that was read may since have changed without its time stamps telling (git's "racily clean" entries).
-fn is_recent(stamp: &FileStamp) -> bool {
-    age(stamp) < granularity(stamp)
+/// Waits for the tick to pass in which a file was just written.
+fn settle(stamp: &FileStamp) {
+    let age = age(stamp);
+    if !is_coarse(stamp) && age < TICK {
+        std::thread::sleep(TICK - age);
+    }
 }
 
 /// Joins what the file's attributes and metadata.csv say; metadata.csv wins.
@@ -397,4 +404,21 @@ fn describe(
         segment: 0,
     };
     Ok((recording, split.is_some()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_change_unseen_is_not_settled() {
+        let stamp = |modified_ns, changed_ns| FileStamp { bytes: 1, modified_ns, changed_ns, inode: 1 };
+        let (fine, coarse) =
+            (stamp(1_700_000_000_123_456_789, 1_700_000_000_123_456_789), stamp(1_700_000_000_000_000_000, 7));
+        assert!(is_settled(&fine, Duration::ZERO));
+        assert!(!is_settled(&coarse, Duration::from_secs(2)) && is_settled(&coarse, Duration::from_secs(3)));
+        assert!(age(&coarse) > Duration::from_secs(1 << 20));
+        // By a clock that is ahead of this machine's.
+        assert_eq!(age(&stamp(i128::MAX, 0)), Duration::ZERO);
+    }
 }
