@@ -1,9 +1,11 @@
 //! Finding recordings: in folders, in archives, and what lies there that is none.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
+use std::fs::FileType;
 use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use super::archive::{Entry, SPECIAL, members};
 use super::error::RecordingError;
@@ -94,7 +96,7 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
             ));
         } else {
             let folder = input.parent().unwrap_or(Path::new(""));
-            walk.push(folder, input, false)?;
+            walk.push(folder, input, real(input)?, None);
         }
         let real = real(input)?;
         if !walk.files.iter().any(|file| file.real.starts_with(&real) || file.root.as_ref() == Some(&real)) {
@@ -147,6 +149,20 @@ struct Candidate {
     by_link: bool,
 }
 
+/// An input folder: as it was given, as an absolute path, and without links.
+struct Root {
+    path: PathBuf,
+    absolute: PathBuf,
+    real: PathBuf,
+}
+
+impl Root {
+    fn new(path: &Path) -> Result<Self, RecordingError> {
+        let absolute = std::path::absolute(path).map_err(|error| RecordingError::io(path, error))?;
+        Ok(Self { path: path.to_owned(), absolute, real: real(path)? })
+    }
+}
+
 #[derive(Default)]
 struct Walk {
     files: Vec<Candidate>,
@@ -154,7 +170,7 @@ struct Walk {
     /// Folders that were searched, without links.
     searched: HashSet<PathBuf>,
     /// Links to folders that are still to be followed, with the input they belong to.
-    links: Vec<(PathBuf, PathBuf)>,
+    links: Vec<(Rc<Root>, PathBuf)>,
     /// Tables of metadata in folders.
     tables: Vec<PathBuf>,
 }
@@ -166,44 +182,52 @@ impl Walk {
 
     /// Searches a folder, and then what links in it lead to, so that a file's own path is preferred.
     fn folders(&mut self, root: &Path) -> Result<(), RecordingError> {
-        self.folder(root, root)?;
+        let root = Rc::new(Root::new(root)?);
+        self.folder(&root, &root.path, root.real.clone())?;
         while !self.links.is_empty() {
             let mut links = std::mem::take(&mut self.links);
-            links.sort();
+            links.sort_by(|a, b| a.1.cmp(&b.1));
             for (root, link) in links {
-                if self.searched.contains(&real(&link)?) {
+                let real = real(&link)?;
+                if self.searched.contains(&real) {
                     self.leave_out(&link, "a link to a folder that is searched already");
                 } else {
-                    self.folder(&root, &link)?;
+                    self.folder(&root, &link, real)?;
                 }
             }
         }
         Ok(())
     }
 
-    fn folder(&mut self, root: &Path, folder: &Path) -> Result<(), RecordingError> {
-        if !self.searched.insert(real(folder)?) {
+    fn folder(&mut self, root: &Rc<Root>, folder: &Path, real: PathBuf) -> Result<(), RecordingError> {
+        if !self.searched.insert(real.clone()) {
             return Ok(());
         }
         let io = |error| RecordingError::io(folder, error);
-        let entries = std::fs::read_dir(folder).map_err(io)?.collect::<std::io::Result<Vec<_>>>().map_err(io)?;
-        let paths: BTreeSet<_> = entries.into_iter().map(|entry| entry.path()).collect();
-        for path in paths {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let stat = std::fs::symlink_metadata(&path).map_err(|error| RecordingError::io(&path, error))?;
-            let by_link = stat.is_symlink();
-            let Some(stat) = (if by_link { followed(&path)? } else { Some(stat) }) else {
+        let mut entries = BTreeMap::new();
+        for entry in std::fs::read_dir(folder).map_err(io)? {
+            let entry = entry.map_err(io)?;
+            entries.insert(entry.path(), entry.file_type().map_err(io)?);
+        }
+        for (path, kind) in entries {
+            let by_link = kind.is_symlink();
+            let Some(kind) = (if by_link { followed(&path)? } else { Some(kind) }) else {
                 self.leave_out(&path, "a link to nothing");
                 continue;
             };
-            match hidden(&name) {
-                Some(reason) if stat.is_dir() || is_recording(&path) => self.leave_out(&path, reason),
+            let name = path.file_name().unwrap_or_default();
+            let own = real.join(name);
+            match hidden(&name.to_string_lossy()) {
+                Some(reason) if kind.is_dir() || is_recording(&path) => self.leave_out(&path, reason),
                 Some(_) => {}
-                None if stat.is_dir() && by_link => self.links.push((root.to_owned(), path)),
-                None if stat.is_dir() => self.folder(root, &path)?,
-                None if is_recording(&path) && !stat.is_file() => self.leave_out(&path, "not a regular file"),
-                None if is_recording(&path) => self.push(root, &path, true)?,
-                None if is_table(&name) => self.tables.push(path),
+                None if kind.is_dir() && by_link => self.links.push((Rc::clone(root), path)),
+                None if kind.is_dir() => self.folder(root, &path, own)?,
+                None if is_recording(&path) && !kind.is_file() => self.leave_out(&path, "not a regular file"),
+                None if is_recording(&path) => {
+                    let real = if by_link { self::real(&path)? } else { own };
+                    self.push(&root.path, &path, real, Some(root));
+                }
+                None if is_table(&name.to_string_lossy()) => self.tables.push(path),
                 None => {
                     if let Some((_, reason)) = not_read(&path) {
                         self.leave_out(&path, reason);
@@ -214,23 +238,18 @@ impl Walk {
         Ok(())
     }
 
-    fn push(&mut self, root: &Path, path: &Path, searched: bool) -> Result<(), RecordingError> {
-        let real = real(path)?;
+    /// Takes in a file below `folder`, which was searched for from `root`, or was named.
+    fn push(&mut self, folder: &Path, path: &Path, real: PathBuf, root: Option<&Rc<Root>>) {
         let by_link = std::path::absolute(path).ok().as_ref() != Some(&real);
         let found = Found {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            relative: relative(path.strip_prefix(root).unwrap_or(path)),
+            relative: relative(path.strip_prefix(folder).unwrap_or(path)),
             place: path.to_owned().into(),
-            root: searched
-                .then(|| std::path::absolute(root))
-                .transpose()
-                .map_err(|error| RecordingError::io(root, error))?,
-            is_doubtful: searched && has_extension(path, &DOUBTFUL),
+            root: root.map(|root| root.absolute.clone()),
+            is_doubtful: root.is_some() && has_extension(path, &DOUBTFUL),
             unreadable: None,
         };
-        let root = if searched { Some(self::real(root)?) } else { None };
-        self.files.push(Candidate { found, real, root, by_link });
-        Ok(())
+        self.files.push(Candidate { found, real, root: root.map(|root| root.real.clone()), by_link });
     }
 
     fn archive(&mut self, archive: &Path) -> Result<(), RecordingError> {
@@ -317,9 +336,9 @@ fn is_same_path(a: &Path, b: &Path) -> bool {
 }
 
 /// What a link leads to; `None` for nothing.
-fn followed(path: &Path) -> Result<Option<std::fs::Metadata>, RecordingError> {
+fn followed(path: &Path) -> Result<Option<FileType>, RecordingError> {
     match std::fs::metadata(path) {
-        Ok(stat) => Ok(Some(stat)),
+        Ok(stat) => Ok(Some(stat.file_type())),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
         Err(error) if error.raw_os_error() == Some(libc::ELOOP) => Ok(None),
         Err(error) => Err(RecordingError::io(path, error)),
