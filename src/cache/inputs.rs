@@ -345,9 +345,10 @@ const TICK: Duration = Duration::from_millis(20);
 /// The same for exFAT, which has no finer time stamps.
 const COARSE_TICK: Duration = Duration::from_millis(2100);
 
-/// Whether a file's time stamps look like those of a file system that has whole seconds only.
+/// Whether a file's time stamps look like those of a file system that has whole seconds only. When it was modified is for
+/// programs to say, which may not know it better.
 fn is_coarse(stamp: &FileStamp) -> bool {
-    [stamp.modified_ns, stamp.changed_ns].iter().any(|ns| ns % 1_000_000_000 == 0)
+    stamp.changed_ns % 1_000_000_000 == 0
 }
 
 /// Time since the file last changed, by this machine's clock.
@@ -414,8 +415,9 @@ mod tests {
     fn what_may_change_unseen_is_not_settled() {
         let stamp = |modified_ns, changed_ns| FileStamp { bytes: 1, modified_ns, changed_ns, inode: 1 };
         let (fine, coarse) =
-            (stamp(1_700_000_000_123_456_789, 1_700_000_000_123_456_789), stamp(1_700_000_000_000_000_000, 7));
-        assert!(is_settled(&fine, Duration::ZERO));
+            (stamp(1_700_000_000_123_456_789, 1_700_000_000_123_456_789), stamp(7, 1_700_000_000_000_000_000));
+        let unpacked = stamp(1_600_000_000_000_000_000, 1_700_000_000_123_456_789);
+        assert!(is_settled(&fine, Duration::ZERO) && is_settled(&unpacked, Duration::ZERO));
         assert!(!is_settled(&coarse, Duration::from_secs(2)) && is_settled(&coarse, Duration::from_secs(3)));
         assert!(age(&coarse) > Duration::from_secs(1 << 20));
         // By a clock that is ahead of this machine's.
