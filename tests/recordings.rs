@@ -199,7 +199,8 @@ fn signals_of_nwb_files_are_aligned_by_when_they_start() {
     for (folder, expected) in [
         ("nwb_other_day", "angles of the time of the EMG, found that they start 9.00 s away from it"),
         ("nwb_degrees", "expected angles in rad (data.layout.angle_unit), found unit degrees"),
-        ("nwb_stamps", "timestamps: expected time stamps at 2000 Hz, found 1000.000000 Hz"),
+        ("nwb_stamps", "timestamps: expected steady time stamps at 2000 Hz, found sample 699 0.349 s off"),
+        ("nwb_gap", "timestamps: expected steady time stamps at 2000 Hz, found sample"),
     ] {
         let message = refusal(&bench, &[&NWB[..], &[folder]].concat());
         assert!(message.contains(expected), "{message}");
@@ -234,6 +235,85 @@ fn a_table_lists_recordings_in_the_folders_below_it() {
         let left_out = if input == "above" { vec!["p.hdf5: not listed in"] } else { vec![] };
         all_told(&texts(&built["left_out"]), &left_out);
     }
+}
+
+#[test]
+fn users_stay_together_also_where_a_table_lists_some_of_their_recordings() {
+    let bench = situations();
+    let by_user = ["--set", "data.split_by=user", "--set", "data.split_ratio=[0.5,0.25,0.25]"];
+    for (folder, users) in [("users", 4), ("spaces", 3)] {
+        let (_, recordings) = build(&bench, &[&by_user[..], &[folder]].concat());
+        let mut pairs: Vec<_> = recordings.iter().map(|r| (r["user"].to_string(), r["split"].to_string())).collect();
+        pairs.sort_unstable();
+        pairs.dedup();
+        assert_eq!(pairs.len(), users, "{pairs:?}");
+        if folder == "users" {
+            assert!(pairs[..2].iter().all(|(_, split)| split.contains("test")), "{pairs:?}");
+        }
+    }
+    let table = bench.path("users/metadata.csv");
+    let text = std::fs::read_to_string(&table).unwrap();
+    std::fs::write(&table, text.replace("u0_1,u0,", "u0_1,u0,val")).unwrap();
+    let message = refusal(&bench, &[&by_user[..], &["users"]].concat());
+    assert!(message.contains("data.split_by is user, but metadata.csv lists u0 in several splits"), "{message}");
+}
+
+#[test]
+fn which_table_lists_a_recording_does_not_depend_on_the_order_of_the_inputs() {
+    let bench = situations();
+    let splits = |inputs: &[&str]| {
+        let (built, recordings) = build(&bench, inputs);
+        let mut of: Vec<_> = recordings.iter().map(|r| (r["user"].to_string(), r["split"].to_string())).collect();
+        of.sort_unstable();
+        (of, texts(&built["warnings"]).iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    };
+    std::fs::remove_dir_all(bench.path("above/unlisted")).unwrap();
+    let expected = splits(&["above"]);
+    for inputs in [&["above/s2", "above"][..], &["above/s2/a.hdf5", "above"], &["above", "above/s1"]] {
+        assert_eq!(splits(inputs), expected, "{inputs:?}");
+    }
+    let (_, warnings) = splits(&["above/s1"]);
+    assert!(
+        warnings.iter().any(|w| w.contains("above/metadata.csv: lies above the inputs and is not used")),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn netcdf_says_what_packed_and_missing_values_are() {
+    let bench = situations();
+    let (packed, _) = build(&bench, &[&APART[..], &["packed"]].concat());
+    let moments = cached_moments(&bench, packed["key"].as_str().unwrap(), 16);
+    assert!(moments.iter().all(|(mean, std)| (mean - 2.0).abs() < 100.0 && (std - 500.0).abs() < 100.0), "{moments:?}");
+    let message = refusal(&bench, &[&APART[..], &["fill"]].concat());
+    assert!(message.contains("EMG row 7 holds a value that is not finite"), "{message}");
+    // A declared offset leaves the file's factor; integers without any are refused.
+    let shifted = "data.layout={emg: emg, joint_angles: ang, emg_offset: 7}";
+    let (shifted_cache, _) = build(&bench, &["--set", shifted, "packed"]);
+    let shifted_moments = cached_moments(&bench, shifted_cache["key"].as_str().unwrap(), 16);
+    let by_five = moments.iter().zip(&shifted_moments).all(|(a, b)| (b.0 - a.0 - 5.0).abs() < 1e-2);
+    assert!(by_five, "{moments:?} {shifted_moments:?}");
+    assert!(refusal(&bench, &["--set", shifted, "int16"]).contains("integers with data.layout.emg_scale"));
+}
+
+#[test]
+fn float16_takes_angles_that_count() {
+    let bench = situations();
+    let halves = ["--set", "data.dtype=float16"];
+    let (_, recordings) = build(&bench, &[&halves[..], &["masked_large"]].concat());
+    assert_eq!(recordings[0]["valid_runs"], serde_json::json!([[0, 5], [6, 694]]));
+    let skip = ["--set", "data.on_bad_recording=skip"];
+    let (built, _) = build(&bench, &[&halves[..], &skip, &["large", "masked_large"]].concat());
+    all_told(&texts(&built["skipped"]), &["large/r.hdf5: holds values too large for float16"]);
+}
+
+#[test]
+fn a_file_that_is_being_written_ends_the_build_whatever_is_skipped() {
+    let bench = situations();
+    bench.python("write_slowly.py", &["written.h5"]);
+    let skip = ["--set", "data.on_bad_recording=skip"];
+    let message = refusal(&bench, &[&skip[..], &["written.h5", "metadata"]].concat());
+    assert!(message.contains("written.h5: another program is writing it"), "{message}");
 }
 
 /// The mean and standard deviation of each EMG channel, as cached.

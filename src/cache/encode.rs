@@ -90,13 +90,15 @@ struct Encoder<'a> {
     /// Mean and divisor of each channel, where EMG is normalized by recording.
     scale: Option<(Vec<f64>, Vec<f64>)>,
     dtype: Dtype,
+    /// Joints that were not measured.
+    unmeasured: &'a [usize],
 }
 
 impl<'a> Encoder<'a> {
-    fn new(recording: &'a Recording, measured: &Measured, settings: &SegmentSettings) -> Self {
+    fn new(recording: &'a Recording, measured: &'a Measured, settings: &SegmentSettings) -> Self {
         let scale = settings.emg_by_recording.then(|| (measured.emg.mean.clone(), measured.emg.divisor()));
         let (path, emg, angles) = (recording.path(), recording.emg().clone(), recording.angles().clone());
-        Self { path, emg, angles, scale, dtype: settings.dtype }
+        Self { path, emg, angles, scale, dtype: settings.dtype, unmeasured: &measured.unmeasured_joints }
     }
 
     /// Bytes of an encoded row's EMG and angles.
@@ -120,8 +122,9 @@ impl<'a> Encoder<'a> {
             let (wide_emg, wide_angles) =
                 (&mut wide_emg[..2 * block.len() * emg_bytes], &mut wide_angles[..2 * block.len() * angle_bytes]);
             self.encode_f32(block, wide_emg, wide_angles);
-            let whole = halve(wide_emg, &mut emg[start * emg_bytes..end * emg_bytes])
-                & halve(wide_angles, &mut angles[start * angle_bytes..end * angle_bytes]);
+            let whole = halve(wide_emg, &mut emg[start * emg_bytes..end * emg_bytes]);
+            // Angles that count were found to fit when they were measured.
+            halve(wide_angles, &mut angles[start * angle_bytes..end * angle_bytes]);
             if !whole {
                 return Err(RecordingError::TooLarge { path: self.path.to_owned() });
             }
@@ -136,6 +139,11 @@ impl<'a> Encoder<'a> {
         }
         // Failed rows are kept as they are: the mask, not the value, says that they failed.
         rows.cast(&self.angles, angles);
+        // What was not measured is NaN, and no infinity, wherever rows are read.
+        for joint in self.unmeasured {
+            let values = angles.as_chunks_mut::<4>().0.iter_mut().skip(*joint).step_by(self.angles.width());
+            values.for_each(|value| *value = f32::NAN.to_le_bytes());
+        }
     }
 }
 

@@ -38,6 +38,10 @@ pub enum CacheError {
     UnknownSplit { recording: String, found: String },
     #[error("data.split_by is {by}, but recording {recording} has no {by} in its attributes or in a metadata.csv")]
     MissingSplitUnit { recording: String, by: SplitBy },
+    #[error(
+        "data.split_by is {by}, but metadata.csv lists {name} in several splits, and leaves the split of other recordings of this {by} open"
+    )]
+    DividedUnit { by: SplitBy, name: String },
     #[error("threads cannot be started: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
     #[error("no recordings given: set data.dataset_path, or name files or folders")]

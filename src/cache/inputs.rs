@@ -1,6 +1,6 @@
 //! The inputs of a build: finds them, looks them up in the memo, and reads those that it lacks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
@@ -15,6 +15,7 @@ use super::ordered_map::ordered;
 use super::settings::{NORMALIZER, SegmentSettings};
 use super::split::{Candidate, Split};
 use super::store::Store;
+use crate::config::SplitBy;
 use crate::recording::{
     Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError, Verdict,
     find,
@@ -281,7 +282,32 @@ impl<'a> Inputs<'a> {
         }
     }
 
+    /// Gives recordings without a split that of their user or session, where a table has given it one.
+    fn keep_units_together(&self, usable: &mut [Usable<'_>]) -> Result<(), CacheError> {
+        let by = self.options.assignment.by;
+        let unit = |usable: &Usable<'_>| match by {
+            SplitBy::Recording => None,
+            SplitBy::Session => usable.recording.session.clone(),
+            SplitBy::User => usable.recording.user.clone(),
+        };
+        let open: HashSet<_> = usable.iter().filter(|usable| !usable.split_known).filter_map(unit).collect();
+        let mut listed: HashMap<String, Split> = HashMap::new();
+        for usable in usable.iter().filter(|usable| usable.split_known) {
+            let Some(name) = unit(usable).filter(|name| open.contains(name)) else { continue };
+            if *listed.entry(name.clone()).or_insert(usable.recording.split) != usable.recording.split {
+                return Err(CacheError::DividedUnit { by, name });
+            }
+        }
+        for usable in usable.iter_mut().filter(|usable| !usable.split_known) {
+            if let Some(split) = unit(usable).and_then(|name| listed.get(&name)) {
+                (usable.recording.split, usable.split_known) = (*split, true);
+            }
+        }
+        Ok(())
+    }
+
     fn with_splits<'i>(&self, mut usable: Vec<Usable<'i>>) -> Result<Vec<Usable<'i>>, CacheError> {
+        self.keep_units_together(&mut usable)?;
         let open: Vec<_> = (0..usable.len()).filter(|i| !usable[*i].split_known).collect();
         let candidates: Vec<_> = open
             .iter()

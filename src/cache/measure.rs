@@ -48,13 +48,16 @@ pub(crate) fn measure(
         return Err(RecordingError::TooSmall { path: recording.path().to_owned() });
     }
     let (time_gaps, time_unit) = clock.map_or(Ok((0, 1.0)), |clock| clock.finish(recording.path()))?;
-    let unmeasured_joints = angles.unmeasured();
+    let (half, unmeasured_joints) = (angles.half, angles.unmeasured());
     if !unmeasured_joints.is_empty() {
         let validity = recording.validity().without(&unmeasured_joints);
-        angles = AnglePass::over(recording, validity, Samples::new(recording.rows(), settings))?;
+        angles = AnglePass::over(recording, validity, half, Samples::new(recording.rows(), settings))?;
     }
     if angles.moments.n == 0 && angles.runs.any() {
-        angles = AnglePass::over(recording, angles.validity, Samples::every(recording.rows()))?;
+        angles = AnglePass::over(recording, angles.validity, half, Samples::every(recording.rows()))?;
+    }
+    if angles.largest > half::f16::MAX.to_f64() {
+        return Err(RecordingError::TooLarge { path: recording.path().to_owned() });
     }
     let joint_angles = angles.moments.without(&unmeasured_joints);
     if !emg.is_finite() || !joint_angles.is_finite() {
@@ -85,24 +88,33 @@ struct AnglePass<'a> {
     field: &'a Field,
     validity: Validity,
     samples: Samples,
+    /// Whether angles are cached as float16.
+    half: bool,
     runs: RunsBuilder,
     moments: Moments,
     values: Vec<f64>,
+    /// The largest angle of valid rows.
+    largest: f64,
     /// For each joint whether no row had a finite angle of it so far, until one row has all of them.
     missing: Option<Vec<bool>>,
 }
 
 impl<'a> AnglePass<'a> {
-    fn new(recording: &'a Recording, validity: Validity, samples: Samples) -> Self {
+    fn new(recording: &'a Recording, validity: Validity, half: bool, samples: Samples) -> Self {
         let field = recording.angles();
         let joints = field.width();
         let (moments, values, missing) = (Moments::new(joints), vec![0.0; joints], Some(vec![true; joints]));
-        Self { field, validity, samples, runs: RunsBuilder::default(), moments, values, missing }
+        Self { field, validity, half, samples, runs: RunsBuilder::default(), moments, values, largest: 0.0, missing }
     }
 
     /// A pass over the angles alone.
-    fn over(recording: &'a Recording, validity: Validity, samples: Samples) -> Result<Self, RecordingError> {
-        let mut pass = Self::new(recording, validity, samples);
+    fn over(
+        recording: &'a Recording,
+        validity: Validity,
+        half: bool,
+        samples: Samples,
+    ) -> Result<Self, RecordingError> {
+        let mut pass = Self::new(recording, validity, half, samples);
         recording.visit(&mut |first, rows| {
             pass.block(first, rows, |_| ());
             Ok(())
@@ -112,12 +124,17 @@ impl<'a> AnglePass<'a> {
 
     /// Takes in rows, and calls `sampled` with each of those that statistics are taken from.
     fn block(&mut self, first: u64, rows: Rows<'_>, mut sampled: impl FnMut(&[u8])) {
-        let Self { field, validity, samples, runs, moments, values, missing } = self;
+        let half = self.half;
+        let Self { field, validity, samples, runs, moments, values, largest, missing, .. } = self;
         validity.for_each(rows, |i, failed| {
             runs.push(!failed);
             let row = rows.row(i);
             if !failed {
                 *missing = None;
+                if half {
+                    let finite = |value: f64| if value.is_finite() { value.abs() } else { 0.0 };
+                    field.for_each(row, |_, value| *largest = largest.max(finite(value)));
+                }
             } else if let Some(missing) = missing
                 && !validity.is_marked(row)
             {
@@ -159,7 +176,7 @@ impl<'a> Measurer<'a> {
         let samples = Samples::new(recording.rows(), settings);
         Self {
             recording,
-            angles: AnglePass::new(recording, recording.validity().clone(), samples),
+            angles: AnglePass::new(recording, recording.validity().clone(), settings.dtype == Dtype::Float16, samples),
             emg: Moments::new(channels),
             largest_emg: 0,
             clock: recording.time().map(|time| Clock::new(time, settings.sample_rate)),

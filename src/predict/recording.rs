@@ -54,6 +54,9 @@ impl Rows {
             }
             Ok(())
         })?;
+        for joint in &measured.unmeasured_joints {
+            all.angles.iter_mut().skip(*joint).step_by(angles.width()).for_each(|angle| *angle = f32::NAN);
+        }
         if angles.width() > 0 {
             for (start, length) in measured.valid_runs {
                 all.valid[start as usize..(start + length) as usize].fill(1.0);

@@ -55,6 +55,19 @@ pub(super) fn check_not_predicted(path: &Path, file: &hdf5::File, name: &str) ->
     }
 }
 
+/// A number that stands for missing values, which may be NaN; `None` if it is absent or none.
+///
+/// # Errors
+/// The file cannot be read.
+pub(super) fn missing_value(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<f64>, RecordingError> {
+    let failed = |error| RecordingError::hdf5(path, &error);
+    let is_number = |attribute: &h5::Attribute| {
+        attribute.elements == 1 && matches!(h5::class(&attribute.ty), H5T_INTEGER | H5T_FLOAT)
+    };
+    let attribute = h5::attribute(of, name).map_err(failed)?.filter(is_number);
+    attribute.map(|attribute| attribute.number().map_err(failed)).transpose()
+}
+
 /// A text; `None` if it is absent, empty, or something else.
 ///
 /// # Errors
@@ -95,7 +108,8 @@ fn text(path: &Path, of: &hdf5::Location, name: &str) -> Result<Option<String>, 
         },
         other => return Err(wrong(path, name, "text or a number", class_name(other))),
     };
-    Ok(Some(text).filter(|text| !text.trim().is_empty()))
+    // As in tables: white space would make one user two.
+    Ok(Some(text.trim().to_owned()).filter(|text| !text.is_empty()))
 }
 
 /// The shortest text that reads back as the same float of so many bytes.

@@ -52,7 +52,7 @@ pub struct Search {
 /// Extensions of HDF5 recordings.
 const HDF5: [&str; 4] = ["hdf5", "h5", "hdf", "he5"];
 /// Extensions of files that may be HDF5 recordings.
-const DOUBTFUL: [&str; 2] = ["nwb", "mat"];
+const DOUBTFUL: [&str; 4] = ["nwb", "mat", "nc", "nc4"];
 /// Folders that systems make.
 const SYSTEM_FOLDERS: [&str; 6] =
     ["lost+found", "__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "System Volume Information"];
@@ -74,30 +74,34 @@ const COMPRESSED: &str = "compressed; unpack it";
 const UNUSED_TABLE: &str = "no recording lies in this folder or below it";
 
 /// Finds recordings: each input is a file, an uncompressed tar archive, or a folder. Archives and folders (recursively, also
-/// through links) are searched for `*.hdf5`, `*.h5`, `*.hdf`, `*.he5`, `*.nwb` and `*.mat`; hidden files and folders are left
+/// through links) are searched for `*.hdf5`, `*.h5`, `*.hdf`, `*.he5`, `*.nwb`, `*.mat` and `*.nc`; hidden files and folders are left
 /// out. A file that is reached in several ways counts once.
 ///
 /// # Errors
 /// An input that cannot be read, or one without recordings.
 pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
     let mut walk = Walk::default();
+    let mut folders = Vec::new();
     for input in inputs {
         let stat = std::fs::metadata(input).map_err(|error| RecordingError::io(input, error))?;
         if stat.is_dir() {
-            walk.folders(input)?;
+            folders.push(Rc::new(Root::new(input)?));
         } else if has_extension(input, &["tar"]) {
             walk.archive(input)?;
         } else if let Some((_, reason)) = not_read(input) {
-            return Err(RecordingError::layout(
-                input,
-                "input",
-                "a recording, a folder or an uncompressed tar archive",
-                reason,
-            ));
+            let expected = "a recording, a folder or an uncompressed tar archive";
+            return Err(RecordingError::layout(input, "input", expected, reason));
         } else {
-            let folder = input.parent().unwrap_or(Path::new(""));
-            walk.push(folder, input, real(input)?, None);
+            walk.push(input.parent().unwrap_or(Path::new("")), input, real(input)?, None);
         }
+    }
+    // Folders before those in them, and links last: what is found depends on neither the inputs' order nor on links.
+    folders.sort_by_key(|root| root.real.components().count());
+    for root in &folders {
+        walk.folder(root, &root.path, root.real.clone())?;
+    }
+    walk.follow_links()?;
+    for input in inputs {
         let real = real(input)?;
         if !walk.files.iter().any(|file| file.real.starts_with(&real) || file.root.as_ref() == Some(&real)) {
             let left_out = walk.left_out.iter().map(LeftOut::to_string).collect();
@@ -105,6 +109,11 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
         }
     }
     walk.finish()
+}
+
+/// Whether a file of this name may hold anything.
+pub(super) fn is_doubtful_name(name: &str) -> bool {
+    has_extension(Path::new(name), &DOUBTFUL)
 }
 
 /// The name without the extension that a recording may have.
@@ -180,10 +189,8 @@ impl Walk {
         self.left_out.push(LeftOut { path: path.to_owned(), reason: reason.into() });
     }
 
-    /// Searches a folder, and then what links in it lead to, so that a file's own path is preferred.
-    fn folders(&mut self, root: &Path) -> Result<(), RecordingError> {
-        let root = Rc::new(Root::new(root)?);
-        self.folder(&root, &root.path, root.real.clone())?;
+    /// Searches what links in folders lead to, so that a file's own path is preferred.
+    fn follow_links(&mut self) -> Result<(), RecordingError> {
         while !self.links.is_empty() {
             let mut links = std::mem::take(&mut self.links);
             links.sort_by(|a, b| a.1.cmp(&b.1));
@@ -281,7 +288,9 @@ impl Walk {
 
     /// Each file once: under its own path if that was found, else under the first.
     fn finish(mut self) -> Result<Search, RecordingError> {
-        self.files.sort_by(|a, b| (a.by_link, &a.found.place).cmp(&(b.by_link, &b.found.place)));
+        // One that was named is found by a search of its folder, too.
+        let order = |file: &Candidate| (file.by_link, file.found.root.is_none(), file.found.place.clone());
+        self.files.sort_by_cached_key(order);
         let mut seen: HashMap<_, PathBuf> = HashMap::new();
         let mut found = Vec::new();
         for Candidate { found: candidate, real, .. } in self.files {

@@ -17,7 +17,7 @@ pub enum RecordingError {
     /// It holds something else than the layout names, or is no HDF5 file.
     #[error("{path}: {message}")]
     Foreign { path: PathBuf, message: String },
-    #[error("{path}: is locked: another program is writing it")]
+    #[error("{path}: another program is writing it, or ended without closing it (`h5clear -s` says that it is closed)")]
     Locked { path: PathBuf },
     #[error("{path}: damaged: {message}")]
     Damaged { path: PathBuf, message: String },
@@ -45,7 +45,7 @@ pub enum RecordingError {
     TooSmall { path: PathBuf },
     #[error("{path}: line {line}: {message}")]
     Metadata { path: PathBuf, line: u64, message: String },
-    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5, *.hdf, *.he5, *.nwb, *.mat) found{}", after(.left_out))]
+    #[error("{path}: no HDF5 recordings (*.hdf5, *.h5, *.hdf, *.he5, *.nwb, *.mat, *.nc) found{}", after(.left_out))]
     Nothing { path: PathBuf, left_out: Vec<String> },
     #[error("{path}: {reason}")]
     Unreadable { path: PathBuf, reason: &'static str },
@@ -106,6 +106,9 @@ impl RecordingError {
     pub(crate) fn hdf5(path: &Path, source: &hdf5::Error) -> Self {
         if source.contains_major(hdf5::MajorErrorCode::Resource) {
             return Self::io(path, std::io::ErrorKind::OutOfMemory.into());
+        }
+        if source.to_string().contains("file is already open for") {
+            return Self::Locked { path: path.to_owned() };
         }
         if source.contains_minor(hdf5::MinorErrorCode::NotHdf5) {
             return Self::foreign(path, format!("not readable as HDF5: {source}"));

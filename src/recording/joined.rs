@@ -54,7 +54,7 @@ impl Joined {
 
     /// The angles in a joined row.
     pub(crate) fn joined_angles(&self) -> Field {
-        Field { offset: self.emg.row_bytes, number: Number::F64, ..self.angle_field.clone() }
+        Field { offset: self.emg.row_bytes, number: Number::F64, missing: None, ..self.angle_field.clone() }
     }
 
     /// Calls `f` with blocks of joined rows, in order.

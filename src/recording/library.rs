@@ -84,6 +84,25 @@ pub(super) fn one(path: &Path, dataset: &hdf5::Dataset, i: u64) -> Result<f64, R
     Ok(f64::from_le_bytes(value))
 }
 
+/// Calls `f` with each element of a dataset [T], as float64.
+pub(super) fn each(path: &Path, dataset: &hdf5::Dataset, mut f: impl FnMut(u64, f64)) -> Result<(), RecordingError> {
+    const STEP: u64 = 1 << 16;
+    let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
+    let name = dataset.name();
+    check_inside(path, &name, &h5::creation(dataset).map_err(failed)?)?;
+    Numbers::of(path, &name, &dataset.dtype().map_err(failed)?)?;
+    let ty = Numbers::memory_type(Number::F64, None).map_err(failed)?;
+    let rows = dataset.shape().first().copied().unwrap_or(0) as u64;
+    for first in (0..rows).step_by(STEP as usize) {
+        let count = STEP.min(rows - first);
+        let mut block = vec![0; 8 * count as usize];
+        read_block(dataset, &ty, first, count, &mut block).map_err(failed)?;
+        let values = block.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+        values.enumerate().for_each(|(i, value)| f(first + i as u64, value));
+    }
+    Ok(())
+}
+
 /// What the library converts elements to.
 fn memory_type(row_bytes: usize, pieces: &[Piece]) -> hdf5::Result<Datatype> {
     if let [Piece { field: None, number, array, .. }] = pieces {

@@ -1,18 +1,21 @@
 //! `metadata.csv` beside the recordings, as emg2pose ships it, or in a folder above them.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::Read;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
 use super::archive::{Entry, members};
-use super::discover::{Found, without_extension};
+use super::discover::{Found, is_doubtful_name, without_extension};
 use super::error::RecordingError;
 use super::place::{Member, Place, open_regular};
 use crate::config::METADATA_COLUMNS;
 
 /// Names of the table: in the recordings' archives, and as emg2pose offers it for download.
 const TABLES: [&str; 2] = ["metadata.csv", "emg2pose_metadata.csv"];
+/// Folders above an input in which a table is looked for, to say that it is not used.
+const FAR: usize = 2;
 /// Longest table that is read: 25,253 recordings take 5 MB.
 const LONGEST: u64 = 1 << 30;
 
@@ -57,6 +60,8 @@ pub struct Metadata {
     folders: HashMap<Folder, Option<PathBuf>>,
     tables: HashMap<PathBuf, Table>,
     archives: HashMap<PathBuf, Vec<Entry>>,
+    /// Folders of inputs with recordings that no table lists.
+    unlisted: BTreeSet<PathBuf>,
 }
 
 /// A row, with what it calls its recording, and its line.
@@ -70,11 +75,11 @@ struct Line {
 
 #[derive(Debug)]
 struct Table {
-    /// By the file's name alone, without its extension.
-    lines: HashMap<String, Vec<Line>>,
+    /// By the file's name alone, with its extension and without.
+    lines: HashMap<String, Vec<Rc<Line>>>,
     has_splits: bool,
-    /// File names that recordings were found for.
-    found: HashSet<String>,
+    /// File names that recordings were found for, with the first of these.
+    found: HashMap<String, String>,
     /// Recordings that are listed without a split, though there is a column for it.
     without_split: Vec<String>,
     /// Whether all recordings that it may list were looked for.
@@ -103,11 +108,13 @@ impl Metadata {
             table.searched &= found.root.is_some();
             let own = found.place.member.as_ref().map_or(&*found.place.path, |member| Path::new(&member.name));
             let relative = own.strip_prefix(&folder.1).unwrap_or(own).to_string_lossy().into_owned();
-            return match table.row(path, &relative)? {
+            return match table.row(path, &relative, found.is_doubtful)? {
                 Some(row) => Ok(Listing::Listed(Box::new(row))),
                 None => Ok(Listing::Unlisted(path.clone())),
             };
         }
+        let input = found.root.as_deref().or(found.place.path.parent());
+        self.unlisted.extend(input.map(Path::to_owned));
         Ok(Listing::NoTable)
     }
 
@@ -116,17 +123,22 @@ impl Metadata {
         let mut warnings = Vec::new();
         for (path, table) in &self.tables {
             let path = path.display();
-            let lines = || table.lines.values().flatten();
-            let absent = lines().map(|line| &line.filename).filter(|name| !table.found.contains(*name));
+            let listed: BTreeSet<_> = table.lines.values().flatten().map(|line| line.filename.clone()).collect();
+            let absent = listed.iter().filter(|name| !table.found.contains_key(*name));
             let absent: Vec<_> = absent.cloned().collect();
             if table.searched && !absent.is_empty() {
-                let (n, of, names) = (absent.len(), lines().count(), some(absent));
+                let (n, of, names) = (absent.len(), listed.len(), some(absent));
                 warnings.push(format!("{path}: {n} of {of} listed recordings are not there: {names}"));
             }
             if !table.without_split.is_empty() {
                 let (n, names) = (table.without_split.len(), some(table.without_split.clone()));
                 warnings.push(format!("{path}: {n} recordings have no split and get a random one: {names}"));
             }
+        }
+        let above = self.unlisted.iter().flat_map(|input| input.ancestors().skip(1).take(FAR));
+        let tables = above.flat_map(|folder| TABLES.map(|table| folder.join(table))).filter(|table| table.is_file());
+        for table in tables.collect::<BTreeSet<_>>() {
+            warnings.push(format!("{}: lies above the inputs and is not used", table.display()));
         }
         warnings.sort();
         warnings
@@ -219,19 +231,16 @@ fn find_in_folder(folder: &Path) -> Result<Vec<Place>, RecordingError> {
 }
 
 impl Table {
-    /// The row for the recording at `relative` to the table's folder: that of this path, else of its file name, each with
-    /// its extension or without, else with another extension.
-    fn row(&mut self, path: &Path, relative: &str) -> Result<Option<MetadataRow>, RecordingError> {
+    /// The row for the recording at `relative` to the table's folder: the one whose path has most parts in common with it
+    /// from its end, all of one of the two; one with the recording's extension, or without any, before others.
+    fn row(&mut self, path: &Path, relative: &str, is_doubtful: bool) -> Result<Option<MetadataRow>, RecordingError> {
         let name = relative.rsplit('/').next().unwrap_or(relative);
-        let Some(lines) = self.lines.get(without_extension(name)) else { return Ok(None) };
-        let last = |line: &Line| line.filename.rsplit('/').next().unwrap_or_default().to_owned();
-        let by_path = |line: &Line| [relative, without_extension(relative)].contains(&&*line.filename);
-        let by_name = |line: &Line| [name, without_extension(name)].contains(&&*last(line));
-        let all = |is: &dyn Fn(&Line) -> bool| lines.iter().filter(|line| is(line)).collect::<Vec<_>>();
-        // All of these lines have the name, if perhaps with another extension.
-        let found = [all(&by_path), all(&by_name), all(&|_| true)];
-        let matching = found.into_iter().find(|found| !found.is_empty()).unwrap_or_default();
-        let Some(first) = matching.first() else { return Ok(None) };
+        let keys = BTreeSet::from([name, without_extension(name)]);
+        let lines = keys.into_iter().filter_map(|key| self.lines.get(key)).flatten();
+        let scored: Vec<_> = lines.filter_map(|line| Some((agreement(&line.filename, relative)?, line))).collect();
+        let Some(best) = scored.iter().map(|(score, _)| *score).max() else { return Ok(None) };
+        let matching: Vec<_> = scored.into_iter().filter(|(score, _)| *score == best).map(|(_, line)| line).collect();
+        let first = matching[0];
         if let Some(other) = matching.iter().find(|line| line.row != first.row) {
             let message = format!("`{}` is listed in line {}, too, with other values", other.filename, first.number);
             return Err(RecordingError::Metadata { path: path.to_owned(), line: other.number, message });
@@ -239,9 +248,28 @@ impl Table {
         if self.has_splits && first.row.split.is_empty() {
             self.without_split.push(relative.to_owned());
         }
-        self.found.extend(matching.iter().map(|line| line.filename.clone()));
+        for line in &matching {
+            let taken = self.found.entry(line.filename.clone()).or_insert_with(|| relative.to_owned());
+            // A doubtful file beside a recording of its name is likely about it.
+            if taken != relative && !is_doubtful && !is_doubtful_name(taken) {
+                let message = format!("`{}` may be {taken} or {relative}; list their paths", line.filename);
+                return Err(RecordingError::Metadata { path: path.to_owned(), line: line.number, message });
+            }
+        }
         Ok(Some(first.row.clone()))
     }
+}
+
+/// How well the name of a row agrees with a recording's path: whether it has its extension or none, and how many parts are
+/// the same from the end on. `None` unless one of them ends with all of the other.
+fn agreement(filename: &str, relative: &str) -> Option<(bool, usize)> {
+    let common = |a: &str, b: &str| {
+        let same = a.rsplit('/').zip(b.rsplit('/')).take_while(|(a, b)| a == b).count();
+        (same == a.split('/').count().min(b.split('/').count())).then_some(same)
+    };
+    let exact = common(filename, relative).or_else(|| common(filename, without_extension(relative)));
+    let loose = || common(without_extension(filename), without_extension(relative)).map(|same| (false, same));
+    exact.map(|same| (true, same)).or_else(loose)
 }
 
 /// The bytes of a table.
@@ -278,7 +306,7 @@ fn parse(path: &Path, bytes: &[u8], columns: &BTreeMap<String, String>) -> Resul
     let delimiter = if first_line.contains(';') && !first_line.contains(',') { b';' } else { b',' };
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::All).delimiter(delimiter).from_reader(text.as_bytes());
     let headers = Headers::new(reader.headers().map_err(csv_error)?, columns).map_err(|message| refuse(1, message))?;
-    let mut lines: HashMap<String, Vec<Line>> = HashMap::new();
+    let mut lines: HashMap<String, Vec<Rc<Line>>> = HashMap::new();
     for record in reader.records() {
         let record = record.map_err(csv_error)?;
         let number = record.position().map_or(0, csv::Position::line);
@@ -287,22 +315,24 @@ fn parse(path: &Path, bytes: &[u8], columns: &BTreeMap<String, String>) -> Resul
         }
         let filename = headers.value(&record, "filename").replace('\\', "/");
         let filename = filename.trim_start_matches("./").to_owned();
-        let name = without_extension(filename.rsplit('/').next().unwrap_or("")).to_owned();
+        let name = filename.rsplit('/').next().unwrap_or("").to_owned();
         if name.is_empty() {
             return Err(refuse(number, "expected a column `filename` with a name in every row".into()));
         }
         let row = headers.row(&record);
-        let same = lines.entry(name).or_default();
-        match same.iter().find(|line| line.filename == filename && line.row != row) {
-            Some(first) => {
+        // With its extension and without.
+        let line = Rc::new(Line { filename: filename.clone(), number, row });
+        for key in BTreeSet::from([name.as_str(), without_extension(&name)]) {
+            let same = lines.entry(key.to_owned()).or_default();
+            if let Some(first) = same.iter().find(|first| first.filename == filename && first.row != line.row) {
                 let first = first.number;
                 return Err(refuse(number, format!("`{filename}` is listed in line {first}, too, with other values")));
             }
-            None => same.push(Line { filename, number, row }),
+            same.push(Rc::clone(&line));
         }
     }
     let has_splits = headers.ours.contains_key("split");
-    let (found, without_split) = (HashSet::new(), Vec::new());
+    let (found, without_split) = (HashMap::new(), Vec::new());
     Ok(Table { lines, has_splits, found, without_split, searched: true })
 }
 
@@ -436,6 +466,27 @@ mod tests {
     }
 
     #[test]
+    fn a_row_is_of_one_recording() {
+        let of = |files: &[&str], text: &str| {
+            let folder = folder(files);
+            std::fs::write(folder.path().join("metadata.csv"), format!("filename,user\n{text}")).unwrap();
+            let rows = listed(folder.path(), &mut Metadata::default())?;
+            let users =
+                rows.into_iter().map(|(path, row)| format!("{path} {}", row.map_or("-".into(), |row| row.user)));
+            Ok::<_, String>(users.collect::<Vec<_>>().join(", "))
+        };
+        let lab = "/lab/data/u1/s1.h5,u1\nC:\\\\lab\\u2\\s1.h5,u2\n";
+        assert_eq!(of(&["u1/s1.h5", "u2/s1.h5"], lab).unwrap(), "u1/s1.h5 u1, u2/s1.h5 u2");
+        assert_eq!(of(&["u1/s1.h5", "u2/s1.h5"], "u1/s1.h5,u1\n").unwrap(), "u1/s1.h5 u1, u2/s1.h5 -");
+        assert_eq!(of(&["s1/r.h5", "s2/r.h5"], "r.h5,u1\ns2/r.h5,u2\n").unwrap(), "s1/r.h5 u1, s2/r.h5 u2");
+        assert_eq!(of(&["a.h5", "a.hdf5"], "a.h5,u1\na.hdf5,u2\n").unwrap(), "a.h5 u1, a.hdf5 u2");
+        assert_eq!(of(&["s.mat.h5"], "s.mat,u1\n").unwrap(), "s.mat.h5 u1");
+        assert_eq!(of(&["a.h5", "a.mat"], "a,u1\n").unwrap(), "a.h5 u1, a.mat u1");
+        let error = of(&["r.h5", "raw/r.h5"], "r,u1\n").unwrap_err();
+        assert!(error.contains("`r` may be r.h5 or raw/r.h5; list their paths"), "{error}");
+    }
+
+    #[test]
     fn columns_may_have_other_names_and_separators() {
         let folder = folder(&["b.hdf5"]);
         std::fs::write(folder.path().join("metadata.csv"), b"session;who;file;user;split\ns;J\xf6rg;b;other;\n")
@@ -463,6 +514,7 @@ mod tests {
             ("filename,user\ns,u\nx\n", "line 3"),
             ("filename,split\na,train\nb,val\na,test\n", "line 4: `a` is listed in line 2, too, with other values"),
             ("filename,split\na,train\nb,val\na.hdf5,test\n", "is listed in line"),
+            ("filename,split\nx/y.h5,train\nx/y.h5,val\n", "`x/y.h5` is listed in line 2, too"),
             ("filename,split,Split\na,train,val\n", "two columns are called `Split`"),
         ] {
             std::fs::write(&path, text).unwrap();

@@ -63,6 +63,8 @@ pub struct Field {
     pub stored: usize,
     pub number: Number,
     pub scale: Option<Scale>,
+    /// The stored number that stands for a missing value, which is then NaN.
+    pub missing: Option<f64>,
     /// Which of the stored numbers are wanted, in their order; `None`: all.
     pub columns: Option<Arc<[usize]>>,
 }
@@ -70,7 +72,7 @@ pub struct Field {
 impl Field {
     /// `stored` numbers, all of them wanted as they are.
     pub fn plain(offset: usize, stored: usize, number: Number) -> Self {
-        Self { offset, stored, number, scale: None, columns: None }
+        Self { offset, stored, number, scale: None, missing: None, columns: None }
     }
 
     /// Numbers that it gives per row.
@@ -93,15 +95,20 @@ impl Field {
 
     /// Whether values are stored just as they are meant, as 4-byte floats.
     fn is_plain(&self) -> bool {
-        self.number == Number::F32 && self.scale.is_none() && self.columns.is_none()
+        self.number == Number::F32 && self.scale.is_none() && self.missing.is_none() && self.columns.is_none()
     }
 
     /// Calls `f(i, value)` for each of the field's values in `row`.
     #[inline]
     pub fn for_each(&self, row: &[u8], mut f: impl FnMut(usize, f64)) {
-        match self.scale {
-            None => self.for_each_wanted(row, f),
-            Some(Scale { factor, shift }) => self.for_each_wanted(row, |i, value| f(i, value * factor + shift)),
+        match (self.scale, self.missing) {
+            (None, None) => self.for_each_wanted(row, f),
+            (Some(Scale { factor, shift }), None) => self.for_each_wanted(row, |i, value| f(i, value * factor + shift)),
+            (scale, Some(missing)) => {
+                let Scale { factor, shift } = scale.unwrap_or(Scale { factor: 1.0, shift: 0.0 });
+                let meant = |value: f64| if value == missing { f64::NAN } else { value * factor + shift };
+                self.for_each_wanted(row, |i, value| f(i, meant(value)));
+            }
         }
     }
 

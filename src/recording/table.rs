@@ -116,7 +116,8 @@ impl Table {
             }
         };
         let time = self.time.as_ref().map(|time| &time.field);
-        let fields = [Some(&self.emg), Some(&self.angles), Some(self.validity.poses()), time];
+        let fields =
+            [Some(&self.emg), Some(&self.angles), Some(self.validity.poses()), Some(self.validity.stored()), time];
         if sound && fields.into_iter().flatten().all(fits) {
             return Ok(());
         }
@@ -218,11 +219,11 @@ impl Header<'_> {
         let rate = names.joint_angle_rate.unwrap_or(self.layout.sample_rate);
         let angles_beside = Beside::read(self, &names.joint_angles)?;
         self.check_rate(&angles_beside.rate_name, angles_beside.rate, rate)?;
-        angles_beside.check_stamps(self, angles.rows, rate)?;
+        let angle_start = angles_beside.steady_start(self, angles.rows, rate)?;
         let angle_field = self.angles(&names.joint_angles, column, Some(&angles_beside))?;
         self.check_durations(emg.rows, angles.rows, rate)?;
         // Where only one says when it starts, both start at once.
-        let lead = beside.start.zip(angles_beside.start).map_or(0.0, |(emg, angles)| emg - angles);
+        let lead = beside.start.zip(angle_start).map_or(0.0, |(emg, angles)| emg - angles);
         let lasts = emg.rows as f64 / self.layout.sample_rate;
         if !lead.is_finite() || lead.abs() >= lasts {
             let found = format!("that they start {:.2} s away from it", lead.abs());
@@ -286,7 +287,7 @@ impl Header<'_> {
     /// The EMG's field: as many numbers as there must be channels, scaled as declared, or as the dataset says.
     fn emg(&self, name: &str, column: Column, beside: Option<&Beside>) -> Result<Field, RecordingError> {
         let names = &self.layout.layout;
-        let declared = declared(names.emg_scale, names.emg_offset);
+        let declared = (names.emg_scale, names.emg_offset);
         self.check_width(name, &column, self.layout.emg_channels)?;
         self.scaled(name, column, beside, declared, "emg_scale")
     }
@@ -294,10 +295,10 @@ impl Header<'_> {
     /// The angles' field, in radians.
     fn angles(&self, name: &str, column: Column, beside: Option<&Beside>) -> Result<Field, RecordingError> {
         let names = &self.layout.layout;
-        let declared = declared(names.joint_angle_scale, names.joint_angle_offset);
+        let declared = (names.joint_angle_scale, names.joint_angle_offset);
         self.check_width(name, &column, self.layout.joint_angles)?;
         let mut field = self.scaled(name, column, beside, declared, "joint_angle_scale")?;
-        if declared.is_none() {
+        if declared.0.is_none() {
             self.check_angle_unit(name, beside)?;
         }
         if names.angle_unit == AngleUnit::Deg {
@@ -338,22 +339,27 @@ impl Header<'_> {
         name: &str,
         column: Column,
         beside: Option<&Beside>,
-        declared: Option<Scale>,
+        declared: (Option<f64>, Option<f64>),
         key: &str,
     ) -> Result<Field, RecordingError> {
-        let Column { field, is_integer } = column;
-        let scale = match (declared, beside) {
-            (Some(declared), _) => Some(declared),
-            (None, Some(Beside { per_channel: true, .. })) => {
-                let expected = format!("one factor for all channels, or data.layout.{key}");
-                return Err(self.wrong(name, expected, "a channel_conversion for each channel"));
-            }
-            (None, beside) => beside.and_then(|beside| beside.scale),
+        let Column { mut field, is_integer } = column;
+        field.missing = beside.and_then(|beside| beside.missing);
+        if declared.0.is_none() && beside.is_some_and(|beside| beside.per_channel) {
+            let expected = format!("one factor for all channels, or data.layout.{key}");
+            return Err(self.wrong(name, expected, "a channel_conversion for each channel"));
+        }
+        // A declared factor stands for all that the file says; a declared offset for the file's offset.
+        let stored = beside.map_or((None, None), |beside| beside.scale);
+        let (factor, shift) = match declared {
+            (Some(_), _) => declared,
+            (None, shift) => (stored.0, shift.or(stored.1)),
         };
-        if scale.is_none() && is_integer {
+        if factor.is_none() && is_integer {
             let expected = format!("floats, or integers with data.layout.{key} (1: as they are)");
             return Err(self.wrong(name, expected, "integers"));
         }
+        let scale = (factor.is_some() || shift.is_some())
+            .then(|| Scale { factor: factor.unwrap_or(1.0), shift: shift.unwrap_or(0.0) });
         let same = Scale { factor: 1.0, shift: 0.0 };
         Ok(Field { scale: scale.filter(|scale| *scale != same), ..field })
     }
@@ -366,34 +372,40 @@ impl Header<'_> {
     }
 }
 
-/// The scale that the configuration declares.
-fn declared(factor: Option<f64>, shift: Option<f64>) -> Option<Scale> {
-    (factor.is_some() || shift.is_some()).then(|| Scale { factor: factor.unwrap_or(1.0), shift: shift.unwrap_or(0.0) })
-}
-
-/// What NWB files say of a dataset's values in its attributes and beside it (NWB schema, TimeSeries and ElectricalSeries).
+/// What files say of a dataset's values in its attributes and beside it (NWB schema, TimeSeries and ElectricalSeries; netCDF
+/// conventions, packed data and missing values).
 struct Beside {
-    scale: Option<Scale>,
+    /// Factor and offset.
+    scale: (Option<f64>, Option<f64>),
+    /// What stands for a value that is missing.
+    missing: Option<f64>,
     per_channel: bool,
     unit: Option<String>,
     rate_name: String,
     rate: Option<f64>,
     /// Seconds at which the first row was recorded.
     start: Option<f64>,
-    /// The path of the time stamps, if there are some, and the first and last of them.
+    /// The path of the time stamps, if there are some.
     time_stamps: Option<String>,
-    ends: Option<[f64; 2]>,
 }
 
 impl Beside {
     fn read(header: &Header<'_>, name: &str) -> Result<Self, RecordingError> {
         let (path, file) = (header.path, header.file);
         let data = links::dataset(path, file, name)?;
-        let factor = attributes::number(path, &data, "conversion")?;
-        if factor == Some(0.0) {
-            return Err(header.wrong(name, "an attribute conversion other than 0", "0"));
+        let either = |a: &str, b: &str| match (attributes::number(path, &data, a)?, attributes::number(path, &data, b)?)
+        {
+            (Some(_), Some(_)) => Err(header.wrong(name, format!("one of the attributes {a} and {b}"), "both")),
+            (a, b) => Ok(a.or(b)),
+        };
+        let scale = (either("conversion", "scale_factor")?, either("offset", "add_offset")?);
+        if scale.0 == Some(0.0) {
+            return Err(header.wrong(name, "an attribute conversion or scale_factor other than 0", "0"));
         }
-        let scale = declared(factor, attributes::number(path, &data, "offset")?);
+        let missing = match attributes::missing_value(path, &data, "_FillValue")? {
+            None => attributes::missing_value(path, &data, "missing_value")?,
+            missing => missing,
+        };
         let unit = attributes::word(path, &data, "unit")?;
         let sibling = |sibling: &str| match name.trim_end_matches('/').rsplit_once('/') {
             Some((group, _)) => format!("{group}/{sibling}"),
@@ -403,7 +415,7 @@ impl Beside {
         let is_nwb = name.rsplit('/').next() == Some("data") && name.contains('/');
         let find = |sibling: &str| if is_nwb { links::find(path, file, sibling) } else { Ok(None) };
         let (begin, stamps) = (sibling("starting_time"), sibling("timestamps"));
-        let (mut rate, mut start, mut ends) = (None, None, None);
+        let (mut rate, mut start, mut time_stamps) = (None, None, None);
         if let Some(object) = find(&begin)? {
             rate = attributes::number(path, object.location(), "rate")?;
             start = match object {
@@ -411,26 +423,41 @@ impl Beside {
                 Object::Group(_) => None,
             };
         }
-        if let Some(Object::Dataset(dataset)) = find(&stamps)? {
-            let rows = dataset.shape().first().copied().unwrap_or(0) as u64;
-            if rows > 0 {
-                let first = library::one(path, &dataset, 0)?;
-                (start, ends) = (Some(first), Some([first, library::one(path, &dataset, rows - 1)?]));
-            }
+        if let Some(Object::Dataset(dataset)) = find(&stamps)?
+            && dataset.shape().first().is_some_and(|rows| *rows > 0)
+        {
+            (start, time_stamps) = (Some(library::one(path, &dataset, 0)?), Some(stamps));
         }
         let per_channel = find(&sibling("channel_conversion"))?.is_some();
-        let time_stamps = ends.is_some().then_some(stamps);
-        Ok(Self { scale, per_channel, unit, rate_name: format!("{begin}: rate"), rate, start, time_stamps, ends })
+        Ok(Self { scale, missing, per_channel, unit, rate_name: format!("{begin}: rate"), rate, start, time_stamps })
     }
 
-    /// Fails if the time stamps of `rows` samples contradict their rate by more than 1 %.
-    fn check_stamps(&self, header: &Header<'_>, rows: u64, rate: f64) -> Result<(), RecordingError> {
-        let (Some([first, last]), Some(name)) = (self.ends, &self.time_stamps) else { return Ok(()) };
-        let (expected, found) = ((rows - 1) as f64 / rate, last - first);
-        if rows < 2 || (found - expected).abs() <= 0.01 * expected {
-            return Ok(());
+    /// Fails if the time stamps of `rows` samples are not steady: samples are taken to be at their rate. Gives when they
+    /// start; `None` for time stamps that are all the same, which were never set.
+    fn steady_start(&self, header: &Header<'_>, rows: u64, rate: f64) -> Result<Option<f64>, RecordingError> {
+        /// Seconds that are no matter, also at high rates.
+        const LEAST: f64 = 0.02;
+        let (Some(start), Some(name)) = (self.start, &self.time_stamps) else { return Ok(self.start) };
+        let dataset = links::dataset(header.path, header.file, name)?;
+        if dataset.shape() != [rows as usize] {
+            return Err(header.wrong(name, format!("{rows} time stamps"), format!("shape {:?}", dataset.shape())));
         }
-        let found = format!("{:.6} Hz", (rows - 1) as f64 / found);
-        Err(header.wrong(name, format!("time stamps at {rate} Hz"), found))
+        let (mut most, mut set) = ((0.0, 0), false);
+        library::each(header.path, &dataset, |i, stamp| {
+            set |= stamp != start;
+            let off = (stamp - start - i as f64 / rate).abs();
+            if !(off <= most.0) {
+                most = (off, i);
+            }
+        })?;
+        match most {
+            _ if !set => Ok(None),
+            (off, _) if off <= LEAST.max(1.0 / rate) => Ok(Some(start)),
+            (off, i) => Err(header.wrong(
+                name,
+                format!("steady time stamps at {rate} Hz"),
+                format!("sample {i} {off:.3} s off"),
+            )),
+        }
     }
 }

@@ -19,6 +19,8 @@ pub struct Validity {
     rule: InvalidRows,
     /// All angles that are recorded: failed rows are told by all of them.
     poses: Field,
+    /// The same as they are stored: an offset does not hide a zero.
+    stored: Field,
     /// Columns of `poses` that must be finite; `None`: all.
     needed: Option<Vec<usize>>,
 }
@@ -26,12 +28,18 @@ pub struct Validity {
 impl Validity {
     /// `poses`: all recorded angles; `angles`: those that are wanted of them.
     pub fn new(rule: InvalidRows, poses: Field, angles: &Field) -> Self {
-        Self { rule, poses, needed: angles.columns.as_deref().map(<[usize]>::to_vec) }
+        let stored = Field { scale: None, ..poses.clone() };
+        Self { rule, poses, stored, needed: angles.columns.as_deref().map(<[usize]>::to_vec) }
     }
 
     /// All recorded angles.
     pub fn poses(&self) -> &Field {
         &self.poses
+    }
+
+    /// The same as they are stored.
+    pub fn stored(&self) -> &Field {
+        &self.stored
     }
 
     /// The same, where the wanted angles `without` are not measured and need not be finite.
@@ -48,7 +56,7 @@ impl Validity {
     #[inline]
     pub fn is_marked(&self, row: &[u8]) -> bool {
         let (mut zeros, mut others) = (false, false);
-        self.poses.for_each(row, |_, angle| {
+        self.stored.for_each(row, |_, angle| {
             let zero = angle.abs() <= TOLERANCE;
             zeros |= zero;
             others |= !zero && angle.is_finite();
@@ -70,7 +78,7 @@ impl Validity {
     /// [`is_failed`](Self::is_failed) for each row, from the largest magnitude of its angles. A magnitude that float32
     /// rounds to more than the tolerance, or less, need not be so in float64, so such a row is looked at again.
     pub fn for_each(&self, rows: Rows<'_>, mut f: impl FnMut(usize, bool)) {
-        if self.needed.is_some() {
+        if self.needed.is_some() || self.poses.scale.is_some() {
             rows.iter().enumerate().for_each(|(i, row)| f(i, self.is_failed(row)));
             return;
         }

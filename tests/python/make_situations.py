@@ -75,7 +75,7 @@ def joints() -> None:
         rows["joint_angles"][100:300] = 0
         rows["joint_angles"][:, 19] = 0
         write(zero / f"r{i}.hdf5", rows)
-        rows["joint_angles"][:, 19] = np.nan
+        rows["joint_angles"][:, 19] = np.inf if i == 3 else np.nan
         write(nan / f"r{i}.hdf5", rows)
     some = folder("joint_some")
     for i in range(4):
@@ -157,6 +157,10 @@ def nwb() -> None:
         series(file, "emg", emg, 0.0)
         file["acquisition/angles/data"] = angles
         file["acquisition/angles/timestamps"] = np.arange(ROWS) / 1000
+    with h5py.File(folder("nwb_gap") / "r.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        file["acquisition/angles/data"] = angles
+        file["acquisition/angles/timestamps"] = np.arange(ROWS) / 2000 + 0.03 * (np.arange(ROWS) > 400)
     bad = folder("nwb_bad")
     with h5py.File(bad / "good.nwb", "w") as file:
         series(file, "emg", emg, 0.0)
@@ -183,6 +187,32 @@ def subfolders() -> None:
         tar.add(base / "metadata.csv", "./metadata.csv")
 
 
+def users() -> None:
+    """Users that a table lists partly, and names with white space."""
+    base, spaces = folder("users"), folder("spaces")
+    lines = "filename,user,split\n"
+    for user in range(4):
+        for i in range(3):
+            write(base / f"u{user}_{i}.hdf5")
+            lines += f"u{user}_{i},u{user},{'test' if i == 0 and user < 2 else ''}\n"
+    (base / "metadata.csv").write_text(lines)
+    for i, user in enumerate(("u1", "u1 ", "u1\n", "u2", "u3")):
+        write(spaces / f"r{i}.hdf5", user=user)
+
+
+def netcdf() -> None:
+    """Packed data and missing values as netCDF has them; angles too large for float16 in a row that failed."""
+    counts = np.round(rng.normal(size=(ROWS, 16)) * 1000).astype("i2")
+    apart("packed", counts, scale_factor=0.5, add_offset=2.0, _FillValue=np.int16(-32768))
+    counts[7, 3] = -32768
+    apart("fill", counts, scale_factor=0.5, _FillValue=np.int16(-32768))
+    rows = table()
+    rows["joint_angles"][5], rows["joint_angles"][5, 0] = 1e9, np.nan
+    write(folder("masked_large") / "r.hdf5", rows)
+    rows["joint_angles"][9] = 1e9
+    write(folder("large") / "r.hdf5", rows)
+
+
 def linked_elsewhere() -> None:
     """Rows in other files."""
     base = folder("elsewhere")
@@ -194,7 +224,7 @@ def linked_elsewhere() -> None:
 
 
 def main() -> None:
-    for situation in (links, tars, joints, units, times, metadata, nwb, subfolders, linked_elsewhere):
+    for situation in (links, tars, joints, units, times, metadata, nwb, subfolders, users, netcdf, linked_elsewhere):
         situation()
 
 

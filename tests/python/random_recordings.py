@@ -672,19 +672,22 @@ class Recording:
         """EMG, angles and valid runs, as h5py reads them."""
         with h5py.File(self.path) as file:
             emg, angles = (self.scaled(file, role) for role in WIDTHS)
+            stored = self.stored(file, "ang")
         with np.errstate(over="ignore"):
             emg32, angles32 = emg.astype(np.float32), angles.astype(np.float32)
         judged = ~np.isnan(angles).all(axis=0)
-        valid = np.isfinite(angles32[:, judged]).all(axis=1) & (np.abs(angles[:, judged]) > 1e-8).any(axis=1)
+        valid = np.isfinite(angles32[:, judged]).all(axis=1) & (np.abs(stored[:, judged]) > 1e-8).any(axis=1)
         assert np.isfinite(emg32).all() and valid.any(), f"this script's mistake, not a plain file: {self.about}"
         edges = np.flatnonzero(np.diff(valid, prepend=False, append=False)).reshape(-1, 2)
         return emg32, angles32, [[start, end - start] for start, end in edges.tolist()]
 
+    def stored(self, file: h5py.File, role: str) -> np.ndarray:
+        key = {"emg": "emg", "ang": "joint_angles"}[role]
+        values = read(file[self.table or self.layout[key]].id, role if self.table else None, WIDTHS[role])
+        return values.astype(np.float64)
+
     def scaled(self, file: h5py.File, role: str) -> np.ndarray:
-        key, short = {"emg": ("emg", "emg"), "ang": ("joint_angles", "joint_angle")}[role]
-        values = read(file[self.table or self.layout[key]].id, role if self.table else None, WIDTHS[role]).astype(
-            np.float64
-        )
+        short, values = {"emg": "emg", "ang": "joint_angle"}[role], self.stored(file, role)
         factors = self.factors.get((role, "conversion")), self.factors.get((role, "offset"))
         if self.declared:
             factors = self.layout[short + "_scale"], self.layout.get(short + "_offset")
