@@ -446,7 +446,7 @@ impl Beside {
         library::each(header.path, &dataset, |i, stamp| {
             set |= stamp != start;
             let off = (stamp - start - i as f64 / rate).abs();
-            if !(off <= most.0) {
+            if off.is_nan() || off > most.0 {
                 most = (off, i);
             }
         })?;
