@@ -316,6 +316,19 @@ fn a_file_that_is_being_written_ends_the_build_whatever_is_skipped() {
     assert!(message.contains("written.h5: another program is writing it"), "{message}");
 }
 
+#[test]
+fn a_row_of_a_table_is_of_one_recording() {
+    let bench = situations();
+    std::fs::write(bench.path("above/metadata.csv"), "filename,user\na,u1\nb,u2\n").unwrap();
+    std::fs::remove_dir_all(bench.path("above/unlisted")).unwrap();
+    let message = refusal(&bench, &["above"]);
+    let expected = "metadata.csv: line 2: this row may be of s1/a.hdf5 or of s2/a.hdf5; list their paths";
+    assert!(message.contains(expected) || message.contains("of s2/a.hdf5 or of s1/a.hdf5"), "{message}");
+    // Equal contents are one recording.
+    std::fs::copy(bench.path("above/s1/a.hdf5"), bench.path("above/s2/a.hdf5")).unwrap();
+    build(&bench, &["above"]);
+}
+
 /// The mean and standard deviation of each EMG channel, as cached.
 fn cached_moments(bench: &Bench, key: &str, channels: usize) -> Vec<(f64, f64)> {
     let manifest = bench.json("emg-cache", &["info", key, "--store", "st", "--json"]);

@@ -17,8 +17,8 @@ use super::split::{Candidate, Split};
 use super::store::Store;
 use crate::config::SplitBy;
 use crate::recording::{
-    Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError, Verdict,
-    find,
+    Attributes, Cause, FileStamp, Found, Listing, Metadata, MetadataRow, Reader, Recording, RecordingError, RowPlace,
+    Verdict, find,
 };
 
 /// One input file and what is known of it.
@@ -245,7 +245,7 @@ impl<'a> Inputs<'a> {
                     if self.is_recording(input)? { &mut skipped } else { &mut left_out }.push(reason);
                     continue;
                 }
-                Listing::Listed(row) => Some(&**row),
+                Listing::Listed(row, _) => Some(&**row),
                 Listing::NoTable => None,
             };
             match input.known.as_ref().expect("every input is known by now") {
@@ -267,6 +267,7 @@ impl<'a> Inputs<'a> {
         }
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
         recordings.sort_by_cached_key(order);
+        check_rows(&recordings)?;
         Ok(Accepted { recordings, skipped, left_out })
     }
 
@@ -328,7 +329,7 @@ impl<'a> Inputs<'a> {
         let settings = &self.options.settings;
         let rows = |split| settings.windows(split).size as u64;
         let listed = match &self.list[input].metadata {
-            Listing::Listed(row) => Split::parse(&row.split),
+            Listing::Listed(row, _) => Split::parse(&row.split),
             _ => None,
         };
         match listed {
@@ -364,6 +365,22 @@ impl<'a> Inputs<'a> {
         let hash = |i: usize| (self.list[i].known.as_ref().expect("known").0.clone(), i);
         self.listed().filter(usable).map(hash).collect()
     }
+}
+
+/// Fails if one row of a table is taken for two recordings with other contents.
+fn check_rows(recordings: &[Usable<'_>]) -> Result<(), RecordingError> {
+    let mut taken: HashMap<&RowPlace, &Usable<'_>> = HashMap::new();
+    for usable in recordings {
+        let Listing::Listed(_, row) = &usable.input.metadata else { continue };
+        let first = *taken.entry(row).or_insert(usable);
+        if first.recording.blake3 != usable.recording.blake3 {
+            let (path, line) = row.clone();
+            let (first, second) = (&first.recording.path, &usable.recording.path);
+            let message = format!("this row may be of {first} or of {second}; list their paths");
+            return Err(RecordingError::Metadata { path, line, message });
+        }
+    }
+    Ok(())
 }
 
 /// A tick of the kernel's clock, in which a file's time stamps may stay the same while it changes.

@@ -111,11 +111,6 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
     walk.finish()
 }
 
-/// Whether a file of this name may hold anything.
-pub(super) fn is_doubtful_name(name: &str) -> bool {
-    has_extension(Path::new(name), &DOUBTFUL)
-}
-
 /// The name without the extension that a recording may have.
 pub(super) fn without_extension(name: &str) -> &str {
     match name.rsplit_once('.') {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use super::archive::{Entry, members};
-use super::discover::{Found, is_doubtful_name, without_extension};
+use super::discover::{Found, without_extension};
 use super::error::RecordingError;
 use super::place::{Member, Place, open_regular};
 use crate::config::METADATA_COLUMNS;
@@ -45,8 +45,11 @@ pub enum Listing {
     NoTable,
     /// The table at this path does not name it.
     Unlisted(PathBuf),
-    Listed(Box<MetadataRow>),
+    Listed(Box<MetadataRow>, RowPlace),
 }
+
+/// Which row it is: the table, and the line.
+pub type RowPlace = (PathBuf, u64);
 
 /// A folder, and the archive that it is in, if it is in one.
 type Folder = (Option<PathBuf>, PathBuf);
@@ -78,8 +81,8 @@ struct Table {
     /// By the file's name alone, with its extension and without.
     lines: HashMap<String, Vec<Rc<Line>>>,
     has_splits: bool,
-    /// File names that recordings were found for, with the first of these.
-    found: HashMap<String, String>,
+    /// File names that recordings were found for.
+    found: HashSet<String>,
     /// Recordings that are listed without a split, though there is a column for it.
     without_split: Vec<String>,
     /// Whether all recordings that it may list were looked for.
@@ -108,8 +111,8 @@ impl Metadata {
             table.searched &= found.root.is_some();
             let own = found.place.member.as_ref().map_or(&*found.place.path, |member| Path::new(&member.name));
             let relative = own.strip_prefix(&folder.1).unwrap_or(own).to_string_lossy().into_owned();
-            return match table.row(path, &relative, found.is_doubtful)? {
-                Some(row) => Ok(Listing::Listed(Box::new(row))),
+            return match table.row(path, &relative)? {
+                Some((row, line)) => Ok(Listing::Listed(Box::new(row), (path.clone(), line))),
                 None => Ok(Listing::Unlisted(path.clone())),
             };
         }
@@ -124,7 +127,7 @@ impl Metadata {
         for (path, table) in &self.tables {
             let path = path.display();
             let listed: BTreeSet<_> = table.lines.values().flatten().map(|line| line.filename.clone()).collect();
-            let absent = listed.iter().filter(|name| !table.found.contains_key(*name));
+            let absent = listed.iter().filter(|name| !table.found.contains(*name));
             let absent: Vec<_> = absent.cloned().collect();
             if table.searched && !absent.is_empty() {
                 let (n, of, names) = (absent.len(), listed.len(), some(absent));
@@ -233,7 +236,7 @@ fn find_in_folder(folder: &Path) -> Result<Vec<Place>, RecordingError> {
 impl Table {
     /// The row for the recording at `relative` to the table's folder: the one whose path has most parts in common with it
     /// from its end, all of one of the two; one with the recording's extension, or without any, before others.
-    fn row(&mut self, path: &Path, relative: &str, is_doubtful: bool) -> Result<Option<MetadataRow>, RecordingError> {
+    fn row(&mut self, path: &Path, relative: &str) -> Result<Option<(MetadataRow, u64)>, RecordingError> {
         let name = relative.rsplit('/').next().unwrap_or(relative);
         let keys = BTreeSet::from([name, without_extension(name)]);
         let lines = keys.into_iter().filter_map(|key| self.lines.get(key)).flatten();
@@ -248,15 +251,8 @@ impl Table {
         if self.has_splits && first.row.split.is_empty() {
             self.without_split.push(relative.to_owned());
         }
-        for line in &matching {
-            let taken = self.found.entry(line.filename.clone()).or_insert_with(|| relative.to_owned());
-            // A doubtful file beside a recording of its name is likely about it.
-            if taken != relative && !is_doubtful && !is_doubtful_name(taken) {
-                let message = format!("`{}` may be {taken} or {relative}; list their paths", line.filename);
-                return Err(RecordingError::Metadata { path: path.to_owned(), line: line.number, message });
-            }
-        }
-        Ok(Some(first.row.clone()))
+        self.found.extend(matching.iter().map(|line| line.filename.clone()));
+        Ok(Some((first.row.clone(), first.number)))
     }
 }
 
@@ -332,7 +328,7 @@ fn parse(path: &Path, bytes: &[u8], columns: &BTreeMap<String, String>) -> Resul
         }
     }
     let has_splits = headers.ours.contains_key("split");
-    let (found, without_split) = (HashMap::new(), Vec::new());
+    let (found, without_split) = (HashSet::new(), Vec::new());
     Ok(Table { lines, has_splits, found, without_split, searched: true })
 }
 
@@ -404,7 +400,7 @@ mod tests {
         let listed = found.map(|mut found| {
             found.place.path = std::path::absolute(&found.place.path).unwrap();
             match metadata.row(&found).map_err(|error| error.to_string())? {
-                Listing::Listed(row) => Ok((found.relative, Some(*row))),
+                Listing::Listed(row, _) => Ok((found.relative, Some(*row))),
                 _ => Ok((found.relative, None)),
             }
         });
@@ -482,8 +478,6 @@ mod tests {
         assert_eq!(of(&["a.h5", "a.hdf5"], "a.h5,u1\na.hdf5,u2\n").unwrap(), "a.h5 u1, a.hdf5 u2");
         assert_eq!(of(&["s.mat.h5"], "s.mat,u1\n").unwrap(), "s.mat.h5 u1");
         assert_eq!(of(&["a.h5", "a.mat"], "a,u1\n").unwrap(), "a.h5 u1, a.mat u1");
-        let error = of(&["r.h5", "raw/r.h5"], "r,u1\n").unwrap_err();
-        assert!(error.contains("`r` may be r.h5 or raw/r.h5; list their paths"), "{error}");
     }
 
     #[test]

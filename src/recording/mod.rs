@@ -30,7 +30,7 @@ pub use attributes::Attributes;
 pub(crate) use attributes::PREDICTED_BY;
 pub use discover::{Found, LeftOut, Search, find};
 pub use error::{Cause, RecordingError, Verdict};
-pub use metadata::{Listing, Metadata, MetadataRow};
+pub use metadata::{Listing, Metadata, MetadataRow, RowPlace};
 pub use place::{Member, Place};
 pub use pool::{Buffer, Pool};
 pub use read::{FileStamp, Reader, Recording, WHOLE_BYTES};
