@@ -12,7 +12,7 @@ use super::key::Key;
 use super::keys::{cache_key, segment_key};
 use super::manifest::{Manifest, ManifestRecording, SegmentRef, Totals};
 use super::oddities::summarized;
-use super::open::Cache;
+use super::open::{Cache, Checked};
 use super::options::BuildOptions;
 use super::ordered_map::ordered;
 use super::plan::{Wanted, plan};
@@ -114,8 +114,8 @@ impl<'a> Builder<'a> {
             debug_assert_eq!(manifest.key(), key);
             self.store.publish_file(&tmp, &manifest.to_bytes(), &path)?;
         }
-        let manifest = match Cache::check(self.store, &key) {
-            Ok(manifest) => manifest,
+        let cache = match Cache::check(self.store, &key) {
+            Ok(cache) => cache,
             Err(_) => {
                 self.restore_removed(&tmp, &key)?;
                 Cache::check(self.store, &key)?
@@ -128,27 +128,16 @@ impl<'a> Builder<'a> {
             segments_written: self.segments_written,
             skipped,
             left_out,
-            warnings: self.warnings(&manifest),
+            warnings: self.warnings(&cache),
         })
     }
 
     /// What is to be told of the cache: risks, what is missing, and what is unusual in recordings.
-    fn warnings(&self, manifest: &Manifest) -> Vec<String> {
-        let mut warnings = self.inputs.warnings.clone();
-        warnings.extend(manifest.warnings());
-        let mut contents = HashMap::new();
-        for segment in &manifest.segments {
-            // Damage is for `verify` to tell.
-            if let Ok((index, _)) = self.read_segment(&segment.key) {
-                contents.extend(index.recordings.into_iter().map(|content| (content.blake3.clone(), content)));
-            }
-        }
-        let described = manifest.recordings.iter().filter_map(|recording| {
-            let content = contents.get(&recording.blake3)?;
-            Some((recording.name.as_str(), content))
-        });
-        warnings.extend(summarized(described, &manifest.settings));
-        warnings
+    fn warnings(&self, cache: &Checked) -> Vec<String> {
+        let manifest = &cache.manifest;
+        let described = cache.recordings().map(|(listed, content)| (listed.name.as_str(), content));
+        let oddities = summarized(described, &manifest.settings.joint_names());
+        self.inputs.warnings.iter().cloned().chain(manifest.warnings()).chain(oddities).collect()
     }
 
     /// The recordings of the cache, with their splits, once all inputs are known.

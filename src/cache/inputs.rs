@@ -242,7 +242,7 @@ impl<'a> Inputs<'a> {
             let row = match &input.metadata {
                 Listing::Unlisted(table) => {
                     let reason = format!("{}: not listed in {}", input.found.place, table.display());
-                    if self.is_recording(input)? { &mut skipped } else { &mut left_out }.push(reason);
+                    if self.is_recording(index)? { &mut skipped } else { &mut left_out }.push(reason);
                     continue;
                 }
                 Listing::Listed(row, _) => Some(&**row),
@@ -272,10 +272,10 @@ impl<'a> Inputs<'a> {
     }
 
     /// Whether an input is a recording, as far as its header tells.
-    fn is_recording(&self, input: &Input) -> Result<bool, CacheError> {
-        match self.reader.count_rows(&input.found.place) {
+    fn is_recording(&self, input: usize) -> Result<bool, CacheError> {
+        match self.rows(input) {
             Ok(_) => Ok(true),
-            Err(error) => match error.verdict(input.found.is_doubtful) {
+            Err(error) => match error.verdict(self.list[input].found.is_doubtful) {
                 Verdict::LeftOut => Ok(false),
                 Verdict::Bad => Ok(true),
                 Verdict::Unknown => Err(error.into()),

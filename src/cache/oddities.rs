@@ -1,7 +1,6 @@
 //! What is unusual in recordings, without being an error: gaps in time, constant channels, joints that were not measured.
 
 use super::segment::SegmentRecording;
-use super::settings::CacheSettings;
 
 /// A kind of oddity.
 struct Kind {
@@ -38,23 +37,21 @@ const KINDS: [Kind; 4] = [
 ];
 
 /// What is unusual in one recording.
-pub(super) fn of(content: &SegmentRecording, settings: &CacheSettings) -> Vec<String> {
-    let names = settings.segment().joint_names();
-    KINDS.iter().filter_map(|kind| (kind.of)(content, &names)).collect()
+pub(super) fn of(content: &SegmentRecording, joint_names: &[String]) -> Vec<String> {
+    KINDS.iter().filter_map(|kind| (kind.of)(content, joint_names)).collect()
 }
 
 /// What is unusual in several recordings, a line for each kind.
 pub(super) fn summarized<'a>(
     recordings: impl Iterator<Item = (&'a str, &'a SegmentRecording)>,
-    settings: &CacheSettings,
+    joint_names: &[String],
 ) -> Vec<String> {
     /// More would hide the rest.
     const NAMED: usize = 5;
-    let names = settings.segment().joint_names();
     let mut found: [Vec<String>; KINDS.len()] = Default::default();
     for (name, content) in recordings {
         for (kind, found) in KINDS.iter().zip(&mut found) {
-            found.extend((kind.of)(content, &names).map(|what| format!("`{name}`: {what}")));
+            found.extend((kind.of)(content, joint_names).map(|what| format!("`{name}`: {what}")));
         }
     }
     let line = |(kind, lines): (&Kind, Vec<String>)| match lines.len() {

@@ -32,6 +32,21 @@ pub struct Cache {
     positions: Vec<usize>,
 }
 
+/// A cache that was checked, but is not mapped.
+pub(crate) struct Checked {
+    pub(crate) manifest: Manifest,
+    indexes: Vec<SegmentIndex>,
+    positions: Vec<usize>,
+}
+
+impl Checked {
+    /// The recordings, with what their segments' indexes say of them.
+    pub(crate) fn recordings(&self) -> impl Iterator<Item = (&ManifestRecording, &SegmentRecording)> {
+        let listed = self.manifest.recordings.iter().zip(&self.positions);
+        listed.map(|(listed, at)| (listed, &self.indexes[listed.segment].recordings[*at]))
+    }
+}
+
 /// A recording of an open cache.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheRecording<'a> {
@@ -68,14 +83,14 @@ impl Cache {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub(crate) fn check(store: &Store, key: &Key) -> Result<Manifest, CacheError> {
+    pub(crate) fn check(store: &Store, key: &Key) -> Result<Checked, CacheError> {
         let manifest = Manifest::read(store, key)?;
         let indexes = indexes(store, &manifest)?;
         for (index, segment) in indexes.iter().zip(&manifest.segments) {
             index.check_lengths(&store.segment_path(&segment.key))?;
         }
-        positions(store, key, &manifest, indexes.iter())?;
-        Ok(manifest)
+        let positions = positions(store, key, &manifest, indexes.iter())?;
+        Ok(Checked { manifest, indexes, positions })
     }
 
     pub fn key(&self) -> &Key {
@@ -85,9 +100,9 @@ impl Cache {
     /// Risks of leakage, and what is unusual in recordings.
     pub fn warnings(&self) -> Vec<String> {
         let manifest = self.manifest();
-        let mut warnings = manifest.warnings();
+        let (mut warnings, names) = (manifest.warnings(), manifest.settings.joint_names());
         for recording in self.recordings() {
-            let oddities = oddities::of(recording.content, &manifest.settings);
+            let oddities = oddities::of(recording.content, &names);
             warnings.extend(oddities.into_iter().map(|what| format!("`{}`: {what}", recording.listed.name)));
         }
         warnings

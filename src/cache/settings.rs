@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::split::Split;
-use crate::config::{Config, Dtype, Layout, Normalize, Statistics, joint_names};
+use crate::config::{Config, Dtype, Layout, Normalize, Statistics, chosen_names};
 use crate::recording::TableLayout;
 
 /// Format of the store. Raised when files change their meaning.
@@ -148,6 +148,14 @@ impl CacheSettings {
         }
     }
 
+    /// Names of the cached joint angles.
+    pub fn joint_names(&self) -> Vec<String> {
+        match &self.joints {
+            None => chosen_names(self.joint_angles_channels, None),
+            Some(ChosenJoints { recorded, columns }) => chosen_names(*recorded, Some(columns)),
+        }
+    }
+
     pub fn windows(&self, split: Split) -> WindowShape {
         match split {
             Split::Train => WindowShape { size: self.window_size, stride: self.stride, padding: self.padding },
@@ -180,17 +188,6 @@ impl SegmentSettings {
             accept_predicted: false,
             sample_rate: self.sample_rate,
             chunk_cache,
-        }
-    }
-
-    /// Names of the cached joint angles.
-    pub fn joint_names(&self) -> Vec<String> {
-        match &self.joints {
-            None => joint_names(self.joint_angles_channels),
-            Some(ChosenJoints { recorded, columns }) => {
-                let names = joint_names(*recorded);
-                columns.iter().filter_map(|column| names.get(*column).cloned()).collect()
-            }
         }
     }
 

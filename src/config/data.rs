@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::error::ConfigError;
-use super::joints::{Joint, joint_names};
+use super::joints::{Joint, chosen_names, joint_names};
 use super::layout::{Layout, LayoutChoice, METADATA_COLUMNS};
 use super::validate::{Checked, LONGEST_WINDOW, require};
 use super::words::{BoolOrWord, words, words_and_truth};
@@ -183,13 +183,14 @@ impl DataConfig {
         if chosen.is_empty() { refuse("at least one joint".into(), "[]".into()) } else { Ok(Some(chosen)) }
     }
 
+    /// Number of joints to use.
+    pub fn joint_count(&self) -> usize {
+        self.joints.as_ref().map_or(self.joint_angles_channels, Vec::len)
+    }
+
     /// Names of the joints to use.
     pub fn joint_names(&self) -> Vec<String> {
-        let names = joint_names(self.joint_angles_channels);
-        match self.chosen_joints() {
-            Ok(Some(chosen)) => chosen.into_iter().map(|column| names[column].clone()).collect(),
-            _ => names,
-        }
+        chosen_names(self.joint_angles_channels, self.chosen_joints().ok().flatten().as_deref())
     }
 
     /// EMG normalization after resolving the `normalize` shorthand.

@@ -70,8 +70,17 @@ const HAND: [&str; 20] = [
     "pinky_DIP_FE",
 ];
 
+/// Names of the chosen ones of `n` angles, in their order; `None`: of all.
+pub fn chosen_names(n: usize, chosen: Option<&[usize]>) -> Vec<String> {
+    let names = joint_names(n);
+    match chosen {
+        Some(columns) => columns.iter().filter_map(|column| names.get(*column).cloned()).collect(),
+        None => names,
+    }
+}
+
 /// Names of `n` angles, in order: emg2pose's where there are as many, else numbers.
-pub fn joint_names(n: usize) -> Vec<String> {
+pub(super) fn joint_names(n: usize) -> Vec<String> {
     match n {
         20 => HAND.map(str::to_owned).to_vec(),
         n => (0..n).map(|i| format!("joint{i}")).collect(),

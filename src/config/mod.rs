@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use data::{DataConfig, Dtype, Normalize, OnBad, Shuffle, SplitBy, Statistics};
 pub use difference::{Difference, differences};
 pub use error::ConfigError;
-pub use joints::{Joint, joint_names};
+pub use joints::{Joint, chosen_names};
 pub use layout::{AngleUnit, Interpolation, InvalidRows, Layout, LayoutChoice, METADATA_COLUMNS};
 pub use load::{Loaded, PRESETS, load, parse, preset_names};
 pub use logging::{LoggingConfig, Mode};

@@ -25,8 +25,7 @@ impl Config {
         self.model.validate()?;
         self.training.validate()?;
         self.logging.validate()?;
-        let (channels, all) = (self.data.emg_channels, self.data.joint_angles_channels);
-        let joints = self.data.joints.as_ref().map_or(all, Vec::len);
+        let (channels, joints) = (self.data.emg_channels, self.data.joint_count());
         let same = "the same number as in data";
         require(self.model.input_size == channels, "model.input_size", same, self.model.input_size)?;
         require(self.model.output_size == joints, "model.output_size", same, self.model.output_size)?;

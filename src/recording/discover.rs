@@ -74,20 +74,22 @@ const COMPRESSED: &str = "compressed; unpack it";
 const UNUSED_TABLE: &str = "no recording lies in this folder or below it";
 
 /// Finds recordings: each input is a file, an uncompressed tar archive, or a folder. Archives and folders (recursively, also
-/// through links) are searched for `*.hdf5`, `*.h5`, `*.hdf`, `*.he5`, `*.nwb`, `*.mat` and `*.nc`; hidden files and folders are left
-/// out. A file that is reached in several ways counts once.
+/// through links) are searched for names that end as those of recordings do ([`HDF5`], [`DOUBTFUL`]); hidden files and
+/// folders are left out. A file that is reached in several ways counts once.
 ///
 /// # Errors
 /// An input that cannot be read, or one without recordings.
 pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
     let mut walk = Walk::default();
-    let mut folders = Vec::new();
+    let (mut folders, mut searched) = (Vec::new(), Vec::new());
     for input in inputs {
         let stat = std::fs::metadata(input).map_err(|error| RecordingError::io(input, error))?;
         if stat.is_dir() {
             folders.push(Rc::new(Root::new(input)?));
+            searched.push(input);
         } else if has_extension(input, &["tar"]) {
             walk.archive(input)?;
+            searched.push(input);
         } else if let Some((_, reason)) = not_read(input) {
             let expected = "a recording, a folder or an uncompressed tar archive";
             return Err(RecordingError::layout(input, "input", expected, reason));
@@ -101,7 +103,7 @@ pub fn find(inputs: &[PathBuf]) -> Result<Search, RecordingError> {
         walk.folder(root, &root.path, root.real.clone())?;
     }
     walk.follow_links()?;
-    for input in inputs {
+    for input in searched {
         let real = real(input)?;
         if !walk.files.iter().any(|file| file.real.starts_with(&real) || file.root.as_ref() == Some(&real)) {
             let left_out = walk.left_out.iter().map(LeftOut::to_string).collect();

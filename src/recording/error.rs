@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     #[error("{path}: {source}")]
@@ -17,7 +15,7 @@ pub enum RecordingError {
     /// It holds something else than the layout names, or is no HDF5 file.
     #[error("{path}: {message}")]
     Foreign { path: PathBuf, message: String },
-    #[error("{path}: another program is writing it, or ended without closing it (`h5clear -s` says that it is closed)")]
+    #[error("{path}: another program is writing it, or ended without closing it (`h5clear -s` marks it as closed)")]
     Locked { path: PathBuf },
     #[error("{path}: damaged: {message}")]
     Damaged { path: PathBuf, message: String },
@@ -63,7 +61,7 @@ pub enum Cause {
 }
 
 /// What becomes of a file that cannot be read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// It is no recording.
     LeftOut,

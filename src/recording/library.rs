@@ -71,6 +71,29 @@ pub(super) fn with_memory<T>(mut f: impl FnMut() -> Result<T, RecordingError>) -
 
 /// Element `i` of a dataset [T], or of a scalar one, as float64.
 pub(super) fn one(path: &Path, dataset: &hdf5::Dataset, i: u64) -> Result<f64, RecordingError> {
+    let mut value = [0; 8];
+    let ty = number_type(path, dataset)?;
+    read_block(dataset, &ty, i, 1, &mut value).map_err(|error| RecordingError::hdf5(path, &error))?;
+    Ok(f64::from_le_bytes(value))
+}
+
+/// Calls `f` with each element of a dataset [T], as float64.
+pub(super) fn each(path: &Path, dataset: &hdf5::Dataset, mut f: impl FnMut(u64, f64)) -> Result<(), RecordingError> {
+    const STEP: u64 = 1 << 16;
+    let ty = number_type(path, dataset)?;
+    let rows = dataset.shape().first().copied().unwrap_or(0) as u64;
+    for first in (0..rows).step_by(STEP as usize) {
+        let count = STEP.min(rows - first);
+        let mut block = vec![0; 8 * count as usize];
+        read_block(dataset, &ty, first, count, &mut block).map_err(|error| RecordingError::hdf5(path, &error))?;
+        let values = block.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
+        values.enumerate().for_each(|(i, value)| f(first + i as u64, value));
+    }
+    Ok(())
+}
+
+/// The memory type that a dataset of numbers, at most a list of them, is read as: float64.
+fn number_type(path: &Path, dataset: &hdf5::Dataset) -> Result<Datatype, RecordingError> {
     let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
     let (rank, name) = (dataset.ndim(), dataset.name());
     if rank > 1 {
@@ -78,29 +101,7 @@ pub(super) fn one(path: &Path, dataset: &hdf5::Dataset, i: u64) -> Result<f64, R
     }
     check_inside(path, &name, &h5::creation(dataset).map_err(failed)?)?;
     Numbers::of(path, &name, &dataset.dtype().map_err(failed)?)?;
-    let mut value = [0; 8];
-    let read = Numbers::memory_type(Number::F64, None).and_then(|ty| read_block(dataset, &ty, i, 1, &mut value));
-    read.map_err(failed)?;
-    Ok(f64::from_le_bytes(value))
-}
-
-/// Calls `f` with each element of a dataset [T], as float64.
-pub(super) fn each(path: &Path, dataset: &hdf5::Dataset, mut f: impl FnMut(u64, f64)) -> Result<(), RecordingError> {
-    const STEP: u64 = 1 << 16;
-    let failed = |error: hdf5::Error| RecordingError::hdf5(path, &error);
-    let name = dataset.name();
-    check_inside(path, &name, &h5::creation(dataset).map_err(failed)?)?;
-    Numbers::of(path, &name, &dataset.dtype().map_err(failed)?)?;
-    let ty = Numbers::memory_type(Number::F64, None).map_err(failed)?;
-    let rows = dataset.shape().first().copied().unwrap_or(0) as u64;
-    for first in (0..rows).step_by(STEP as usize) {
-        let count = STEP.min(rows - first);
-        let mut block = vec![0; 8 * count as usize];
-        read_block(dataset, &ty, first, count, &mut block).map_err(failed)?;
-        let values = block.as_chunks::<8>().0.iter().map(|bytes| f64::from_le_bytes(*bytes));
-        values.enumerate().for_each(|(i, value)| f(first + i as u64, value));
-    }
-    Ok(())
+    Numbers::memory_type(Number::F64, None).map_err(failed)
 }
 
 /// What the library converts elements to.

@@ -58,7 +58,7 @@ impl Example {
 impl Examples {
     pub(super) fn new(cache: &Cache, joints: usize) -> Self {
         let settings = &cache.manifest().settings;
-        let (rate, names) = (settings.sample_rate, settings.segment().joint_names());
+        let (rate, names) = (settings.sample_rate, settings.joint_names());
         Self { rate, joints: names, errors: vec![Histogram::default(); joints], windows: Vec::new() }
     }
 

@@ -108,7 +108,7 @@ fn metadata(
         false => AxisLayout::ChannelsLast,
     });
     ModelMetadata {
-        joints: settings.segment().joint_names(),
+        joints: settings.joint_names(),
         window: rows,
         left_context: model.left_context(),
         normalize_emg: Some(checkpoint.normalization.emg),

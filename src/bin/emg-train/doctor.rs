@@ -70,7 +70,7 @@ pub(crate) fn model(
         batch: training.batch_size,
         rows: data.window_size + data.padding.iter().sum::<usize>(),
         channels: data.emg_channels,
-        joints: data.joint_names().len(),
+        joints: data.joint_count(),
         context: model.left_context(),
     };
     model.check_window(shape.rows).map_err(TrainError::from)?;
