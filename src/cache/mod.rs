@@ -25,6 +25,7 @@ mod rows;
 mod sealed;
 mod segment;
 mod settings;
+mod settled;
 mod sink;
 mod split;
 mod stage;

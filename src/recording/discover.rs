@@ -74,7 +74,7 @@ const COMPRESSED: &str = "compressed; unpack it";
 const UNUSED_TABLE: &str = "no recording lies in this folder or below it";
 
 /// Finds recordings: each input is a file, an uncompressed tar archive, or a folder. Archives and folders (recursively, also
-/// through links) are searched for names that end as those of recordings do ([`HDF5`], [`DOUBTFUL`]); hidden files and
+/// through links) are searched for names that end as those of recordings do (`HDF5` and `DOUBTFUL`); hidden files and
 /// folders are left out. A file that is reached in several ways counts once.
 ///
 /// # Errors

@@ -258,27 +258,28 @@ fn failed_rows(rng: &mut ChaCha8Rng, rows: usize, share: f64) -> Vec<bool> {
     failed
 }
 
+/// The layout of what [`write_fixture`] and [`synthesize`] write.
+#[cfg(test)]
+pub(crate) fn fixture_layout() -> super::TableLayout {
+    super::TableLayout {
+        layout: crate::config::DataConfig::default().resolved_layout().unwrap(),
+        emg_channels: 16,
+        joint_angles: 20,
+        joints: None,
+        angles_optional: false,
+        accept_predicted: false,
+        sample_rate: 2000.0,
+        chunk_cache: 1 << 20,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::DataConfig;
-    use crate::recording::{Hdf5, Reader, TableLayout};
-
-    fn layout() -> TableLayout {
-        TableLayout {
-            layout: DataConfig::default().resolved_layout().unwrap(),
-            emg_channels: 16,
-            joint_angles: 20,
-            joints: None,
-            angles_optional: false,
-            accept_predicted: false,
-            sample_rate: 2000.0,
-            chunk_cache: 1 << 20,
-        }
-    }
+    use crate::recording::{Hdf5, Reader};
 
     fn rows_of(path: &Path) -> (Vec<u8>, usize) {
-        let recording = Reader::new(layout(), Hdf5::InProcess).open(&path.to_owned().into()).unwrap();
+        let recording = Reader::new(fixture_layout(), Hdf5::InProcess).open(&path.to_owned().into()).unwrap();
         let (mut bytes, mut failed) = (Vec::new(), 0);
         recording
             .visit(&mut |_, rows| {

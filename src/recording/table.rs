@@ -6,13 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::attributes::{self, Attributes};
+use super::conventions::Beside;
 use super::dataset::{self, Column, Dataset, Fields, open_file};
 use super::driver;
 use super::error::RecordingError;
 use super::h5::{self, Link};
 use super::joined::Joined;
-use super::library::{self, with_memory};
-use super::links::{self, Object};
+use super::library::with_memory;
+use super::links;
 use super::place::Place;
 use super::rows::{Field, Number, Scale};
 use super::validity::Validity;
@@ -207,7 +208,7 @@ impl Header<'_> {
         let names = &self.layout.layout;
         let plain = |name: &str| dataset::plain(self.path, self.file, name, self.file_bytes);
         let (emg, column) = plain(&names.emg)?;
-        let beside = Beside::read(self, &names.emg)?;
+        let beside = Beside::read(self.path, self.file, &names.emg)?;
         self.check_rate(&beside.rate_name, beside.rate, self.layout.sample_rate)?;
         let emg_field = self.emg(&names.emg, column, Some(&beside))?;
         let no_angles =
@@ -217,9 +218,9 @@ impl Header<'_> {
         }
         let (angles, column) = plain(&names.joint_angles)?;
         let rate = names.joint_angle_rate.unwrap_or(self.layout.sample_rate);
-        let angles_beside = Beside::read(self, &names.joint_angles)?;
+        let angles_beside = Beside::read(self.path, self.file, &names.joint_angles)?;
         self.check_rate(&angles_beside.rate_name, angles_beside.rate, rate)?;
-        let angle_start = angles_beside.steady_start(self, angles.rows, rate)?;
+        let angle_start = angles_beside.steady_start(self.path, self.file, angles.rows, rate)?;
         let angle_field = self.angles(&names.joint_angles, column, Some(&angles_beside))?;
         self.check_durations(emg.rows, angles.rows, rate)?;
         // Where only one says when it starts, both start at once.
@@ -369,95 +370,5 @@ impl Header<'_> {
         let declared = self.layout.layout.time_scale;
         field.scale = declared.map(|factor| Scale { factor, shift: 0.0 });
         TimeField { field, in_seconds: declared.is_some() || !is_integer }
-    }
-}
-
-/// What files say of a dataset's values in its attributes and beside it (NWB schema, TimeSeries and ElectricalSeries; netCDF
-/// conventions, packed data and missing values).
-struct Beside {
-    /// Factor and offset.
-    scale: (Option<f64>, Option<f64>),
-    /// What stands for a value that is missing.
-    missing: Option<f64>,
-    per_channel: bool,
-    unit: Option<String>,
-    rate_name: String,
-    rate: Option<f64>,
-    /// Seconds at which the first row was recorded.
-    start: Option<f64>,
-    /// The path of the time stamps, if there are some.
-    time_stamps: Option<String>,
-}
-
-impl Beside {
-    fn read(header: &Header<'_>, name: &str) -> Result<Self, RecordingError> {
-        let (path, file) = (header.path, header.file);
-        let data = links::dataset(path, file, name)?;
-        let either = |a: &str, b: &str| match (attributes::number(path, &data, a)?, attributes::number(path, &data, b)?)
-        {
-            (Some(_), Some(_)) => Err(header.wrong(name, format!("one of the attributes {a} and {b}"), "both")),
-            (a, b) => Ok(a.or(b)),
-        };
-        let scale = (either("conversion", "scale_factor")?, either("offset", "add_offset")?);
-        if scale.0 == Some(0.0) {
-            return Err(header.wrong(name, "an attribute conversion or scale_factor other than 0", "0"));
-        }
-        let missing = match attributes::missing_value(path, &data, "_FillValue")? {
-            None => attributes::missing_value(path, &data, "missing_value")?,
-            missing => missing,
-        };
-        let unit = attributes::word(path, &data, "unit")?;
-        let sibling = |sibling: &str| match name.trim_end_matches('/').rsplit_once('/') {
-            Some((group, _)) => format!("{group}/{sibling}"),
-            None => sibling.to_owned(),
-        };
-        // Only a dataset that has the name that NWB gives it has such neighbours.
-        let is_nwb = name.rsplit('/').next() == Some("data") && name.contains('/');
-        let find = |sibling: &str| if is_nwb { links::find(path, file, sibling) } else { Ok(None) };
-        let (begin, stamps) = (sibling("starting_time"), sibling("timestamps"));
-        let (mut rate, mut start, mut time_stamps) = (None, None, None);
-        if let Some(object) = find(&begin)? {
-            rate = attributes::number(path, object.location(), "rate")?;
-            start = match object {
-                Object::Dataset(dataset) => Some(library::one(path, &dataset, 0)?),
-                Object::Group(_) => None,
-            };
-        }
-        if let Some(Object::Dataset(dataset)) = find(&stamps)?
-            && dataset.shape().first().is_some_and(|rows| *rows > 0)
-        {
-            (start, time_stamps) = (Some(library::one(path, &dataset, 0)?), Some(stamps));
-        }
-        let per_channel = find(&sibling("channel_conversion"))?.is_some();
-        Ok(Self { scale, missing, per_channel, unit, rate_name: format!("{begin}: rate"), rate, start, time_stamps })
-    }
-
-    /// Fails if the time stamps of `rows` samples are not steady: samples are taken to be at their rate. Gives when they
-    /// start; `None` for time stamps that are all the same, which were never set.
-    fn steady_start(&self, header: &Header<'_>, rows: u64, rate: f64) -> Result<Option<f64>, RecordingError> {
-        /// Seconds that are no matter, also at high rates.
-        const LEAST: f64 = 0.02;
-        let (Some(start), Some(name)) = (self.start, &self.time_stamps) else { return Ok(self.start) };
-        let dataset = links::dataset(header.path, header.file, name)?;
-        if dataset.shape() != [rows as usize] {
-            return Err(header.wrong(name, format!("{rows} time stamps"), format!("shape {:?}", dataset.shape())));
-        }
-        let (mut most, mut set) = ((0.0, 0), false);
-        library::each(header.path, &dataset, |i, stamp| {
-            set |= stamp != start;
-            let off = (stamp - start - i as f64 / rate).abs();
-            if off.is_nan() || off > most.0 {
-                most = (off, i);
-            }
-        })?;
-        match most {
-            _ if !set => Ok(None),
-            (off, _) if off <= LEAST.max(1.0 / rate) => Ok(Some(start)),
-            (off, i) => Err(header.wrong(
-                name,
-                format!("steady time stamps at {rate} Hz"),
-                format!("sample {i} {off:.3} s off"),
-            )),
-        }
     }
 }
