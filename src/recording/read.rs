@@ -467,3 +467,29 @@ impl BlockReader<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::{fixture_layout, write_fixture};
+
+    #[test]
+    fn what_is_found_in_a_file_that_changes_is_no_fact_about_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.hdf5");
+        write_fixture(&path, 300, |row, column| (row * 100 + column) as f32);
+        let open = || Reader::new(fixture_layout(), Hdf5::InProcess).open(&path.clone().into()).unwrap();
+        let damaged = || RecordingError::damaged(&path, "as a decoder finds it");
+        let error = open().visit(&mut |_, _| Err(damaged())).unwrap_err();
+        assert!(matches!(error, RecordingError::Damaged { .. }), "{error}");
+        let recording = open();
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().set_len(1 << 20).unwrap();
+        for error in [
+            recording.visit(&mut |_, _| Err(damaged())).unwrap_err(),
+            recording.visit_hashed(&mut |_, _| Err(damaged())).map(drop).unwrap_err(),
+            recording.visit(&mut |_, _| Ok(())).unwrap_err(),
+        ] {
+            assert!(matches!(error, RecordingError::Changed { .. }), "{error}");
+        }
+    }
+}

@@ -157,6 +157,17 @@ def nwb() -> None:
         series(file, "emg", emg, 0.0)
         file["acquisition/angles/data"] = angles
         file["acquisition/angles/timestamps"] = np.arange(ROWS) / 1000
+    with h5py.File(folder("nwb_channels") / "r.nwb", "w") as file:
+        series(file, "emg", emg, 0.0)
+        series(file, "angles", angles, 0.0)
+        file["acquisition/emg/channel_conversion"] = np.linspace(1, 2, 16)
+    with h5py.File(folder("zstd") / "r.nwb", "w") as file:
+        series(file, "angles", angles, 0.0)
+        creation = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        creation.set_chunk((100, 16))
+        creation.set_filter(32015, h5py.h5z.FLAG_OPTIONAL)
+        group, space = file.create_group("acquisition/emg"), h5py.h5s.create_simple(emg.shape)
+        h5py.h5d.create(group.id, b"data", h5py.h5t.IEEE_F32LE, space, creation)
     with h5py.File(folder("nwb_gap") / "r.nwb", "w") as file:
         series(file, "emg", emg, 0.0)
         file["acquisition/angles/data"] = angles
