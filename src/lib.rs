@@ -19,6 +19,7 @@
 pub mod cache;
 pub mod config;
 pub mod dataset;
+mod digest;
 pub mod files;
 pub mod graph;
 pub mod metrics;
@@ -29,6 +30,7 @@ pub mod random;
 pub mod recording;
 pub mod report;
 pub mod runtime;
+pub mod startup;
 pub mod statistics;
 pub mod step;
 pub mod train;

@@ -66,7 +66,8 @@ fn rows_are_the_same_however_they_are_reached() {
         assert_eq!(weights(&bench, "mapped"), weights(&bench, run), "{run}");
     }
 
-    let local = bench.path("local").join(segment);
+    let user = std::fs::read_dir(bench.path("local")).unwrap().next().unwrap().unwrap().path();
+    let local = user.join(segment);
 
     // What does not match its hash is not staged, and what does not fit is refused or makes room.
     std::fs::remove_dir_all(&local).unwrap();
@@ -96,13 +97,13 @@ fn rows_are_the_same_however_they_are_reached() {
 /// A copy that was cut short goes on where it was: of the blocks that it has, the store is not asked again.
 #[test]
 fn staging_goes_on_where_it_was() {
-    use emg_pipeline::cache::{Access, Cache, Io, Key, Stage};
+    use emg_pipeline::cache::{Access, Cache, Key, Stage};
     let bench = Bench::new();
     bench.ok("emg-cache", &["synth", "data", "--recordings", "3", "--seconds", "46"]);
     let (key, _) = bench.build(&["--store", "st", "data"]);
     let shard = files(&bench.path("st")).into_iter().find(|(path, _)| path.ends_with("emg/c/0/0")).unwrap();
     assert!(shard.1.len() > 1 << 24, "two blocks");
-    let access = || Access { io: Io::Mmap, stage: Some(Stage::new(bench.path("local"), 1 << 40, |_, _| ())) };
+    let access = || Access { stage: Some(Stage::new(bench.path("local"), 1 << 40, |_, _| ())), ..Access::default() };
     let open = || Cache::open(&bench.path("st"), &Key::parse(&key).unwrap(), &access());
     drop(open().unwrap());
     let staged = files(&bench.path("local")).into_iter().find(|(path, _)| path.ends_with("emg/c/0/0")).unwrap().0;
@@ -114,7 +115,7 @@ fn staging_goes_on_where_it_was() {
     File::options().write(true).open(&shard.0).unwrap().write_all_at(b"damage", 1000).unwrap();
     drop(open().unwrap());
     assert!(std::fs::read(&staged).unwrap() == shard.1);
-    let inside = Access { io: Io::Mmap, stage: Some(Stage::new(bench.path("st/segments"), 1 << 40, |_, _| ())) };
+    let inside = Access { stage: Some(Stage::new(bench.path("st/segments"), 1 << 40, |_, _| ())), ..Access::default() };
     let refused = Cache::open(&bench.path("st"), &Key::parse(&key).unwrap(), &inside).unwrap_err();
     assert!(refused.to_string().contains("the staging folder is inside the store"), "{refused}");
 }

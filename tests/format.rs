@@ -22,7 +22,7 @@ fn documented_reader() -> String {
 
 /// What the documented reader prints, computed by this library.
 fn lines(store: &Path, key: &emg_pipeline::cache::Key, io: Io) -> String {
-    let cache = Cache::open(store, key, &Access { io, stage: None }).unwrap();
+    let cache = Cache::open(store, key, &Access { io, ..Access::default() }).unwrap();
     let settings = &cache.manifest().settings;
     let mut text = String::new();
     for recording in cache.recordings() {

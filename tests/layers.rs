@@ -18,7 +18,7 @@ const FLOORS: [&str; 13] = [
     "config",
     "ground floor",
 ];
-const GROUND: [&str; 5] = ["files", "ports", "random", "statistics", "units"];
+const GROUND: [&str; 7] = ["digest", "files", "ports", "random", "startup", "statistics", "units"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -107,17 +107,6 @@ fn random_recordings_are_cached_as_h5py_reads_them_or_refused_for_what_they_are(
     assert!(cached > 2 * files.parse::<u64>().unwrap() / 5 && refused > cached / 5, "{said}");
 }
 
-/// EMG_FAULTS=all lets every system call of a build fail once with each error.
-#[test]
-fn what_the_system_says_is_no_fact_about_a_recording() {
-    let bench = Bench::new();
-    let mut args = vec![env!("CARGO_BIN_EXE_emg-cache")];
-    if std::env::var_os("EMG_FAULTS").is_none() {
-        args.extend(["--sample", "200"]);
-    }
-    println!("{}", bench.python("check_faults.py", &args));
-}
-
 #[test]
 fn links_are_followed_and_what_is_no_recording_is_told() {
     let bench = situations();

@@ -452,6 +452,7 @@ fn a_model_keeps_its_own_normalization_on_another_cache() {
     for part in ["loss", "metrics", "mean_predictor"] {
         assert_eq!(own[part], other[part], "{part}");
     }
-    let message = bench.fails("emg-train", 2, &fit("again", &["--cache", &key, "--set", "data.seed=1"]));
-    assert!(message.contains("data.seed"), "{message}");
+    // All splits are metadata.csv's, so a seed contradicts nothing.
+    let more = ["--cache", &key, "--set", "data.seed=1", "--set", "training.num_epochs=1"];
+    bench.ok("emg-train", &fit("again", &[&sets[..], &more].concat()));
 }

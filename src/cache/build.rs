@@ -1,16 +1,17 @@
 //! Building a cache: find, remember or read, plan, write segments, publish the manifest.
 
 use std::collections::{HashMap, HashSet};
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
+use super::build_folder::BuildFolder;
 use super::encode::{EncodedPools, Prepared};
 use super::error::CacheError;
 use super::events::{Events, NoEvents};
+use super::fold::{MOST_SMALL, fold, is_small};
 use super::inputs::{Accepted, Inputs, Usable};
 use super::key::Key;
 use super::keys::{cache_key, segment_key};
-use super::manifest::{Manifest, ManifestRecording, SegmentRef, Totals};
+use super::manifest::{Assigned, Manifest, ManifestRecording, SegmentRef, Totals};
 use super::oddities::summarized;
 use super::open::{Cache, Checked};
 use super::options::BuildOptions;
@@ -20,9 +21,10 @@ use super::segment::{SegmentIndex, SegmentRecording, Segments, contents_of};
 use super::settings::{FORMAT, NORMALIZER};
 use super::sink::SegmentSink;
 use super::split::Split;
-use super::store::{BuildFolder, Store};
+use super::store::Store;
 use super::writer::SegmentWriter;
 use crate::recording::RecordingError;
+use crate::startup::start_threads;
 
 /// What a build did.
 #[derive(Debug)]
@@ -48,8 +50,8 @@ pub fn build(root: &Path, options: &BuildOptions, events: &dyn Events) -> Result
     let store = Store::create(root)?;
     let mut builder = Builder::new(&store, options, events)?;
     let result = builder.run();
-    builder.inputs.save();
-    result
+    let warning = builder.inputs.save();
+    result.map(|summary| BuildSummary { warnings: warning.into_iter().chain(summary.warnings).collect(), ..summary })
 }
 
 /// The key that [`build`] would give, from the memo alone, reading no recording.
@@ -76,6 +78,8 @@ pub(super) struct Builder<'a> {
 /// The recordings and splits of a build.
 pub(super) struct Listed {
     pub(super) recordings: Vec<ManifestRecording>,
+    /// Those of them whose splits are random.
+    pub(super) assigned: usize,
     /// Contents to have in segments.
     pub(super) wanted: Vec<(usize, Wanted)>,
     pub(super) skipped: Vec<String>,
@@ -84,7 +88,7 @@ pub(super) struct Listed {
 
 impl<'a> Builder<'a> {
     pub(super) fn new(store: &'a Store, options: &'a BuildOptions, events: &'a dyn Events) -> Result<Self, CacheError> {
-        start_threads()?;
+        start_threads();
         Ok(Self { store, inputs: Inputs::new(store, options, events)?, segments_written: 0 })
     }
 
@@ -104,23 +108,10 @@ impl<'a> Builder<'a> {
         } else {
             self.inputs.scan(&unknown)?;
         }
-        let Listed { recordings, wanted, skipped, left_out } = self.listed()?;
+        let Listed { recordings, assigned, wanted, skipped, left_out } = self.listed()?;
+        let assigned = self.assigned(assigned);
         let key = self.key(&recordings);
-        let path = self.store.manifest_path(&key);
-        let reused = path.is_file();
-        if !reused {
-            self.add_segments(&tmp, &wanted, &mut segments)?;
-            let manifest = self.manifest(recordings, &segments);
-            debug_assert_eq!(manifest.key(), key);
-            self.store.publish_file(&tmp, &manifest.to_bytes(), &path)?;
-        }
-        let cache = match Cache::check(self.store, &key) {
-            Ok(cache) => cache,
-            Err(_) => {
-                self.restore_removed(&tmp, &key)?;
-                Cache::check(self.store, &key)?
-            }
-        };
+        let (cache, reused) = self.published_cache(&tmp, &key, (recordings, assigned), &wanted, segments)?;
         Ok(BuildSummary {
             key,
             reused: reused && self.segments_written == 0,
@@ -130,6 +121,48 @@ impl<'a> Builder<'a> {
             left_out,
             warnings: self.warnings(&cache),
         })
+    }
+
+    /// The cache as it is in the store, published now if it is not there, and whether it was.
+    fn published_cache(
+        &mut self,
+        tmp: &BuildFolder,
+        key: &Key,
+        (recordings, assigned): (Vec<ManifestRecording>, Assigned),
+        wanted: &[(usize, Wanted)],
+        mut segments: Segments,
+    ) -> Result<(Checked, bool), CacheError> {
+        let path = self.store.manifest_path(key);
+        loop {
+            let reused = path.is_file();
+            let manifest = if reused {
+                None
+            } else {
+                self.add_segments(tmp, wanted, &mut segments)?;
+                Some(self.manifest(recordings.clone(), assigned, &segments))
+            };
+            // From here on `gc` removes nothing.
+            let _held = self.store.share();
+            match manifest {
+                Some(manifest) => self.store.publish_file(tmp, &manifest.to_bytes(), &path)?,
+                None => match self.store.refresh(tmp, &path) {
+                    Ok(true) => {}
+                    // It was removed meanwhile.
+                    Ok(false) => continue,
+                    Err(error) => self.inputs.warnings.push(format!(
+                        "the cache's age could not be renewed, so `emg-cache gc --unpinned` may remove it: {error}"
+                    )),
+                },
+            }
+            let cache = match Cache::check(self.store, key) {
+                Ok(cache) => cache,
+                Err(_) => {
+                    self.restore_removed(tmp, key)?;
+                    Cache::check(self.store, key)?
+                }
+            };
+            return Ok((cache, reused));
+        }
     }
 
     /// What is to be told of the cache: risks, what is missing, and what is unusual in recordings.
@@ -142,7 +175,7 @@ impl<'a> Builder<'a> {
 
     /// The recordings of the cache, with their splits, once all inputs are known.
     pub(super) fn listed(&self) -> Result<Listed, CacheError> {
-        let Accepted { recordings: accepted, skipped, left_out } = self.inputs.accepted()?;
+        let Accepted { recordings: accepted, assigned, skipped, left_out } = self.inputs.accepted()?;
         let wanted = self.wanted(&accepted);
         let recordings: Vec<_> = accepted.into_iter().map(|usable| usable.recording).collect();
         if !skipped.is_empty() && !self.inputs.options.skip_bad {
@@ -152,12 +185,12 @@ impl<'a> Builder<'a> {
             return Err(CacheError::NoUsableRecordings { skipped: [skipped, left_out].concat() });
         }
         check_leakage(&recordings)?;
-        Ok(Listed { recordings, wanted, skipped, left_out })
+        Ok(Listed { recordings, assigned, wanted, skipped, left_out })
     }
 
-    /// Builds segments again that `gc` removed while this build relied on them: it looks for manifests that name a
-    /// segment before it removes it, and here the segments are looked for after the manifest was published, so one
-    /// of the two sees the other.
+    /// Builds segments again that `gc` removed while this build relied on them. Also without locks, it looks for manifests
+    /// that name a segment before and after it sets it aside, and here the segments are looked for after the manifest was
+    /// published, so one of the two sees the other.
     fn restore_removed(&mut self, tmp: &BuildFolder, key: &Key) -> Result<(), CacheError> {
         // A damaged manifest is for Cache::check to report.
         let Ok(manifest) = Manifest::read(self.store, key) else { return Ok(()) };
@@ -208,10 +241,13 @@ impl<'a> Builder<'a> {
         let listed = contents_of(&published);
         let contents: Vec<_> = missing.iter().map(|(_, wanted)| wanted.clone()).collect();
         let plan = plan(&contents, &listed, self.inputs.options.segment_bytes);
-        for key in plan.kept {
-            let segment = published[&key].clone();
-            segments.insert(key, segment);
-        }
+        let (small, full): (Segments, Segments) = plan
+            .kept
+            .into_iter()
+            .map(|key| (key.clone(), published[&key].clone()))
+            .partition(|(_, (index, _))| is_small(index, self.inputs.options.segment_bytes));
+        segments.extend(full);
+        segments.extend(self.folded(tmp, small, wanted)?);
         for group in plan.new {
             let hashes: Vec<_> = group.iter().map(|i| contents[*i].blake3.clone()).collect();
             let key = segment_key(NORMALIZER, &self.inputs.segment_settings, &hashes);
@@ -227,6 +263,28 @@ impl<'a> Builder<'a> {
             }
         }
         Ok(())
+    }
+
+    /// These small segments, or where they are many, the full ones that they were folded into.
+    fn folded(
+        &mut self,
+        tmp: &BuildFolder,
+        small: Segments,
+        wanted: &[(usize, Wanted)],
+    ) -> Result<Segments, CacheError> {
+        if small.len() <= MOST_SMALL {
+            return Ok(small);
+        }
+        let contents = wanted.iter().map(|(_, wanted)| &wanted.blake3);
+        match fold(self.store, tmp, &small, contents, self.inputs.options.segment_bytes) {
+            Ok(folded) => {
+                self.segments_written += folded.len();
+                Ok(folded)
+            }
+            // They can be used as they are; damage is for `verify` to report.
+            Err(CacheError::Damaged { .. }) => Ok(small),
+            Err(error) => Err(error),
+        }
     }
 
     /// Segments of our settings that published manifests name, as far as they are whole.
@@ -353,7 +411,17 @@ impl<'a> Builder<'a> {
         writer.finish()
     }
 
-    pub(super) fn manifest(&self, mut recordings: Vec<ManifestRecording>, segments: &Segments) -> Manifest {
+    /// How the splits of so many recordings were assigned.
+    pub(super) fn assigned(&self, recordings: usize) -> Assigned {
+        Assigned { recordings, assignment: self.inputs.options.assignment }
+    }
+
+    pub(super) fn manifest(
+        &self,
+        mut recordings: Vec<ManifestRecording>,
+        assigned: Assigned,
+        segments: &Segments,
+    ) -> Manifest {
         let settings = self.inputs.options.settings.clone();
         let mut place: HashMap<&Key, (usize, &SegmentRecording)> = HashMap::new();
         for (i, (index, _)) in segments.values().enumerate() {
@@ -366,21 +434,20 @@ impl<'a> Builder<'a> {
             contents.push((recording.split, content));
         }
         let Totals { train_emg, train_joint_angles, windows } = Totals::of(&settings, contents.into_iter());
-        let segments = segments
-            .iter()
-            .map(|(key, (index, hash))| SegmentRef { key: key.clone(), blake3: hash.clone(), bytes: index.bytes() })
-            .collect();
+        let segments = SegmentRef::of(segments);
         let (format, normalizer) = (FORMAT, NORMALIZER);
-        Manifest { format, normalizer, settings, recordings, segments, train_emg, train_joint_angles, windows }
-    }
-}
-
-/// Starts the threads that work is spread over, unless they run already.
-fn start_threads() -> Result<(), CacheError> {
-    match rayon::ThreadPoolBuilder::new().build_global() {
-        // Only what the system refused has a source.
-        Err(error) if error.source().is_some() => Err(error.into()),
-        _ => Ok(()),
+        let assigned = Some(assigned);
+        Manifest {
+            format,
+            normalizer,
+            settings,
+            recordings,
+            segments,
+            train_emg,
+            train_joint_angles,
+            windows,
+            assigned,
+        }
     }
 }
 

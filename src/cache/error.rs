@@ -42,8 +42,6 @@ pub enum CacheError {
         "data.split_by is {by}, but metadata.csv lists {name} in several splits, and leaves the split of other recordings of this {by} open"
     )]
     DividedUnit { by: SplitBy, name: String },
-    #[error("threads cannot be started: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
     #[error("no recordings given: set data.dataset_path, or name files or folders")]
     NoInput,
 }

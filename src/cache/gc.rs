@@ -1,12 +1,17 @@
 //! Garbage collection. Planning is separate from execution, so that a plan can be shown without being carried out.
+//!
+//! What is removed is set aside first, under `tmp/`, then looked at once more: a build or a pin may have come to need it.
+//! Nothing is lost where this is interrupted, because the next build or `gc` puts back whatever is set aside.
 
 use std::collections::HashSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
+use super::build_folder::{BuildFolder, DeadBuild, dead_builds, deleting, is_older};
 use super::error::CacheError;
 use super::key::Key;
 use super::manifest::Manifest;
@@ -16,9 +21,13 @@ use crate::files::sync_folder;
 /// Minimum age of what is removed: a running build may be about to use anything younger.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
 
+/// Begin the names of what is set aside under `tmp/`; the second is that of earlier versions.
+const ASIDE: [&str; 2] = ["removed-", "kept-"];
+
 /// What would be removed, and why.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Removal {
+    #[serde(serialize_with = "crate::files::as_text")]
     pub path: PathBuf,
     pub bytes: u64,
     pub why: &'static str,
@@ -34,12 +43,22 @@ enum Kind {
 }
 
 /// What `gc` would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GcPlan {
     /// In the order of removal: unfinished builds, then manifests, then the segments they named.
     pub removals: Vec<Removal>,
     /// Why something that seems unused is kept.
     pub warnings: Vec<String>,
+    /// When it was made, by the file server's clock.
+    now: SystemTime,
+}
+
+/// What `gc` did.
+#[derive(Debug, Default)]
+pub struct GcOutcome {
+    pub removed: Vec<Removal>,
+    /// What could not be removed, with the reason.
+    pub failed: Vec<CacheError>,
 }
 
 /// Plans to remove segments that no manifest names, builds in progress that ended long ago and, with `unpinned`,
@@ -49,8 +68,10 @@ pub struct GcPlan {
 /// # Errors
 /// The store cannot be read.
 pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
-    let mut plan = GcPlan::default();
-    for path in store.dead_builds() {
+    // Where nothing can be written, nothing can be removed either: then the plan is only shown.
+    let now = BuildFolder::make(&store.tmp()).map_or_else(|_| SystemTime::now(), |folder| folder.made);
+    let mut plan = GcPlan { removals: Vec::new(), warnings: Vec::new(), now };
+    for DeadBuild { path, .. } in dead_builds(&store.tmp(), now) {
         let why = "an unfinished build whose process has ended, or that has not changed for a day";
         plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Unfinished });
     }
@@ -59,7 +80,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     let mut unreadable = 0;
     for key in store.cache_keys()? {
         let path = store.manifest_path(&key);
-        if unpinned && !pins.contains(&key) && is_old(&path) {
+        if unpinned && !pins.contains(&key) && plan.is_old(&path) {
             let why = "an unpinned cache";
             plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest(key) });
             continue;
@@ -79,7 +100,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     } else {
         for key in store.segment_keys()?.into_iter().filter(|key| !needed.contains(key)) {
             let path = store.segment_path(&key);
-            if is_old(&path) && is_old(&path.join("segment.json")) {
+            if plan.is_old(&path) && plan.is_old(&path.join("segment.json")) {
                 let why = "a segment that no cache uses";
                 plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Segment(key) });
             }
@@ -88,39 +109,63 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     Ok(plan)
 }
 
-/// Carries a plan out. A segment is moved aside first; if a manifest that names it was published meanwhile, it is put
-/// back. Gives what was removed.
-///
-/// # Errors
-/// Something cannot be removed; what was not reached stays.
-pub fn run_gc(store: &Store, plan: &GcPlan) -> Result<Vec<Removal>, CacheError> {
-    // Made when it is needed: a builder's folder clears others away.
-    let mut aside = None;
-    let mut removed = Vec::new();
-    for removal in &plan.removals {
-        let gone = match &removal.kind {
-            // A pin may have been set since.
-            Kind::Manifest(key) if store.pins()?.contains(key) => false,
-            Kind::Manifest(_) => absent_is_fine(fs::remove_file(&removal.path), &removal.path)?,
-            Kind::Unfinished => absent_is_fine(fs::remove_dir_all(&removal.path), &removal.path)?,
-            Kind::Segment(key) => {
-                let aside = match &mut aside {
-                    Some(aside) => aside,
-                    none => none.insert(store.folder()?),
-                };
-                remove_segment(store, key, &aside.path)?
+impl GcPlan {
+    /// Whether something is old enough to be removed; where that cannot be told, a warning says so.
+    fn is_old(&mut self, path: &Path) -> bool {
+        match fs::symlink_metadata(path) {
+            Ok(stat) => is_older(&stat, self.now, GRACE),
+            // A segment without an index is as old as its folder.
+            Err(error) if error.kind() == ErrorKind::NotFound => path.ends_with("segment.json"),
+            Err(error) => {
+                self.warnings.push(format!("kept, because its age is not known: {}: {error}", path.display()));
+                false
             }
-        };
-        if gone {
-            removed.push(removal.clone());
         }
     }
-    Ok(removed)
 }
 
-fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheError> {
-    let (path, aside) = (store.segment_path(key), aside.join(key.to_string()));
-    if is_named(store, key)? || !absent_is_fine(fs::rename(&path, &aside), &path)? {
+/// Carries a plan out, as far as it still holds: what was pinned, renewed or named by a manifest since stays. What cannot
+/// be removed does not keep the rest from being removed.
+pub fn run_gc(store: &Store, plan: &GcPlan) -> GcOutcome {
+    let mut outcome = GcOutcome::default();
+    let mut dead = dead_builds(&store.tmp(), plan.now);
+    for removal in &plan.removals {
+        let gone = match &removal.kind {
+            Kind::Manifest(key) => remove_manifest(store, key, plan.now),
+            Kind::Segment(key) => remove_segment(store, key, plan.now),
+            Kind::Unfinished => match dead.iter().position(|build| build.path == removal.path) {
+                Some(i) => absent_is_fine(dead.swap_remove(i).remove(), &removal.path),
+                None => Ok(false),
+            },
+        };
+        match gone {
+            Ok(true) => outcome.removed.push(removal.clone()),
+            Ok(false) => {}
+            Err(error) => outcome.failed.push(error),
+        }
+    }
+    outcome
+}
+
+fn remove_manifest(store: &Store, key: &Key, now: SystemTime) -> Result<bool, CacheError> {
+    let _held = store.exclude();
+    let path = store.manifest_path(key);
+    let aside = aside(store, &format!("{key}.json"));
+    let is_wanted = |at: &Path| -> Result<bool, CacheError> { Ok(store.pins()?.contains(key) || !is_old(at, now)) };
+    if is_wanted(&path)? || !set_aside(&path, &aside)? {
+        return Ok(false);
+    }
+    // A pin may have been set, or a build may have renewed it.
+    if !matches!(is_wanted(&aside), Ok(false)) {
+        return give_back(&aside, &path).map(|()| false);
+    }
+    absent_is_fine(fs::remove_file(&aside), &path)
+}
+
+fn remove_segment(store: &Store, key: &Key, now: SystemTime) -> Result<bool, CacheError> {
+    let held = store.exclude();
+    let (path, aside) = (store.segment_path(key), aside(store, &key.to_string()));
+    if !is_old_segment(&path, now) || is_named(store, key)? || !set_aside(&path, &aside)? {
         return Ok(false);
     }
     // Whatever goes wrong from here on, the segment goes back.
@@ -128,19 +173,74 @@ fn remove_segment(store: &Store, key: &Key, aside: &Path) -> Result<bool, CacheE
         .map_err(CacheError::from)
         .and_then(|()| is_named(store, key));
     if !matches!(named, Ok(false)) {
-        let back = fs::rename(&aside, &path);
-        // A builder that missed it may have built it again.
-        if back.is_err() && !path.join("segment.json").is_file() {
-            let message = format!("is still needed, but could not be moved back from {}", aside.display());
-            // The folder must outlive this process.
-            let kept = store.root().join("tmp").join(format!("kept-{key}"));
-            let _ = fs::rename(&aside, kept);
-            return Err(CacheError::damaged(&path, message));
-        }
+        give_back(&aside, &path)?;
         return named.map(|_| false);
     }
-    fs::remove_dir_all(&aside).map_err(CacheError::io(&aside))?;
-    Ok(true)
+    // From here on it is not put back by others.
+    let deleting = deleting(&store.tmp());
+    if !absent_is_fine(fs::rename(&aside, &deleting), &path)? {
+        return Ok(false);
+    }
+    drop(held);
+    absent_is_fine(fs::remove_dir_all(&deleting), &path)
+}
+
+fn aside(store: &Store, name: &str) -> PathBuf {
+    store.tmp().join(format!("{}{name}", ASIDE[0]))
+}
+
+/// Whether an entry of `tmp/` with this name is something published that was set aside.
+pub(super) fn is_set_aside(name: &str) -> bool {
+    published_name(name).is_some()
+}
+
+/// The name that something set aside had: a key, with `.json` for a manifest.
+fn published_name(name: &str) -> Option<&str> {
+    let name = ASIDE.iter().find_map(|prefix| name.strip_prefix(prefix))?;
+    Key::parse(name.strip_suffix(".json").unwrap_or(name)).is_ok().then_some(name)
+}
+
+/// Moves something published to `aside`; false if it is not there.
+fn set_aside(path: &Path, aside: &Path) -> Result<bool, CacheError> {
+    fs::create_dir_all(aside.parent().expect("in tmp")).map_err(CacheError::io(path))?;
+    absent_is_fine(fs::rename(path, aside), path)
+}
+
+/// Moves it back, unless it is there again.
+fn give_back(aside: &Path, path: &Path) -> Result<(), CacheError> {
+    match fs::rename(aside, path) {
+        Err(error) if !path.exists() => {
+            let message = format!("is still needed, but could not be moved back from {}: {error}", aside.display());
+            Err(CacheError::damaged(path, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Puts back what a `gc` that was interrupted had set aside, wherever it is missing: what nobody needs, the next one
+/// removes again.
+pub fn put_back(store: &Store) {
+    let entries: Vec<_> = fs::read_dir(store.tmp()).into_iter().flatten().flatten().collect();
+    let aside =
+        entries.iter().filter_map(|entry| Some((entry, published_name(entry.file_name().to_str()?)?.to_owned())));
+    let aside: Vec<_> = aside.collect();
+    if aside.is_empty() {
+        return;
+    }
+    let _held = store.exclude();
+    for (entry, name) in aside {
+        let folder = if name.ends_with(".json") { "caches" } else { "segments" };
+        let path = store.root().join(folder).join(name);
+        if !path.exists() {
+            let _ = give_back(&entry.path(), &path);
+        } else if path.is_dir() {
+            // A build made it again meanwhile.
+            let deleting = deleting(&store.tmp());
+            let _ = fs::rename(entry.path(), &deleting).and_then(|()| fs::remove_dir_all(&deleting));
+        } else {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Whether a manifest names the segment, or may: one that cannot be read.
@@ -156,12 +256,16 @@ fn is_named(store: &Store, key: &Key) -> Result<bool, CacheError> {
 fn absent_is_fine(result: std::io::Result<()>, path: &Path) -> Result<bool, CacheError> {
     match result {
         Ok(()) => Ok(true),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
         Err(error) => Err(CacheError::io(path)(error)),
     }
 }
 
-fn is_old(path: &Path) -> bool {
-    let modified = fs::symlink_metadata(path).and_then(|stat| stat.modified());
-    modified.is_ok_and(|modified| SystemTime::now().duration_since(modified).is_ok_and(|age| age > GRACE))
+fn is_old(path: &Path, now: SystemTime) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|stat| is_older(&stat, now, GRACE))
+}
+
+fn is_old_segment(path: &Path, now: SystemTime) -> bool {
+    let index = path.join("segment.json");
+    is_old(path, now) && (is_old(&index, now) || !index.exists())
 }

@@ -72,6 +72,8 @@ pub(super) struct Inputs<'a> {
 /// Recordings of a cache, and what is not in it.
 pub(super) struct Accepted<'i> {
     pub(super) recordings: Vec<Usable<'i>>,
+    /// Those of them whose splits are random.
+    pub(super) assigned: usize,
     /// Recordings that cannot be used, with the reasons.
     pub(super) skipped: Vec<String>,
     /// What is not taken for a recording, with the reasons.
@@ -92,7 +94,7 @@ impl<'a> Inputs<'a> {
             let stamp = FileStamp::of(path)?;
             let row = metadata.row(&found)?;
             let known =
-                memo.get(&found.place.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
+                memo.get(&found.memo_path(), &stamp, &facts_key).map(|(key, facts)| (key.clone(), facts.clone()));
             let is_settled = is_settled(&stamp, age(&stamp));
             inputs.push(Input { found, stamp, metadata: row, is_settled, known });
         }
@@ -173,8 +175,8 @@ impl<'a> Inputs<'a> {
         let is_fact = scanned.as_ref().err().is_none_or(|error| error.cause() == Cause::Content);
         if is_fact && input.is_settled {
             let mut memo = self.memo();
-            let path = input.found.place.memo_path();
-            memo.insert(path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
+            let path = input.found.memo_path();
+            memo.insert(&path, input.stamp, known.0.clone(), self.facts_key.clone(), known.1.clone());
             memo.save_now_and_then();
         }
         Ok(known)
@@ -189,9 +191,15 @@ impl<'a> Inputs<'a> {
         self.memo.lock().expect("no thread panics while it holds the memo")
     }
 
-    /// Writes the memo.
-    pub(super) fn save(&self) {
-        self.memo().save();
+    /// Writes the memo; gives a warning if it cannot be written.
+    pub(super) fn save(&self) -> Option<String> {
+        let mut memo = self.memo();
+        memo.save();
+        let trouble = memo.trouble.as_ref()?;
+        Some(format!(
+            "what was learned about the recordings cannot be kept, so the next build reads them again, and `emg-train fit` \
+             finds this cache only with --cache KEY: {trouble}"
+        ))
     }
 
     /// Takes in what passes found.
@@ -229,10 +237,11 @@ impl<'a> Inputs<'a> {
 
     /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are not in it.
     pub(super) fn accepted(&self) -> Result<Accepted<'_>, CacheError> {
-        let Accepted { recordings, mut skipped, left_out } = self.usable()?;
+        let Accepted { recordings, mut skipped, left_out, .. } = self.usable()?;
         let (recordings, without_windows) = self.in_cache(self.with_splits(recordings)?);
         skipped.extend(without_windows);
-        Ok(Accepted { recordings, skipped, left_out })
+        let assigned = recordings.iter().filter(|usable| !usable.split_known).count();
+        Ok(Accepted { recordings, assigned, skipped, left_out })
     }
 
     /// Inputs that can be read, in recording order, the reasons why others cannot, and what is no recording.
@@ -268,7 +277,7 @@ impl<'a> Inputs<'a> {
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
         recordings.sort_by_cached_key(order);
         check_rows(&recordings)?;
-        Ok(Accepted { recordings, skipped, left_out })
+        Ok(Accepted { recordings, assigned: 0, skipped, left_out })
     }
 
     /// Whether an input is a recording, as far as its header tells.

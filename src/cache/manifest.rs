@@ -9,9 +9,9 @@ use super::error::CacheError;
 use super::key::Key;
 use super::keys::{KeyedRecording, cache_key};
 use super::sealed;
-use super::segment::SegmentRecording;
+use super::segment::{SegmentIndex, SegmentRecording, Segments};
 use super::settings::{CacheSettings, check_version};
-use super::split::Split;
+use super::split::{Assignment, Candidate, Split};
 use super::store::Store;
 use crate::statistics::{Moments, without_slack};
 
@@ -31,6 +31,18 @@ pub struct Manifest {
     pub train_joint_angles: Moments,
     /// Windows of train, val and test.
     pub windows: [u64; 3],
+    /// How splits were assigned that no metadata.csv gives; not part of the key, which covers the splits themselves.
+    /// `None` in manifests of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned: Option<Assigned>,
+}
+
+/// Recordings whose splits were assigned at random.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Assigned {
+    pub recordings: usize,
+    pub assignment: Assignment,
 }
 
 /// A recording of a cache.
@@ -63,6 +75,18 @@ pub struct SegmentRef {
     pub blake3: Key,
     /// Bytes of its files beside segment.json.
     pub bytes: u64,
+}
+
+impl SegmentRef {
+    /// Those of a manifest, in its order.
+    pub(super) fn of(segments: &Segments) -> Vec<Self> {
+        let segment = |(key, (index, hash)): (&Key, &(SegmentIndex, Key))| Self {
+            key: key.clone(),
+            blake3: hash.clone(),
+            bytes: index.bytes(),
+        };
+        segments.iter().map(segment).collect()
+    }
 }
 
 /// What a manifest says of all its recordings together.
@@ -120,6 +144,22 @@ impl Manifest {
 
     pub fn window_count(&self, split: Split) -> u64 {
         self.windows[split as usize]
+    }
+
+    /// Whether random assignment by this rule gives the recordings the splits that they have; `None` if that cannot be
+    /// known, because it is not said which splits a metadata.csv gave.
+    pub fn is_assigned_by(&self, assignment: &Assignment) -> Option<bool> {
+        if let Some(assigned) = &self.assigned {
+            return Some(assigned.recordings == 0 || assigned.assignment == *assignment);
+        }
+        let candidate = |recording: &ManifestRecording| {
+            let ManifestRecording { name, blake3, user, session, .. } = recording.clone();
+            Candidate { name, blake3, user, session }
+        };
+        let candidates: Vec<_> = self.recordings.iter().map(candidate).collect();
+        let splits = assignment.assign(&candidates).ok()?;
+        let same = splits.iter().zip(&self.recordings).all(|(split, recording)| *split == recording.split);
+        same.then_some(true)
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -5,9 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use super::sealed;
-use crate::files::{FileError, put_in_place};
+use crate::files::{FileError, exact_text, put_in_place_with_mode};
 use crate::recording::{Attributes, FileStamp};
 
 /// What a file's content means under one set of segment settings.
@@ -58,8 +57,12 @@ impl Entry {
 /// Entries by absolute path.
 #[derive(Debug)]
 pub(crate) struct Memo {
-    file: Option<PathBuf>,
-    entries: BTreeMap<PathBuf, Entry>,
+    /// Where it may lie, the usual place first.
+    files: Vec<PathBuf>,
+    /// Why it could not be written.
+    pub(crate) trouble: Option<String>,
+    /// By their exact text.
+    entries: BTreeMap<String, Entry>,
     changed: bool,
     saved: Instant,
 }
@@ -70,21 +73,24 @@ const SAVE_EVERY: Duration = Duration::from_secs(20);
 impl Memo {
     /// Reads the memo of the store at `root`; what cannot be read is empty.
     pub(crate) fn load(root: &Path) -> Self {
-        let file = memo_file(root);
-        let entries = file.as_deref().and_then(read).unwrap_or_default();
-        Self { file, entries, changed: false, saved: Instant::now() }
+        let files = memo_files(root);
+        let entries = files.iter().find_map(|file| read(file)).unwrap_or_default();
+        Self { files, trouble: None, entries, changed: false, saved: Instant::now() }
     }
 
     /// What is known of `path`, if it has not changed since.
     pub(crate) fn get(&self, path: &Path, stamp: &FileStamp, settings: &Key) -> Option<(&Key, &Facts)> {
-        let entry = self.entries.get(path).filter(|entry| entry.stamp == *stamp)?;
+        let entry = self.entries.get(&exact_text(path)).filter(|entry| entry.stamp == *stamp)?;
         Some((&entry.blake3, entry.facts.get(settings)?))
     }
 
-    pub(crate) fn insert(&mut self, path: PathBuf, stamp: FileStamp, blake3: Key, settings: Key, facts: Facts) {
+    pub(crate) fn insert(&mut self, path: &Path, stamp: FileStamp, blake3: Key, settings: Key, facts: Facts) {
         self.changed = true;
-        let entry =
-            self.entries.entry(path).or_insert_with(|| Entry { stamp, blake3: blake3.clone(), facts: BTreeMap::new() });
+        let entry = self.entries.entry(exact_text(path)).or_insert_with(|| Entry {
+            stamp,
+            blake3: blake3.clone(),
+            facts: BTreeMap::new(),
+        });
         // A bad file was not hashed, and what it is under other settings still holds.
         let other = entry.blake3 != blake3 && !matches!(facts, Facts::Bad { .. });
         if entry.stamp != stamp || other {
@@ -103,12 +109,28 @@ impl Memo {
     /// Writes the memo if anything is new. Failure costs time at the next build, nothing else.
     pub(crate) fn save(&mut self) {
         self.saved = Instant::now();
-        let Some(file) = self.file.as_deref().filter(|_| self.changed) else { return };
+        if !self.changed {
+            return;
+        }
+        let mut trouble = "neither XDG_CACHE_HOME nor HOME is set".to_owned();
+        for file in self.files.clone() {
+            match self.write(&file) {
+                Ok(()) => {
+                    (self.changed, self.trouble) = (false, None);
+                    return;
+                }
+                Err(error) => trouble = error.to_string(),
+            }
+        }
+        self.trouble = Some(trouble);
+    }
+
+    fn write(&mut self, file: &Path) -> Result<(), FileError> {
         // Another builder may have learned something meanwhile. Without the lock, the memo is only poorer.
         let lock = file.with_extension("lock");
-        let lock =
-            std::fs::create_dir_all(file.parent().expect("a file in a folder")).and_then(|()| File::create(lock));
-        let _held = lock.and_then(|lock| lock.lock().map(|()| lock));
+        std::fs::create_dir_all(file.parent().expect("a file in a folder")).map_err(FileError::at(file))?;
+        let options = File::options().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
+        let _held = options.open(lock).and_then(|lock| lock.lock().map(|()| lock));
         for (path, theirs) in read(file).unwrap_or_default() {
             match self.entries.entry(path) {
                 Slot::Vacant(slot) => drop(slot.insert(theirs)),
@@ -117,23 +139,29 @@ impl Memo {
         }
         let bytes = sealed::seal(&Document { entries: &self.entries });
         // The names of recordings are nobody else's business.
-        let write = |part: &Path| {
-            let open = OpenOptions::new().write(true).create_new(true).mode(0o600).open(part);
-            open.and_then(|mut part| part.write_all(&bytes)).map_err(FileError::at(file))
-        };
-        match put_in_place(file, write) {
-            Ok(()) => self.changed = false,
-            Err(error) => tracing::warn!("cannot write the memo, so the next build will read more: {error}"),
-        }
+        put_in_place_with_mode(file, 0o600, |out| out.write_all(&bytes))
     }
 }
 
-fn memo_file(root: &Path) -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let base = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")))?;
-    let canonical = root.canonicalize().ok()?;
+/// Where the memo of a store may lie: in the user's cache folder, or where there is none (containers, compute nodes), in
+/// a folder for temporary files that nobody else can write to.
+fn memo_files(root: &Path) -> Vec<PathBuf> {
+    // The XDG specification says to ignore paths that are not absolute.
+    let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+    let bases = cache.map(|cache| cache.join("emg-cache")).into_iter().chain(private_folder());
+    let Ok(canonical) = root.canonicalize() else { return Vec::new() };
     let name = blake3::hash(canonical.as_os_str().as_encoded_bytes()).to_hex();
-    Some(base.join("emg-cache").join(name.as_str()).join("memo.json"))
+    bases.map(|base| base.join(name.as_str()).join("memo.json")).collect()
+}
+
+/// A folder for temporary files of this user, made if there is none; `None` if it is another's.
+fn private_folder() -> Option<PathBuf> {
+    let user = rustix::process::geteuid().as_raw();
+    let path = std::env::temp_dir().join(format!("emg-cache-{user}"));
+    let _ = std::fs::DirBuilder::new().mode(0o700).create(&path);
+    let stat = std::fs::symlink_metadata(&path).ok()?;
+    (stat.is_dir() && stat.uid() == user && stat.mode() & 0o077 == 0).then_some(path)
 }
 
 /// memo.json.
@@ -143,7 +171,7 @@ struct Document<E> {
     entries: E,
 }
 
-fn read(file: &Path) -> Option<BTreeMap<PathBuf, Entry>> {
+fn read(file: &Path) -> Option<BTreeMap<String, Entry>> {
     let document: Document<_> = sealed::unseal(&mut sealed::read(file).ok()?).ok()?;
     Some(document.entries)
 }
@@ -157,11 +185,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("memo.json");
         let stamp = FileStamp { bytes: 1, modified_ns: 2, changed_ns: 3, inode: 4 };
-        let mut memo =
-            Memo { file: Some(file.clone()), entries: BTreeMap::new(), changed: false, saved: Instant::now() };
+        let mut memo = Memo {
+            files: vec![file.clone()],
+            trouble: None,
+            entries: BTreeMap::new(),
+            changed: false,
+            saved: Instant::now(),
+        };
         let attributes = Attributes { user: Some("anna".into()), ..Attributes::default() };
         let facts = Facts::Usable { rows: 5, longest_run: 5, attributes };
-        memo.insert("a.hdf5".into(), stamp, Key::of(&1), Key::of(&2), facts);
+        memo.insert(Path::new("a.hdf5"), stamp, Key::of(&1), Key::of(&2), facts);
         memo.save();
         let whole = std::fs::read(&file).unwrap();
         assert_eq!(read(&file).unwrap().len(), 1);

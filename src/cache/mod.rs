@@ -2,11 +2,13 @@
 //! caches of them. The only place with memory mapping.
 
 mod build;
+mod build_folder;
 mod clock;
 mod encode;
 mod error;
 mod events;
 mod explain;
+mod fold;
 mod gc;
 mod inputs;
 mod key;
@@ -38,16 +40,17 @@ pub use build::{BuildSummary, build, locate};
 pub use error::CacheError;
 pub use events::{Events, NoEvents};
 pub use explain::{Difference, Explanation, explain};
-pub use gc::{GcPlan, Removal, plan_gc, run_gc};
+pub use fold::{Compacted, compact};
+pub use gc::{GcOutcome, GcPlan, Removal, plan_gc, put_back, run_gc};
 pub use key::Key;
-pub use manifest::{Manifest, ManifestRecording, SegmentRef};
+pub use manifest::{Assigned, Manifest, ManifestRecording, SegmentRef};
 pub(crate) use measure::measure;
 pub use open::{Access, Cache, CacheRecording};
 pub use options::BuildOptions;
 pub use part::{PartSummary, build_part};
 pub use repair::repair;
 pub use rows::Io;
-pub use segment::{Segment, SegmentIndex, SegmentRecording};
+pub use segment::{Segment, SegmentIndex, SegmentRecording, Verify};
 pub use settings::{CacheSettings, ChosenJoints, NORMALIZER, SegmentSettings, WindowShape};
 pub use split::{Assignment, Candidate, Split};
 pub use stage::Stage;

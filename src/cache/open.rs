@@ -10,7 +10,7 @@ use super::key::Key;
 use super::manifest::{Manifest, ManifestRecording, Totals};
 use super::oddities;
 use super::rows::Io;
-use super::segment::{Segment, SegmentIndex, SegmentRecording};
+use super::segment::{Segment, SegmentIndex, SegmentRecording, Verify};
 use super::stage::Stage;
 use super::store::Store;
 
@@ -18,6 +18,7 @@ use super::store::Store;
 #[derive(Debug, Clone, Default)]
 pub struct Access {
     pub io: Io,
+    pub verify: Verify,
     /// Where to copy segments to, before they are opened there.
     pub stage: Option<Stage>,
 }
@@ -67,13 +68,13 @@ impl Cache {
         let indexes = indexes(&store, &manifest)?;
         let staged = access.stage.as_ref().map(|stage| stage.bring(&store, &manifest, &indexes)).transpose()?;
         let (folders, _lock) = match staged {
-            Some((folders, lock)) => (folders, Some(lock)),
+            Some((folders, lock)) => (folders, lock),
             None => (manifest.segments.iter().map(|segment| store.segment_path(&segment.key)).collect(), None),
         };
         let segments = indexes
             .into_iter()
             .zip(folders)
-            .map(|(index, folder)| Segment::open(folder, index, access.io))
+            .map(|(index, folder)| Segment::open(folder, index, access.io, access.verify))
             .collect::<Result<Vec<_>, _>>()?;
         let positions = positions(&store, key, &manifest, segments.iter().map(Segment::index))?;
         Ok(Self { key: key.clone(), manifest, segments, positions })

@@ -28,6 +28,8 @@ pub(crate) fn ordered<T: Send, E>(
         for _ in 0..threads.min(count) {
             let (sender, gate, produce) = (sender.clone(), &gate, &produce);
             let work = move || {
+                // If this panics, its result never comes: the others must not wait for it to be taken.
+                let _opened = StopOnPanic(gate);
                 while let Some(i) = gate.enter(count, window) {
                     // A closed channel means that the consumer stopped.
                     if sender.send((i, produce(i))).is_err() {
@@ -65,6 +67,16 @@ pub(crate) fn ordered<T: Send, E>(
 struct Gate {
     state: Mutex<GateState>,
     opened: Condvar,
+}
+
+struct StopOnPanic<'a>(&'a Gate);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.stop();
+        }
+    }
 }
 
 struct GateState {
@@ -120,6 +132,13 @@ mod tests {
         result.unwrap();
         assert_eq!(seen, (0..200).map(|i| (i, i * i)).collect::<Vec<_>>());
         assert!(most.load(SeqCst) <= 6, "{most:?}");
+    }
+
+    #[test]
+    fn a_panic_ends_it() {
+        let produce = |i: usize| assert!(i != 7, "on purpose");
+        let run = || ordered(1000, 2, 3, produce, |_, ()| Ok::<_, ()>(()));
+        assert!(std::panic::catch_unwind(run).is_err());
     }
 
     #[test]

@@ -91,7 +91,7 @@ fn wanted(inputs: &Inputs<'_>) -> Result<Vec<(usize, Wanted)>, CacheError> {
         Some((key, Facts::Usable { rows, .. })) => Ok((key.clone(), *rows)),
         Some((_, Facts::Bad { reason, is_recording })) => Err(Ok((reason.clone(), *is_recording))),
         None => {
-            let path = inputs.list[listed[i]].found.place.memo_path();
+            let path = inputs.list[listed[i]].found.memo_path();
             let stand_in = Key::from(blake3::hash(path.as_os_str().as_encoded_bytes()));
             match inputs.rows(listed[i]) {
                 Ok(rows) => Ok((stand_in, rows)),

@@ -46,7 +46,10 @@ pub(crate) fn plan(wanted: &[Wanted], published: &[(Key, Vec<Key>)], limit: u64)
     let positions: HashMap<_, _> = wanted.iter().enumerate().map(|(i, w)| (&w.blake3, i)).collect();
     let mut covered = HashSet::new();
     let mut kept = Vec::new();
-    for (key, recordings) in published {
+    // Those with most recordings first: what small ones hold may have been folded into them.
+    let mut largest_first: Vec<_> = published.iter().collect();
+    largest_first.sort_by_key(|(_, recordings)| std::cmp::Reverse(recordings.len()));
+    for (key, recordings) in largest_first {
         let places: Option<Vec<_>> = recordings.iter().map(|recording| positions.get(recording)).collect();
         // In recording order, so that the segment can be made again from the manifest alone.
         let ordered = places.is_some_and(|places| places.is_sorted());
@@ -88,6 +91,12 @@ mod tests {
         let plan = plan(&wanted(&[1, 2, 3, 4, 5]), &[], 100);
         assert_eq!(plan.new, [vec![0, 1], vec![2, 3], vec![4]]);
         assert_eq!(super::plan(&wanted(&[1, 2]), &[], 1).new, [vec![0], vec![1]]);
+    }
+
+    #[test]
+    fn large_segments_are_preferred() {
+        let published = [published(&[1]), published(&[1, 2, 3]), published(&[2])];
+        assert_eq!(plan(&wanted(&[1, 2, 3]), &published, 1000).kept, [published[1].0.clone()]);
     }
 
     #[test]

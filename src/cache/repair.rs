@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::build::{Builder, Listed};
+use super::build_folder::BuildFolder;
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::events::Events;
@@ -17,9 +18,9 @@ use super::manifest::Manifest;
 use super::options::BuildOptions;
 use super::segment::Segments;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex};
-use super::store::{BuildFolder, Store};
+use super::store::Store;
 use super::verify::check_block;
-use crate::files::sync_folder;
+use crate::files::{sync_and_close, sync_folder};
 
 /// Repairs cache `key` from the recordings in `options`; returns the files that were rebuilt.
 ///
@@ -67,7 +68,8 @@ impl Repair<'_> {
     /// Plans the manifest anew.
     fn manifest(&mut self, key: &Key) -> Result<(), CacheError> {
         self.builder.inputs.know_all()?;
-        let Listed { recordings, wanted, .. } = self.builder.listed()?;
+        let Listed { recordings, assigned, wanted, .. } = self.builder.listed()?;
+        let assigned = self.builder.assigned(assigned);
         let path = self.builder.store.manifest_path(key);
         let found = self.builder.key(&recordings);
         if found != *key {
@@ -76,7 +78,7 @@ impl Repair<'_> {
         }
         let mut segments = Segments::new();
         self.builder.add_segments(&self.tmp, &wanted, &mut segments)?;
-        let bytes = self.builder.manifest(recordings, &segments).to_bytes();
+        let bytes = self.builder.manifest(recordings, assigned, &segments).to_bytes();
         self.put(&path, |file| file.write_all(&bytes))
     }
 
@@ -141,7 +143,7 @@ impl Repair<'_> {
             }
             out.write_all_at(&bytes, start).map_err(CacheError::io(&part))?;
         }
-        out.sync_all().map_err(CacheError::io(&part))?;
+        sync_and_close(out).map_err(CacheError::io(&part))?;
         self.move_to(&part, path)
     }
 
@@ -149,7 +151,7 @@ impl Repair<'_> {
     fn put(&mut self, path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), CacheError> {
         let part = self.tmp.fresh("file");
         let mut file = File::create_new(&part).map_err(CacheError::io(&part))?;
-        write(&mut file).and_then(|()| file.sync_all()).map_err(CacheError::io(&part))?;
+        write(&mut file).and_then(|()| sync_and_close(file)).map_err(CacheError::io(&part))?;
         self.move_to(&part, path)
     }
 

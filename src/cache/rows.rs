@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use half::f16;
@@ -10,8 +10,10 @@ use half::slice::HalfFloatSliceExt;
 use memmap2::{Advice, Mmap};
 
 use super::error::CacheError;
+use super::key::Key;
 use super::zarr::ShardShape;
 use crate::config::Dtype;
+use crate::files::open_regular;
 
 /// How rows are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -25,8 +27,8 @@ pub enum Io {
 
 #[derive(Debug)]
 enum Source {
-    /// With its file, which tells what of it is in memory.
-    Map(Mmap, File),
+    /// With its file where only that tells what of it is in memory: descriptors are few.
+    Map(Mmap, Option<File>),
     File(File),
 }
 
@@ -41,7 +43,7 @@ pub(super) struct StoredRows {
 impl StoredRows {
     /// Opens the shard at `path`, which must be as long as its shape says.
     pub(super) fn open(path: PathBuf, shape: ShardShape, io: Io) -> Result<Self, CacheError> {
-        let file = File::open(&path).map_err(CacheError::io(&path))?;
+        let file = open_regular(&path).map_err(CacheError::io(&path))?;
         let bytes = file.metadata().map_err(CacheError::io(&path))?.len();
         if bytes != shape.file_bytes() {
             return Err(CacheError::damaged(&path, format!("expected {} bytes, found {bytes}", shape.file_bytes())));
@@ -49,7 +51,12 @@ impl StoredRows {
         let source = match io {
             // SAFETY: published segments are never modified or truncated (the store's contract), and the length
             // was checked above; a store that breaks the contract is what `Io::Read` is for.
-            Io::Mmap => Source::Map(unsafe { Mmap::map(&file) }.map_err(CacheError::io(&path))?, file),
+            Io::Mmap => match unsafe { Mmap::map(&file) } {
+                Ok(map) => Source::Map(map, Some(file).filter(|file| !tells_residency(file))),
+                // Some file systems (FUSE with direct I/O, 9p, vboxsf) cannot map files.
+                Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Source::File(file),
+                Err(error) => return Err(CacheError::io(&path)(error)),
+            },
             Io::Read => Source::File(file),
         };
         Ok(Self { path, source, shape })
@@ -83,6 +90,21 @@ impl StoredRows {
         }
     }
 
+    /// First byte and number of bytes, on disk, of rows from `first` on that are `bytes` as float32.
+    pub(super) fn range(&self, first: u64, bytes: u64) -> (u64, u64) {
+        (first * self.shape.row_bytes(), bytes / size_of::<f32>() as u64 * self.shape.element_bytes())
+    }
+
+    /// The BLAKE3 of bytes [start, start + length) of the file.
+    pub(super) fn hash(&self, start: u64, length: u64) -> Result<Key, CacheError> {
+        if let Source::Map(map, _) = &self.source {
+            return Ok(blake3::hash(&map[start as usize..(start + length) as usize]).into());
+        }
+        let mut bytes = vec![0; length as usize];
+        self.copy_bytes(start, &mut bytes)?;
+        Ok(blake3::hash(&bytes).into())
+    }
+
     fn copy_bytes(&self, start: u64, out: &mut [u8]) -> Result<(), CacheError> {
         match &self.source {
             Source::Map(map, _) => {
@@ -98,7 +120,10 @@ impl StoredRows {
 
     /// Whether this row is in the page cache already.
     pub(super) fn is_cached(&self, row: u64) -> bool {
-        let (Source::Map(_, file) | Source::File(file)) = &self.source;
+        let file = match &self.source {
+            Source::Map(map, None) => return is_resident(&map[(row * self.shape.row_bytes()) as usize..]),
+            Source::Map(_, Some(file)) | Source::File(file) => file,
+        };
         let mut byte = [0];
         let into = &mut [IoSliceMut::new(&mut byte)];
         let at = row * self.shape.row_bytes();
@@ -131,6 +156,23 @@ impl StoredRows {
         self.copy_bytes(self.shape.data_bytes(), &mut found)?;
         if found == expected { Ok(()) } else { Err(damaged_index(&self.path)) }
     }
+}
+
+/// Whether the kernel tells this process what of the file's mapping is in memory: to its owner, and to who may write to it.
+fn tells_residency(file: &File) -> bool {
+    let user = rustix::process::geteuid();
+    let owner = file.metadata().is_ok_and(|stat| stat.uid() == user.as_raw());
+    owner || user.is_root()
+}
+
+/// Whether the first byte is in memory.
+fn is_resident(bytes: &[u8]) -> bool {
+    let page = rustix::param::page_size();
+    let start = bytes.as_ptr() as usize / page * page;
+    let mut resident = 0;
+    // SAFETY: the page that holds the first byte is mapped, and it has one byte of answer.
+    let status = unsafe { libc::mincore(start as *mut libc::c_void, 1, &raw mut resident) };
+    status == 0 && resident & 1 == 1
 }
 
 /// Copies past the processor's caches where it can (AVX): large batches do not fit there, and reading the target into

@@ -2,7 +2,6 @@
 //!
 //! The file is the document without its last `}`, then `,"digest":"<BLAKE3 of the whole document>"}` and a newline.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
@@ -11,6 +10,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::error::CacheError;
+use crate::files::open_regular;
 
 const MIDDLE: &str = ",\"digest\":\"";
 const END: &str = "\"}\n";
@@ -37,7 +37,7 @@ const LONGEST: u64 = 2 << 30;
 /// The file cannot be read, or is longer than any document of this project.
 pub(crate) fn read(path: &Path) -> Result<MmapMut, CacheError> {
     let io = CacheError::io;
-    let mut file = File::open(path).map_err(io(path))?;
+    let mut file = open_regular(path).map_err(io(path))?;
     let length = file.metadata().map_err(io(path))?.len();
     if length > LONGEST {
         return Err(CacheError::damaged(path, format!("{length} bytes are more than any document has")));

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::error::CacheError;
@@ -22,6 +23,9 @@ compile_error!("segments are little-endian and mapped as they are");
 /// Bytes per hashed block of a file.
 pub(crate) const BLOCK_BYTES: u64 = 16 << 20;
 pub(crate) const INDEX_FILE: &str = "segment.json";
+/// Positions of the shards among a segment's files.
+const EMG: usize = 0;
+const ANGLES: usize = 1;
 pub(crate) const EMG_FILE: &str = "emg/c/0/0";
 pub(crate) const ANGLES_FILE: &str = "joint_angles/c/0/0";
 
@@ -209,6 +213,20 @@ pub struct Segment {
     emg: StoredRows,
     angles: StoredRows,
     checked: OnceLock<Result<(), String>>,
+    /// For each block of both shards, whether it matches its hash, once it was compared; empty if blocks are not compared.
+    compared: [Vec<OnceLock<bool>>; 2],
+}
+
+/// When the blocks of a segment's shards are compared with their hashes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Verify {
+    /// Never: what was verified when it was written or staged is believed.
+    #[default]
+    Off,
+    /// Each when it is first read.
+    FirstTouch,
+    /// All of them when the segment is opened.
+    Open,
 }
 
 impl Segment {
@@ -217,11 +235,23 @@ impl Segment {
     ///
     /// # Errors
     /// A file is missing or has another length.
-    pub(crate) fn open(folder: PathBuf, index: SegmentIndex, io: Io) -> Result<Self, CacheError> {
+    pub(crate) fn open(folder: PathBuf, index: SegmentIndex, io: Io, verify: Verify) -> Result<Self, CacheError> {
         index.check_lengths(&folder)?;
         let emg = StoredRows::open(folder.join(EMG_FILE), index.emg_shape(), io)?;
         let angles = StoredRows::open(folder.join(ANGLES_FILE), index.angles_shape(), io)?;
-        Ok(Self { folder, index, emg, angles, checked: OnceLock::new() })
+        let blocks = |file: &FileBlocks| match verify {
+            Verify::Off => Vec::new(),
+            Verify::FirstTouch | Verify::Open => file.blocks.iter().map(|_| OnceLock::new()).collect(),
+        };
+        let compared = [blocks(&index.files[EMG]), blocks(&index.files[ANGLES])];
+        let segment = Self { folder, index, emg, angles, checked: OnceLock::new(), compared };
+        if verify == Verify::Open {
+            for shard in [EMG, ANGLES] {
+                let blocks = segment.index.files[shard].blocks.len() as u64;
+                (0..blocks).into_par_iter().try_for_each(|block| segment.compare(shard, block))?;
+            }
+        }
+        Ok(segment)
     }
 
     pub fn index(&self) -> &SegmentIndex {
@@ -237,6 +267,7 @@ impl Segment {
     /// Rows beyond the segment's.
     pub fn copy_emg(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
         self.check_shard_indexes()?;
+        self.compare_rows(EMG, first, size_of_val(out) as u64, &self.emg)?;
         self.emg.copy(first, out)
     }
 
@@ -249,6 +280,7 @@ impl Segment {
     /// Rows beyond the segment's.
     pub fn copy_joint_angles(&self, first: u64, out: &mut [f32]) -> Result<(), CacheError> {
         self.check_shard_indexes()?;
+        self.compare_rows(ANGLES, first, size_of_val(out) as u64, &self.angles)?;
         self.angles.copy(first, out)
     }
 
@@ -266,6 +298,34 @@ impl Segment {
                 self.angles.will_need(from, count);
             }
             from += count;
+        }
+    }
+
+    /// Compares the blocks that hold rows from `first` on, as many as make `bytes` of float32, if that is wanted.
+    fn compare_rows(&self, shard: usize, first: u64, bytes: u64, rows: &StoredRows) -> Result<(), CacheError> {
+        if self.compared[shard].is_empty() || bytes == 0 {
+            return Ok(());
+        }
+        let (start, length) = rows.range(first, bytes);
+        (start / BLOCK_BYTES..=(start + length - 1) / BLOCK_BYTES).try_for_each(|block| self.compare(shard, block))
+    }
+
+    /// Compares a block of a shard with its hash, the first time.
+    fn compare(&self, shard: usize, block: u64) -> Result<(), CacheError> {
+        let (file, rows) = (&self.index.files[shard], [&self.emg, &self.angles][shard]);
+        let mut failed = None;
+        let matches = self.compared[shard][block as usize].get_or_init(|| {
+            let start = block * BLOCK_BYTES;
+            let hash = rows.hash(start, BLOCK_BYTES.min(file.bytes - start));
+            hash.map_err(|error| failed = Some(error)).is_ok_and(|hash| hash == file.blocks[block as usize])
+        });
+        match failed {
+            Some(error) => Err(error),
+            None if *matches => Ok(()),
+            None => {
+                let message = format!("block {block} does not match its hash; `emg-cache verify` names its recordings");
+                Err(CacheError::damaged(&self.folder.join(&file.path), message))
+            }
         }
     }
 

@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use super::build_folder::BuildFolder;
 use super::encode::Prepared;
 use super::error::CacheError;
 use super::key::Key;
 use super::plan::Packer;
-use super::segment::{SegmentIndex, Segments};
+use super::segment::{SegmentIndex, SegmentRecording, Segments};
 use super::settings::SegmentSettings;
-use super::store::{BuildFolder, Store};
+use super::store::Store;
 use super::writer::SegmentWriter;
 
 /// Takes prepared recordings in order and fills segments with them.
@@ -34,14 +35,34 @@ impl<'a> SegmentSink<'a> {
         if !self.seen.insert(prepared.blake3.clone()) {
             return Ok(());
         }
-        if self.packer.starts_new(self.settings.bytes(prepared.measured.rows)) {
+        let settings = self.settings;
+        self.writer(prepared.measured.rows, segments)?.add(prepared, settings)
+    }
+
+    /// Takes a recording's rows over from a segment in `folder`.
+    pub(crate) fn copy(
+        &mut self,
+        folder: &Path,
+        index: &SegmentIndex,
+        recording: &SegmentRecording,
+        segments: &mut Segments,
+    ) -> Result<(), CacheError> {
+        if !self.seen.insert(recording.blake3.clone()) {
+            return Ok(());
+        }
+        self.writer(recording.rows, segments)?.copy(folder, index, recording)
+    }
+
+    /// The segment that the next recording of so many rows goes to.
+    fn writer(&mut self, rows: u64, segments: &mut Segments) -> Result<&mut SegmentWriter, CacheError> {
+        if self.packer.starts_new(self.settings.bytes(rows)) {
             self.publish(segments)?;
         }
         if self.writer.is_none() {
             let folder = self.tmp.fresh("segment");
             self.writer = Some(SegmentWriter::create(folder, self.settings)?);
         }
-        self.writer.as_mut().expect("made above").add(prepared, self.settings)
+        Ok(self.writer.as_mut().expect("made above"))
     }
 
     /// Completes and publishes the segment in progress.

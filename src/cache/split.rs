@@ -52,7 +52,8 @@ pub struct Candidate {
 }
 
 /// How recordings are assigned to splits at random.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Assignment {
     /// Shares of train, val and test.
     pub ratio: [f64; 3],

@@ -1,13 +1,20 @@
 //! The store's folder: its layout, and how things are published in it so that no reader ever sees a part.
 
-use std::fs::{self, File};
+use std::ffi::OsStr;
+use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::io::Errno;
+
+use super::build_folder::{BuildFolder, dead_builds, touch};
 use super::error::CacheError;
+use super::gc;
 use super::key::Key;
 use super::segment::SegmentIndex;
-use crate::files::{replace_file, sync_folder, write_synced};
+use crate::files::{open_regular, read_regular, replace_file, sync_folder, write_synced};
 
 const FORMAT_BYTES: &[u8] = br#"{"format": 1}"#;
 
@@ -25,7 +32,7 @@ impl Store {
     pub fn open(root: &Path) -> Result<Self, CacheError> {
         let path = root.join("format.json");
         let not_a_store = |message: String| CacheError::NotAStore { path: root.to_owned(), message };
-        match fs::read(&path) {
+        match read_regular(&path) {
             Ok(bytes) if bytes == FORMAT_BYTES => Ok(Self { root: root.to_owned() }),
             Ok(bytes) => {
                 let found = String::from_utf8_lossy(&bytes[..bytes.len().min(80)]).into_owned();
@@ -47,7 +54,8 @@ impl Store {
             fs::create_dir_all(root).map_err(CacheError::io(root))?;
             let foreign = fs::read_dir(root).map_err(CacheError::io(root))?.flatten().any(|entry| {
                 let name = entry.file_name();
-                !["segments", "caches", "pins", "tmp", "format.json"].iter().any(|own| name == *own)
+                let of_store = ["segments", "caches", "pins", "tmp", "format.json"];
+                !is_of_system(&name) && !of_store.iter().any(|known| name == *known)
             });
             if foreign {
                 let message = "the folder is not empty and holds no store".into();
@@ -82,16 +90,34 @@ impl Store {
     /// Keeps cache `key` from `gc`.
     ///
     /// # Errors
-    /// The pin cannot be written.
+    /// The pin cannot be written; there is no such cache, perhaps since a moment ago.
     pub fn pin(&self, key: &Key) -> Result<(), CacheError> {
+        let _held = self.share();
         let folder = self.root.join("pins");
         fs::create_dir_all(&folder).map_err(CacheError::io(&folder))?;
         let path = folder.join(key.to_string());
-        match File::create_new(&path) {
-            Ok(_) => Ok(sync_folder(&folder)?),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(CacheError::io(&path)(error)),
+        let is_new = match File::create_new(&path) {
+            Ok(_) => true,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
+            Err(error) => return Err(CacheError::io(&path)(error)),
+        };
+        sync_folder(&folder)?;
+        // A `gc` that had set the manifest aside puts it back once it sees the pin.
+        for _ in 0..100 {
+            if self.manifest_path(key).exists() {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(20));
         }
+        if is_new {
+            let _ = fs::remove_file(&path);
+        }
+        Err(self.no_cache(&key.to_string()))
+    }
+
+    fn no_cache(&self, key: &str) -> CacheError {
+        let hint = "; `emg-cache list` shows the caches of a store".into();
+        CacheError::NoCache { store: self.root.clone(), key: key.to_owned(), hint }
     }
 
     /// Removes a pin; false if there was none.
@@ -173,11 +199,7 @@ impl Store {
         let keys: Vec<_> = self.cache_keys()?.into_iter().filter(|key| key.to_string().starts_with(prefix)).collect();
         match keys.as_slice() {
             [key] => Ok(key.clone()),
-            [] => Err(CacheError::NoCache {
-                store: self.root.clone(),
-                key: prefix.to_owned(),
-                hint: "; `emg-cache list` shows the caches of a store".into(),
-            }),
+            [] => Err(self.no_cache(prefix)),
             _ => Err(CacheError::Ambiguous {
                 store: self.root.clone(),
                 prefix: prefix.to_owned(),
@@ -186,38 +208,76 @@ impl Store {
         }
     }
 
-    /// Starts a build: makes a folder of its own under `tmp/`, after clearing those of dead processes.
+    /// Starts a build: makes a folder of its own under `tmp/`, after clearing those of dead processes and putting back
+    /// what an interrupted `gc` had set aside.
     ///
     /// # Errors
     /// The folder cannot be made.
     pub(crate) fn begin(&self) -> Result<BuildFolder, CacheError> {
-        let tmp = self.root.join("tmp");
-        fs::create_dir_all(&tmp).map_err(CacheError::io(&tmp))?;
-        for entry in self.dead_builds() {
+        let own = BuildFolder::make(&self.tmp())?;
+        for dead in dead_builds(&self.tmp(), own.made) {
             // Another builder may be clearing it too.
-            let _ = fs::remove_dir_all(entry);
+            let _ = dead.remove();
         }
-        self.folder()
+        gc::put_back(self);
+        Ok(own)
     }
 
-    /// Makes a folder of this process's own under `tmp/`.
+    pub(super) fn tmp(&self) -> PathBuf {
+        self.root.join("tmp")
+    }
+
+    /// Holds `gc` off, from looking at what is published to relying on it. `None` where the file system has no locks;
+    /// publishing and `gc` look twice, so that one of them then sees the other.
+    pub(super) fn share(&self) -> Option<File> {
+        self.lock(|file| file.try_lock_shared())
+    }
+
+    /// Holds builds off while something published is removed.
+    pub(super) fn exclude(&self) -> Option<File> {
+        self.lock(|file| file.try_lock())
+    }
+
+    /// Waits for a lock, but not for ever: whoever holds it may have been stopped.
+    fn lock(&self, lock: fn(&File) -> Result<(), TryLockError>) -> Option<File> {
+        const PATIENCE: Duration = Duration::from_secs(20);
+        let file = self.lock_file()?;
+        let begin = Instant::now();
+        loop {
+            match lock(&file) {
+                Ok(()) => return Some(file),
+                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// format.json, which is locked; on NFS only what is open for writing can be.
+    fn lock_file(&self) -> Option<File> {
+        let path = self.root.join("format.json");
+        let open = |write: bool| File::options().read(true).write(write).open(&path);
+        open(true).or_else(|_| open(false)).ok()
+    }
+
+    /// Makes a published file as young as a new one, so that `gc` leaves it alone. False if it is not there.
     ///
     /// # Errors
-    /// The folder cannot be made.
-    pub(super) fn folder(&self) -> Result<BuildFolder, CacheError> {
-        let tmp = self.root.join("tmp");
-        let path = tmp.join(format!("{}-{}-{:016x}", owner(), std::process::id(), rand::random::<u64>()));
-        fs::create_dir_all(&path).map_err(CacheError::io(&path))?;
-        Ok(BuildFolder { path })
-    }
-
-    /// Folders of builds whose process ended, or in which nothing changed for a day.
-    pub(super) fn dead_builds(&self) -> Vec<PathBuf> {
-        let owner = owner();
-        let entries = fs::read_dir(self.root.join("tmp")).into_iter().flatten().flatten();
-        let dead =
-            |entry: &fs::DirEntry| is_dead(&entry.file_name().to_string_lossy(), &owner) || is_abandoned(&entry.path());
-        entries.filter(dead).map(|entry| entry.path()).collect()
+    /// Its time cannot be changed, and it cannot be written anew either.
+    pub(super) fn refresh(&self, tmp: &BuildFolder, path: &Path) -> Result<bool, CacheError> {
+        let file = match open_regular(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            result => result.map_err(CacheError::io(path))?,
+        };
+        if touch(&file).is_ok() {
+            return Ok(true);
+        }
+        // Another user's file, in a folder that both may write to: the same bytes once more.
+        let copy = tmp.fresh("file");
+        write_synced(&copy, &read_regular(path).map_err(CacheError::io(path))?)?;
+        fs::rename(&copy, path).map_err(CacheError::io(path))?;
+        Ok(true)
     }
 
     /// Publishes the finished folder `from` as `to`. If another builder was first, theirs stays.
@@ -246,55 +306,37 @@ impl Store {
         fs::create_dir_all(parent).map_err(CacheError::io(parent))?;
         let part = tmp.fresh("file");
         write_synced(&part, bytes)?;
-        if let Err(error) = fs::hard_link(&part, to)
+        let result = link(&part, to);
+        if part.exists() {
+            fs::remove_file(&part).map_err(CacheError::io(&part))?;
+        }
+        // Another builder may have been first, and on NFS failure may be reported after success: the target decides.
+        if let Err(error) = result
             && !to.is_file()
         {
             return Err(CacheError::io(to)(error));
         }
-        fs::remove_file(&part).map_err(CacheError::io(&part))?;
         Ok(sync_folder(parent)?)
     }
 }
 
-/// A build's own folder under `tmp/`; removed with what is left in it when dropped.
-#[derive(Debug)]
-pub(crate) struct BuildFolder {
-    pub(crate) path: PathBuf,
-}
-
-impl BuildFolder {
-    /// A path in the folder that nothing has yet.
-    pub(crate) fn fresh(&self, what: &str) -> PathBuf {
-        self.path.join(format!("{what}-{:016x}", rand::random::<u64>()))
+/// Gives a file a second name that nothing has yet, or where the file system knows no such names, another one.
+fn link(from: &Path, to: &Path) -> std::io::Result<()> {
+    let Err(error) = fs::hard_link(from, to) else { return Ok(()) };
+    if error.kind() == ErrorKind::AlreadyExists || to.exists() {
+        return Err(error);
+    }
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Neither is known here. If two builders come this far at once, the second one's file, as good as the first's, stays.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP | Errno::PERM) if !to.exists() => fs::rename(from, to),
+        result => Ok(result?),
     }
 }
 
-impl Drop for BuildFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.path);
-    }
-}
-
-/// `<host>-<boot id>`: processes of one owner can be told alive from dead.
-fn owner() -> String {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    let plain = |text: &str| text.chars().filter(char::is_ascii_alphanumeric).collect::<String>();
-    format!("{}-{}", plain(&host), plain(&boot))
-}
-
-fn is_dead(entry: &str, owner: &str) -> bool {
-    let pid = entry.strip_prefix(owner).and_then(|rest| rest.strip_prefix('-')).and_then(|rest| rest.split('-').next());
-    pid.and_then(|pid| pid.parse::<u32>().ok()).is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists())
-}
-
-/// Whether nothing below `path` changed for a day: its builder's machine is gone.
-fn is_abandoned(path: &Path) -> bool {
-    const DAY: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
-    let Ok(stat) = fs::symlink_metadata(path) else { return false };
-    let old = stat.modified().ok().and_then(|time| time.elapsed().ok()).is_some_and(|age| age > DAY);
-    old && (!stat.is_dir()
-        || fs::read_dir(path).is_ok_and(|mut dir| dir.all(|e| e.is_ok_and(|e| is_abandoned(&e.path())))))
+/// What a file system, or a desktop, puts into a folder that is empty otherwise.
+fn is_of_system(name: &OsStr) -> bool {
+    let names = ["lost+found", "System Volume Information", "$RECYCLE.BIN", "@eaDir"];
+    name.as_encoded_bytes().starts_with(b".") || names.iter().any(|known| name == *known)
 }
 
 /// Bytes of the files at or below `path`, as far as they can be looked at.
@@ -335,28 +377,5 @@ mod tests {
         assert!(matches!(store.resolve("00000000"), Err(CacheError::NoCache { .. })));
         assert!(matches!(store.resolve("abc"), Err(CacheError::BadKey { .. })));
         assert!(matches!(store.resolve("../../../etc"), Err(CacheError::BadKey { .. })));
-    }
-
-    #[test]
-    fn folders_of_dead_builders_are_cleared_and_those_of_live_ones_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(folder.path()).unwrap();
-        let tmp = folder.path().join("tmp");
-        let dead = tmp.join(format!("{}-4194305-0", owner()));
-        let live = tmp.join(format!("{}-{}-0", owner(), std::process::id()));
-        let elsewhere = tmp.join("otherhost-boot-1-0");
-        for path in [&dead, &live, &elsewhere] {
-            fs::create_dir(path).unwrap();
-        }
-        let own = store.begin().unwrap();
-        let old = tmp.join("lost-boot-1-0");
-        fs::create_dir(&old).unwrap();
-        let day_before_yesterday = std::time::SystemTime::now() - std::time::Duration::from_secs(48 * 3600);
-        File::open(&old).unwrap().set_modified(day_before_yesterday).unwrap();
-        drop(store.begin().unwrap());
-        assert!(!old.exists());
-        assert!(!dead.exists() && live.exists() && elsewhere.exists() && own.path.exists());
-        drop(own);
-        assert_eq!(fs::read_dir(&tmp).unwrap().count(), 2);
     }
 }

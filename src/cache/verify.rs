@@ -1,7 +1,6 @@
 //! Verification: every byte of a cache against the hashes its manifest leads to.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -14,10 +13,12 @@ use super::manifest::Manifest;
 use super::open::Cache;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, SegmentIndex};
 use super::store::Store;
+use crate::files::open_regular;
 
 /// Something that is not as it was published.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damage {
+    #[serde(serialize_with = "crate::files::as_text")]
     pub file: PathBuf,
     /// Damaged block of 16 MiB, where blocks could be compared.
     pub block: Option<u64>,
@@ -41,7 +42,7 @@ pub fn verify(
     let mut expected: BTreeMap<Key, Expected> = BTreeMap::new();
     for key in keys {
         match Manifest::read(store, key) {
-            Ok(manifest) => expect(&mut expected, manifest),
+            Ok(manifest) => expect(&mut expected, key, manifest),
             Err(CacheError::Damaged { path, message }) => damage.push(Damage::of_file(path, message)),
             // Removed since it was listed.
             Err(_) if orphans && !store.manifest_path(key).exists() => {}
@@ -58,18 +59,18 @@ pub fn verify(
         let what = match SegmentIndex::read(&folder, &key) {
             Ok((index, hash)) if expected.blake3.as_ref().is_none_or(|blake3| hash == *blake3) => {
                 let found = verify_segment(&folder, &index, &expected.names, advanced);
-                if expected.blake3.is_some() || folder.exists() {
+                if !found.is_empty() && !expected.was_removed(store, &folder) {
                     damage.extend(found);
                 }
                 continue;
             }
             Ok(_) => "is not the one that the manifest names".to_owned(),
-            // Nothing names it, and it was removed since it was listed.
-            Err(_) if expected.blake3.is_none() && !folder.exists() => continue,
             Err(error) => error.to_string(),
         };
-        let recordings = expected.names.into_values().flatten().collect();
-        damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
+        if !expected.was_removed(store, &folder) {
+            let recordings = expected.names.into_values().flatten().collect();
+            damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
+        }
     }
     if damage.is_empty() {
         // Every file is as it was written; whether they fit together is what opening a cache asks.
@@ -90,11 +91,22 @@ struct Expected {
     blake3: Option<Key>,
     /// Names of the recordings by their content.
     names: BTreeMap<Key, BTreeSet<String>>,
+    /// Caches that need it.
+    caches: Vec<Key>,
 }
 
-fn expect(expected: &mut BTreeMap<Key, Expected>, manifest: Manifest) {
+impl Expected {
+    /// Whether `gc` removed the segment since it was listed, and all caches that need it.
+    fn was_removed(&self, store: &Store, folder: &Path) -> bool {
+        !folder.exists() && !self.caches.iter().any(|key| store.manifest_path(key).exists())
+    }
+}
+
+fn expect(expected: &mut BTreeMap<Key, Expected>, key: &Key, manifest: Manifest) {
     for segment in &manifest.segments {
-        expected.entry(segment.key.clone()).or_default().blake3 = Some(segment.blake3.clone());
+        let expected = expected.entry(segment.key.clone()).or_default();
+        expected.blake3 = Some(segment.blake3.clone());
+        expected.caches.push(key.clone());
     }
     for recording in manifest.recordings {
         let segment = expected.get_mut(&manifest.segments[recording.segment].key).expect("entered above");
@@ -152,7 +164,7 @@ pub(super) enum BlockError {
 pub(super) fn check_block(folder: &Path, file: &FileBlocks, block: u64) -> Result<(), BlockError> {
     let start = block * BLOCK_BYTES;
     let mut bytes = vec![0; BLOCK_BYTES.min(file.bytes - start) as usize];
-    let open = File::open(folder.join(&file.path))?;
+    let open = open_regular(&folder.join(&file.path))?;
     open.read_exact_at(&mut bytes, start)?;
     if Key::from(blake3::hash(&bytes)) == file.blocks[block as usize] { Ok(()) } else { Err(BlockError::HashMismatch) }
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::encode::Prepared;
@@ -12,7 +13,7 @@ use super::sealed;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex, SegmentRecording};
 use super::settings::{FORMAT, NORMALIZER, SegmentSettings};
 use super::zarr::ShardShape;
-use crate::files::{sync_folder, write_synced};
+use crate::files::{open_regular, sync_and_close, sync_folder, write_synced};
 
 /// A segment in progress, in a folder under `tmp/`.
 pub(crate) struct SegmentWriter {
@@ -56,6 +57,37 @@ impl SegmentWriter {
                 Ok(prepared.recording.check_unchanged()?)
             }
         }
+    }
+
+    /// Appends a recording's rows as they are in the segment in `folder`, whose settings are the same.
+    pub(crate) fn copy(
+        &mut self,
+        folder: &Path,
+        index: &SegmentIndex,
+        recording: &SegmentRecording,
+    ) -> Result<(), CacheError> {
+        const ROWS: u64 = 1 << 14;
+        let first_row = self.index.rows;
+        self.index.rows += recording.rows;
+        self.index.recordings.push(SegmentRecording { first_row, ..recording.clone() });
+        let open = |name: &str| -> Result<(PathBuf, File), CacheError> {
+            let path = folder.join(name);
+            let file = open_regular(&path).map_err(CacheError::io(&path))?;
+            Ok((path, file))
+        };
+        let (emg, angles) = (open(EMG_FILE)?, open(ANGLES_FILE)?);
+        let end = recording.first_row + recording.rows;
+        for first in (recording.first_row..end).step_by(ROWS as usize) {
+            let rows = ROWS.min(end - first);
+            let read = |(path, file): &(PathBuf, File), row_bytes: u64| {
+                let mut bytes = vec![0; (rows * row_bytes) as usize];
+                let done = file.read_exact_at(&mut bytes, first * row_bytes).map_err(CacheError::io(path));
+                done.map(|()| bytes)
+            };
+            let rows = (read(&emg, index.emg_shape().row_bytes())?, read(&angles, index.angles_shape().row_bytes())?);
+            self.write(&rows.0, &rows.1)?;
+        }
+        Ok(())
     }
 
     /// Appends rows of both arrays.
@@ -143,7 +175,7 @@ impl BlockWriter {
             self.close_block();
         }
         assert_eq!(self.bytes, shape.file_bytes(), "every row was written");
-        self.file.sync_all().map_err(CacheError::io(&self.path))?;
+        sync_and_close(self.file).map_err(CacheError::io(&self.path))?;
         Ok(FileBlocks { path: self.name.into(), bytes: self.bytes, blocks: self.blocks })
     }
 }

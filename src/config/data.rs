@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::error::ConfigError;
 use super::joints::{Joint, chosen_names, joint_names};
 use super::layout::{Layout, LayoutChoice, METADATA_COLUMNS};
+use super::user_path::{UserPathError, user_path};
 use super::validate::{Checked, LONGEST_WINDOW, require};
 use super::words::{BoolOrWord, words, words_and_truth};
 
@@ -151,9 +152,13 @@ impl DataConfig {
     }
 
     /// The store's folder: `option` (--store), then EMG_STORE, then `data.store`, then ./store.
-    pub fn store_path(&self, option: Option<PathBuf>) -> PathBuf {
-        let variable = std::env::var_os("EMG_STORE").filter(|value| !value.is_empty()).map(PathBuf::from);
-        option.or(variable).or_else(|| self.store.clone()).unwrap_or_else(|| "store".into())
+    ///
+    /// # Errors
+    /// EMG_STORE is not the path of a folder.
+    pub fn store_path(&self, option: Option<PathBuf>) -> Result<PathBuf, UserPathError> {
+        let variable = std::env::var_os("EMG_STORE").filter(|value| !value.is_empty());
+        let variable = variable.filter(|_| option.is_none()).map(|text| user_path(&text)).transpose()?;
+        Ok(option.or(variable).or_else(|| self.store.clone()).unwrap_or_else(|| "store".into()))
     }
 
     /// Columns of the joints to use; `None`: all.

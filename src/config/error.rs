@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use super::user_path::UserPathError;
+
 /// What can be wrong with a configuration. All of these are usage errors (exit code 2).
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -15,6 +17,10 @@ pub enum ConfigError {
     BadSet { given: String },
     #[error("{key}: expected {expected}, found {found}")]
     Invalid { key: &'static str, expected: String, found: String },
+    #[error("{key}: expected {expected}, found {found}")]
+    Type { key: String, expected: &'static str, found: String },
+    #[error("{key}: {source}")]
+    Path { key: &'static str, source: UserPathError },
     #[error("{place}: {source}")]
     At { place: String, source: Box<ConfigError> },
 }

@@ -9,6 +9,8 @@ use super::Config;
 use super::error::ConfigError;
 use super::keys::check_keys;
 use super::place::places;
+use super::typed::typed;
+use super::user_path::user_path;
 
 /// Built-in presets by name, compiled from `configs/`.
 pub const PRESETS: [(&str, &str); 9] = [
@@ -42,15 +44,19 @@ pub struct Loaded {
 pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError> {
     let source = source.unwrap_or("default");
     let preset = PRESETS.iter().find(|(name, _)| *name == source);
-    let (origin, text, is_preset) = match preset {
-        Some((name, text)) => (format!("preset {name}"), (*text).to_owned(), true),
-        None => {
-            let path = Path::new(source);
-            let text = std::fs::read_to_string(path).map_err(|error| missing_file(path, error))?;
-            (source.to_owned(), text, false)
-        }
-    };
-    parse_text(&origin, &text, is_preset, sets)
+    match preset {
+        Some((name, text)) => parse_text(&format!("preset {name}"), text, true, sets),
+        None => load_file(Path::new(source), sets),
+    }
+}
+
+/// Loads a YAML file, whatever its name, and applies `sets`.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_file(path: &Path, sets: &[String]) -> Result<Loaded, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|error| missing_file(path, error))?;
+    parse_text(&path.display().to_string(), &text, false, sets)
 }
 
 /// Parses YAML and applies `sets`; `origin` is what errors name.
@@ -64,10 +70,12 @@ pub fn parse(origin: &str, text: &str, sets: &[String]) -> Result<Loaded, Config
 fn parse_text(origin: &str, text: &str, is_preset: bool, sets: &[String]) -> Result<Loaded, ConfigError> {
     let parse = |message: String| ConfigError::Parse { origin: origin.to_owned(), message };
     let mut tree = yaml_tree(text).map_err(parse)?;
-    let at = |key: &str| places(text).get(key).map(|(line, column)| format!("{origin}:{line}:{column}"));
+    let here = |(line, column)| format!("{origin}:{line}:{column}");
+    let at = |key: &str| places(text).get(key).map(|place| here(place.key));
+    let value_at = |key: &str| places(text).get(key).map(|place| here(place.value.unwrap_or(place.key)));
     check_keys(&tree, origin).map_err(|error| error.with_origin(&at))?;
-    // Types are checked on the text, where an error can point at its line and column.
-    serde_saphyr::from_str::<Option<Config>>(text).map_err(|error| parse(plain(&error)))?;
+    // The file's own values first, so that an error is not blamed on --set.
+    typed(&tree, origin, &value_at)?;
     let mut explicit = BTreeSet::new();
     if !is_preset {
         collect_keys(&tree, &mut explicit);
@@ -75,9 +83,8 @@ fn parse_text(origin: &str, text: &str, is_preset: bool, sets: &[String]) -> Res
     for given in sets {
         explicit.insert(apply_set(&mut tree, given)?);
     }
-    drop_nulls(&mut tree);
-    let config: Config = serde_json::from_value(tree)
-        .map_err(|error| ConfigError::Parse { origin: "configuration".into(), message: error.to_string() })?;
+    let mut config = typed(&tree, origin, &value_at)?;
+    resolve_paths(&mut config)?;
     // What --set says is not in the file.
     let set = |key: &str| sets.iter().any(|set| set.split('=').next() == Some(key));
     config.validate().map_err(|error| match error.key().filter(|key| !set(key)).and_then(&at) {
@@ -142,8 +149,7 @@ fn apply_set(tree: &mut Value, given: &str) -> Result<String, ConfigError> {
     let override_tree = serde_json::json!({ section: { key: value } });
     let origin = format!("--set {given}");
     check_keys(&override_tree, &origin)?;
-    serde_json::from_value::<Config>(override_tree)
-        .map_err(|error| ConfigError::Parse { origin, message: error.to_string() })?;
+    typed(&override_tree, &origin, &|_| None)?;
     if !tree[section].is_object() {
         tree[section] = Value::Object(Map::new());
     }
@@ -151,16 +157,21 @@ fn apply_set(tree: &mut Value, given: &str) -> Result<String, ConfigError> {
     Ok(path.to_owned())
 }
 
-/// A key without a value means its default.
-fn drop_nulls(tree: &mut Value) {
-    if let Value::Object(sections) = tree {
-        sections.retain(|_, content| !content.is_null());
-        for content in sections.values_mut() {
-            if let Value::Object(keys) = content {
-                keys.retain(|_, value| !value.is_null());
-            }
+/// Replaces a `~` at the start of paths by the home folder.
+fn resolve_paths(config: &mut Config) -> Result<(), ConfigError> {
+    let (data, logging) = (&mut config.data, &mut config.logging);
+    for (key, path) in [
+        ("data.dataset_path", &mut data.dataset_path),
+        ("data.store", &mut data.store),
+        ("model.onnx", &mut config.model.onnx),
+        ("logging.checkpoint_dir", &mut logging.checkpoint_dir),
+        ("logging.log_dir", &mut logging.log_dir),
+    ] {
+        if let Some(path) = path {
+            *path = user_path(path.as_os_str()).map_err(|source| ConfigError::Path { key, source })?;
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -204,7 +215,7 @@ mod tests {
         let path = folder.path().join("mine.yaml");
         std::fs::write(&path, "data:\n  window_size: 100\n  stride: many\n").unwrap();
         let message = load(path.to_str(), &[]).unwrap_err().to_string();
-        assert!(message.contains("mine.yaml") && message.contains("line 3"), "{message}");
+        assert!(message.contains("mine.yaml:3:11: data.stride: expected a whole number"), "{message}");
         std::fs::write(&path, "model:\n  tds_stages:\n  - {in_conv_kernal: 5}\n").unwrap();
         let message = load(path.to_str(), &[]).unwrap_err().to_string();
         assert!(message.contains("in_conv_kernel") && message.contains("mine.yaml:3:6: "), "{message}");

@@ -12,6 +12,8 @@ mod model;
 mod place;
 mod reference;
 mod training;
+mod typed;
+mod user_path;
 mod validate;
 mod words;
 
@@ -23,13 +25,14 @@ pub use difference::{Difference, differences};
 pub use error::ConfigError;
 pub use joints::{Joint, chosen_names};
 pub use layout::{AngleUnit, Interpolation, InvalidRows, Layout, LayoutChoice, METADATA_COLUMNS};
-pub use load::{Loaded, PRESETS, load, parse, preset_names};
+pub use load::{Loaded, PRESETS, load, load_file, parse, preset_names};
 pub use logging::{LoggingConfig, Mode};
 pub use model::{AxisLayout, DecoderType, InitialPose, ModelConfig, ModelType, TdsStage};
 pub use reference::{json_schema, markdown_table};
 pub use training::{
     Device, LossType, MonitoredMetric, OnNan, Optimizer, Precision, Residency, Schedule, SchedulePer, TrainingConfig,
 };
+pub use user_path::{UserPathError, user_path};
 pub use words::UnknownWord;
 
 /// The whole configuration: one YAML file with four sections, all optional.

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::validate::{AT_LEAST_ONE, Checked, LONGEST_WINDOW, require};
+use super::validate::{Checked, LONGEST_WINDOW, require};
 use super::words::{BoolOrWord, words, words_and_truth};
 
 /// Architecture of the regressor.
@@ -129,19 +129,28 @@ impl ModelConfig {
         }
         let (rate, most) = (self.rollout_freq, self.original_sampling_rate);
         require(rate <= most, "model.rollout_freq", "at most model.original_sampling_rate", rate)?;
+        const UNITS: std::ops::RangeInclusive<usize> = 1..=65_536;
+        const LAYERS: std::ops::RangeInclusive<usize> = 1..=1000;
         let counts = [
-            ("model.decoder_hidden_size", self.decoder_hidden_size),
-            ("model.decoder_num_layers", self.decoder_num_layers),
-            ("model.tds_stages", self.tds_stages.len()),
+            ("model.decoder_hidden_size", self.decoder_hidden_size, UNITS),
+            ("model.decoder_num_layers", self.decoder_num_layers, LAYERS),
+            ("model.tds_stages", self.tds_stages.len(), LAYERS),
+            ("model.hidden_size", self.hidden_size, UNITS),
+            ("model.num_layers", self.num_layers, LAYERS),
         ];
-        for (key, found) in counts {
-            require(found >= 1, key, AT_LEAST_ONE, found)?;
+        for (key, found, range) in counts {
+            require(range.contains(&found), key, &format!("{} to {}", range.start(), range.end()), found)?;
         }
         for stage in &self.tds_stages {
             let parts =
                 [stage.in_conv_kernel, stage.in_conv_stride, stage.channels, stage.feature_width, stage.kernel_width];
             let valid = parts.iter().all(|part| (1..=100_000).contains(part)) && stage.num_blocks <= 1000;
-            require(valid, "model.tds_stages", "stages whose sizes are at least 1", format!("{stage:?}"))?;
+            require(
+                valid,
+                "model.tds_stages",
+                "stages with sizes from 1 to 100000 and at most 1000 blocks",
+                format!("{stage:?}"),
+            )?;
         }
         let own = self.architecture() == ModelType::Onnx;
         require(
@@ -152,9 +161,6 @@ impl ModelConfig {
         )?;
         let longest = LONGEST_WINDOW;
         require(self.left_context < longest, "model.left_context", "fewer rows than a window", self.left_context)?;
-        for (key, found) in [("model.hidden_size", self.hidden_size), ("model.num_layers", self.num_layers)] {
-            require(found >= 1, key, AT_LEAST_ONE, found)?;
-        }
         Ok(())
     }
 }

@@ -28,14 +28,26 @@ fn below(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// Line and column (from 1) of each key by its path, e.g. `data.stride` or `model.tds_stages[].channels` (the first of that
+/// Where a key and its value begin: line and column, from 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) key: (usize, usize),
+    pub(super) value: Option<(usize, usize)>,
+}
+
+/// Places of each key by its path, e.g. `data.stride` or `model.tds_stages[].channels` (the first of that
 /// name). A text that cannot be parsed gives what comes before the error.
-pub(super) fn places(text: &str) -> HashMap<String, (usize, usize)> {
-    let mut places = HashMap::new();
+pub(super) fn places(text: &str) -> HashMap<String, Place> {
+    let mut places: HashMap<String, Place> = HashMap::new();
     let mut open: Vec<Open> = Vec::new();
     for event in Parser::new_from_str(text) {
         let Ok((event, span)) = event else { break };
         let path = open.last().map_or(String::new(), Open::next);
+        let at = (span.start.line(), span.start.col() + 1);
+        let is_key = matches!((&event, open.last()), (Event::Scalar(..), Some(Open::Mapping { key: None, .. })));
+        if let Some(place) = places.get_mut(&path).filter(|_| !is_key) {
+            place.value.get_or_insert(at);
+        }
         match event {
             Event::MappingStart(..) => open.push(Open::Mapping { path, key: None }),
             Event::SequenceStart(..) => open.push(Open::List(path)),
@@ -45,8 +57,7 @@ pub(super) fn places(text: &str) -> HashMap<String, (usize, usize)> {
             }
             Event::Scalar(word, ..) => match open.last_mut() {
                 Some(Open::Mapping { path, key: awaited @ None }) => {
-                    let place = (span.start.line(), span.start.col() + 1);
-                    places.entry(below(path, &word)).or_insert(place);
+                    places.entry(below(path, &word)).or_insert(Place { key: at, value: None });
                     *awaited = Some(word.into_owned());
                 }
                 _ => end_value(&mut open),
@@ -85,7 +96,10 @@ mod tests {
             ("model.dropout", (9, 3)),
             ("training.ema", (11, 3)),
         ] {
-            assert_eq!(places.get(key), Some(&place), "{key}: {places:?}");
+            assert_eq!(places.get(key).map(|found| found.key), Some(place), "{key}: {places:?}");
+        }
+        for (key, place) in [("data.stride", (2, 11)), ("data.layout", (3, 11)), ("training.ema", (11, 8))] {
+            assert_eq!(places[key].value, Some(place), "{key}: {places:?}");
         }
     }
 }

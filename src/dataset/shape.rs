@@ -19,6 +19,13 @@ impl BatchShape {
     pub fn target_rows(&self) -> usize {
         self.rows - self.context
     }
+
+    /// Bytes of a batch's EMG, angles and mask, however large.
+    pub fn bytes(&self) -> u128 {
+        let [batch, rows, targets] = [self.batch, self.rows, self.target_rows()].map(|n| n as u128);
+        let per_window = rows * self.channels as u128 + targets * (self.joints as u128 + 1);
+        batch.saturating_mul(per_window).saturating_mul(size_of::<f32>() as u128)
+    }
 }
 
 /// The parts of rows [first, first + rows) that count, from the first on.

@@ -66,8 +66,8 @@ impl Smoothness {
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Spread {
     pub mean: f64,
-    /// 0 for a single value.
-    pub std: f64,
+    /// `None` for a single value.
+    pub std: Option<f64>,
 }
 
 impl Spread {
@@ -75,7 +75,7 @@ impl Spread {
         let n = values.clone().count() as f64;
         let mean = values.clone().sum::<f64>() / n;
         let squares: f64 = values.map(|value| (value - mean).powi(2)).sum();
-        Self { mean, std: if n > 1.0 { (squares / (n - 1.0)).sqrt() } else { 0.0 } }
+        Self { mean, std: (n > 1.0).then(|| (squares / (n - 1.0)).sqrt()) }
     }
 }
 

@@ -35,6 +35,13 @@ impl Parameter {
     }
 }
 
+/// Elements of all parameters together, also where they are too many to be counted in a `usize`.
+pub fn total_elements_exact(parameters: &[Parameter]) -> u128 {
+    let elements =
+        |parameter: &Parameter| parameter.shape.iter().fold(1, |n: u128, size| n.saturating_mul(*size as u128));
+    parameters.iter().map(elements).fold(0, u128::saturating_add)
+}
+
 /// Elements of all parameters together.
 pub fn total_elements(parameters: &[Parameter]) -> usize {
     parameters.iter().map(Parameter::elements).sum()
@@ -94,6 +101,7 @@ impl Weights {
             let value = graph.named_constant(&parameter.name, parameter.shape.clone(), own.to_vec(), dtype);
             weights.insert(parameter.name.clone(), value);
         }
+        assert!(rest.is_empty(), "values beyond the parameters'");
         Self(weights)
     }
 

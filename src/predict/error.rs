@@ -13,6 +13,12 @@ pub enum PredictError {
     File(#[from] FileError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
+    #[error(
+        "{path}: damaged, or changed since it was exported: it does not match its digest; export it again (if it was changed on purpose, remove its metadata entry `digest`)"
+    )]
+    Damaged { path: PathBuf },
+    #[error("{path}: here is {by}, which would be lost; choose another --out, or remove it")]
+    Occupied { path: PathBuf, by: &'static str },
     #[error("{path}: {source}")]
     Load { path: PathBuf, source: RuntimeError },
     #[error("{path}: {source}")]

@@ -1,13 +1,14 @@
 //! Predicted angles, and the files that they are written to.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::error::PredictError;
 use super::recording::Rows;
-use crate::files::{FileError, put_in_place};
-use crate::recording::{NewRecording, PREDICTED_BY, RecordingError};
+use crate::files::{followed, put_in_place};
+use crate::recording::{NewRecording, PREDICTED_BY, PREDICTED_FROM, Reader, RecordingError};
 
 /// Angles over a recording.
 #[derive(Debug, Clone)]
@@ -21,6 +22,7 @@ pub struct Prediction {
 /// What was predicted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Predicted {
+    #[serde(serialize_with = "crate::files::as_text")]
     pub recording: PathBuf,
     pub rows: usize,
     /// Rows with a prediction.
@@ -32,6 +34,41 @@ pub struct Predicted {
 }
 
 impl Prediction {
+    /// Fails if writing to `path` would replace something else than an earlier prediction: of the same recording, unless
+    /// the path `is_named` by the user. `written` reads the files that [`save_hdf5`](Self::save_hdf5) writes.
+    ///
+    /// # Errors
+    /// [`PredictError::Occupied`].
+    pub fn check_replaces_own(&self, path: &Path, is_named: bool, written: &Reader) -> Result<(), PredictError> {
+        let occupied = |by: &'static str| Err(PredictError::Occupied { path: path.to_owned(), by });
+        if !path.exists() {
+            return Ok(());
+        }
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
+            return if is_named || self.has_times_of(path) { Ok(()) } else { occupied("another file") };
+        }
+        let place = path.to_owned().into();
+        if !matches!(written.refusing_predictions().count_rows(&place), Err(RecordingError::Predicted { .. })) {
+            return occupied("a file that `predict` did not write");
+        }
+        // A damaged prediction may be replaced.
+        let Some(old) = written.open(&place).ok().filter(|_| !is_named) else { return Ok(()) };
+        match &old.attributes().predicted_from {
+            Some(from) if *from != self.recording.hash => occupied("the prediction of another recording"),
+            None if old.rows() != self.recording.time.len() as u64 => occupied("the prediction of another recording"),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a CSV file has a line for each of this recording's times, as far as the first and the last tell.
+    fn has_times_of(&self, path: &Path) -> bool {
+        let Ok(mut table) = csv::Reader::from_path(path) else { return false };
+        let time = |record: csv::Result<csv::StringRecord>| record.ok()?.get(0)?.parse::<f64>().ok();
+        let times: Option<Vec<f64>> = table.records().map(time).collect();
+        let ends = |times: &[f64]| (times.len(), times.first().copied(), times.last().copied());
+        times.is_some_and(|times| ends(&times) == ends(&self.recording.time))
+    }
+
     /// Writes the recording with its predicted angles, in the emg2pose layout.
     ///
     /// # Errors
@@ -41,12 +78,14 @@ impl Prediction {
         let (channels, joints) = (emg.len() / time.len(), self.angles.len() / time.len());
         let mut texts = texts.clone();
         texts.push((PREDICTED_BY, format!("emg-train {}", env!("CARGO_PKG_VERSION"))));
+        texts.push((PREDICTED_FROM, self.recording.hash.clone()));
         let ends = [("start", time.first()), ("end", time.last())];
         let ends = ends.into_iter().filter_map(|(name, time)| Some((name, *time?)));
         let new = NewRecording {
             emg_channels: channels,
             joint_angles: joints,
             gzip_chunk: None,
+            has_checksums: true,
             texts,
             numbers: std::iter::once(("sample_rate", sample_rate)).chain(ends).collect(),
         };
@@ -56,11 +95,7 @@ impl Prediction {
             bytes.extend(time.to_le_bytes());
             bytes.extend(angles.iter().chain(emg).flat_map(|value| value.to_le_bytes()));
         }
-        let unwritten = |error: RecordingError| match error {
-            RecordingError::Hdf5 { message, .. } => RecordingError::Write { path: path.to_owned(), message },
-            other => other,
-        };
-        put_in_place(path, |part| Ok(new.write(part, &bytes).map_err(unwritten)?))
+        Ok(new.write(&followed(path), &bytes)?)
     }
 
     /// Writes times and predicted angles as CSV, with a line of names.
@@ -68,16 +103,16 @@ impl Prediction {
     /// # Errors
     /// As [`save_hdf5`](Self::save_hdf5).
     pub fn save_csv(&self, path: &Path, joints: &[String]) -> Result<(), PredictError> {
-        let write = |part: &Path| -> csv::Result<()> {
-            let mut table = csv::Writer::from_path(part)?;
+        let write = |out: &mut dyn Write| -> io::Result<()> {
+            let mut table = csv::Writer::from_writer(out);
             table.write_record(std::iter::once("time").chain(joints.iter().map(String::as_str)))?;
             for (time, angles) in self.recording.time.iter().zip(self.angles.chunks_exact(joints.len())) {
                 table.write_field(time.to_string())?;
                 angles.iter().try_for_each(|angle| table.write_field(angle.to_string()))?;
                 table.write_record(None::<&[u8]>)?;
             }
-            Ok(table.flush()?)
+            table.flush()
         };
-        put_in_place(path, |part| Ok(write(part).map_err(|error| FileError::at(path)(error.into()))?))
+        Ok(put_in_place(&followed(path), write)?)
     }
 }

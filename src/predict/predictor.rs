@@ -6,7 +6,9 @@ use super::error::PredictError;
 use super::output::{Predicted, Prediction};
 use super::recording::Rows;
 use super::signature::Signature;
-use crate::files::FileError;
+use crate::config::DataConfig;
+use crate::digest::{ModelState, check_model};
+use crate::files::{FileError, read_regular};
 use crate::metrics::Accumulator;
 use crate::ports::INITIAL_POSE;
 use crate::recording::{Hdf5, Place, Reader, TableLayout};
@@ -21,6 +23,8 @@ pub struct Predictor {
     signature: Signature,
 }
 
+/// Bytes of HDF5's chunk cache.
+const CHUNK_CACHE: usize = 64 << 20;
 /// Windows at once.
 const BATCH: usize = 16;
 
@@ -30,7 +34,10 @@ impl Predictor {
     /// # Errors
     /// The file cannot be read or loaded, or is another kind of model.
     pub fn load(library: &Library, provider: Provider, path: &Path) -> Result<Self, PredictError> {
-        let onnx = std::fs::read(path).map_err(FileError::at(path))?;
+        let onnx = read_regular(path).map_err(FileError::at(path))?;
+        if check_model(&onnx) == ModelState::Damaged {
+            return Err(PredictError::Damaged { path: path.to_owned() });
+        }
         let session = Session::new(library, provider, &onnx)
             .map_err(|source| PredictError::Load { path: path.to_owned(), source })?;
         let signature =
@@ -50,10 +57,24 @@ impl Predictor {
 
     /// A reader of recordings as the model's were.
     pub fn reader(&self, hdf5: Hdf5) -> Reader {
-        const CHUNK_CACHE: usize = 64 << 20;
         let settings = &self.signature.recordings;
         let layout = settings.table_layout(CHUNK_CACHE);
         let layout = TableLayout { angles_optional: !self.signature.takes_pose, accept_predicted: true, ..layout };
+        Reader::new(layout, hdf5)
+    }
+
+    /// A reader of the files that predictions are written to.
+    pub fn reader_of_predictions(&self, hdf5: Hdf5) -> Reader {
+        let settings = &self.signature.recordings;
+        let layout = DataConfig::default().resolved_layout().expect("a built-in layout is valid");
+        let layout = TableLayout {
+            layout,
+            joint_angles: self.signature.joints.len(),
+            joints: None,
+            angles_optional: true,
+            accept_predicted: true,
+            ..settings.table_layout(CHUNK_CACHE)
+        };
         Reader::new(layout, hdf5)
     }
 

@@ -19,13 +19,15 @@ pub(super) struct Rows {
     /// Of each channel.
     pub(super) statistics: Affine,
     pub(super) texts: Vec<(&'static str, String)>,
+    /// BLAKE3 of the recording, in hexadecimal digits.
+    pub(super) hash: String,
 }
 
 impl Rows {
     pub(super) fn read(recording: &Recording, settings: &SegmentSettings) -> Result<Self, PredictError> {
         let (emg, angles, time) = (recording.emg(), recording.angles(), recording.time());
         let rows = recording.rows() as usize;
-        let (_, measured) = measure(recording, settings)?;
+        let (hash, measured) = measure(recording, settings)?;
         let attributes = recording.attributes();
         let texts = [
             ("session", &attributes.session),
@@ -42,6 +44,7 @@ impl Rows {
             valid: vec![0.0; rows],
             statistics: Affine::new(&measured.emg),
             texts: std::iter::once(("filename", name)).chain(texts).collect(),
+            hash: hash.to_hex().to_string(),
         };
         recording.visit(&mut |first, block| {
             for (i, row) in block.iter().enumerate() {

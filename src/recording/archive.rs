@@ -7,8 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use super::error::RecordingError;
-use super::place::{Member, open_regular};
+use super::place::Member;
 use super::sniff;
+use crate::files::open_regular;
 
 /// A member of an archive that is, or may be, a file.
 #[derive(Debug)]

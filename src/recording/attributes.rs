@@ -19,6 +19,9 @@ pub struct Attributes {
     pub side: Option<String>,
     /// Hz.
     pub sample_rate: Option<f64>,
+    /// BLAKE3 of the recording that a file of `emg-train predict` was made from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub predicted_from: Option<String>,
 }
 
 impl Attributes {
@@ -38,12 +41,16 @@ impl Attributes {
             stage: text("stage")?,
             side: text("side")?,
             sample_rate: number(path, of, "sample_rate")?,
+            predicted_from: text(PREDICTED_FROM)?,
         })
     }
 }
 
 /// The attribute that marks the files of `emg-train predict`, whose angles are no true ones.
 pub(crate) const PREDICTED_BY: &str = "predicted_by";
+
+/// The attribute of such files that tells which recording they were made from.
+pub(crate) const PREDICTED_FROM: &str = "predicted_from";
 
 /// Fails if the group `name` has the mark.
 pub(super) fn check_not_predicted(path: &Path, file: &hdf5::File, name: &str) -> Result<(), RecordingError> {

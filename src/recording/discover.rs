@@ -20,12 +20,25 @@ pub struct Found {
     /// Path relative to the input it was found in, with `/` between its parts.
     pub relative: String,
     pub place: Place,
+    /// The file, or the archive, without links on the way to it.
+    pub real: PathBuf,
     /// The folder or archive that was searched for it, as an absolute path; `None` for one that was named.
     pub root: Option<PathBuf>,
     /// Whether it may hold anything (*.nwb, *.mat): if it is no recording, it is left out.
     pub is_doubtful: bool,
     /// Why it cannot be read, for a member whose bytes are not in its archive as they are.
     pub unreadable: Option<&'static str>,
+}
+
+impl Found {
+    /// What a memo knows the recording by, however it is reached: beside an archive's own stamp, where in it the member
+    /// lies.
+    pub fn memo_path(&self) -> PathBuf {
+        let Some(member) = &self.place.member else { return self.real.clone() };
+        let mut path = self.real.clone().into_os_string();
+        path.push(format!(":{}@{}+{}", member.name, member.offset, member.bytes));
+        path.into()
+    }
 }
 
 /// Something that is not taken for a recording, and why.
@@ -249,6 +262,7 @@ impl Walk {
             name: path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             relative: relative(path.strip_prefix(folder).unwrap_or(path)),
             place: path.to_owned().into(),
+            real: real.clone(),
             root: root.map(|root| root.absolute.clone()),
             is_doubtful: root.is_some() && has_extension(path, &DOUBTFUL),
             unreadable: None,
@@ -329,6 +343,7 @@ fn member(archive: &Path, entry: &Entry, absolute: &Path, real: &Path) -> Candid
         relative: relative(path),
         is_doubtful: has_extension(path, &DOUBTFUL),
         place: Place { path: archive.to_owned(), member: Some(member) },
+        real: real.to_owned(),
         root: Some(absolute.to_owned()),
         unreadable,
     };

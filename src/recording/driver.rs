@@ -17,8 +17,9 @@ use hdf5_sys::{h5f, h5p};
 
 use super::error::RecordingError;
 use super::h5;
-use super::place::{Place, open_regular};
+use super::place::Place;
 use super::sniff::what_else;
+use crate::files::open_regular;
 
 type Haddr = u64;
 type Herr = c_int;

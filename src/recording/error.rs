@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::files::FileError;
+
 #[derive(Debug, thiserror::Error)]
 pub enum RecordingError {
     #[error("{path}: {source}")]
@@ -45,6 +47,8 @@ pub enum RecordingError {
     Metadata { path: PathBuf, line: u64, message: String },
     #[error("{path}: no HDF5 recordings (*.hdf5, *.h5, *.hdf, *.he5, *.nwb, *.mat, *.nc) found{}", after(.left_out))]
     Nothing { path: PathBuf, left_out: Vec<String> },
+    #[error("{path}: there is another file here already; choose another folder")]
+    Exists { path: PathBuf },
     #[error("{path}: {reason}")]
     Unreadable { path: PathBuf, reason: &'static str },
 }
@@ -69,6 +73,12 @@ pub enum Verdict {
     Bad,
     /// It may be a good one.
     Unknown,
+}
+
+impl From<FileError> for RecordingError {
+    fn from(FileError { path, source }: FileError) -> Self {
+        Self::Io { path, source }
+    }
 }
 
 impl RecordingError {

@@ -6,7 +6,7 @@ use std::ffi::{CStr, CString, c_char, c_uint, c_void};
 use hdf5::{Datatype, sync::sync};
 use hdf5_sys::h5i::hid_t;
 use hdf5_sys::h5t::{H5T_class_t, H5T_norm_t, H5T_order_t, H5T_sign_t, H5T_str_t};
-use hdf5_sys::{h5, h5a, h5d, h5e, h5i, h5l, h5p, h5s, h5t, h5z};
+use hdf5_sys::{h5, h5a, h5d, h5e, h5f, h5i, h5l, h5p, h5s, h5t, h5z};
 
 /// Most bytes of an attribute's text that are read.
 const LONGEST_TEXT: usize = 1 << 20;
@@ -28,6 +28,19 @@ fn checked<T: PartialOrd + From<i8>>(call: impl FnOnce() -> T) -> hdf5::Result<T
         let value = call();
         if value < T::from(0) { Err(hdf5::Error::query().unwrap_or_else(|error| error)) } else { Ok(value) }
     })
+}
+
+/// The bytes of a file, which may be one in memory.
+pub(super) fn image(file: &hdf5::File) -> hdf5::Result<Vec<u8>> {
+    file.flush()?;
+    // SAFETY: a file that is open; without a buffer, its size is asked for.
+    let bytes = checked(|| unsafe { h5f::H5Fget_file_image(file.id(), std::ptr::null_mut(), 0) })?;
+    let mut image = Vec::new();
+    image.try_reserve_exact(bytes as usize).map_err(|_| hdf5::Error::from("not enough memory"))?;
+    image.resize(bytes as usize, 0);
+    // SAFETY: the buffer has room for so many bytes.
+    checked(|| unsafe { h5f::H5Fget_file_image(file.id(), image.as_mut_ptr().cast(), image.len()) })?;
+    Ok(image)
 }
 
 fn c_string(text: &[u8]) -> hdf5::Result<CString> {

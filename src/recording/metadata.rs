@@ -9,7 +9,8 @@ use super::archive::{Entry, members};
 use super::discover::Found;
 use super::error::RecordingError;
 use super::metadata_table::{MetadataRow, Table};
-use super::place::{Member, Place, open_regular};
+use super::place::{Member, Place};
+use crate::files::open_regular;
 
 /// Names of the table: in the recordings' archives, and as emg2pose offers it for download.
 const TABLES: [&str; 2] = ["metadata.csv", "emg2pose_metadata.csv"];

@@ -29,7 +29,7 @@ mod worker;
 mod write;
 
 pub use attributes::Attributes;
-pub(crate) use attributes::PREDICTED_BY;
+pub(crate) use attributes::{PREDICTED_BY, PREDICTED_FROM};
 pub use discover::{Found, LeftOut, Search, find};
 pub use error::{Cause, RecordingError, Verdict};
 pub use metadata::{Listing, Metadata, RowPlace};

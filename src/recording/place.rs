@@ -1,8 +1,7 @@
 //! Where a recording's bytes lie: a file, or a member of an uncompressed tar archive.
 
 use std::fmt;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +11,7 @@ use super::error::RecordingError;
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
     /// The file, or the archive.
+    #[serde(with = "crate::files::exact")]
     pub path: PathBuf,
     pub member: Option<Member>,
 }
@@ -58,18 +58,6 @@ impl Place {
         }
     }
 
-    /// What a memo knows the recording by: beside the archive's own stamp, where in it the member lies.
-    pub fn memo_path(&self) -> PathBuf {
-        match &self.member {
-            None => self.path.clone(),
-            Some(member) => {
-                let mut path = self.label().into_os_string();
-                path.push(format!("@{}+{}", member.offset, member.bytes));
-                path.into()
-            }
-        }
-    }
-
     /// Offset of the first byte in the file.
     pub(crate) fn offset(&self) -> u64 {
         self.member.as_ref().map_or(0, |member| member.offset)
@@ -88,14 +76,4 @@ impl Place {
             Some(_) => Err(RecordingError::damaged(&self.label(), "ends beyond its archive")),
         }
     }
-}
-
-/// Opens a file to read, if it is one: a pipe would wait for a writer, and a device need not end.
-///
-/// # Errors
-/// It cannot be opened, or is no regular file.
-pub(crate) fn open_regular(path: &Path) -> std::io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(std::io::Error::other("not a regular file")) }
 }

@@ -15,13 +15,14 @@ use super::attributes::Attributes;
 use super::chunks::{self, Chunk, ChunkError, Filter};
 use super::dataset::{Dataset, Storage};
 use super::error::{Cause, RecordingError};
-use super::place::{Place, open_regular};
+use super::place::Place;
 use super::pool::{Buffer, Pool};
 use super::ranges::Ranges;
 use super::rows::{Field, Rows};
 use super::table::{Source, Table, TableLayout, TimeField};
 use super::validity::Validity;
 use super::worker::Hdf5;
+use crate::files::open_regular;
 
 /// Recordings up to this size are read whole, so that what is hashed is what is measured and cached.
 pub const WHOLE_BYTES: u64 = 24 << 20;

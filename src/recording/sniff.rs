@@ -2,7 +2,8 @@
 
 use std::os::unix::fs::FileExt;
 
-use super::place::{Place, open_regular};
+use super::place::Place;
+use crate::files::open_regular;
 
 /// Beginnings of files that are taken for recordings by mistake, and what to do.
 const KNOWN: [(&[u8], &str); 8] = [

@@ -15,6 +15,7 @@ use rayon::prelude::*;
 
 use super::error::RecordingError;
 use super::write::NewRecording;
+use crate::files::{read_regular, replace_file};
 
 /// What to synthesize.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,10 +85,10 @@ impl Mixture {
 }
 
 /// Writes `options.recordings` recordings in the emg2pose layout and their metadata.csv to `folder`.
-/// Existing files of these names are replaced. Returns the recordings' paths.
+/// Synthetic recordings that are there are replaced. Returns the recordings' paths.
 ///
 /// # Errors
-/// The folder or a file cannot be written.
+/// The folder or a file cannot be written; a file of such a name is none of a synthetic recording.
 pub fn synthesize(
     folder: &Path,
     options: &SynthOptions,
@@ -95,18 +96,50 @@ pub fn synthesize(
 ) -> Result<Vec<PathBuf>, RecordingError> {
     std::fs::create_dir_all(folder).map_err(|error| RecordingError::io(folder, error))?;
     let mixture = Mixture::new(options);
-    let paths = (0..options.recordings)
-        .into_par_iter()
-        .map(|index| {
-            let path = folder.join(format!("{}.hdf5", Identity::new(options, index).name));
-            write_recording(&path, options, &mixture, index)?;
-            done(1);
-            Ok(path)
-        })
-        .collect::<Result<Vec<_>, RecordingError>>()?;
-    write_metadata(folder, options)?;
+    let paths: Vec<_> =
+        (0..options.recordings).map(|i| folder.join(format!("{}.hdf5", Identity::new(options, i).name))).collect();
+    let (table, metadata) = (folder.join("metadata.csv"), metadata(options));
+    // Nothing is written before all that is there was looked at.
+    check_replaceable(&table, is_own_table)?;
+    (0..paths.len()).into_par_iter().try_for_each(|index| {
+        let session = Identity::new(options, index).session;
+        check_replaceable(&paths[index], |bytes| is_own_recording(bytes, &session))
+    })?;
+    (0..paths.len()).into_par_iter().try_for_each(|index| {
+        replace_file(&paths[index], &recording(&paths[index], options, &mixture, index)?)?;
+        done(1);
+        Ok::<_, RecordingError>(())
+    })?;
+    replace_file(&table, &metadata)?;
     Ok(paths)
 }
+
+/// Fails if there is a file that is not this program's.
+fn check_replaceable(path: &Path, is_own: impl Fn(&[u8]) -> bool) -> Result<(), RecordingError> {
+    match read_regular(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(RecordingError::io(path, error)),
+        Ok(bytes) if is_own(&bytes) => Ok(()),
+        Ok(_) => Err(RecordingError::Exists { path: path.to_owned() }),
+    }
+}
+
+/// Whether a metadata.csv lists synthetic recordings only.
+fn is_own_table(bytes: &[u8]) -> bool {
+    let mut table = csv::Reader::from_reader(bytes);
+    let is_own = |row: csv::Result<csv::StringRecord>| {
+        row.is_ok_and(|row| row.get(0).is_some_and(|session| session.starts_with(SESSION)))
+    };
+    table.headers().is_ok_and(|header| header == METADATA_HEADER.as_slice()) && table.records().all(is_own)
+}
+
+/// Whether an HDF5 file is the synthetic recording of this session.
+fn is_own_recording(bytes: &[u8], session: &str) -> bool {
+    bytes.starts_with(b"\x89HDF\r\n\x1a\n") && memchr::memmem::find(bytes, session.as_bytes()).is_some()
+}
+
+/// Begins the names of synthetic sessions.
+const SESSION: &str = "synth-";
 
 struct Identity {
     name: String,
@@ -119,7 +152,7 @@ struct Identity {
 impl Identity {
     fn new(options: &SynthOptions, index: usize) -> Self {
         let user = index % options.users.max(1);
-        let session = format!("synth-{:05}", index);
+        let session = format!("{SESSION}{index:05}");
         // 70 % train, 15 % validate, 15 % test, and every split is filled from three recordings on.
         let split = match index % 20 {
             1 | 8 | 15 => "val",
@@ -152,10 +185,9 @@ const METADATA_HEADER: [&str; 12] = [
     "generalization",
 ];
 
-fn write_metadata(folder: &Path, options: &SynthOptions) -> Result<(), RecordingError> {
-    let path = folder.join("metadata.csv");
-    let write = || -> csv::Result<()> {
-        let mut table = csv::Writer::from_path(&path)?;
+fn metadata(options: &SynthOptions) -> Vec<u8> {
+    let write = || -> csv::Result<Vec<u8>> {
+        let mut table = csv::Writer::from_writer(Vec::new());
         table.write_record(METADATA_HEADER)?;
         for index in 0..options.recordings {
             let Identity { name, session, user, stage, split } = Identity::new(options, index);
@@ -165,14 +197,14 @@ fn write_metadata(folder: &Path, options: &SynthOptions) -> Result<(), Recording
                 [&session, &user, stage, &start, &end, "left", &name, "left", "False", "False", split, "user_stage"];
             table.write_record(row)?;
         }
-        Ok(table.flush()?)
+        table.into_inner().map_err(|error| csv::Error::from(error.into_error()))
     };
-    write().map_err(|error| RecordingError::io(&path, error.into()))
+    write().expect("memory takes a table of equal rows")
 }
 
-fn write_recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<(), RecordingError> {
+fn recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<Vec<u8>, RecordingError> {
     let rows = ((options.seconds * options.sample_rate) as usize).max(1);
-    new_recording(options, index).write(path, &table_bytes(options, mixture, index, rows))
+    new_recording(options, index).to_bytes(path, &table_bytes(options, mixture, index, rows))
 }
 
 fn new_recording(options: &SynthOptions, index: usize) -> NewRecording<'static> {
@@ -183,6 +215,7 @@ fn new_recording(options: &SynthOptions, index: usize) -> NewRecording<'static> 
         emg_channels: options.emg_channels,
         joint_angles: options.joint_angles,
         gzip_chunk: options.gzip_chunk,
+        has_checksums: false,
         texts: vec![("filename", name), ("session", session), ("stage", stage), ("user", user), ("side", side)],
         numbers: vec![("sample_rate", options.sample_rate), ("start", start), ("end", start + options.seconds)],
     }

@@ -6,6 +6,8 @@ use std::path::Path;
 use hdf5::types::{CompoundField, CompoundType, FloatSize, TypeDescriptor, VarLenUnicode};
 
 use super::error::RecordingError;
+use super::h5;
+use crate::files::replace_file;
 
 /// A recording to be written.
 #[derive(Debug, Clone, Default)]
@@ -14,6 +16,8 @@ pub struct NewRecording<'a> {
     pub joint_angles: usize,
     /// gzip (level 4) after shuffle, in chunks of this many rows; `None`: contiguous.
     pub gzip_chunk: Option<usize>,
+    /// With checksums of all that is in it (Fletcher-32 of chunks, HDF5 1.10's of the rest), which every reader compares.
+    pub has_checksums: bool,
     /// Attributes of the group, by name.
     pub texts: Vec<(&'a str, String)>,
     pub numbers: Vec<(&'a str, f64)>,
@@ -25,17 +29,21 @@ impl NewRecording<'_> {
         8 + 4 * (self.joint_angles + self.emg_channels)
     }
 
-    /// Writes the file, in the place of an older one; `rows` holds whole rows. The same rows give the same bytes: no time
-    /// of day is anywhere.
+    /// Writes the file, in the place of an older one; `rows` holds whole rows.
     ///
     /// # Errors
-    /// The file cannot be written, or a text holds a NUL.
+    /// The file cannot be written (an older one is then intact), or a text holds a NUL.
     pub fn write(&self, path: &Path, rows: &[u8]) -> Result<(), RecordingError> {
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(RecordingError::io(path, error)),
-            _ => {}
-        }
-        self.write_hdf5(path, rows).map_err(|error| RecordingError::hdf5(path, &error))
+        let bytes = self.to_bytes(path, rows)?;
+        Ok(replace_file(path, &bytes)?)
+    }
+
+    /// The file's bytes. The same rows give the same bytes: no time of day is anywhere. `path` is what errors name.
+    ///
+    /// # Errors
+    /// Memory does not suffice, or a text holds a NUL.
+    pub(super) fn to_bytes(&self, path: &Path, rows: &[u8]) -> Result<Vec<u8>, RecordingError> {
+        self.image(rows).map_err(|error| RecordingError::Write { path: path.to_owned(), message: error.to_string() })
     }
 
     fn row_type(&self) -> TypeDescriptor {
@@ -50,15 +58,28 @@ impl NewRecording<'_> {
         })
     }
 
-    fn write_hdf5(&self, path: &Path, bytes: &[u8]) -> hdf5::Result<()> {
+    /// Written in memory: the library would drop what the system says of a file's last bytes.
+    fn image(&self, bytes: &[u8]) -> hdf5::Result<Vec<u8>> {
+        /// By which the library lets the file in memory grow.
+        const INCREMENT: usize = 1 << 20;
         let rows = bytes.len() / self.row_bytes();
-        let file = hdf5::File::with_options().with_fcpl(|plist| plist.obj_track_times(false)).create(path)?;
+        let mut options = hdf5::File::with_options();
+        options.with_fcpl(|plist| plist.obj_track_times(false));
+        options.with_fapl(|plist| {
+            let plist = plist.core_options(INCREMENT.max(bytes.len() / 8), false);
+            if self.has_checksums { plist.libver_v110() } else { plist }
+        });
+        // The library takes files of one name for the same file, also those that are in memory only.
+        let file = options.create(format!("in memory {:016x}", rand::random::<u64>()))?;
         let group = file.create_group_builder().obj_track_times(false).create("emg2pose")?;
         // Rows without padding, as emg2pose has them, whatever the number of columns.
         let builder = group.new_dataset_builder().packed(true).obj_track_times(false);
         let mut builder = builder.empty_as(self.row_type()).shape(rows);
         if let Some(chunk) = self.gzip_chunk {
             builder = builder.chunk(chunk.min(rows)).shuffle().deflate(4);
+        }
+        if self.has_checksums {
+            builder = builder.chunk((CHECKED_BYTES / self.row_bytes()).clamp(1, rows)).fletcher32();
         }
         let dataset = builder.create("timeseries")?;
         write_rows(&dataset, rows, bytes)?;
@@ -70,9 +91,12 @@ impl NewRecording<'_> {
             group.new_attr::<f64>().create(*name)?.write_scalar(number)?;
         }
         group.new_attr::<i64>().create("num_channels")?.write_scalar(&(self.emg_channels as i64))?;
-        file.close()
+        h5::image(&file)
     }
 }
+
+/// Bytes of the pieces that have a checksum each.
+const CHECKED_BYTES: usize = 1 << 20;
 
 fn write_rows(dataset: &hdf5::Dataset, rows: usize, bytes: &[u8]) -> hdf5::Result<()> {
     let dtype = dataset.dtype()?;

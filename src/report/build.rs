@@ -3,9 +3,9 @@
 use std::io::IsTerminal;
 use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::quantity;
+use super::{bar, quantity};
 use crate::cache::Events;
 use crate::note;
 
@@ -34,8 +34,7 @@ impl BuildProgress {
             note!("{what}");
             return;
         }
-        let style = "{msg} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta} left";
-        let style = ProgressStyle::with_template(style).expect("a valid template");
+        let style = bar::style("{bar:24} {bytes}/{total_bytes} {binary_bytes_per_sec} {left}  {wide_msg}");
         let bar = ProgressBar::new(total).with_style(style).with_message(what.to_owned());
         *self.bar.lock().expect("drawing does not panic") = Some(bar);
     }

@@ -3,7 +3,10 @@
 use crate::{note, say};
 use std::io::IsTerminal;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
+
+use super::bar;
+use super::say::printable;
 
 /// Shows how many of something are done.
 #[derive(Debug)]
@@ -16,9 +19,8 @@ impl CountProgress {
             note!("{what}");
             return Self(None);
         }
-        let style = format!("{{msg}} {{wide_bar}} {{pos}}/{{len}} {units} {{eta}} left");
-        let style = ProgressStyle::with_template(&style).expect("a valid template");
-        Self(Some(ProgressBar::new(total).with_style(style).with_message(what.to_owned())))
+        let style = bar::style(&format!("{{bar:24}} {{pos}}/{{len}} {units} {{left}}  {{wide_msg}}"));
+        Self(Some(ProgressBar::new(total).with_style(style).with_message(printable(what).into_owned())))
     }
 
     pub fn advance(&self, done: u64) {

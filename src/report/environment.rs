@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::quantity;
-use crate::files::replace_file;
+use crate::files::{FileError, read_regular, replace_file};
 use crate::train::Event;
 
 /// The machine and the software of a training.
@@ -52,9 +52,17 @@ impl Environment {
         }
     }
 
-    /// What a run folder says of where it was trained.
-    pub fn of_run(folder: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(folder.join(FILE)).ok()?).ok()
+    /// What a run folder says of where it was trained; `None` if it says nothing.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn of_run(folder: &Path) -> Result<Option<Self>, FileError> {
+        let path = folder.join(FILE);
+        let read = || match read_regular(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            bytes => Ok(Some(serde_json::from_slice(&bytes?)?)),
+        };
+        read().map_err(FileError::at(&path))
     }
 
     /// Names and values.

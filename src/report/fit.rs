@@ -27,6 +27,14 @@ impl FitReport {
     }
 }
 
+impl Drop for FitReport {
+    fn drop(&mut self) {
+        if let Some(warning) = self.metrics.finish() {
+            self.terminal.hear(&Event::Warning(warning));
+        }
+    }
+}
+
 impl Listener for FitReport {
     fn event(&mut self, event: &Event<'_>) {
         self.terminal.hear(event);

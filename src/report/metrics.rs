@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::files::replace_file;
+use crate::files::{read_regular, replace_file};
 use crate::train::{EpochRecord, Event};
 
 /// Writes a run's epochs to files.
@@ -22,7 +22,7 @@ pub(super) struct MetricsFiles {
 /// # Errors
 /// The file cannot be read, or holds a line that is no epoch.
 pub fn read_epochs(path: &Path) -> std::io::Result<Vec<EpochRecord>> {
-    let text = std::fs::read_to_string(path)?;
+    let text = String::from_utf8(read_regular(path)?).map_err(std::io::Error::other)?;
     let whole = text.rfind('\n').map_or(0, |end| end + 1);
     let parse = |(i, line): (usize, &str)| {
         serde_json::from_str(line).map_err(|error| std::io::Error::other(format!("line {}: {error}", i + 1)))
@@ -39,6 +39,19 @@ impl MetricsFiles {
     fn append(&mut self, record: &EpochRecord) -> std::io::Result<()> {
         serde_json::to_writer(&mut self.pending, record)?;
         self.pending.push(b'\n');
+        self.write_pending()
+    }
+
+    /// Writes lines that could not be written before, once more; gives a warning if they still cannot.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        let written = if self.pending.is_empty() { Ok(()) } else { self.write_pending() };
+        // An earlier run may have ended before it could write the table.
+        let tabulated = || if self.lines.exists() { self.tabulate() } else { Ok(()) };
+        let written = written.map_err(Into::into).and_then(|()| tabulated());
+        written.err().map(|error| format!("epochs are missing in {}: {error}", self.lines.display()))
+    }
+
+    fn write_pending(&mut self) -> std::io::Result<()> {
         let mut file = OpenOptions::new().create(true).append(true).open(&self.lines)?;
         let length = file.metadata()?.len();
         if let Err(error) = file.write_all(&self.pending).and_then(|()| file.sync_data()) {
@@ -67,9 +80,7 @@ impl MetricsFiles {
     pub(super) fn hear(&mut self, event: &Event<'_>) -> Option<String> {
         let Event::Epoch(record) = event else { return None };
         match self.append(record) {
-            Err(error) => {
-                Some(format!("cannot write {}, will try again after the next epoch: {error}", self.lines.display()))
-            }
+            Err(error) => Some(format!("cannot write {}, will try again later: {error}", self.lines.display())),
             Ok(()) => self.tabulate().err().map(|error| format!("cannot write metrics.csv: {error}")),
         }
     }

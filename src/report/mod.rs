@@ -1,5 +1,6 @@
 //! Progress, metrics.jsonl and reports of a run, made from the events of the other layers.
 
+mod bar;
 mod build;
 mod count;
 mod environment;
@@ -21,4 +22,4 @@ pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
 pub use quantity::{bytes, duration, hours, significant};
-pub use say::{log_to_stderr, note_line, say_line};
+pub use say::{log_to_stderr, note_line, printable, say_line};

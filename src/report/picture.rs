@@ -7,6 +7,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::cache::{Cache, CacheError, CacheRecording};
+use crate::files::replace_named_file;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn std::error::Error + Send + Sync>>;
@@ -43,7 +44,7 @@ pub fn draw_cache(cache: &Cache, path: &Path) -> Result<(), PictureError> {
     };
     let mut text = String::new();
     draw(cache, &shown, &stretch, &mut text).map_err(write)?;
-    std::fs::write(path, text).map_err(|error| write(error.into()))
+    replace_named_file(path, text.as_bytes()).map_err(|error| write(error.into()))
 }
 
 fn draw(cache: &Cache, shown: &CacheRecording<'_>, stretch: &Stretch, text: &mut String) -> Drawn {

@@ -12,6 +12,8 @@ use super::image;
 use crate::metrics::Histogram;
 use crate::train::{EpochRecord, Event, Examples};
 
+const PREFIX: &str = "events.out.tfevents.";
+
 /// Writes what a run reports to `events.out.tfevents...` in a folder.
 #[derive(Debug)]
 pub(super) struct TensorBoard {
@@ -42,14 +44,27 @@ impl TensorBoard {
 
     fn open(&self) -> std::io::Result<File> {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-        let (now, pid) = (now() as u64, std::process::id());
-        let mut file = File::create_new(self.folder.join(format!("events.out.tfevents.{now:010}.{host}.{pid}.0")))?;
+        let (time, pid) = (self.time_in_name(), std::process::id());
+        let mut file = File::create_new(self.folder.join(format!("{PREFIX}{time:010}.{host}.{pid}.0")))?;
         let version = What::FileVersion("brain.Event:2".into());
         file.write_all(&record(&Entry { wall_time: self::now(), step: 0, what: Some(version) }))?;
         // Readers forget what a run that was stopped later than its checkpoint said of these epochs.
         let start = What::SessionLog(SessionLog { status: SessionLog::START });
         file.write_all(&record(&Entry { wall_time: self::now(), step: self.first_epoch as i64, what: Some(start) }))?;
         Ok(file)
+    }
+
+    /// Readers take files in the order of their names: a later one must not come before an earlier one, whose clock may
+    /// have been ahead.
+    fn time_in_name(&self) -> u64 {
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let times = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_prefix(PREFIX)?.split('.').next()?.parse::<u64>().ok()
+        });
+        // More digits would sort before fewer.
+        let latest = times.filter(|time| *time < 9_999_999_999).max();
+        (now() as u64).max(latest.map_or(0, |time| time + 1))
     }
 
     fn write(&mut self, epoch: usize, values: Vec<Value>) -> Option<String> {

@@ -2,9 +2,9 @@
 
 use std::io::IsTerminal;
 
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar};
 
-use super::quantity;
+use super::{bar, quantity};
 use crate::config::MonitoredMetric;
 use crate::note;
 use crate::train::{EpochRecord, Event, anonymous_bytes};
@@ -15,6 +15,7 @@ pub(super) struct Terminal {
     /// On a terminal.
     bars: Option<Bars>,
     num_epochs: usize,
+    steps_per_epoch: u64,
     /// Steps between lines.
     log_every: u64,
 }
@@ -22,6 +23,7 @@ pub(super) struct Terminal {
 #[derive(Debug)]
 struct Bars {
     all: MultiProgress,
+    /// Counts the steps of all epochs, so that the time left is known in the first one, too.
     epochs: ProgressBar,
     batches: ProgressBar,
 }
@@ -29,13 +31,11 @@ struct Bars {
 impl Bars {
     fn new() -> Self {
         let all = MultiProgress::new();
-        let style = |template: &str| ProgressStyle::with_template(template).expect("a valid template");
         let [epochs, batches] = [
-            "{prefix} {wide_bar:.green/dim} {pos}/{len}  {eta} left  {msg}",
-            "{prefix} {wide_bar:.blue/dim} {pos}/{len}  {eta} left  {msg}",
+            "{prefix} {bar:24.green/dim} {left}  {wide_msg}",
+            "{prefix} {bar:24.blue/dim} {pos}/{len}  {left}  {wide_msg}",
         ]
-        .map(|template| all.add(ProgressBar::no_length().with_style(style(template))));
-        epochs.set_prefix("epochs  ");
+        .map(|template| all.add(ProgressBar::no_length().with_style(bar::style(template))));
         batches.set_prefix("batches ");
         Self { all, epochs, batches }
     }
@@ -44,7 +44,7 @@ impl Bars {
 impl Terminal {
     pub(super) fn new() -> Self {
         let bars = std::io::stderr().is_terminal().then(Bars::new);
-        Self { bars, num_epochs: 0, log_every: 1 }
+        Self { bars, num_epochs: 0, steps_per_epoch: 0, log_every: 1 }
     }
 
     fn line(&self, line: &str) {
@@ -56,10 +56,16 @@ impl Terminal {
 
     fn started(&self, first_epoch: usize) {
         if let Some(bars) = &self.bars {
-            bars.epochs.set_length(self.num_epochs as u64);
-            bars.epochs.set_position(first_epoch as u64 - 1);
+            bars.epochs.set_length((self.num_epochs as u64).saturating_mul(self.steps_per_epoch));
+            self.position(bars, first_epoch, 0);
             bars.epochs.reset_eta();
         }
+    }
+
+    /// Shows that so many steps of an epoch are done.
+    fn position(&self, bars: &Bars, epoch: usize, step: u64) {
+        bars.epochs.set_prefix(format!("epoch {epoch}/{}", self.num_epochs));
+        bars.epochs.set_position((epoch as u64 - 1).saturating_mul(self.steps_per_epoch) + step);
     }
 
     fn step(&self, epoch: usize, step: u64, steps: u64, loss: f64, rate: f64) {
@@ -71,6 +77,7 @@ impl Terminal {
         };
         bars.batches.set_length(steps);
         bars.batches.set_position(step);
+        self.position(bars, epoch, step);
         if step > 1 && !step.is_multiple_of(self.log_every) {
             return;
         }
@@ -102,7 +109,7 @@ impl Terminal {
             record.epoch, self.num_epochs, record.learning_rate, record.train_seconds, record.val_seconds
         ));
         if let Some(bars) = &self.bars {
-            bars.epochs.set_position(record.epoch as u64);
+            self.position(bars, record.epoch, self.steps_per_epoch);
             bars.batches.reset();
         }
     }
@@ -141,6 +148,7 @@ impl Terminal {
                 log_every,
             } => {
                 self.num_epochs = *num_epochs;
+                self.steps_per_epoch = *steps_per_epoch;
                 self.log_every = *log_every;
                 self.line(&format!(
                     "{parameters} parameters; training step of {nodes} nodes on {provider}; {train_windows} training and \

@@ -2,6 +2,7 @@
 
 use crate::cache::{Key, SegmentSettings};
 use crate::config::{AxisLayout, ModelType, Normalize};
+use crate::digest::{MODEL_DIGEST, model_placeholder};
 
 /// The metadata of an exported model.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,7 +45,7 @@ pub enum MetadataError {
 }
 
 impl ModelMetadata {
-    /// Names and values, in the order in which they are written.
+    /// Names and values, in the order in which they are written, with a placeholder for the file's digest.
     pub fn entries(&self) -> Vec<(String, String)> {
         let channels: Vec<_> = (0..self.recordings.emg_channels).map(|i| format!("emg{i}")).collect();
         let normalize = |normalize: Option<Normalize>| normalize.map(|normalize| normalize.to_string());
@@ -70,6 +71,7 @@ impl ModelMetadata {
             ("form", Some(form.to_owned())),
             ("chunk", stream.map(|(chunk, _)| chunk.to_string())),
             ("lag", stream.map(|(_, lag)| lag.to_string())),
+            (MODEL_DIGEST, Some(model_placeholder())),
         ];
         entries.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect()
     }

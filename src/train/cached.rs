@@ -1,7 +1,9 @@
 //! Adapts a configuration to a cache: the cache's settings replace its own.
 
+use serde_json::json;
+
 use super::error::TrainError;
-use crate::cache::{CacheSettings, Manifest};
+use crate::cache::{Assigned, Assignment, CacheSettings, Manifest};
 use crate::config::{Difference, Joint, LayoutChoice, Loaded, differences};
 
 /// Replaces the configuration's settings with the cache's.
@@ -50,4 +52,33 @@ pub fn apply_manifest(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Tr
         *own = has;
     }
     Ok(loaded.config.validate()?)
+}
+
+/// Replaces the configuration's rule of random splits with the cache's.
+///
+/// # Errors
+/// A key that was set explicitly to something else.
+pub fn apply_splits(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), TrainError> {
+    let data = &mut loaded.config.data;
+    let given = Assignment { ratio: data.split_ratio, by: data.split_by, seed: data.seed };
+    let cached = manifest.assigned.as_ref().map(|assigned| assigned.assignment);
+    let keys = [
+        ("data.split_ratio", json!(given.ratio), cached.map(|cached| json!(cached.ratio))),
+        ("data.split_by", json!(given.by), cached.map(|cached| json!(cached.by))),
+        ("data.seed", json!(given.seed), cached.map(|cached| json!(cached.seed))),
+    ];
+    let differs = manifest.is_assigned_by(&given) != Some(true);
+    for (key, here, there) in keys.into_iter().filter(|(key, ..)| differs && loaded.explicit.contains(*key)) {
+        match there {
+            None => return Err(TrainError::SplitsUnknown { key }),
+            Some(there) if here != there => {
+                return Err(TrainError::SettingsMismatch(Box::new(Difference { key: key.into(), here, there })));
+            }
+            Some(_) => {}
+        }
+    }
+    if let Some(Assigned { assignment, .. }) = manifest.assigned {
+        (data.split_ratio, data.split_by, data.seed) = (assignment.ratio, assignment.by, assignment.seed);
+    }
+    Ok(())
 }

@@ -11,9 +11,10 @@ use super::error::TrainError;
 use super::loss_scale::LossScale;
 use super::normalization::Normalization;
 use crate::cache::Key;
-use crate::config::Config;
-use crate::files::replace_file;
-use crate::model::Model;
+use crate::config::{Config, Normalize};
+use crate::digest::{self, PLACEHOLDER};
+use crate::files::{read_regular, replace_file};
+use crate::model::{Model, total_elements};
 use crate::step::{BUFFERS, EMA, PARAMETERS};
 
 /// Where training stands between two steps.
@@ -56,6 +57,19 @@ impl Progress {
     }
 }
 
+impl Progress {
+    /// Detects what no training writes.
+    fn check(&self) -> Result<(), String> {
+        let counts = [self.epoch as u64, self.batch, self.step, self.pending.batches as u64, self.pending.rows as u64];
+        // Far beyond any training, far below where sums of such numbers overflow.
+        if counts.iter().any(|count| *count > 1 << 40) {
+            return Err(format!("its progress is impossible: {counts:?}"));
+        }
+        let scale = self.loss_scale.scale;
+        if scale.is_finite() && scale > 0.0 { Ok(()) } else { Err(format!("its loss scale is {scale}")) }
+    }
+}
+
 /// Sums over the batches of an epoch.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Partial {
@@ -88,6 +102,8 @@ pub struct Checkpoint {
     pub cache: Option<Key>,
     /// What the parameters are: [`parameters_key`].
     pub parameters: Option<Key>,
+    /// BLAKE3 of a user's own model.
+    pub own_model: Option<Key>,
     pub normalization: Normalization,
     pub progress: Progress,
     /// State vectors by name; `parameters` first.
@@ -100,6 +116,11 @@ struct Header {
     cache: Option<Key>,
     #[serde(default)]
     parameters: Option<Key>,
+    #[serde(default)]
+    own_model: Option<Key>,
+    /// Of the whole file; there is none in version 2.
+    #[serde(default)]
+    digest: Option<String>,
     normalization: Normalization,
     progress: Progress,
     config: Config,
@@ -110,13 +131,21 @@ pub(super) fn parameters_key(model: &Model) -> Key {
     Key::of(&model.parameters().iter().map(|p| (p.name.clone(), p.shape.clone())).collect::<Vec<_>>())
 }
 
-const VERSION: u32 = 2;
+/// The BLAKE3 of a user's own model; `None` for a built-in architecture.
+pub(super) fn own_model_key(model: &Model) -> Option<Key> {
+    model.onnx().map(|onnx| blake3::hash(&onnx.bytes()).into())
+}
+
+const VERSION: u32 = 3;
+/// Versions that are read.
+const READ: std::ops::RangeInclusive<u32> = 2..=VERSION;
 const HEADER: &str = "emg";
 
 impl Checkpoint {
     /// The parameters to evaluate and export, end to end: their moving average where there is one.
     pub fn weights(&self) -> &[f32] {
-        self.vector(EMA).unwrap_or(&self.state[0].1)
+        let average = self.vector(EMA).filter(|_| self.config.training.ema > 0.0);
+        average.unwrap_or(&self.state[0].1)
     }
 
     /// The buffers end to end; empty for a model without.
@@ -137,6 +166,8 @@ impl Checkpoint {
             version: VERSION,
             cache: self.cache.clone(),
             parameters: self.parameters.clone(),
+            own_model: self.own_model.clone(),
+            digest: Some(PLACEHOLDER.to_owned()),
             normalization: self.normalization.clone(),
             progress: self.progress.clone(),
             config: self.config.clone(),
@@ -147,7 +178,8 @@ impl Checkpoint {
             (name.clone(), view.expect("one element for each value"))
         });
         let metadata = HashMap::from([(HEADER.to_owned(), header)]);
-        let bytes = safetensors::serialize(views, Some(metadata)).expect("float vectors serialize");
+        let mut bytes = safetensors::serialize(views, Some(metadata)).expect("float vectors serialize");
+        digest::seal(&mut bytes);
         Ok(replace_file(path, &bytes)?)
     }
 
@@ -156,7 +188,7 @@ impl Checkpoint {
     /// # Errors
     /// Unreadable, damaged, or not a checkpoint of this program.
     pub fn load(path: &Path) -> Result<Self, TrainError> {
-        Self::parse(path, &std::fs::read(path).map_err(TrainError::io(path))?)
+        Self::parse(path, &read_regular(path).map_err(TrainError::io(path))?)
     }
 
     /// Parses the bytes of a checkpoint; `path` is what errors name.
@@ -170,25 +202,82 @@ impl Checkpoint {
         let header = metadata.metadata().as_ref().and_then(|m| m.get(HEADER));
         let header = header.ok_or_else(|| damaged("not a checkpoint of emg-train".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|error| damaged(format!("damaged: {error}")))?;
-        if header.version != VERSION {
+        if !READ.contains(&header.version) {
             return Err(damaged(format!("expected checkpoint version {VERSION}, found {}", header.version)));
+        }
+        match &header.digest {
+            None if header.version == 2 => {}
+            Some(digest) if digest::matches(bytes, digest) => {}
+            _ => return Err(damaged("damaged: it does not match its digest".into())),
         }
         let file =
             safetensors::SafeTensors::deserialize(bytes).map_err(|error| damaged(format!("damaged: {error}")))?;
         let mut state: Vec<_> = file
             .tensors()
             .into_iter()
-            .filter(|(_, view)| view.dtype() == Dtype::F32)
             .map(|(name, view)| {
+                if view.dtype() != Dtype::F32 {
+                    return Err(damaged(format!("{name}: expected float32, found {:?}", view.dtype())));
+                }
                 let values = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-                (name, values)
+                Ok((name, values))
             })
-            .collect();
+            .collect::<Result<_, _>>()?;
         state.sort_by_key(|(name, _): &(String, Vec<f32>)| (name != PARAMETERS, name.clone()));
         if state.first().is_none_or(|(name, _)| name != PARAMETERS) {
             return Err(damaged("it holds no parameters".into()));
         }
-        let Header { config, cache, parameters, normalization, progress, .. } = header;
-        Ok(Self { config, cache, parameters, normalization, progress, state })
+        let Header { config, cache, parameters, own_model, normalization, progress, .. } = header;
+        let checkpoint = Self { config, cache, parameters, own_model, normalization, progress, state };
+        checkpoint.check().map_err(damaged)?;
+        Ok(checkpoint)
+    }
+
+    /// A digest detects accidental damage; this detects a forged file, or one of another program.
+    fn check(&self) -> Result<(), String> {
+        self.config.validate().map_err(|error| format!("its configuration is invalid: {error}"))?;
+        let Normalization { train_emg, train_joint_angles, .. } = &self.normalization;
+        let (data, kinds) = (&self.config.data, &self.normalization);
+        for (moments, columns, kind) in
+            [(train_emg, data.emg_channels, kinds.emg), (train_joint_angles, data.joint_count(), kinds.joint_angles)]
+        {
+            // What was trained elsewhere, without normalization, comes without statistics.
+            let needs_none = self.cache.is_none() && kind == Normalize::None;
+            if !moments.has_columns(columns) && !(needs_none && moments.has_columns(0)) {
+                return Err(format!("its statistics do not have {columns} columns"));
+            }
+            if kind == Normalize::Train && moments.n == 0 {
+                return Err("its statistics are of no rows".into());
+            }
+        }
+        self.progress.check()
+    }
+
+    /// Fails unless the weights are those of this model.
+    ///
+    /// # Errors
+    /// What differs.
+    pub fn check_model(&self, model: &Model) -> Result<(), TrainError> {
+        let other = |what: String| Err(TrainError::OtherModel { what });
+        if let (Some(was), Some(is)) = (&self.own_model, own_model_key(model))
+            && *was != is
+        {
+            return other("it was trained with another ONNX file".into());
+        }
+        if self.parameters.as_ref().is_some_and(|key| *key != parameters_key(model)) {
+            return other("its parameters have other names or shapes".into());
+        }
+        for (what, wanted, found) in [
+            ("parameters", total_elements(&model.parameters()), self.weights().len()),
+            ("buffers", total_elements(&model.buffers()), self.buffers().len()),
+        ] {
+            if wanted != found {
+                return other(format!("it has {found} {what}, the model has {wanted}"));
+            }
+        }
+        match self.weights().iter().chain(self.buffers()).all(|value| value.is_finite()) {
+            true => Ok(()),
+            false => Err(TrainError::WeightsNotFinite),
+        }
     }
 }

@@ -25,6 +25,8 @@ pub enum TrainError {
     Config(#[from] ConfigError),
     #[error("{}: the configuration says {}, but the cache was built with {}", .0.key, .0.here, .0.there)]
     SettingsMismatch(Box<Difference>),
+    #[error("{key}: the cache, which an earlier version built, has other splits than this would give; remove the key")]
+    SplitsUnknown { key: &'static str },
     #[error("model.type is onnx: name the file with `fit --model FILE` or model.onnx")]
     NoModelFile,
     #[error("{path}: {source}")]
@@ -62,6 +64,19 @@ pub enum TrainError {
     ParameterMismatch { model: String, checkpoint: String },
     #[error("--init: the model has {model} {what}, but the checkpoint has {checkpoint}")]
     CountMismatch { what: &'static str, model: usize, checkpoint: usize },
+    #[error("the checkpoint is of another model: {what}")]
+    OtherModel { what: String },
+    #[error("the checkpoint's weights are not all finite numbers")]
+    WeightsNotFinite,
+    #[error("the checkpoint stands at step {batch} of an epoch of {steps} steps")]
+    BeyondEpoch { batch: u64, steps: u64 },
+    #[error(
+        "a batch of {batch} windows takes {bytes} bytes, and up to {buffers} are kept, but this process may have {limit} bytes of \
+         memory; lower training.batch_size, data.window_size or training.prefetch_factor"
+    )]
+    BatchTooLarge { batch: usize, bytes: u128, buffers: usize, limit: u64 },
+    #[error("the model has {elements} parameters; expected at most {most}")]
+    ModelTooLarge { elements: u128, most: u128 },
     #[error("the checkpoint holds no {name}")]
     MissingState { name: &'static str },
     #[error("the checkpoint's {name} has {found} elements, expected {expected}")]

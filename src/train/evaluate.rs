@@ -71,6 +71,7 @@ impl Predicting {
         checkpoint: &Checkpoint,
         split: Split,
     ) -> Result<Self, TrainError> {
+        checkpoint.check_model(model)?;
         let config = &checkpoint.config;
         let gather = Arc::new(gather(cache, config, model, split)?);
         if gather.index.is_empty() {

@@ -9,6 +9,7 @@ use super::checkpoint::Checkpoint;
 use super::error::TrainError;
 use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype};
+use crate::digest;
 use crate::model::Model;
 use crate::step::{Exported, ExportedForm, ModelMetadata, export, export_stream};
 use crate::units::Affine;
@@ -48,7 +49,7 @@ impl ExportedModel {
     pub fn about(&self, path: &Path) -> impl Serialize + use<> {
         let Self { onnx, window, left_context, chunk, lag } = self;
         json!({
-            "model": path, "bytes": onnx.len(), "window": window, "left_context": left_context, "chunk": chunk, "lag": lag,
+            "model": path.to_string_lossy(), "bytes": onnx.len(), "window": window, "left_context": left_context, "chunk": chunk, "lag": lag,
         })
     }
 }
@@ -63,6 +64,7 @@ pub fn export_run(
     manifest: &Manifest,
     options: ExportOptions,
 ) -> Result<ExportedModel, TrainError> {
+    checkpoint.check_model(model)?;
     let rows = options.length.unwrap_or(manifest.settings.windows(Split::Test).rows());
     model.check_window(rows)?;
     let normalization = &checkpoint.normalization;
@@ -91,7 +93,8 @@ pub fn export_run(
         None => export(&exported),
         Some(stream) => export_stream(&exported, stream),
     };
-    let onnx = onnx?;
+    let mut onnx = onnx?;
+    digest::seal_model(&mut onnx);
     Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), chunk, lag })
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use super::checkpoint::Progress;
+use super::checkpoint::{Progress, own_model_key};
 use super::error::TrainError;
 use super::events::{Event, Listener};
 use super::learner::Learner;
@@ -37,6 +37,8 @@ pub struct FitOptions<'a> {
     pub ort_lib: Option<PathBuf>,
     /// Set from outside to stop after the current step.
     pub interrupted: Arc<AtomicBool>,
+    /// Set from outside to save a checkpoint after the current step and continue.
+    pub save_now: Arc<AtomicBool>,
     /// When the process started.
     pub started: Instant,
     pub listener: &'a mut dyn Listener,
@@ -47,7 +49,7 @@ pub struct FitOptions<'a> {
 /// # Errors
 /// [`TrainError`]; [`TrainError::Interrupted`] after saving where training stood.
 pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
-    let FitOptions { config, cache, model, run, start, ort_lib, interrupted, started, listener } = options;
+    let FitOptions { config, cache, model, run, start, ort_lib, interrupted, save_now, started, listener } = options;
     // The exported model's windows are those of the test split.
     let test = cache.manifest().settings.windows(Split::Test).rows();
     model.check_window(test).map_err(|source| TrainError::Window { split: Split::Test, source })?;
@@ -80,12 +82,26 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         Start::Resume(checkpoint) => Some(&**checkpoint),
         Start::New | Start::Weights(_) => None,
     };
-    let run = RunFolder::open(&run, &config, resumed)?;
+    let mut run = RunFolder::open(&run, &config, resumed)?;
+    run.warnings.drain(..).for_each(|message| listener.event(&Event::Warning(message)));
     if let Some(onnx) = model.onnx() {
         replace_file(&run.root().join(IMPORTED), &onnx.bytes())?;
     }
     run.truncate_metrics(position.epoch)?;
-    let mut training = Training { model, config, cache, run, learner, validation, position, interrupted, listener };
+    let own_model = own_model_key(&model);
+    let mut training = Training {
+        model,
+        own_model,
+        config,
+        cache,
+        run,
+        learner,
+        validation,
+        position,
+        interrupted,
+        save_now,
+        listener,
+    };
     if resumed.is_none() {
         // A run that dies in its first epoch can be resumed, too.
         training.must_save("last")?;
@@ -109,6 +125,9 @@ struct Loaded {
 impl Loaded {
     fn new(train: Arc<Gather>, config: &Config, position: &Progress) -> Result<Self, TrainError> {
         let mut batches = TrainingBatches::new(Arc::clone(&train), config, position);
+        if position.batch > batches.per_epoch {
+            return Err(TrainError::BeyondEpoch { batch: position.batch, steps: batches.per_epoch });
+        }
         let first = batches.next_batch()?;
         Ok(Self { train, batches, first })
     }

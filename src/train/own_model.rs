@@ -5,7 +5,7 @@ use std::path::Path;
 use super::error::TrainError;
 use crate::config::{Config, ModelType};
 use crate::graph::OnnxModel;
-use crate::model::Model;
+use crate::model::{Model, total_elements_exact};
 
 /// Where a run keeps a user's own model.
 pub const IMPORTED: &str = "imported.onnx";
@@ -17,7 +17,7 @@ pub const IMPORTED: &str = "imported.onnx";
 pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
     match &config.model.onnx {
         None if config.model.architecture() == ModelType::Onnx => Err(TrainError::NoModelFile),
-        None => Ok(Model::new(&config.model)),
+        None => checked(Model::new(&config.model)),
         Some(path) => own_model(config, &run.join(path)),
     }
 }
@@ -28,5 +28,12 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 /// It cannot be read; [`TrainError::OwnModel`]: it cannot be trained.
 pub fn own_model(config: &Config, path: &Path) -> Result<Model, TrainError> {
     let refuse = |source| TrainError::OwnModel { path: path.to_owned(), source: Box::new(source) };
-    Model::imported(&config.model, OnnxModel::load(path)?).map_err(refuse)
+    checked(Model::imported(&config.model, OnnxModel::load(path)?).map_err(refuse)?)
+}
+
+/// Fails for a model that no step could hold: the library counts elements in 32 bits.
+fn checked(model: Model) -> Result<Model, TrainError> {
+    const MOST: u128 = i32::MAX as u128;
+    let elements = total_elements_exact(&model.parameters());
+    if elements > MOST { Err(TrainError::ModelTooLarge { elements, most: MOST }) } else { Ok(model) }
 }

@@ -9,10 +9,11 @@ use super::examples::{Examples, OF_BATCH};
 use super::learner::{Evaluator, Learner};
 use super::normalization::Normalization;
 use crate::cache::{Cache, Split};
-use crate::config::{Config, Normalize};
+use crate::config::{Config, Normalize, TrainingConfig};
 use crate::dataset::{Augment, Batch, BatchShape, Gather, Loader, Pass, Targets, WindowIndex};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
+use crate::startup::memory_limit;
 use crate::step::evaluation_step;
 
 /// The windows of `split`, ready to be batched for `model`.
@@ -31,11 +32,25 @@ pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: 
         joints: settings.joint_angles_channels,
         context: model.left_context(),
     };
+    check_size(shape, &config.training)?;
     let targets = Targets {
         true_initial_pose: model.takes_initial_pose(),
         recording_statistics: settings.normalize_angles == Normalize::Recording,
     };
     Ok(Gather { index, shape, targets, resident: None })
+}
+
+/// Fails if batches of this shape cannot fit into memory.
+///
+/// # Errors
+/// [`TrainError::BatchTooLarge`].
+pub fn check_size(shape: BatchShape, training: &TrainingConfig) -> Result<(), TrainError> {
+    let (buffers, limit) = (training.prefetch_factor + 1, memory_limit());
+    let bytes = shape.bytes();
+    if bytes.saturating_mul(buffers as u128) <= u128::from(limit) {
+        return Ok(());
+    }
+    Err(TrainError::BatchTooLarge { batch: shape.batch, bytes, buffers, limit })
 }
 
 /// Training batches from where training stands on.

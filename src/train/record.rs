@@ -127,18 +127,19 @@ impl<'de> Deserialize<'de> for Figures {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Figures, A::Error> {
-                let mut values = KNOWN.map(|_| None);
+                // What was not finite is null, as where there was nothing to measure.
+                let (mut values, mut is_there) = (KNOWN.map(|_| None), KNOWN.map(|_| false));
                 while let Some(name) = map.next_key::<String>()? {
                     let known = KNOWN.iter().position(|(split, quantity, _)| name == format!("{split}_{quantity}"));
                     match known {
-                        Some(i) => values[i] = map.next_value::<Option<f64>>()?,
+                        Some(i) => (values[i], is_there[i]) = (map.next_value::<Option<f64>>()?, true),
                         None => map.next_value::<serde::de::IgnoredAny>().map(|_| ())?,
                     }
                 }
                 // Every epoch has these; a line without them is damaged.
                 for required in ["loss", "mae_deg"] {
                     let i = KNOWN.iter().position(|(split, quantity, _)| (*split, *quantity) == ("train", required));
-                    if i.is_none_or(|i| values[i].is_none()) {
+                    if i.is_none_or(|i| !is_there[i]) {
                         return Err(serde::de::Error::custom(format_args!("it has no train_{required}")));
                     }
                 }
@@ -158,12 +159,11 @@ mod tests {
         let whole = r#"{"train_loss":1.5,"train_mae_deg":2.0,"val_loss":null,"epoch":3}"#;
         let figures: Figures = serde_json::from_str(whole).unwrap();
         assert_eq!((figures.value("train", "loss"), figures.value("val", "loss")), (Some(1.5), None));
-        for damaged in [
-            "{}",
-            r#"{"train_loss":null,"train_mae_deg":2.0}"#,
-            r#"{"train_loss":1.5,"val_loss":1.0}"#,
-            r#"{"train_loss":"1.5","train_mae_deg":2.0}"#,
-        ] {
+        let infinite =
+            Figures::new(&Partial { loss: 1.0, rows: 1.0, absolute: f64::INFINITY, ..Partial::default() }, None, 1);
+        let text = serde_json::to_string(&infinite).unwrap();
+        assert_eq!(serde_json::from_str::<Figures>(&text).unwrap().value("train", "mae_deg"), None);
+        for damaged in ["{}", r#"{"train_loss":1.5,"val_loss":1.0}"#, r#"{"train_loss":"1.5","train_mae_deg":2.0}"#] {
             assert!(serde_json::from_str::<Figures>(damaged).is_err(), "{damaged}");
         }
     }

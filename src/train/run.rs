@@ -1,14 +1,15 @@
 //! The run folder: config.yaml, metrics.jsonl, checkpoints/, model.onnx.
 
 use std::collections::BTreeMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
 use super::record::EpochRecord;
 use crate::config::Config;
-use crate::files::replace_file;
+use crate::files::{has_no_locks, read_regular, remove_leftovers, replace_file};
 
 /// A run's folder, locked against a second `fit`.
 #[derive(Debug)]
@@ -19,16 +20,30 @@ pub struct RunFolder {
     /// Checkpoints that could not be written, newest of each name: kept until they can.
     unsaved: BTreeMap<String, Checkpoint>,
     _locks: [File; 2],
+    /// What is odd about the folder.
+    pub(super) warnings: Vec<String>,
 }
 
-fn lock(folder: &Path) -> Result<File, TrainError> {
+fn lock(folder: &Path, warnings: &mut Vec<String>) -> Result<File, TrainError> {
     let path = folder.join("lock");
-    let lock = File::create(&path).map_err(TrainError::io(&path))?;
-    if lock.try_lock().is_err() {
-        return Err(TrainError::Locked { folder: folder.to_owned() });
+    // Without waiting, should it be a pipe.
+    let options = OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
+    let lock = options.open(&path).map_err(TrainError::io(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(TrainError::Locked { folder: folder.to_owned() }),
+        Err(TryLockError::Error(error)) if has_no_locks(&error) => {
+            let what = "this file system has no locks: make sure that no other fit uses this folder";
+            warnings.push(format!("{}: {what}", folder.display()));
+            Ok(lock)
+        }
+        Err(TryLockError::Error(error)) => Err(TrainError::io(&path)(error)),
     }
-    Ok(lock)
 }
+
+/// Files that a run writes beside its checkpoints.
+const WRITTEN: [&str; 6] =
+    ["config.yaml", "metrics.jsonl", "metrics.csv", "environment.json", "model.onnx", super::own_model::IMPORTED];
 
 /// Where a run's checkpoints lie.
 pub fn checkpoint_folder(root: &Path, config: &Config) -> PathBuf {
@@ -41,7 +56,8 @@ impl RunFolder {
     /// # Errors
     /// The folder holds a run and is not to be resumed, or is and holds none.
     pub fn check(root: &Path, resume: bool) -> Result<(), TrainError> {
-        match (root.join("config.yaml").exists(), resume) {
+        let config = root.join("config.yaml");
+        match (config.try_exists().map_err(TrainError::io(&config))?, resume) {
             (true, false) => Err(TrainError::RunExists { folder: root.to_owned() }),
             (false, true) => Err(TrainError::NoRun { folder: root.to_owned() }),
             _ => Ok(()),
@@ -65,10 +81,15 @@ impl RunFolder {
         for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
             std::fs::create_dir_all(folder).map_err(TrainError::io(folder))?;
         }
-        let locks = [lock(root)?, lock(&checkpoints)?];
-        let mut run = Self { root: root.to_owned(), checkpoints, metrics, unsaved: BTreeMap::new(), _locks: locks };
+        let mut warnings = Vec::new();
+        let locks = [lock(root, &mut warnings)?, lock(&checkpoints, &mut warnings)?];
+        for folder in [root, &checkpoints, metrics.parent().expect("a file in a folder")] {
+            remove_leftovers(folder, |of| of.ends_with(".safetensors") || WRITTEN.contains(&of));
+        }
+        let (root, unsaved) = (root.to_owned(), BTreeMap::new());
+        let mut run = Self { root, checkpoints, metrics, unsaved, _locks: locks, warnings };
         match resumed {
-            Some(checkpoint) => run.bring(&checkpoint_folder(root, &checkpoint.config))?,
+            Some(checkpoint) => run.bring(&checkpoint_folder(&run.root, &checkpoint.config))?,
             None => run.refuse_others(config)?,
         }
         Ok(run)
@@ -172,7 +193,11 @@ impl RunFolder {
 
     /// Drops lines of epochs after `epoch` from metrics.jsonl: epochs that will be trained again.
     pub(super) fn truncate_metrics(&self, epoch: usize) -> Result<(), TrainError> {
-        let Ok(text) = std::fs::read_to_string(&self.metrics) else { return Ok(()) };
+        let text = match read_regular(&self.metrics) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            read => read.map_err(TrainError::io(&self.metrics))?,
+        };
+        let text = String::from_utf8_lossy(&text);
         let kept = text
             .lines()
             .filter(|line| serde_json::from_str::<EpochRecord>(line).is_ok_and(|record| record.epoch <= epoch));

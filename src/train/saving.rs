@@ -53,16 +53,17 @@ impl Training<'_> {
             config: self.config.clone(),
             cache: Some(self.cache.key().clone()),
             parameters: Some(parameters_key(&self.model)),
+            own_model: self.own_model.clone(),
             normalization: Normalization::new(self.cache.manifest()),
             progress: self.position.clone(),
             state: self.learner.state()?,
         })
     }
 
-    /// Saves where training stands if it is to stop.
+    /// Saves where training stands if it is to stop, or if that was asked for.
     pub(super) fn check_interrupt(&mut self) -> Result<(), TrainError> {
         if !self.interrupted.load(Ordering::Relaxed) {
-            return Ok(());
+            return if self.save_now.swap(false, Ordering::Relaxed) { self.save("last") } else { Ok(()) };
         }
         self.must_save("last")?;
         Err(TrainError::Interrupted)

@@ -5,7 +5,7 @@ use super::error::TrainError;
 use super::events::{Event, Listener};
 use super::learner::Learner;
 use super::normalization::Normalization;
-use super::resume::position_of;
+use super::resume::{position_of, schedule_change};
 use crate::cache::Cache;
 use crate::config::{Config, ModelType};
 use crate::model::{Model, total_elements};
@@ -36,7 +36,13 @@ pub(super) fn begin(
             differs.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
             Ok(Progress::start())
         }
-        Start::Resume(checkpoint) => position_of(checkpoint, config, cache),
+        Start::Resume(checkpoint) => {
+            checkpoint.check_model(model)?;
+            let progress = position_of(checkpoint, config, cache)?;
+            let change = schedule_change(&checkpoint.config.training, &config.training, &progress);
+            change.into_iter().for_each(|message| listener.event(&Event::Warning(message)));
+            Ok(progress)
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use super::learner::Learner;
 use super::passes::{TrainingBatches, Validation};
 use super::record::{EpochRecord, Figures};
 use super::run::RunFolder;
-use crate::cache::Cache;
+use crate::cache::{Cache, Key};
 use crate::config::{Config, Mode, Schedule};
 use crate::dataset::Batch;
 use crate::model::Model;
@@ -21,6 +21,8 @@ use crate::model::Model;
 /// A training under way.
 pub(super) struct Training<'a> {
     pub(super) model: Model,
+    /// BLAKE3 of a user's own model.
+    pub(super) own_model: Option<Key>,
     pub(super) config: Config,
     pub(super) cache: Arc<Cache>,
     pub(super) run: RunFolder,
@@ -28,6 +30,7 @@ pub(super) struct Training<'a> {
     pub(super) validation: Validation,
     pub(super) position: Progress,
     pub(super) interrupted: Arc<AtomicBool>,
+    pub(super) save_now: Arc<AtomicBool>,
     pub(super) listener: &'a mut dyn Listener,
 }
 

@@ -69,7 +69,7 @@ def over_users(parts: list, powers: list[float]) -> dict:
     own = [figures([part for part in parts if part[0]["user"] == user], powers) for user in users]
     columns = {name: [f[name] for f in own] for name in ("mae_deg", "rmse_deg", "r2")}
     columns |= {name: [f["smoothness"][i] for f in own] for i, name in enumerate(("velocity", "acceleration", "jerk"))}
-    spread = {n: [np.mean(v), np.std(v, ddof=1) if len(v) > 1 else 0.0] for n, v in columns.items()}
+    spread = {n: [np.mean(v), np.std(v, ddof=1) if len(v) > 1 else None] for n, v in columns.items()}
     return {"users": len(users)} | spread
 
 
@@ -79,7 +79,7 @@ def flat(value) -> list[float]:
         return [number for part in value.values() for number in flat(part)]
     if isinstance(value, (list, tuple, np.ndarray)):
         return [number for part in value for number in flat(part)]
-    return [] if isinstance(value, str) else [float(value)]
+    return [] if value is None or isinstance(value, str) else [float(value)]
 
 
 def compare(where: str, found: dict, expected: dict) -> int:

@@ -1,4 +1,4 @@
-"""Writes a model with other metadata, or weights that are not numbers: edit_model.py MODEL OUT key=value.. | nan | batch=N"""
+"""Writes a model, without its digest, with other metadata, or weights that are not numbers: edit_model.py MODEL OUT key=value.. | nan | batch=N"""
 
 import sys
 
@@ -23,4 +23,6 @@ for edit in edits:
     for entry in model.metadata_props:
         if entry.key == key:
             entry.value = value
+for entry in [entry for entry in model.metadata_props if entry.key == "digest"]:
+    model.metadata_props.remove(entry)
 onnx.save(model, out)

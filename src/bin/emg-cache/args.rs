@@ -4,11 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use emg_pipeline::config::preset_names;
-
-/// A usage error that is found only after parsing.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct Usage(pub(crate) String);
+use paths::path;
 
 /// Build shared caches of normalized windows from HDF5 surface-EMG recordings.
 #[derive(Debug, Parser)]
@@ -36,6 +32,7 @@ pub(crate) enum Command {
         #[arg(long, value_name = "I/N", value_parser = part)]
         part: Option<(usize, usize)>,
         /// Recordings, or folders of them (default: data.dataset_path)
+        #[arg(value_parser = path())]
         inputs: Vec<PathBuf>,
     },
     /// List the caches of a store
@@ -49,7 +46,7 @@ pub(crate) enum Command {
         /// The cache's key, or its first 8 or more digits
         key: String,
         /// Also draw EMG, angles, channel statistics and valid runs
-        #[arg(long, value_name = "FILE.svg")]
+        #[arg(long, value_name = "FILE.svg", value_parser = path())]
         plot: Option<PathBuf>,
         #[command(flatten)]
         store: StoreArgs,
@@ -70,6 +67,7 @@ pub(crate) enum Command {
         #[command(flatten)]
         config: ConfigArgs,
         /// Recordings, or folders of them, as for build (default: data.dataset_path)
+        #[arg(value_parser = path())]
         inputs: Vec<PathBuf>,
     },
     /// Show why a cache's key differs from that of the most similar cache
@@ -108,6 +106,19 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Copy a cache's small segments into few full ones; its key stays
+    #[command(
+        after_help = "Examples:\n  emg-cache compact ed961c17 --store /nfs/lab/store\n  emg-cache compact --json"
+    )]
+    Compact {
+        /// The cache's key (default: all caches)
+        key: Option<String>,
+        /// Start a new segment before the current one grows beyond this many bytes
+        #[arg(long, value_name = "BYTES", default_value_t = 4 << 30, value_parser = clap::value_parser!(u64).range(1 << 20..))]
+        segment_bytes: u64,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
     /// Print a completion script for a shell
     #[command(
         after_help = "Examples:\n  emg-cache completions bash > ~/.local/share/bash-completion/completions/emg-cache"
@@ -118,13 +129,16 @@ pub(crate) enum Command {
     },
     /// Write man pages to a folder
     #[command(after_help = "Examples:\n  emg-cache man ~/.local/share/man/man1")]
-    Man { folder: PathBuf },
+    Man {
+        #[arg(value_parser = path())]
+        folder: PathBuf,
+    },
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct StoreArgs {
     /// Folder of the store (default: EMG_STORE, then ./store)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) store: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -139,7 +153,7 @@ pub(crate) struct ConfigArgs {
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) store: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
@@ -149,6 +163,7 @@ pub(crate) struct ConfigArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct SynthArgs {
     /// Folder to write to
+    #[arg(value_parser = path())]
     pub(crate) folder: PathBuf,
     /// Number of recordings
     #[arg(long, default_value_t = 20)]
@@ -200,6 +215,9 @@ fn part(text: &str) -> Result<(usize, usize), String> {
     let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
     numbers.filter(|(i, n)| (1..=*n).contains(i)).ok_or_else(|| "expected I/N with 1 <= I <= N".into())
 }
+
+#[path = "../shared/paths.rs"]
+mod paths;
 
 #[cfg(test)]
 #[path = "../shared/examples.rs"]

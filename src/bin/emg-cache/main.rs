@@ -4,6 +4,7 @@ mod args;
 mod info;
 mod upkeep;
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,9 +12,10 @@ use anyhow::Result;
 use args::{Args, Command, ConfigArgs};
 use clap::{CommandFactory, Parser};
 use emg_pipeline::cache::{self, BuildOptions, CacheError, Manifest, PartSummary, Store};
-use emg_pipeline::config::{self, ConfigError};
-use emg_pipeline::recording::{self, Hdf5, SynthOptions, synthesize};
+use emg_pipeline::config::{self, ConfigError, UserPathError};
+use emg_pipeline::recording::{self, Hdf5, RecordingError, SynthOptions, synthesize};
 use emg_pipeline::report::{self, BuildProgress};
+use emg_pipeline::startup::prepare_process;
 use emg_pipeline::{note, say};
 use serde_json::json;
 
@@ -39,12 +41,14 @@ fn main() -> ExitCode {
 /// 2 for wrong usage or configuration, 1 for everything else.
 fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = error.is::<ConfigError>()
-        || error.is::<args::Usage>()
+        || error.is::<UserPathError>()
+        || matches!(error.downcast_ref::<RecordingError>(), Some(RecordingError::Exists { .. }))
         || error.downcast_ref::<CacheError>().is_some_and(CacheError::is_usage);
     if usage { 2 } else { 1 }
 }
 
 fn run(command: Command) -> Result<ExitCode> {
+    prepare_process();
     match command {
         Command::Synth(args) => synth(&args),
         Command::Build { config, part: None, inputs } => build(&config, inputs),
@@ -54,6 +58,9 @@ fn run(command: Command) -> Result<ExitCode> {
         Command::Verify { key, store } => upkeep::verify(&open(store.store)?, key.as_deref(), store.json),
         Command::Repair { key, config, inputs } => upkeep::repair(&key, &config, inputs),
         Command::Explain { key, store } => upkeep::explain(&open(store.store)?, &key, store.json),
+        Command::Compact { key, segment_bytes, store } => {
+            upkeep::compact(&open(store.store)?, key.as_deref(), segment_bytes, store.json)
+        }
         Command::Pin { key, store } => upkeep::pin(&open(store.store)?, &key, store.json),
         Command::Unpin { key, store } => upkeep::unpin(&open(store.store)?, &key, store.json),
         Command::Completions { shell } => {
@@ -68,7 +75,7 @@ fn run(command: Command) -> Result<ExitCode> {
 }
 
 fn open(store: Option<PathBuf>) -> Result<Store> {
-    Ok(Store::open(&config::DataConfig::default().store_path(store))?)
+    Ok(Store::open(&config::DataConfig::default().store_path(store)?)?)
 }
 
 fn man(folder: &Path) -> Result<ExitCode> {
@@ -93,11 +100,20 @@ fn synth(args: &args::SynthArgs) -> Result<ExitCode> {
     let paths = synthesize(&args.folder, &options, &|_| ())?;
     if args.json {
         let metadata = args.folder.join("metadata.csv");
-        say!("{}", serde_json::to_string_pretty(&json!({ "recordings": paths, "metadata": metadata }))?);
+        say!(
+            "{}",
+            serde_json::to_string_pretty(
+                &json!({ "recordings": texts(&paths), "metadata": metadata.to_string_lossy() })
+            )?
+        );
     } else {
         say!("{} recordings and metadata.csv in {}", paths.len(), args.folder.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn texts(paths: &[PathBuf]) -> Vec<Cow<'_, str>> {
+    paths.iter().map(|path| path.to_string_lossy()).collect()
 }
 
 /// The store and the build options for a configuration and the given inputs.
@@ -106,7 +122,7 @@ fn prepare(args: &ConfigArgs, inputs: Vec<PathBuf>) -> Result<(PathBuf, BuildOpt
     for warning in &loaded.warnings {
         note!("warning: {warning}");
     }
-    let store = loaded.config.data.store_path(args.store.clone());
+    let store = loaded.config.data.store_path(args.store.clone())?;
     let hdf5 = Hdf5::workers(std::env::current_exe()?);
     Ok((store, BuildOptions::new(&loaded.config, inputs, hdf5)?))
 }

@@ -1,16 +1,16 @@
-//! Maintenance of a store: verify, repair, explain, pin, unpin, gc.
+//! Maintenance of a store: verify, repair, explain, compact, pin, unpin, gc.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::cache::{self, CacheError, Damage, Key, Store};
+use emg_pipeline::cache::{self, CacheError, Compacted, Damage, GcOutcome, Key, Store};
 use emg_pipeline::report::{self, BuildProgress};
 use emg_pipeline::{note, say};
 use serde_json::{Value, json};
 
 use crate::args::ConfigArgs;
-use crate::{info, prepare};
+use crate::{info, prepare, texts};
 
 pub(crate) fn verify(store: &Store, key: Option<&str>, json: bool) -> Result<ExitCode> {
     let keys = match key {
@@ -54,7 +54,7 @@ pub(crate) fn repair(key: &str, args: &ConfigArgs, inputs: Vec<PathBuf>) -> Resu
     progress.finish();
     let repaired = repaired?;
     if args.json {
-        say!("{}", serde_json::to_string_pretty(&json!({ "key": key, "repaired": repaired }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "key": key, "repaired": texts(&repaired) }))?);
         return Ok(ExitCode::SUCCESS);
     }
     for path in &repaired {
@@ -94,6 +94,25 @@ fn value(value: &Value) -> String {
     }
 }
 
+pub(crate) fn compact(store: &Store, key: Option<&str>, segment_bytes: u64, json: bool) -> Result<ExitCode> {
+    let keys = match key {
+        Some(key) => vec![store.resolve(key)?],
+        None => store.cache_keys()?,
+    };
+    let mut compacted = Vec::new();
+    for key in keys {
+        let Compacted { segments_before, segments_after } = cache::compact(store, &key, segment_bytes)?;
+        if !json {
+            say!("{key}  {segments_before} segments, now {segments_after}");
+        }
+        compacted.push(json!({ "key": key, "segments_before": segments_before, "segments_after": segments_after }));
+    }
+    if json {
+        say!("{}", serde_json::to_string_pretty(&compacted)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub(crate) fn pin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
     let key = store.resolve(key)?;
     store.pin(&key)?;
@@ -118,11 +137,21 @@ pub(crate) fn unpin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {
 }
 
 pub(crate) fn gc(store: &Store, unpinned: bool, dry_run: bool, json: bool) -> Result<ExitCode> {
+    if !dry_run {
+        cache::put_back(store);
+    }
     let plan = cache::plan_gc(store, unpinned)?;
-    let removals = if dry_run { plan.removals.clone() } else { cache::run_gc(store, &plan)? };
+    let GcOutcome { removed: removals, failed } = if dry_run {
+        GcOutcome { removed: plan.removals.clone(), failed: Vec::new() }
+    } else {
+        cache::run_gc(store, &plan)
+    };
+    let failed: Vec<_> = failed.iter().map(ToString::to_string).collect();
+    let code = if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     if json {
-        say!("{}", serde_json::to_string_pretty(&json!({ "removed": removals, "warnings": plan.warnings }))?);
-        return Ok(ExitCode::SUCCESS);
+        let outcome = json!({ "removed": removals, "failed": failed, "warnings": plan.warnings });
+        say!("{}", serde_json::to_string_pretty(&outcome)?);
+        return Ok(code);
     }
     for warning in &plan.warnings {
         note!("warning: {warning}");
@@ -133,5 +162,6 @@ pub(crate) fn gc(store: &Store, unpinned: bool, dry_run: bool, json: bool) -> Re
     }
     let bytes = removals.iter().map(|removal| removal.bytes).sum();
     say!("{doing} {} of {} entries, {}", removals.len(), plan.removals.len(), report::bytes(bytes));
-    Ok(ExitCode::SUCCESS)
+    failed.iter().for_each(|error| note!("error: cannot remove {error}"));
+    Ok(code)
 }

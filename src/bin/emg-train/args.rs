@@ -6,6 +6,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
 use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig, preset_names};
+use paths::path;
 
 /// Train models that predict joint angles from surface EMG, with ONNX Runtime.
 #[derive(Debug, Parser)]
@@ -69,7 +70,7 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  emg-train doctor\n  emg-train doctor --model tracking_vemg2pose")]
     Doctor {
         /// Path of libonnxruntime
-        #[arg(long)]
+        #[arg(long, value_parser = path())]
         ort_lib: Option<PathBuf>,
         /// Also build the training step of a model (preset, configuration file, or your own .onnx file), and show its
         /// size and how long it takes to load
@@ -92,7 +93,10 @@ pub(crate) enum Command {
     },
     /// Write man pages to a folder
     #[command(after_help = "Examples:\n  emg-train man ~/.local/share/man/man1")]
-    Man { folder: PathBuf },
+    Man {
+        #[arg(value_parser = path())]
+        folder: PathBuf,
+    },
 }
 
 /// A configuration and the cache that goes with it.
@@ -104,7 +108,7 @@ pub(crate) struct CacheArgs {
     #[arg(long, value_name = "SECTION.KEY=VALUE")]
     pub(crate) set: Vec<String>,
     /// Folder of the store (default: EMG_STORE, then data.store, then ./store)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) store: Option<PathBuf>,
     /// Cache to use (default: the one that `emg-cache build` builds for this configuration)
     #[arg(long, value_name = "KEY")]
@@ -133,35 +137,38 @@ pub(crate) struct FitArgs {
     #[command(flatten)]
     pub(crate) cache: CacheArgs,
     /// Folder of the run (default: the first that does not exist of runs/1, runs/2, ..)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) run: Option<PathBuf>,
     /// Train your own ONNX model (opset 13 to 22) instead of a built-in architecture
-    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "resume")]
+    #[arg(long, value_name = "MODEL.onnx", conflicts_with = "resume", value_parser = path())]
     pub(crate) model: Option<PathBuf>,
     /// Do not train the initializers of --model that match, e.g. --freeze 'encoder.*'
     #[arg(long, value_name = "GLOB", requires = "model")]
     pub(crate) freeze: Vec<String>,
     /// Start a new run from the weights of this checkpoint
-    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume")]
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume", value_parser = path())]
     pub(crate) init: Option<PathBuf>,
     /// Resume the run in --run
     #[arg(long, requires = "run")]
     pub(crate) resume: bool,
+    /// On SIGUSR1, save a checkpoint, ask SLURM to start the job again, and exit; resume the run if it has begun already
+    #[arg(long, requires = "run", conflicts_with = "resume")]
+    pub(crate) requeue: bool,
     /// Print the final summary as JSON
     #[arg(long)]
     pub(crate) json: bool,
     /// Path of libonnxruntime
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct ReportArgs {
     /// Folders of runs
-    #[arg(required = true, value_name = "RUN")]
+    #[arg(required = true, value_name = "RUN", value_parser = path())]
     pub(crate) runs: Vec<PathBuf>,
     /// File to write (default: report.html in the run's folder, or ./comparison.html for several runs)
-    #[arg(long, value_name = "FILE.html")]
+    #[arg(long, value_name = "FILE.html", value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Split to evaluate
     #[arg(long, value_parser = split_parser(), default_value_t = Split::Test)]
@@ -178,7 +185,7 @@ pub(crate) struct ReportArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Path of libonnxruntime
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
@@ -192,12 +199,13 @@ impl ReportArgs {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct PredictArgs {
     /// Model that `fit` or `export` wrote
+    #[arg(value_parser = path())]
     pub(crate) model: PathBuf,
     /// HDF5 recordings (files, folders or tar archives), in the layout of those the model was trained on
-    #[arg(required = true, value_name = "RECORDING")]
+    #[arg(required = true, value_name = "RECORDING", value_parser = path())]
     pub(crate) recordings: Vec<PathBuf>,
     /// File to write (.h5, .hdf5 or .csv), or a folder; several recordings need a folder
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", value_parser = path())]
     pub(crate) out: PathBuf,
     /// Format of the files in a folder: hdf5 (emg2pose's layout, the default) or csv
     #[arg(long, value_enum)]
@@ -212,7 +220,7 @@ pub(crate) struct PredictArgs {
     #[arg(long)]
     pub(crate) json: bool,
     /// Path of libonnxruntime
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
@@ -269,7 +277,7 @@ pub(crate) struct EvalArgs {
     #[arg(long)]
     pub(crate) device: Option<Device>,
     /// Path of libonnxruntime
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) ort_lib: Option<PathBuf>,
 }
 
@@ -279,7 +287,7 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
     /// File to write (default: model.onnx in the run's folder; or e.g. model.2000.float16.onnx or stream.onnx)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) out: Option<PathBuf>,
     /// Rows per window (default: the cache's test windows)
     #[arg(long)]
@@ -305,12 +313,22 @@ pub(crate) struct AccessArgs {
     /// an error instead of a crash
     #[arg(long, value_enum, default_value_t = IoArg::Mmap)]
     pub(crate) io: IoArg,
+    /// Compare the cache's rows with their hashes: never, each block of 16 MiB when it is first read, or all at the start
+    #[arg(long, value_enum, default_value_t = VerifyArg::Off)]
+    pub(crate) verify: VerifyArg,
     /// Copy the cache's segments to this folder on a local disk first, and use the copies
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     pub(crate) stage: Option<PathBuf>,
     /// Maximum size of the staging folder in bytes; the least recently used segments are removed first
     #[arg(long, value_name = "BYTES", requires = "stage", default_value_t = 1 << 40)]
     pub(crate) stage_bytes: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum VerifyArg {
+    Off,
+    FirstTouch,
+    Open,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -322,6 +340,7 @@ pub(crate) enum IoArg {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct RunArgs {
     /// Folder of the run
+    #[arg(value_parser = path())]
     pub(crate) run: PathBuf,
     #[command(flatten)]
     pub(crate) of: CheckpointArgs,
@@ -337,7 +356,7 @@ pub(crate) struct CheckpointArgs {
     #[arg(long, value_name = "KEY")]
     pub(crate) cache: Option<String>,
     /// Folder of the store (default: EMG_STORE, then the run's data.store, then ./store)
-    #[arg(long)]
+    #[arg(long, value_parser = path())]
     pub(crate) store: Option<PathBuf>,
 }
 
@@ -356,6 +375,9 @@ fn split_parser() -> impl TypedValueParser<Value = Split> {
 fn seconds(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds)).ok_or("expected 0.01 to 86400".into())
 }
+
+#[path = "../shared/paths.rs"]
+mod paths;
 
 #[cfg(test)]
 #[path = "../shared/examples.rs"]

@@ -4,34 +4,38 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use anyhow::Result;
 use clap::CommandFactory;
-use emg_pipeline::cache::{self, Access, BuildOptions, Cache, Io, Key, Manifest, ManifestRecording, Stage, Store};
+use emg_pipeline::cache::{
+    self, Access, BuildOptions, Cache, Io, Key, Manifest, ManifestRecording, Stage, Store, Verify,
+};
 use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
-use emg_pipeline::files::{check_file_path, replace_file};
+use emg_pipeline::files::{FileError, check_file_path, replace_named_file};
 use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
-use emg_pipeline::report::{CountProgress, FitReport};
+use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
+use emg_pipeline::startup::prepare_process;
 use emg_pipeline::train::{
-    self, BenchmarkLength, Checkpoint, EvaluateOptions, ExportOptions, FitOptions, Form, IMPORTED, RunFolder, Start,
-    TrainError, apply_manifest, check_resume, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    self, BenchmarkLength, Checkpoint, EvaluateOptions, ExportOptions, Form, IMPORTED, TrainError, apply_manifest,
+    apply_splits, checkpoint_folder, evaluate, export_run, load_model, throughput,
 };
 use emg_pipeline::{note, say};
-use serde_json::json;
 
 use crate::args::{
-    AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, EvalArgs, ExportArgs, FitArgs, IoArg,
+    AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, EvalArgs, ExportArgs, IoArg,
+    VerifyArg,
 };
 use crate::errors::UsageError;
+use crate::fit::fit;
 use crate::predict::predict;
 use crate::report::report;
 use crate::{doctor, print};
 
 pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
+    prepare_process();
     match command {
         Command::Fit(args) => fit(args, started),
         Command::Eval(args) => eval(args),
@@ -134,7 +138,7 @@ fn export(args: &ExportArgs) -> Result<ExitCode> {
     let out = out.clone().unwrap_or_else(|| run.run.join(name));
     check_file_path(&out)?;
     let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
-    replace_file(&out, &exported.onnx)?;
+    replace_named_file(&out, &exported.onnx)?;
     if json {
         say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
     } else {
@@ -143,79 +147,9 @@ fn export(args: &ExportArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn fit(args: FitArgs, started: Instant) -> Result<ExitCode> {
-    let run = args.run.clone().unwrap_or_else(next_run);
-    RunFolder::check(&run, args.resume)?;
-    let mut loaded = load_config(&args, &run)?;
-    for warning in &loaded.warnings {
-        note!("warning: {warning}");
-    }
-    let start = start_of(&args, &run)?;
-    let (root, key) = if let Start::Resume(checkpoint) = &start
-        && let (None, Some(key)) = (&args.cache.cache, &checkpoint.cache)
-    {
-        // A resumed run uses the cache it started with.
-        (loaded.config.data.store_path(args.cache.store.clone()), key.clone())
-    } else {
-        find_cache(&args.cache, &loaded)?
-    };
-    let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
-    apply_manifest(&mut loaded, cache.manifest())?;
-    let mut config = loaded.config;
-    if let Start::Resume(checkpoint) = &start {
-        check_resume(&checkpoint.config, &config)?;
-    }
-    let own = args.model.clone().or_else(|| config.model.onnx.clone().filter(|_| !args.resume));
-    let model = match &own {
-        Some(path) => own_model(&mut config, path, &args.freeze)?,
-        None => load_model(&config, &run)?,
-    };
-    config.data.store = Some(std::path::absolute(&root)?);
-    for folder in [&mut config.logging.checkpoint_dir, &mut config.logging.log_dir].into_iter().flatten() {
-        *folder = std::path::absolute(&*folder)?;
-    }
-
-    let interrupted = interrupt_flag()?;
-    let metrics = RunFolder::metrics_path(&run, &config);
-    let mut report = FitReport::new(metrics.clone());
-    let summary = emg_pipeline::train::fit(FitOptions {
-        config,
-        cache,
-        model,
-        run: run.clone(),
-        start,
-        ort_lib: args.ort_lib,
-        interrupted,
-        started,
-        listener: &mut report,
-    })?;
-    drop(report);
-    if args.json {
-        let summary = json!({
-            "run": run, "checkpoint": summary.best_checkpoint, "last_checkpoint": summary.last_checkpoint,
-            "model": summary.model, "metrics": metrics, "epochs": summary.epochs, "monitor": summary.monitor,
-            "best": summary.best, "seconds": started.elapsed().as_secs_f64(),
-        });
-        say!("{}", serde_json::to_string_pretty(&summary)?);
-    } else {
-        print::fit(&summary, &run, &metrics, started.elapsed().as_secs_f64());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Set by the first SIGINT or SIGTERM, which asks the loop to save and stop; a second one ends the process at once.
-fn interrupt_flag() -> std::io::Result<Arc<AtomicBool>> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
-        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
-    }
-    Ok(interrupted)
-}
-
 fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
     let mut loaded = config::load(args.cache.config.as_deref(), &args.cache.set)?;
-    let (root, key) = find_cache(&args.cache, &loaded)?;
+    let (root, key) = find_cache(&args.cache, &mut loaded)?;
     let cache = Arc::new(Cache::open(&root, &key, &access_of(&args.cache.access))?);
     apply_manifest(&mut loaded, cache.manifest())?;
     let model = load_model(&loaded.config, Path::new("."))?;
@@ -229,65 +163,49 @@ fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn access_of(args: &AccessArgs) -> Access {
+pub(crate) fn access_of(args: &AccessArgs) -> Access {
     let announce = |segments, bytes| note!("staging {segments} segments ({})", emg_pipeline::report::bytes(bytes));
     let io = match args.io {
         IoArg::Mmap => Io::Mmap,
         IoArg::Read => Io::Read,
     };
-    Access { io, stage: args.stage.clone().map(|folder| Stage::new(folder, args.stage_bytes, announce)) }
+    let verify = match args.verify {
+        VerifyArg::Off => Verify::Off,
+        VerifyArg::FirstTouch => Verify::FirstTouch,
+        VerifyArg::Open => Verify::Open,
+    };
+    Access { io, verify, stage: args.stage.clone().map(|folder| Stage::new(folder, args.stage_bytes, announce)) }
 }
 
-fn next_run() -> PathBuf {
-    (1..).map(|i| PathBuf::from(format!("runs/{i}"))).find(|path| !path.exists()).expect("a free number")
+/// Folders of runs in a folder that is none.
+fn runs_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut runs: Vec<_> = entries.filter(|path| path.join("config.yaml").exists()).collect();
+    // 2 before 10.
+    runs.sort_by_key(|path| (path.as_os_str().len(), path.clone()));
+    runs
 }
 
 pub(crate) fn run_config(run: &Path) -> Result<Config> {
     let path = run.join("config.yaml");
-    if !path.exists() {
-        return Err(UsageError::NoRun { run: run.to_owned() }.into());
+    if !path.try_exists().map_err(|source| FileError { path: path.clone(), source })? {
+        return Err(UsageError::NoRun { run: run.to_owned(), below: runs_below(run) }.into());
     }
-    Ok(config::load(path.to_str(), &[])?.config)
-}
-
-fn load_config(args: &FitArgs, run: &Path) -> Result<Loaded> {
-    let own = run.join("config.yaml");
-    let source = match &args.cache.config {
-        None if args.resume => own.to_str(),
-        given => given.as_deref(),
-    };
-    Ok(config::load(source, &args.cache.set)?)
-}
-
-fn start_of(args: &FitArgs, run: &Path) -> Result<Start> {
-    if let Some(path) = &args.init {
-        return Ok(Start::Weights(Box::new(Checkpoint::load(path)?)));
-    }
-    if !args.resume {
-        return Ok(Start::New);
-    }
-    let path = checkpoint_folder(run, &run_config(run)?).join("last.safetensors");
-    if !path.exists() {
-        return Err(UsageError::NoLast { run: run.to_owned() }.into());
-    }
-    Ok(Start::Resume(Box::new(Checkpoint::load(&path)?)))
+    Ok(config::load_file(&path, &[])?.config)
 }
 
 /// The store and the key of the cache to train on.
-fn find_cache(args: &CacheArgs, loaded: &Loaded) -> Result<(PathBuf, Key)> {
-    let root = loaded.config.data.store_path(args.store.clone());
-    if !root.join("format.json").exists() {
+pub(crate) fn find_cache(args: &CacheArgs, loaded: &mut Loaded) -> Result<(PathBuf, Key)> {
+    let root = loaded.config.data.store_path(args.store.clone())?;
+    let format = root.join("format.json");
+    if !format.try_exists().map_err(|source| FileError { path: format.clone(), source })? {
         return Err(UsageError::NoStore { store: root, build: build_command(args) }.into());
     }
     let store = Store::open(&root)?;
-    if args.cache.is_some()
-        && let Some(key) =
-            ["data.split_ratio", "data.split_by", "data.seed"].iter().find(|k| loaded.explicit.contains(**k))
-    {
-        return Err(UsageError::NoEffect { key }.into());
-    }
     if let Some(prefix) = &args.cache {
-        return Ok((root, store.resolve(prefix)?));
+        let key = store.resolve(prefix)?;
+        apply_splits(loaded, &Manifest::read(&store, &key)?)?;
+        return Ok((root, key));
     }
     let options = BuildOptions::new(&loaded.config, Vec::new(), Hdf5::InProcess)
         .map_err(|source| UsageError::NoInput { source })?;
@@ -323,7 +241,7 @@ pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Re
         path => path.into(),
     };
     let checkpoint = Checkpoint::load(&path)?;
-    let root = config.data.store_path(args.store.clone());
+    let root = config.data.store_path(args.store.clone())?;
     let key = match &args.cache {
         Some(prefix) => Store::open(&root)?.resolve(prefix)?,
         None => checkpoint.cache.clone().ok_or(UsageError::NoCache { checkpoint: path })?,

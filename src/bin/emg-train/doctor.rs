@@ -11,7 +11,7 @@ use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::say;
 use emg_pipeline::step::{Problem, training_step};
-use emg_pipeline::train::{TrainError, load_model};
+use emg_pipeline::train::{TrainError, check_size, load_model};
 use serde_json::json;
 
 use crate::commands::own_model;
@@ -36,7 +36,8 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
         Err(error) => missing.push(format!("for CUDA: {error}")),
     }
     if json {
-        let library = json!({ "path": library.path, "found_by": library.source, "version": library.version });
+        let library =
+            json!({ "path": library.path.to_string_lossy(), "found_by": library.source, "version": library.version });
         say!(
             "{}",
             serde_json::to_string_pretty(&json!({ "library": library, "providers": providers, "missing": missing }))?
@@ -74,6 +75,7 @@ pub(crate) fn model(
         context: model.left_context(),
     };
     model.check_window(shape.rows).map_err(TrainError::from)?;
+    check_size(shape, training)?;
     let library = runtime::load(option)?;
     let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
     let problem = Problem::new(model, shape, training.loss_type, training.mae_weight);

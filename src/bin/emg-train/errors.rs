@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use emg_pipeline::cache::{CacheError, Key};
-use emg_pipeline::config::ConfigError;
+use emg_pipeline::config::{ConfigError, UserPathError};
 use emg_pipeline::files::PathError;
 use emg_pipeline::train::TrainError;
 
@@ -12,21 +12,21 @@ use emg_pipeline::train::TrainError;
 pub(crate) enum UsageError {
     #[error("--by: no recording of the cache has a label {label}; expected one of {known}")]
     NoLabel { label: String, known: String },
-    #[error("{} holds no run: it has no config.yaml", .run.display())]
-    NoRun { run: PathBuf },
+    #[error("{} holds no run: it has no config.yaml{}", .run.display(), runs_below(.below))]
+    NoRun { run: PathBuf, below: Vec<PathBuf> },
+    #[error("{}: a run's configuration can only name paths that are valid UTF-8", .path.display())]
+    NotText { path: PathBuf },
     #[error("{} has no checkpoint `last` to resume from; to start a new run from saved weights, use --init CHECKPOINT", .run.display())]
     NoLast { run: PathBuf },
     #[error("there is no store at {}; build the cache: {build}", .store.display())]
     NoStore { store: PathBuf, build: String },
-    #[error("{key} has no effect with --cache, because the cache already fixes the splits; remove one of the two")]
-    NoEffect { key: &'static str },
     #[error("{source}, or choose a cache with --cache KEY (`emg-cache list` shows the keys)")]
     NoInput { source: CacheError },
     #[error("the cache {key} for this configuration is not in the store {}; build it: {build}", .store.display())]
     NotBuilt { key: Key, store: PathBuf, build: String },
     #[error(
-        "this machine has not read all recordings yet, so the key of the cache is not known; build the cache: {build}\n\
-         or train on an existing one: emg-train fit --cache KEY (`emg-cache list` shows them)"
+        "this machine does not know all recordings yet, so the key of the cache is not known; train on an existing cache: \
+         emg-train fit --cache KEY (`emg-cache list` shows them)\nor build the cache here: {build}"
     )]
     NotRead { build: String },
     #[error("{}: this checkpoint does not say which cache it was trained on; choose a cache with --cache KEY", .checkpoint.display())]
@@ -43,6 +43,17 @@ pub(crate) enum UsageError {
     OutTwice { first: PathBuf, second: PathBuf, out: PathBuf },
 }
 
+/// At most this many runs are listed in one error.
+const LISTED: usize = 20;
+
+fn runs_below(runs: &[PathBuf]) -> String {
+    let mut names: Vec<_> = runs.iter().take(LISTED).map(|run| run.display().to_string()).collect();
+    if runs.len() > LISTED {
+        names.push(format!("{} more", runs.len() - LISTED));
+    }
+    if names.is_empty() { String::new() } else { format!("; below it are {}", names.join(", ")) }
+}
+
 /// 2 for wrong usage or configuration, 130 for an interrupt, 1 for everything else.
 pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     let train = error.downcast_ref::<TrainError>();
@@ -52,6 +63,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> u8 {
     let usage = error.is::<ConfigError>()
         || error.is::<UsageError>()
         || error.is::<PathError>()
+        || error.is::<UserPathError>()
         || train.is_some_and(TrainError::is_usage)
         || error.downcast_ref::<CacheError>().is_some_and(CacheError::is_usage);
     if usage { 2 } else { 1 }

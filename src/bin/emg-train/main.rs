@@ -4,9 +4,11 @@ mod args;
 mod commands;
 mod doctor;
 mod errors;
+mod fit;
 mod predict;
 mod print;
 mod report;
+mod signals;
 
 use std::process::ExitCode;
 use std::time::Instant;

@@ -26,6 +26,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let provider = Provider::choose(&library, &args.computing()).map_err(TrainError::from)?;
     let mut predictor = Predictor::load(&library, provider, &args.model)?;
     let reader = predictor.reader(Hdf5::workers(std::env::current_exe()?));
+    let written = predictor.reader_of_predictions(Hdf5::workers(std::env::current_exe()?));
     // All recordings are checked before the first is predicted.
     let (found, windows) = check(&predictor, &reader, found);
     let outputs = outputs(args, &found)?;
@@ -37,6 +38,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
     let mut predicted = Vec::new();
     for (found, out) in found.iter().zip(&outputs) {
         let prediction = predictor.predict(&reader, &found.place, &mut |windows| progress.advance(windows))?;
+        prediction.check_replaces_own(out, !args.is_folder(), &written)?;
         save(&prediction, out, &predictor)?;
         tell(&prediction.about, out, args.json, &progress);
         predicted.push((prediction.about, out));
@@ -47,7 +49,7 @@ pub(crate) fn predict(args: &PredictArgs) -> Result<ExitCode> {
             .iter()
             .map(|(about, out)| {
                 let mut entry = serde_json::to_value(about)?;
-                entry["out"] = json!(out);
+                entry["out"] = json!(out.to_string_lossy());
                 Ok(entry)
             })
             .collect::<Result<_>>()?;

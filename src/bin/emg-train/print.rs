@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use emg_pipeline::metrics::OverUsers;
+use emg_pipeline::metrics::{OverUsers, Spread};
 use emg_pipeline::report;
 use emg_pipeline::say;
 use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
@@ -84,11 +84,11 @@ pub(crate) fn evaluation(evaluation: &Evaluation, by: &[String], derivatives: De
 }
 
 fn spread(over: &OverUsers) -> String {
-    let (mae, rmse) = (over.mae_deg, over.rmse_deg);
-    format!(
-        "over {} users: mae {:.3} ± {:.3} deg  rmse {:.3} ± {:.3} deg",
-        over.users, mae.mean, mae.std, rmse.mean, rmse.std
-    )
+    let text = |of: Spread| {
+        let std = of.std.map_or(String::new(), |std| format!(" ± {std:.3}"));
+        format!("{:.3}{std} deg", of.mean)
+    };
+    format!("over {} users: mae {}  rmse {}", over.users, text(over.mae_deg), text(over.rmse_deg))
 }
 
 pub(crate) fn throughput(result: &Throughput) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use emg_pipeline::cache::{Access, Cache, CacheError};
-use emg_pipeline::files::{FileError, check_file_path, replace_file};
+use emg_pipeline::files::{FileError, check_file_path, replace_named_file};
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
 use emg_pipeline::runtime::{self, Provider, RuntimeError};
@@ -28,10 +28,10 @@ pub(crate) fn report(args: &ReportArgs) -> Result<ExitCode> {
     args.runs.iter().try_for_each(|run| run_config(run).map(|_| ()))?;
     check_file_path(&out)?;
     let runs = args.runs.iter().map(|run| reported(args, run)).collect::<Result<Vec<_>>>()?;
-    replace_file(&out, report_page(&runs).as_bytes())?;
+    replace_named_file(&out, report::printable(&report_page(&runs)).as_bytes())?;
     if args.json {
         let runs: Vec<_> = runs.iter().map(summary).collect();
-        say!("{}", serde_json::to_string_pretty(&json!({ "report": out, "runs": runs }))?);
+        say!("{}", serde_json::to_string_pretty(&json!({ "report": out.to_string_lossy(), "runs": runs }))?);
     } else {
         say!("{}", out.display());
     }
@@ -52,7 +52,10 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
         epochs => epochs.map_err(|source| FileError { path: metrics.clone(), source })?,
     };
     let mut facts = vec![("run".to_owned(), std::path::absolute(folder)?.display().to_string())];
-    let environment = metrics.parent().and_then(Environment::of_run);
+    let environment = metrics.parent().map_or(Ok(None), Environment::of_run).unwrap_or_else(|error| {
+        note!("warning: the page does not say where the run was trained: {error}");
+        None
+    });
     facts.extend(environment.iter().flat_map(Environment::facts));
     let (mut rate, mut gallery) = (config.model.original_sampling_rate, Err("--no-eval".to_owned()));
     if !args.no_eval {

@@ -12,6 +12,8 @@ use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueI
 use super::super::tensor::Constant;
 use super::prepare::prepare;
 use super::tensor::{constant, embed, sizes};
+use crate::digest::{ModelState, check_model};
+use crate::files::read_regular;
 
 /// Opsets whose operators are known (ONNX 1.8 to 1.17).
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=22;
@@ -43,8 +45,12 @@ impl OnnxModel {
     /// Unreadable, or as [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Self, GraphError> {
         let read = || {
-            let mut proto = decode(&std::fs::read(path)?)?;
-            let folder = path.parent().unwrap_or(Path::new("."));
+            let bytes = read_regular(path)?;
+            if check_model(&bytes) == ModelState::Damaged {
+                return Err("damaged, or changed since it was exported: it does not match its digest (if it was changed on purpose, remove its metadata entry `digest`)".into());
+            }
+            let mut proto = decode(&bytes)?;
+            let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
             for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
                 embed(tensor, folder)?;
             }

@@ -6,6 +6,7 @@ use super::super::error::GraphError;
 use super::super::proto::TensorProto;
 use super::super::proto::tensor_proto::{DataLocation, DataType};
 use super::super::tensor::{Constant, DType};
+use crate::files::open_regular;
 
 /// A tensor of the file; doubles become float32, and 32-bit integers int64.
 ///
@@ -56,6 +57,16 @@ pub(super) fn sizes(tensor: &TensorProto) -> Result<(Vec<usize>, usize), GraphEr
     Ok((shape, elements))
 }
 
+/// Bytes of an element of the types that are read.
+fn element_bytes(tensor: &TensorProto) -> Option<usize> {
+    match DataType::try_from(tensor.data_type()) {
+        Ok(DataType::Float | DataType::Int32) => Some(4),
+        Ok(DataType::Double | DataType::Int64) => Some(8),
+        Ok(DataType::Bool) => Some(1),
+        _ => None,
+    }
+}
+
 fn decode<T: Copy, const N: usize>(tensor: &TensorProto, listed: &[T], from: fn([u8; N]) -> T) -> Vec<T> {
     match tensor.raw_data.as_ref().filter(|bytes| !bytes.is_empty()) {
         Some(bytes) => bytes.as_chunks::<N>().0.iter().map(|bytes| from(*bytes)).collect(),
@@ -86,14 +97,28 @@ pub(super) fn embed(tensor: &mut TensorProto, folder: &Path) -> Result<(), Graph
     }
     let path = folder.join(location);
     let told = |error: std::io::Error| format!("tensor {name}: {}: {error}", path.display());
-    let mut file = std::fs::File::open(&path).map_err(told)?;
+    // A link must not lead out of it either: what it names would be copied into the run.
+    let folder = folder.canonicalize().map_err(told)?;
+    if !path.canonicalize().map_err(told)?.starts_with(&folder) {
+        return Err(format!("tensor {name} is stored in {location}, a link out of the model's folder").into());
+    }
+    let mut file = open_regular(&path).map_err(told)?;
     let size = file.metadata().map_err(told)?.len();
     let number = |key: &str, default: u64| match entry(key) {
         Some(text) => text.parse::<u64>().map_err(|_| format!("tensor {name}: {key} is {text}, expected a number")),
         None => Ok(default),
     };
     let offset = number("offset", 0)?;
-    let length = number("length", size.saturating_sub(offset))?;
+    // Before anything is read: a sparse file may claim any size.
+    let (_, elements) = sizes(tensor)?;
+    let width = element_bytes(tensor).ok_or_else(|| format!("tensor {name} has an unsupported element type"))?;
+    let expected = elements.checked_mul(width).ok_or_else(|| format!("tensor {name} has too many elements"))? as u64;
+    let length = number("length", expected)?;
+    if length != expected {
+        return Err(
+            format!("tensor {name}: expected {elements} elements of {width} bytes, found {length} bytes").into()
+        );
+    }
     if offset.checked_add(length).is_none_or(|end| end > size) {
         return Err(format!("tensor {name}: {} has {size} bytes, expected more", path.display()).into());
     }

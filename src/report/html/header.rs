@@ -40,8 +40,8 @@ fn evaluation_tiles(evaluation: &Evaluation) -> Markup {
         (tile(&format!("{:.2}°", own.mae_deg), &error))
         (tile(&format!("{:.2}°", own.rmse_deg), "root mean squared error"))
         (tile(&format!("{:.3}", own.r2), "R²"))
-        @if let Some(over) = evaluation.over_users.as_ref().filter(|over| over.users > 1) {
-            (tile(&format!("{:.2} ± {:.2}°", over.mae_deg.mean, over.mae_deg.std), &format!("mean absolute error over {} users", over.users)))
+        @if let Some((over, std)) = evaluation.over_users.as_ref().and_then(|over| Some((over, over.mae_deg.std?))) {
+            (tile(&format!("{:.2} ± {std:.2}°", over.mae_deg.mean), &format!("mean absolute error over {} users", over.users)))
         }
     }
 }
