@@ -58,7 +58,10 @@ fn the_reference_of_keys_is_the_schemas() {
 fn every_option_is_documented() {
     let docs = all().join("\n");
     for (program, commands) in [
-        (env!("CARGO_BIN_EXE_emg-cache"), &["synth", "build", "list", "info", "verify", "repair", "explain", "gc"][..]),
+        (
+            env!("CARGO_BIN_EXE_emg-cache"),
+            &["synth", "build", "list", "info", "verify", "repair", "explain", "compact", "gc"][..],
+        ),
         (
             env!("CARGO_BIN_EXE_emg-train"),
             &["fit", "eval", "export", "predict", "report", "config", "bench-data", "doctor"],
@@ -79,9 +82,21 @@ fn every_option_is_documented() {
 #[test]
 fn every_command_is_in_the_readme() {
     let readme = read("README.md");
-    for command in
-        ["synth", "build", "list", "info", "verify", "repair", "explain", "pin", "unpin", "gc", "completions", "man"]
-    {
+    for command in [
+        "synth",
+        "build",
+        "list",
+        "info",
+        "verify",
+        "repair",
+        "explain",
+        "compact",
+        "pin",
+        "unpin",
+        "gc",
+        "completions",
+        "man",
+    ] {
         assert!(
             [format!("`emg-cache {command}"), format!("`{command} KEY`")].iter().any(|text| readme.contains(text)),
             "{command}"

@@ -719,3 +719,42 @@ fn numbers_are_checked_before_memory_is_asked_for() {
     }
     assert!(!bench.path("a").exists());
 }
+
+#[test]
+fn what_training_reports_survives_clocks_and_full_disks() {
+    let bench = bench();
+    bench.ok("emg-train", &fit("a", &["--set", "training.num_epochs=2", "--set", "training.scheduler=onecycle"]));
+    // The first part ran on a machine whose clock was a day ahead.
+    let events = || {
+        let names =
+            fs::read_dir(bench.path("a")).unwrap().flatten().map(|entry| entry.file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| name.starts_with("events.out.tfevents.")).collect();
+        names.sort();
+        names
+    };
+    let name = events().remove(0);
+    let mut parts: Vec<_> = name.split('.').map(str::to_owned).collect();
+    parts[3] = (parts[3].parse::<u64>().unwrap() + 86_400).to_string();
+    fs::rename(bench.path(&format!("a/{name}")), bench.path(&format!("a/{}", parts.join(".")))).unwrap();
+    // A folder in place of the table: its line is missing until it is gone.
+    fs::remove_file(bench.path("a/metrics.csv")).unwrap();
+    fs::create_dir(bench.path("a/metrics.csv")).unwrap();
+    let more = ["--resume", "--set", "training.num_epochs=4", "--set", "training.scheduler=onecycle"];
+    let output = bench.run("emg-train", &fit("a", &more));
+    let message = stderr(&output);
+    assert!(output.status.success() && message.contains("cannot write metrics.csv"), "{message}");
+    assert!(message.contains("training.scheduler onecycle spans training.num_epochs, now 4 instead of 2"), "{message}");
+    assert_eq!(events().len(), 2);
+    assert!(events()[0].contains(&parts[3]), "{:?}", events());
+    fs::remove_dir(bench.path("a/metrics.csv")).unwrap();
+    bench.ok("emg-train", &fit("a", &more));
+    assert_eq!(fs::read_to_string(bench.path("a/metrics.csv")).unwrap().lines().count(), 5);
+    println!("{}", bench.python("check_tensorboard.py", &["a", "4"]));
+    // Figures that are no numbers do not keep the rest from being shown.
+    let lines = fs::read_to_string(bench.path("a/metrics.jsonl")).unwrap();
+    let first = lines.lines().next().unwrap();
+    let mut record: Value = serde_json::from_str(first).unwrap();
+    record["train_mae_deg"] = Value::Null;
+    fs::write(bench.path("a/metrics.jsonl"), lines.replace(first, &record.to_string())).unwrap();
+    bench.ok("emg-train", &["report", "a", "--no-eval"]);
+}

@@ -13,6 +13,7 @@ mod import;
 mod onnx;
 mod operators;
 mod precision;
+mod products;
 #[expect(unreachable_pub, clippy::doc_overindented_list_items, clippy::enum_variant_names, reason = "generated")]
 mod proto;
 mod prune;
@@ -32,6 +33,7 @@ pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub use operators::{FUSED_DOMAIN, Operator, TrainingOperators, find as find_operator, fused_on_cuda};
 pub(crate) use operators::{as_batch_transpose, fused_shapes};
 pub use precision::{Autocast, narrow_constants};
+pub use products::plain_products;
 pub use prune::prune;
 pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

@@ -5,7 +5,7 @@ use super::problem::{constants, normalize, to_radians, to_units};
 use crate::config::Dtype;
 use crate::graph::{
     Autocast, Constant, DType, Dim, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, Value,
-    narrow_constants, prune, select_kernels, to_onnx,
+    narrow_constants, plain_products, prune, select_kernels, to_onnx,
 };
 use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
 use crate::ports;
@@ -157,6 +157,7 @@ impl<'a> Writer<'a> {
         if self.exported.dtype == Dtype::Float16 {
             narrow_constants(&mut self.graph);
         }
+        plain_products(&mut self.graph);
         prune(&mut self.graph);
         to_onnx(&self.graph, &self.defaults, &ModelInfo { metadata: metadata.to_vec() })
     }

@@ -243,7 +243,7 @@ impl Checkpoint {
         {
             // What was trained elsewhere, without normalization, comes without statistics.
             let needs_none = self.cache.is_none() && kind == Normalize::None;
-            if !moments.has_columns(columns) && !(needs_none && moments.has_columns(0)) {
+            if !(moments.has_columns(columns) || needs_none && moments.has_columns(0)) {
                 return Err(format!("its statistics do not have {columns} columns"));
             }
             if kind == Normalize::Train && moments.n == 0 {

@@ -52,10 +52,14 @@ fn reported(args: &ReportArgs, folder: &Path) -> Result<ReportedRun> {
         epochs => epochs.map_err(|source| FileError { path: metrics.clone(), source })?,
     };
     let mut facts = vec![("run".to_owned(), std::path::absolute(folder)?.display().to_string())];
-    let environment = metrics.parent().map_or(Ok(None), Environment::of_run).unwrap_or_else(|error| {
-        note!("warning: the page does not say where the run was trained: {error}");
-        None
-    });
+    let environment = match metrics.parent().map_or(Ok(None), Environment::of_run) {
+        // A damaged one: the rest can still be shown.
+        Err(error) if error.source.kind() == std::io::ErrorKind::InvalidData => {
+            note!("warning: the page does not say where the run was trained: {error}");
+            None
+        }
+        environment => environment?,
+    };
     facts.extend(environment.iter().flat_map(Environment::facts));
     let (mut rate, mut gallery) = (config.model.original_sampling_rate, Err("--no-eval".to_owned()));
     if !args.no_eval {
