@@ -228,9 +228,41 @@ fn stores_work_on_file_systems_that_lack_things() {
         let states = [checkpoint(&bench, "whole", "last"), checkpoint(&bench, &run, "last")].map(|file| tensors(&file));
         assert!(states[0] == states[1], "{what}");
     }
-    // A volume that was just made is an empty folder.
-    fs::create_dir_all(bench.path("volume/lost+found")).unwrap();
-    bench.build(&["--config", "tiny.yaml", "--store", "volume"]);
+}
+
+/// An ext4 image, mounted at `volume`; `None` where that is not allowed.
+struct Volume(PathBuf);
+
+impl Volume {
+    fn new(bench: &Bench, mib: u32) -> Option<Self> {
+        let script = format!("truncate -s {mib}M image && mkfs.ext4 -q image && mkdir volume && mount -o loop image volume");
+        let made = Command::new("sh").args(["-c", &script]).current_dir(bench.path("")).output().unwrap();
+        made.status.success().then(|| Self(bench.path("volume")))
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg(&self.0).status();
+    }
+}
+
+#[test]
+fn a_volume_that_was_just_made_takes_a_store_until_it_is_full() {
+    let bench = bench();
+    fs::create_dir_all(bench.path("new/lost+found")).unwrap();
+    bench.build(&["--config", "tiny.yaml", "--store", "new"]);
+    let Some(_volume) = Volume::new(&bench, 16) else {
+        println!("no image can be mounted here");
+        return;
+    };
+    let (key, _) = bench.build(&["--config", "tiny.yaml", "--store", "volume"]);
+    bench.ok("emg-cache", &["synth", "more", "--recordings", "12", "--seconds", "10"]);
+    let full = bench.fails("emg-cache", 1, &["build", "--config", "tiny.yaml", "--store", "volume", "more"]);
+    assert!(full.contains("No space left"), "{full}");
+    assert!(bench.ok("emg-cache", &["verify", "--store", "volume"]).contains("1 caches, no damage"));
+    assert_eq!(fs::read_dir(bench.path("volume/tmp")).unwrap().count(), 0);
+    bench.ok("emg-train", &fit("a", &["--store", "volume", "--cache", &key, "--set", "training.num_epochs=1"]));
 }
 
 #[test]
