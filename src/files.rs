@@ -158,7 +158,7 @@ fn create_part(path: &Path, mode: u32) -> io::Result<(PathBuf, File)> {
         let part = path.with_file_name(format!(".{name}.{:016x}", rand::random::<u64>()));
         let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&part)?;
         // Between its creation and its lock another process may have taken it for a leftover.
-        let is_there = || Ok(try_lock(&file) != Lock::Held || file.metadata()?.nlink() > 0);
+        let is_there = || Ok(try_lock(&file) != Lock::Taken && file.metadata()?.nlink() > 0);
         match is_there() {
             Ok(true) => return Ok((part, file)),
             Ok(false) => {}
@@ -178,7 +178,10 @@ pub(crate) fn remove_leftovers(folder: &Path, is_wanted: impl Fn(&str) -> bool) 
         let parts = name.to_str().and_then(|name| name.strip_prefix('.')?.rsplit_once('.'));
         let Some((of, random)) = parts else { continue };
         let is_random = random.len() == 16 && random.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if is_random && is_wanted(of) && open_regular(&entry.path()).is_ok_and(|file| try_lock(&file) == Lock::Held) {
+        // On NFS, only what is open for writing can be locked.
+        let flags = libc::O_NONBLOCK | libc::O_NOFOLLOW;
+        let open = || OpenOptions::new().read(true).write(true).custom_flags(flags).open(entry.path());
+        if is_random && is_wanted(of) && open().is_ok_and(|file| try_lock(&file) == Lock::Held) {
             let _ = fs::remove_file(entry.path());
         }
     }

@@ -30,7 +30,9 @@ pub fn start_threads() {
     STARTED.call_once(|| {
         // Rayon waits for all threads that it asked for, and panics later where one could not be started. So they are
         // started first, and each waits for its work.
-        let (mut carriers, wanted) = (Vec::new(), std::thread::available_parallelism().map_or(1, Into::into));
+        let named = std::env::var("RAYON_NUM_THREADS").ok().and_then(|text| text.parse().ok()).filter(|n| *n > 0);
+        let wanted = named.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, Into::into));
+        let mut carriers = Vec::new();
         for _ in 0..wanted {
             let (sender, receiver) = channel::<ThreadBuilder>();
             let carry = move || receiver.into_iter().for_each(ThreadBuilder::run);
@@ -55,10 +57,15 @@ pub fn start_threads() {
     });
 }
 
-/// Bytes of memory that this process may have: what the machine has, or less where it is limited (`ulimit -v`).
+/// Bytes of memory that this process may have: what the machine has, or less where it is limited (`ulimit -v`,
+/// a container).
 pub(crate) fn memory_limit() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix("kB"));
     let total = total.and_then(|kib| kib.trim().parse::<u64>().ok()).map_or(u64::MAX, |kib| kib << 10);
-    getrlimit(Resource::As).current.unwrap_or(u64::MAX).min(total)
+    let group =
+        ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"].map(std::fs::read_to_string);
+    let group = group.into_iter().flatten().filter_map(|text| text.trim().parse::<u64>().ok()).min();
+    let limits = [getrlimit(Resource::As).current, group];
+    limits.into_iter().flatten().fold(total, u64::min)
 }

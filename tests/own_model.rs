@@ -53,6 +53,47 @@ fn losses(bench: &Bench, run: &str) -> (f64, f64) {
     (loss(text.lines().next().unwrap()), loss(text.lines().last().unwrap()))
 }
 
+/// Weights go with the model that they were trained in, and a run's own copy of the file with them.
+#[test]
+fn weights_are_used_with_the_model_that_they_belong_to() {
+    let bench = bench();
+    let short = ["--set", "training.num_epochs=1"];
+    // Two exports of one network, and another network.
+    for (run, name) in [("a", "causal.torchscript"), ("b", "causal.dynamo"), ("c", "cnn.torchscript")] {
+        bench.ok("emg-train", &fit(&model(name), run, &short));
+    }
+    for other in ["b", "c"] {
+        let path = format!("{other}/checkpoints/last.safetensors");
+        for args in [&["eval", "a", "--checkpoint", &path][..], &["export", "a", "--checkpoint", &path]] {
+            let message = bench.fails("emg-train", 2, args);
+            assert!(message.contains("the checkpoint is of another model"), "{message}");
+        }
+    }
+    std::fs::copy(bench.path("b/imported.onnx"), bench.path("a/imported.onnx")).unwrap();
+    for args in [
+        &["export", "a", "--out", "x.onnx"][..],
+        &["eval", "a"],
+        &["fit", "--resume", "--run", "a", "--set", "training.num_epochs=2"],
+    ] {
+        let message = bench.fails("emg-train", 2, args);
+        assert!(message.contains("it was trained with another ONNX file"), "{args:?}: {message}");
+    }
+    assert!(!bench.path("x.onnx").exists());
+}
+
+/// SLURM starts a job again with the same command line, also where that names a model.
+#[test]
+fn a_job_that_is_started_again_resumes_its_own_model() {
+    let bench = bench();
+    let (model, sets) = (model("causal.torchscript"), ["--set", "training.num_epochs=1"]);
+    let args = fit(&model, "a", &[&sets[..], &["--requeue"]].concat());
+    bench.ok("emg-train", &args);
+    let more: Vec<_> = args.iter().map(|arg| if *arg == sets[1] { "training.num_epochs=2" } else { arg }).collect();
+    bench.ok("emg-train", &more);
+    let lines = std::fs::read_to_string(bench.path("a/metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 2);
+}
+
 #[test]
 fn a_users_model_trains_resumes_evaluates_and_keeps_its_names() {
     let bench = bench();

@@ -142,7 +142,7 @@ impl<'a> Builder<'a> {
                 Some(self.manifest(recordings.clone(), assigned, &segments))
             };
             // From here on `gc` removes nothing.
-            let _held = self.store.share();
+            let held = self.store.share();
             match manifest {
                 Some(manifest) => self.store.publish_file(tmp, &manifest.to_bytes(), &path)?,
                 None => match self.store.refresh(tmp, &path) {
@@ -156,7 +156,10 @@ impl<'a> Builder<'a> {
             }
             let cache = match Cache::check(self.store, key) {
                 Ok(cache) => cache,
+                // Without locks it may have been removed at this moment.
+                Err(_) if !path.exists() => continue,
                 Err(_) => {
+                    drop(held);
                     self.restore_removed(tmp, key)?;
                     Cache::check(self.store, key)?
                 }
@@ -281,9 +284,11 @@ impl<'a> Builder<'a> {
                 self.segments_written += folded.len();
                 Ok(folded)
             }
-            // They can be used as they are; damage is for `verify` to report.
-            Err(CacheError::Damaged { .. }) => Ok(small),
-            Err(error) => Err(error),
+            // They can be used as they are.
+            Err(error) => {
+                self.inputs.warnings.push(format!("{} small segments could not be folded: {error}", small.len()));
+                Ok(small)
+            }
         }
     }
 
@@ -297,6 +302,9 @@ impl<'a> Builder<'a> {
                 continue;
             }
             for segment in manifest.segments {
+                if segments.contains_key(&segment.key) {
+                    continue;
+                }
                 if let Ok(found) = self.read_segment(&segment.key) {
                     segments.insert(segment.key, found);
                 }

@@ -6,7 +6,7 @@
 //! machine's or one mount's, so the lease must be a day old, too.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -49,7 +49,8 @@ impl BuildFolder {
     /// The folder cannot be made.
     pub(super) fn make(tmp: &Path) -> Result<Self, CacheError> {
         loop {
-            let name = format!("{}-{}-{:016x}", owner(), std::process::id(), rand::random::<u64>());
+            // Earlier versions judge by the process what has no such beginning.
+            let name = format!("build-{}-{}-{:016x}", owner(), std::process::id(), rand::random::<u64>());
             let path = tmp.join(name);
             fs::create_dir_all(&path).map_err(CacheError::io(&path))?;
             let at = path.join(LEASE_FILE);
@@ -58,11 +59,15 @@ impl BuildFolder {
                 Err(error) if error.kind() == ErrorKind::NotFound => continue,
                 result => result.map_err(CacheError::io(&at))?,
             };
-            let stat = || file.metadata().map_err(CacheError::io(&at));
-            if try_lock(&file) == Lock::Taken || stat()?.nlink() == 0 {
+            let stat = file.metadata().map_err(CacheError::io(&at))?;
+            let is_there =
+                || fs::metadata(&at).is_ok_and(|found| (found.dev(), found.ino()) == (stat.dev(), stat.ino()));
+            if try_lock(&file) == Lock::Taken || !is_there() {
                 continue;
             }
-            let made = stat()?.modified().map_err(CacheError::io(&at))?;
+            // Who comes by another mount may see other locks.
+            let _ = (&file).write_all(seen_as(&file).unwrap_or_default().as_bytes());
+            let made = stat.modified().map_err(CacheError::io(&at))?;
             return Ok(Self { path, made, lease: Some(Lease::renewing(file)) });
         }
     }
@@ -77,8 +82,20 @@ impl Drop for BuildFolder {
     fn drop(&mut self) {
         // Closed first: NFS keeps a file that is removed while it is open under another name.
         self.lease = None;
-        let _ = fs::remove_dir_all(&self.path);
+        let _ = remove(&self.path);
     }
+}
+
+/// Removes an entry of `tmp/`, under a name by which anybody removes the rest if this process is killed.
+fn remove(path: &Path) -> std::io::Result<()> {
+    let doomed = deleting(path.parent().expect("an entry of tmp"));
+    fs::rename(path, &doomed)?;
+    remove_doomed(&doomed)
+}
+
+fn remove_doomed(path: &Path) -> std::io::Result<()> {
+    // A link is removed, not what it leads to.
+    if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
 
 impl Lease {
@@ -125,18 +142,18 @@ impl DeadBuild {
     /// # Errors
     /// Something in it cannot be removed.
     pub(super) fn remove(self) -> std::io::Result<()> {
-        if self.lease.is_some() {
-            // All but the lease, which is open and locked as long as there is something else.
-            for entry in fs::read_dir(&self.path)?.flatten().filter(|entry| entry.file_name() != LEASE_FILE) {
-                if entry.file_type()?.is_dir() {
-                    fs::remove_dir_all(entry.path())?;
-                } else {
-                    fs::remove_file(entry.path())?;
-                }
-            }
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.starts_with(DELETING) {
+            return remove_doomed(&self.path);
         }
+        let doomed = deleting(self.path.parent().expect("an entry of tmp"));
+        fs::rename(&self.path, &doomed)?;
+        // Closed first, for NFS; now nobody takes it for a build's folder any more.
         drop(self.lease);
-        if self.path.is_dir() { fs::remove_dir_all(&self.path) } else { fs::remove_file(&self.path) }
+        remove_doomed(&doomed).inspect_err(|_| {
+            // So that it is listed by its name again.
+            let _ = fs::rename(&doomed, &self.path);
+        })
     }
 }
 
@@ -153,10 +170,18 @@ fn dead(path: PathBuf, name: &str, now: SystemTime) -> Option<DeadBuild> {
     if name.starts_with(DELETING) {
         return Some(DeadBuild { path, lease: None });
     }
-    let lease = open_lease(&path.join(LEASE_FILE));
+    if !is_of_build(name) {
+        return None;
+    }
+    // Behind a link there may be anything.
+    let is_folder = fs::symlink_metadata(&path).is_ok_and(|stat| stat.is_dir());
+    let lease = is_folder.then(|| open_lease(&path.join(LEASE_FILE))).flatten();
     let is_dead = match lease.as_ref().map(try_lock) {
         Some(Lock::Taken) => false,
-        Some(Lock::Held) => is_of_this_system(name) && lease.as_ref().is_some_and(is_local) || has_expired(&path, now),
+        Some(Lock::Held) => {
+            let is_proof = |lease| is_local(lease) && is_seen_alike(lease);
+            is_of_this_system(name) && lease.as_ref().is_some_and(is_proof) || has_expired(&path, now)
+        }
         // Where nothing has a lock, and for folders of earlier versions.
         Some(Lock::Unavailable) | None => has_expired(&path, now),
     };
@@ -195,7 +220,28 @@ fn boot_id() -> String {
 
 fn is_of_this_system(name: &str) -> bool {
     let boot = boot_id();
-    !boot.is_empty() && name.split('-').nth(1) == Some(&boot)
+    !boot.is_empty() && name.rsplit('-').nth(2) == Some(&boot)
+}
+
+/// Whether a name is one that builds give, now or in earlier versions: `[build-]HOST-BOOT-PID-RANDOM`.
+fn is_of_build(name: &str) -> bool {
+    let mut parts = name.rsplit('-');
+    let is_hex = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+    parts.next().is_some_and(is_hex) && parts.next().is_some_and(|pid| pid.parse::<u32>().is_ok()) && parts.count() >= 2
+}
+
+/// The file system of a file as this process sees it.
+fn seen_as(file: &File) -> Option<String> {
+    let kind = rustix::fs::fstatfs(file).ok()?.f_type;
+    Some(format!("{} {kind}", file.metadata().ok()?.dev()))
+}
+
+/// Whether the builder saw the same file system: through another one (overlayfs, a mount of an own NFS export), its lock
+/// is not seen.
+fn is_seen_alike(lease: &File) -> bool {
+    let mut text = String::new();
+    let read = lease.take(100).read_to_string(&mut text);
+    read.is_ok() && seen_as(lease).as_deref() == Some(&text)
 }
 
 /// Whether the file lies on a disk or in memory of this machine, whose locks this kernel keeps, all of them.
@@ -249,28 +295,34 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let tmp = folder.path();
         let alive = BuildFolder::make(tmp).unwrap();
+        let seen = fs::read(alive.path.join(LEASE_FILE)).unwrap();
         let made = |name: &str| {
             fs::create_dir(tmp.join(name)).unwrap();
-            fs::write(tmp.join(name).join(LEASE_FILE), "").unwrap();
+            fs::write(tmp.join(name).join(LEASE_FILE), &seen).unwrap();
         };
-        // Killed; of another machine; of a version without leases, whose process is gone or in another container.
-        let killed = format!("othername-{}-1-0", boot_id());
+        // A user's own; behind a link; killed; of another machine; of a version without leases, whose process is gone or in another container.
+        fs::create_dir(tmp.join("my-notes")).unwrap();
+        let (victim, link) = (tempfile::tempdir().unwrap(), tmp.join(format!("host-{}-1-1", boot_id())));
+        fs::write(victim.path().join(LEASE_FILE), &seen).unwrap();
+        std::os::unix::fs::symlink(victim.path(), &link).unwrap();
+        let killed = format!("build-othername-{}-1-0", boot_id());
         made(&killed);
         made("host-otherboot-1-0");
         fs::create_dir(tmp.join(format!("{}-4194305-0", owner()))).unwrap();
         fs::create_dir(tmp.join("deleting-0")).unwrap();
         fs::create_dir(tmp.join(format!("removed-{}", "0".repeat(64)))).unwrap();
         let local = is_local(&open_lease(&alive.path.join(LEASE_FILE)).unwrap());
-        let expected = if local { vec!["deleting-0".to_owned(), killed] } else { vec!["deleting-0".to_owned()] };
+        let expected = if local { vec![killed, "deleting-0".to_owned()] } else { vec!["deleting-0".to_owned()] };
         assert_eq!(names(tmp, alive.made), expected);
         // A day later, by the file server's clock; what is locked lives all the same.
-        assert_eq!(names(tmp, alive.made + 2 * DAY).len(), 4);
+        assert_eq!(names(tmp, alive.made + 2 * DAY).len(), 5);
         for dead in dead_builds(tmp, alive.made + 2 * DAY) {
             dead.remove().unwrap();
         }
-        assert_eq!(fs::read_dir(tmp).unwrap().count(), 2);
+        assert!(fs::symlink_metadata(&link).is_err() && victim.path().join(LEASE_FILE).exists());
+        assert_eq!(fs::read_dir(tmp).unwrap().count(), 3);
         drop(alive);
-        assert_eq!(fs::read_dir(tmp).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(tmp).unwrap().count(), 2);
     }
 
     #[test]

@@ -1,18 +1,18 @@
 //! Folding: the rows of many small segments copied into few full ones, without the recordings they came from.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::File;
 
-use super::build_folder::BuildFolder;
+use super::build_folder::{BuildFolder, touch};
 use super::error::CacheError;
 use super::key::Key;
 use super::manifest::{Manifest, SegmentRef};
 use super::open::Cache;
-use super::segment::{SegmentIndex, Segments};
+use super::segment::{INDEX_FILE, SegmentIndex, Segments};
+use super::settings::NORMALIZER;
 use super::sink::SegmentSink;
 use super::store::Store;
 use super::verify::check_block;
-use crate::files::{sync_folder, write_synced};
 
 /// A build folds small segments when its cache would have more of them: each costs two mappings, and network storage is
 /// slow per file.
@@ -79,8 +79,9 @@ pub struct Compacted {
 /// The cache is damaged or cannot be read; the new segments or the manifest cannot be written. The cache is then as it was.
 pub fn compact(store: &Store, key: &Key, limit: u64) -> Result<Compacted, CacheError> {
     let tmp = store.begin()?;
-    let checked = Cache::check(store, key)?;
-    let manifest = checked.manifest;
+    // Young again, so that `gc` leaves it alone meanwhile.
+    store.refresh(&tmp, &store.manifest_path(key))?;
+    let manifest = Cache::check(store, key)?.manifest;
     let before = manifest.segments.len();
     let (mut small, mut segments) = (Segments::new(), Segments::new());
     for segment in &manifest.segments {
@@ -89,7 +90,8 @@ pub fn compact(store: &Store, key: &Key, limit: u64) -> Result<Compacted, CacheE
         into.insert(segment.key.clone(), read);
     }
     let unchanged = Compacted { segments_before: before, segments_after: before };
-    if small.len() < 2 {
+    // Rows of an earlier normalizer belong under its keys only.
+    if small.len() < 2 || manifest.normalizer != NORMALIZER {
         return Ok(unchanged);
     }
     let mut seen = HashSet::new();
@@ -102,12 +104,19 @@ pub fn compact(store: &Store, key: &Key, limit: u64) -> Result<Compacted, CacheE
     let after = segments.len();
     let manifest = placed(manifest, &segments);
     let _held = store.share();
-    let path = store.manifest_path(key);
-    let part = tmp.fresh("file");
-    write_synced(&part, &manifest.to_bytes())?;
-    fs::rename(&part, &path).map_err(CacheError::io(&path))?;
-    sync_folder(path.parent().expect("manifests lie in a folder"))?;
-    Cache::check(store, key)?;
+    // All that the new manifest names must be there before it is.
+    for segment in &manifest.segments {
+        let folder = store.segment_path(&segment.key);
+        SegmentIndex::read(&folder, &segment.key)?.0.check_lengths(&folder)?;
+    }
+    store.replace(&tmp, &manifest.to_bytes(), &store.manifest_path(key))?;
+    // Others may be about to read what it named before: that keeps its day.
+    for key in small.keys() {
+        let folder = store.segment_path(key);
+        for path in [folder.join(INDEX_FILE), folder] {
+            let _ = File::open(path).map(|file| touch(&file));
+        }
+    }
     Ok(Compacted { segments_before: before, segments_after: after })
 }
 

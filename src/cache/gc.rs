@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::build_folder::{BuildFolder, DeadBuild, dead_builds, deleting, is_older};
+use super::build_folder::{DeadBuild, dead_builds, deleting, is_older};
 use super::error::CacheError;
 use super::key::Key;
 use super::manifest::Manifest;
@@ -51,6 +51,8 @@ pub struct GcPlan {
     pub warnings: Vec<String>,
     /// When it was made, by the file server's clock.
     now: SystemTime,
+    /// Whether that is so, rather than by this machine's.
+    is_certain: bool,
 }
 
 /// What `gc` did.
@@ -68,9 +70,12 @@ pub struct GcOutcome {
 /// # Errors
 /// The store cannot be read.
 pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
-    // Where nothing can be written, nothing can be removed either: then the plan is only shown.
-    let now = BuildFolder::make(&store.tmp()).map_or_else(|_| SystemTime::now(), |folder| folder.made);
-    let mut plan = GcPlan { removals: Vec::new(), warnings: Vec::new(), now };
+    let time = store.now();
+    let now = time.unwrap_or_else(SystemTime::now);
+    let mut plan = GcPlan { removals: Vec::new(), warnings: Vec::new(), now, is_certain: time.is_some() };
+    if !plan.is_certain {
+        plan.warnings.push("ages are by this machine's clock: the store cannot be written to, to learn its own".into());
+    }
     for DeadBuild { path, .. } in dead_builds(&store.tmp(), now) {
         let why = "an unfinished build whose process has ended, or that has not changed for a day";
         plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Unfinished });
@@ -128,6 +133,12 @@ impl GcPlan {
 /// be removed does not keep the rest from being removed.
 pub fn run_gc(store: &Store, plan: &GcPlan) -> GcOutcome {
     let mut outcome = GcOutcome::default();
+    if !plan.is_certain {
+        let message =
+            "nothing was removed: the file server's time cannot be learned, because nothing can be written here";
+        outcome.failed.push(CacheError::damaged(store.root(), message));
+        return outcome;
+    }
     let mut dead = dead_builds(&store.tmp(), plan.now);
     for removal in &plan.removals {
         let gone = match &removal.kind {

@@ -149,8 +149,11 @@ impl Manifest {
     /// Whether random assignment by this rule gives the recordings the splits that they have; `None` if that cannot be
     /// known, because it is not said which splits a metadata.csv gave.
     pub fn is_assigned_by(&self, assignment: &Assignment) -> Option<bool> {
-        if let Some(assigned) = &self.assigned {
-            return Some(assigned.recordings == 0 || assigned.assignment == *assignment);
+        let all = self.recordings.len();
+        match &self.assigned {
+            Some(assigned) if assigned.recordings == 0 || assigned.assignment == *assignment => return Some(true),
+            Some(assigned) if assigned.recordings < all => return Some(false),
+            _ => {}
         }
         let candidate = |recording: &ManifestRecording| {
             let ManifestRecording { name, blake3, user, session, .. } = recording.clone();
@@ -159,7 +162,7 @@ impl Manifest {
         let candidates: Vec<_> = self.recordings.iter().map(candidate).collect();
         let splits = assignment.assign(&candidates).ok()?;
         let same = splits.iter().zip(&self.recordings).all(|(split, recording)| *split == recording.split);
-        same.then_some(true)
+        if same || self.assigned.is_some() { Some(same) } else { None }
     }
 
     pub(crate) fn to_bytes(&self) -> Vec<u8> {

@@ -74,8 +74,9 @@ impl Memo {
     /// Reads the memo of the store at `root`; what cannot be read is empty.
     pub(crate) fn load(root: &Path) -> Self {
         let files = memo_files(root);
-        let entries = files.iter().find_map(|file| read(file)).unwrap_or_default();
-        Self { files, trouble: None, entries, changed: false, saved: Instant::now() }
+        let mut memo = Self { files, trouble: None, entries: BTreeMap::new(), changed: false, saved: Instant::now() };
+        memo.files.clone().iter().filter_map(|file| read(file)).for_each(|entries| memo.merge(entries));
+        memo
     }
 
     /// What is known of `path`, if it has not changed since.
@@ -125,18 +126,25 @@ impl Memo {
         self.trouble = Some(trouble);
     }
 
-    fn write(&mut self, file: &Path) -> Result<(), FileError> {
-        // Another builder may have learned something meanwhile. Without the lock, the memo is only poorer.
-        let lock = file.with_extension("lock");
-        std::fs::create_dir_all(file.parent().expect("a file in a folder")).map_err(FileError::at(file))?;
-        let options = File::options().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
-        let _held = options.open(lock).and_then(|lock| lock.lock().map(|()| lock));
-        for (path, theirs) in read(file).unwrap_or_default() {
+    fn merge(&mut self, entries: BTreeMap<String, Entry>) {
+        for (path, theirs) in entries {
             match self.entries.entry(path) {
                 Slot::Vacant(slot) => drop(slot.insert(theirs)),
                 Slot::Occupied(mut slot) => slot.get_mut().merge(theirs),
             }
         }
+    }
+
+    fn write(&mut self, file: &Path) -> Result<(), FileError> {
+        // Another builder may have learned something meanwhile. Without the lock, the memo is only poorer.
+        let lock = file.with_extension("lock");
+        if file.starts_with(private_folder()) {
+            make_private_folder().map_err(FileError::at(file))?;
+        }
+        std::fs::create_dir_all(file.parent().expect("a file in a folder")).map_err(FileError::at(file))?;
+        let options = File::options().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
+        let _held = options.open(lock).and_then(|lock| lock.lock().map(|()| lock));
+        self.merge(read(file).unwrap_or_default());
         let bytes = sealed::seal(&Document { entries: &self.entries });
         // The names of recordings are nobody else's business.
         put_in_place_with_mode(file, 0o600, |out| out.write_all(&bytes))
@@ -149,19 +157,29 @@ fn memo_files(root: &Path) -> Vec<PathBuf> {
     // The XDG specification says to ignore paths that are not absolute.
     let variable = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
-    let bases = cache.map(|cache| cache.join("emg-cache")).into_iter().chain(private_folder());
+    let private = Some(private_folder()).filter(|folder| is_private(folder) || !folder.exists());
+    let bases = cache.map(|cache| cache.join("emg-cache")).into_iter().chain(private);
     let Ok(canonical) = root.canonicalize() else { return Vec::new() };
     let name = blake3::hash(canonical.as_os_str().as_encoded_bytes()).to_hex();
     bases.map(|base| base.join(name.as_str()).join("memo.json")).collect()
 }
 
-/// A folder for temporary files of this user, made if there is none; `None` if it is another's.
-fn private_folder() -> Option<PathBuf> {
+/// A folder for temporary files of this user.
+fn private_folder() -> PathBuf {
+    std::env::temp_dir().join(format!("emg-cache-{}", rustix::process::geteuid().as_raw()))
+}
+
+fn make_private_folder() -> std::io::Result<()> {
+    let path = private_folder();
+    let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+    if is_private(&path) { Ok(()) } else { made.and(Err(std::io::Error::other("is another user's"))) }
+}
+
+/// Whether nobody else can have written to a folder.
+fn is_private(path: &Path) -> bool {
     let user = rustix::process::geteuid().as_raw();
-    let path = std::env::temp_dir().join(format!("emg-cache-{user}"));
-    let _ = std::fs::DirBuilder::new().mode(0o700).create(&path);
-    let stat = std::fs::symlink_metadata(&path).ok()?;
-    (stat.is_dir() && stat.uid() == user && stat.mode() & 0o077 == 0).then_some(path)
+    let stat = std::fs::symlink_metadata(path);
+    stat.is_ok_and(|stat| stat.is_dir() && stat.uid() == user && stat.mode() & 0o077 == 0)
 }
 
 /// memo.json.

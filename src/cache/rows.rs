@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, IoSliceMut};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -27,9 +28,33 @@ pub enum Io {
 
 #[derive(Debug)]
 enum Source {
-    /// With its file where only that tells what of it is in memory: descriptors are few.
-    Map(Mmap, Option<File>),
+    Map(Mmap, Residency),
     File(File),
+}
+
+/// What tells which rows of a mapping are in memory.
+#[derive(Debug)]
+enum Residency {
+    /// The mapping.
+    Mapping,
+    /// Only its file.
+    File(File),
+    /// Nothing, because descriptors are few.
+    Unknown,
+}
+
+impl Residency {
+    fn of(file: File) -> Self {
+        const MOST: usize = 256;
+        static KEPT: AtomicUsize = AtomicUsize::new(0);
+        if tells_residency(&file) {
+            Self::Mapping
+        } else if KEPT.fetch_add(1, Relaxed) < MOST {
+            Self::File(file)
+        } else {
+            Self::Unknown
+        }
+    }
 }
 
 /// One array of a segment.
@@ -52,7 +77,7 @@ impl StoredRows {
             // SAFETY: published segments are never modified or truncated (the store's contract), and the length
             // was checked above; a store that breaks the contract is what `Io::Read` is for.
             Io::Mmap => match unsafe { Mmap::map(&file) } {
-                Ok(map) => Source::Map(map, Some(file).filter(|file| !tells_residency(file))),
+                Ok(map) => Source::Map(map, Residency::of(file)),
                 // Some file systems (FUSE with direct I/O, 9p, vboxsf) cannot map files.
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Source::File(file),
                 Err(error) => return Err(CacheError::io(&path)(error)),
@@ -121,8 +146,11 @@ impl StoredRows {
     /// Whether this row is in the page cache already.
     pub(super) fn is_cached(&self, row: u64) -> bool {
         let file = match &self.source {
-            Source::Map(map, None) => return is_resident(&map[(row * self.shape.row_bytes()) as usize..]),
-            Source::Map(_, Some(file)) | Source::File(file) => file,
+            Source::Map(map, Residency::Mapping) => {
+                return is_resident(&map[(row * self.shape.row_bytes()) as usize..]);
+            }
+            Source::Map(_, Residency::Unknown) => return false,
+            Source::Map(_, Residency::File(file)) | Source::File(file) => file,
         };
         let mut byte = [0];
         let into = &mut [IoSliceMut::new(&mut byte)];

@@ -214,7 +214,7 @@ pub struct Segment {
     angles: StoredRows,
     checked: OnceLock<Result<(), String>>,
     /// For each block of both shards, whether it matches its hash, once it was compared; empty if blocks are not compared.
-    compared: [Vec<OnceLock<bool>>; 2],
+    compared: [Vec<OnceLock<Result<bool, String>>>; 2],
 }
 
 /// When the blocks of a segment's shards are compared with their hashes.
@@ -313,20 +313,17 @@ impl Segment {
     /// Compares a block of a shard with its hash, the first time.
     fn compare(&self, shard: usize, block: u64) -> Result<(), CacheError> {
         let (file, rows) = (&self.index.files[shard], [&self.emg, &self.angles][shard]);
-        let mut failed = None;
         let matches = self.compared[shard][block as usize].get_or_init(|| {
             let start = block * BLOCK_BYTES;
             let hash = rows.hash(start, BLOCK_BYTES.min(file.bytes - start));
-            hash.map_err(|error| failed = Some(error)).is_ok_and(|hash| hash == file.blocks[block as usize])
+            hash.map(|hash| hash == file.blocks[block as usize]).map_err(|error| error.to_string())
         });
-        match failed {
-            Some(error) => Err(error),
-            None if *matches => Ok(()),
-            None => {
-                let message = format!("block {block} does not match its hash; `emg-cache verify` names its recordings");
-                Err(CacheError::damaged(&self.folder.join(&file.path), message))
-            }
-        }
+        let message = match matches {
+            Ok(true) => return Ok(()),
+            Ok(false) => format!("block {block} does not match its hash; `emg-cache verify` names its recordings"),
+            Err(message) => message.clone(),
+        };
+        Err(CacheError::damaged(&self.folder.join(&file.path), message))
     }
 
     fn check_shard_indexes(&self) -> Result<(), CacheError> {

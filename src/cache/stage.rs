@@ -117,7 +117,8 @@ impl Stage {
     fn adopt(&self, folder: &Path, user: u32) {
         for entry in fs::read_dir(&self.folder).into_iter().flatten().flatten() {
             let is_own = entry.metadata().is_ok_and(|stat| stat.is_dir() && stat.uid() == user);
-            if is_own && key_of(&entry).is_some() {
+            let is_whole = entry.file_name().to_str().is_some_and(|name| Key::parse(name).is_ok());
+            if is_own && is_whole {
                 let _ = fs::rename(entry.path(), folder.join(entry.file_name()));
             }
         }

@@ -3,8 +3,10 @@
 use std::ffi::OsStr;
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use rustix::io::Errno;
@@ -223,6 +225,17 @@ impl Store {
         Ok(own)
     }
 
+    /// The time by the file server's clock; `None` where nothing can be written, not even a time.
+    pub(super) fn now(&self) -> Option<SystemTime> {
+        if let Ok(folder) = BuildFolder::make(&self.tmp()) {
+            return Some(folder.made);
+        }
+        // On a full disk.
+        let tmp = File::open(self.tmp()).ok()?;
+        touch(&tmp).ok()?;
+        tmp.metadata().ok()?.modified().ok()
+    }
+
     pub(super) fn tmp(&self) -> PathBuf {
         self.root.join("tmp")
     }
@@ -241,15 +254,20 @@ impl Store {
     /// Waits for a lock, but not for ever: whoever holds it may have been stopped.
     fn lock(&self, lock: fn(&File) -> Result<(), TryLockError>) -> Option<File> {
         const PATIENCE: Duration = Duration::from_secs(20);
+        // Once in vain is enough: what holds it does not go away.
+        static GAVE_UP: AtomicBool = AtomicBool::new(false);
         let file = self.lock_file()?;
         let begin = Instant::now();
         loop {
             match lock(&file) {
                 Ok(()) => return Some(file),
-                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE => {
+                Err(TryLockError::WouldBlock) if begin.elapsed() < PATIENCE && !GAVE_UP.load(Relaxed) => {
                     std::thread::sleep(Duration::from_millis(10));
                 }
-                Err(_) => return None,
+                Err(_) => {
+                    GAVE_UP.store(true, Relaxed);
+                    return None;
+                }
             }
         }
     }
@@ -270,14 +288,27 @@ impl Store {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
             result => result.map_err(CacheError::io(path))?,
         };
+        let stat = file.metadata().map_err(CacheError::io(path))?;
         if touch(&file).is_ok() {
-            return Ok(true);
+            // It may have been removed meanwhile.
+            return Ok(fs::metadata(path).is_ok_and(|found| found.ino() == stat.ino()));
         }
         // Another user's file, in a folder that both may write to: the same bytes once more.
-        let copy = tmp.fresh("file");
-        write_synced(&copy, &read_regular(path).map_err(CacheError::io(path))?)?;
-        fs::rename(&copy, path).map_err(CacheError::io(path))?;
+        self.replace(tmp, &read_regular(path).map_err(CacheError::io(path))?, path)?;
         Ok(true)
+    }
+
+    /// Replaces a published file by one of the same meaning, which the same people may read.
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one is then intact.
+    pub(super) fn replace(&self, tmp: &BuildFolder, bytes: &[u8], path: &Path) -> Result<(), CacheError> {
+        let part = tmp.fresh("file");
+        write_synced(&part, bytes)?;
+        let permissions = fs::metadata(path).map_err(CacheError::io(path))?.permissions();
+        fs::set_permissions(&part, permissions).map_err(CacheError::io(path))?;
+        fs::rename(&part, path).map_err(CacheError::io(path))?;
+        Ok(sync_folder(path.parent().expect("published things lie in a folder"))?)
     }
 
     /// Publishes the finished folder `from` as `to`. If another builder was first, theirs stays.

@@ -59,7 +59,7 @@ pub fn verify(
         let what = match SegmentIndex::read(&folder, &key) {
             Ok((index, hash)) if expected.blake3.as_ref().is_none_or(|blake3| hash == *blake3) => {
                 let found = verify_segment(&folder, &index, &expected.names, advanced);
-                if !found.is_empty() && !expected.was_removed(store, &folder) {
+                if !found.is_empty() && !expected.was_removed(store, &key) {
                     damage.extend(found);
                 }
                 continue;
@@ -67,7 +67,7 @@ pub fn verify(
             Ok(_) => "is not the one that the manifest names".to_owned(),
             Err(error) => error.to_string(),
         };
-        if !expected.was_removed(store, &folder) {
+        if !expected.was_removed(store, &key) {
             let recordings = expected.names.into_values().flatten().collect();
             damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
         }
@@ -96,9 +96,13 @@ struct Expected {
 }
 
 impl Expected {
-    /// Whether `gc` removed the segment since it was listed, and all caches that need it.
-    fn was_removed(&self, store: &Store, folder: &Path) -> bool {
-        !folder.exists() && !self.caches.iter().any(|key| store.manifest_path(key).exists())
+    /// Whether `gc` removed the segment since it was listed, and no cache needs it any more.
+    fn was_removed(&self, store: &Store, segment: &Key) -> bool {
+        let needs = |cache: &Key| match Manifest::read(store, cache) {
+            Ok(manifest) => manifest.segments.iter().any(|named| named.key == *segment),
+            Err(_) => store.manifest_path(cache).exists(),
+        };
+        !store.segment_path(segment).exists() && !self.caches.iter().any(needs)
     }
 }
 

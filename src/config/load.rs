@@ -11,6 +11,7 @@ use super::keys::check_keys;
 use super::place::places;
 use super::typed::typed;
 use super::user_path::user_path;
+use crate::files::read_regular;
 
 /// Built-in presets by name, compiled from `configs/`.
 pub const PRESETS: [(&str, &str); 9] = [
@@ -46,17 +47,21 @@ pub fn load(source: Option<&str>, sets: &[String]) -> Result<Loaded, ConfigError
     let preset = PRESETS.iter().find(|(name, _)| *name == source);
     match preset {
         Some((name, text)) => parse_text(&format!("preset {name}"), text, true, sets),
-        None => load_file(Path::new(source), sets),
+        // Also what a shell passes as a pipe.
+        None => {
+            let text = std::fs::read_to_string(source).map_err(|error| missing_file(Path::new(source), error))?;
+            parse_text(source, &text, false, sets)
+        }
     }
 }
 
-/// Loads a YAML file, whatever its name, and applies `sets`.
+/// Loads a YAML file that this program wrote, whatever its name, and applies `sets`.
 ///
 /// # Errors
 /// As [`load`].
 pub fn load_file(path: &Path, sets: &[String]) -> Result<Loaded, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|error| missing_file(path, error))?;
-    parse_text(&path.display().to_string(), &text, false, sets)
+    let text = read_regular(path).and_then(|bytes| String::from_utf8(bytes).map_err(std::io::Error::other));
+    parse_text(&path.display().to_string(), &text.map_err(|error| missing_file(path, error))?, false, sets)
 }
 
 /// Parses YAML and applies `sets`; `origin` is what errors name.

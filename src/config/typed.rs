@@ -11,6 +11,7 @@ use super::error::ConfigError;
 /// The first value of a wrong type; `origin` is what the error names, and `at` gives a key's position there.
 pub(super) fn typed(tree: &Value, origin: &str, at: &dyn Fn(&str) -> Option<String>) -> Result<Config, ConfigError> {
     let tree = without_nulls(tree);
+    check_sections(&tree, origin, at)?;
     serde_path_to_error::deserialize(&tree).map_err(|error| {
         let key = error.path().to_string();
         let place = || at(&general(&key)).unwrap_or_else(|| origin.to_owned());
@@ -27,6 +28,21 @@ pub(super) fn typed(tree: &Value, origin: &str, at: &dyn Fn(&str) -> Option<Stri
             _ => ConfigError::Parse { origin: place(), message: format!("{key}: {message}") },
         }
     })
+}
+
+/// Fails for a list in place of keys with values, which would be read by position.
+fn check_sections(tree: &Value, origin: &str, at: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
+    let sections = tree.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), value));
+    let stages = tree.pointer("/model/tds_stages").and_then(Value::as_array).into_iter().flatten().enumerate();
+    let stages = stages.map(|(i, value)| (format!("model.tds_stages[{i}]"), value));
+    for (key, value) in sections.chain(stages) {
+        if !value.is_object() {
+            let place = at(&general(&key)).unwrap_or_else(|| origin.to_owned());
+            let source = ConfigError::Type { key, expected: "keys with values", found: value.to_string() };
+            return Err(ConfigError::At { place, source: Box::new(source) });
+        }
+    }
+    Ok(())
 }
 
 fn without_nulls(tree: &Value) -> Value {
@@ -95,6 +111,8 @@ mod tests {
             (json!({"data": {"padding": 1}}), "data.padding: expected a list of 2, found 1"),
             (json!({"model": {"tds_stages": [{"channels": 1.5}]}}), "channels: expected a whole number, found 1.5"),
             (json!({"data": 3}), "data: expected keys with values, found 3"),
+            (json!({"training": [1, 3]}), "training: expected keys with values, found [1,3]"),
+            (json!({"model": {"tds_stages": [[5, 2]]}}), "model.tds_stages[0]: expected keys with values, found [5,2]"),
         ] {
             let message = typed(&tree, "x.yaml", &|key| Some(format!("<{key}>"))).unwrap_err().to_string();
             assert!(message.contains(expected) && message.starts_with('<'), "{message}");

@@ -1,13 +1,13 @@
 //! Predicted angles, and the files that they are written to.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use super::error::PredictError;
 use super::recording::Rows;
-use crate::files::{followed, put_in_place};
+use crate::files::{followed, open_regular, put_in_place};
 use crate::recording::{NewRecording, PREDICTED_BY, PREDICTED_FROM, Reader, RecordingError};
 
 /// Angles over a recording.
@@ -45,7 +45,8 @@ impl Prediction {
             return Ok(());
         }
         if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
-            return if is_named || self.has_times_of(path) { Ok(()) } else { occupied("another file") };
+            // It does not say which recording it is of.
+            return if is_named && is_prediction_csv(path) { Ok(()) } else { occupied("another file") };
         }
         let place = path.to_owned().into();
         if !matches!(written.refusing_predictions().count_rows(&place), Err(RecordingError::Predicted { .. })) {
@@ -55,18 +56,9 @@ impl Prediction {
         let Some(old) = written.open(&place).ok().filter(|_| !is_named) else { return Ok(()) };
         match &old.attributes().predicted_from {
             Some(from) if *from != self.recording.hash => occupied("the prediction of another recording"),
-            None if old.rows() != self.recording.time.len() as u64 => occupied("the prediction of another recording"),
+            None => occupied("a prediction that does not say of which recording"),
             _ => Ok(()),
         }
-    }
-
-    /// Whether a CSV file has a line for each of this recording's times, as far as the first and the last tell.
-    fn has_times_of(&self, path: &Path) -> bool {
-        let Ok(mut table) = csv::Reader::from_path(path) else { return false };
-        let time = |record: csv::Result<csv::StringRecord>| record.ok()?.get(0)?.parse::<f64>().ok();
-        let times: Option<Vec<f64>> = table.records().map(time).collect();
-        let ends = |times: &[f64]| (times.len(), times.first().copied(), times.last().copied());
-        times.is_some_and(|times| ends(&times) == ends(&self.recording.time))
     }
 
     /// Writes the recording with its predicted angles, in the emg2pose layout.
@@ -95,7 +87,7 @@ impl Prediction {
             bytes.extend(time.to_le_bytes());
             bytes.extend(angles.iter().chain(emg).flat_map(|value| value.to_le_bytes()));
         }
-        Ok(new.write(&followed(path), &bytes)?)
+        Ok(new.write(&followed(path), bytes)?)
     }
 
     /// Writes times and predicted angles as CSV, with a line of names.
@@ -115,4 +107,11 @@ impl Prediction {
         };
         Ok(put_in_place(&followed(path), write)?)
     }
+}
+
+/// Whether a CSV file begins as predictions do: with the column `time`.
+fn is_prediction_csv(path: &Path) -> bool {
+    let Ok(file) = open_regular(path) else { return false };
+    let mut start = Vec::new();
+    file.take(5).read_to_end(&mut start).is_ok() && start == b"time,"
 }

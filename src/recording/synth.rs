@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_distr::StandardNormal;
 use rayon::prelude::*;
 
+use super::attributes::PREDICTED_BY;
 use super::error::RecordingError;
 use super::write::NewRecording;
 use crate::files::{read_regular, replace_file};
@@ -135,7 +136,8 @@ fn is_own_table(bytes: &[u8]) -> bool {
 
 /// Whether an HDF5 file is the synthetic recording of this session.
 fn is_own_recording(bytes: &[u8], session: &str) -> bool {
-    bytes.starts_with(b"\x89HDF\r\n\x1a\n") && memchr::memmem::find(bytes, session.as_bytes()).is_some()
+    let has = |text: &str| memchr::memmem::find(bytes, text.as_bytes()).is_some();
+    bytes.starts_with(b"\x89HDF\r\n\x1a\n") && has(session) && !has(PREDICTED_BY)
 }
 
 /// Begins the names of synthetic sessions.
@@ -204,7 +206,7 @@ fn metadata(options: &SynthOptions) -> Vec<u8> {
 
 fn recording(path: &Path, options: &SynthOptions, mixture: &Mixture, index: usize) -> Result<Vec<u8>, RecordingError> {
     let rows = ((options.seconds * options.sample_rate) as usize).max(1);
-    new_recording(options, index).to_bytes(path, &table_bytes(options, mixture, index, rows))
+    new_recording(options, index).to_bytes(path, table_bytes(options, mixture, index, rows))
 }
 
 fn new_recording(options: &SynthOptions, index: usize) -> NewRecording<'static> {
@@ -230,7 +232,7 @@ pub(crate) fn write_fixture(path: &Path, rows: usize, value: impl Fn(usize, usiz
         bytes.extend((row as f64 / options.sample_rate).to_le_bytes());
         bytes.extend((0..36).flat_map(|column| value(row, column).to_le_bytes()));
     }
-    new_recording(&options, 0).write(path, &bytes).unwrap();
+    new_recording(&options, 0).write(path, bytes).unwrap();
 }
 
 /// The table's rows: time (f8), angles (f4), EMG (f4), little-endian.

@@ -16,7 +16,7 @@ pub struct NewRecording<'a> {
     pub joint_angles: usize,
     /// gzip (level 4) after shuffle, in chunks of this many rows; `None`: contiguous.
     pub gzip_chunk: Option<usize>,
-    /// With checksums of all that is in it (Fletcher-32 of chunks, HDF5 1.10's of the rest), which every reader compares.
+    /// With checksums of rows (Fletcher-32) and headers (HDF5 1.8's), which every reader compares.
     pub has_checksums: bool,
     /// Attributes of the group, by name.
     pub texts: Vec<(&'a str, String)>,
@@ -33,7 +33,7 @@ impl NewRecording<'_> {
     ///
     /// # Errors
     /// The file cannot be written (an older one is then intact), or a text holds a NUL.
-    pub fn write(&self, path: &Path, rows: &[u8]) -> Result<(), RecordingError> {
+    pub fn write(&self, path: &Path, rows: Vec<u8>) -> Result<(), RecordingError> {
         let bytes = self.to_bytes(path, rows)?;
         Ok(replace_file(path, &bytes)?)
     }
@@ -42,7 +42,7 @@ impl NewRecording<'_> {
     ///
     /// # Errors
     /// Memory does not suffice, or a text holds a NUL.
-    pub(super) fn to_bytes(&self, path: &Path, rows: &[u8]) -> Result<Vec<u8>, RecordingError> {
+    pub(super) fn to_bytes(&self, path: &Path, rows: Vec<u8>) -> Result<Vec<u8>, RecordingError> {
         self.image(rows).map_err(|error| RecordingError::Write { path: path.to_owned(), message: error.to_string() })
     }
 
@@ -59,7 +59,7 @@ impl NewRecording<'_> {
     }
 
     /// Written in memory: the library would drop what the system says of a file's last bytes.
-    fn image(&self, bytes: &[u8]) -> hdf5::Result<Vec<u8>> {
+    fn image(&self, bytes: Vec<u8>) -> hdf5::Result<Vec<u8>> {
         /// By which the library lets the file in memory grow.
         const INCREMENT: usize = 1 << 20;
         let rows = bytes.len() / self.row_bytes();
@@ -67,7 +67,7 @@ impl NewRecording<'_> {
         options.with_fcpl(|plist| plist.obj_track_times(false));
         options.with_fapl(|plist| {
             let plist = plist.core_options(INCREMENT.max(bytes.len() / 8), false);
-            if self.has_checksums { plist.libver_v110() } else { plist }
+            if self.has_checksums { plist.libver_v18() } else { plist }
         });
         // The library takes files of one name for the same file, also those that are in memory only.
         let file = options.create(format!("in memory {:016x}", rand::random::<u64>()))?;
@@ -82,7 +82,9 @@ impl NewRecording<'_> {
             builder = builder.chunk((CHECKED_BYTES / self.row_bytes()).clamp(1, rows)).fletcher32();
         }
         let dataset = builder.create("timeseries")?;
-        write_rows(&dataset, rows, bytes)?;
+        write_rows(&dataset, rows, &bytes)?;
+        // The library has them now.
+        drop(bytes);
         for (name, text) in &self.texts {
             let text: VarLenUnicode = text.parse().map_err(|_| format!("the attribute {name} holds a NUL"))?;
             group.new_attr::<VarLenUnicode>().create(*name)?.write_scalar(&text)?;

@@ -179,6 +179,7 @@ impl Terminal {
                 self.best(*monitor, *value);
             }
             Event::Saved { path } => tracing::info!("saved {}", path.display()),
+            Event::SavedOnRequest { batch } => self.line(&format!("saved the checkpoint last after step {batch}")),
             Event::Stopped { epoch, patience } => {
                 self.line(&format!("stopped after epoch {epoch}: no improvement for {patience} epochs"));
             }

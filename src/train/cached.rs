@@ -67,14 +67,11 @@ pub fn apply_splits(loaded: &mut Loaded, manifest: &Manifest) -> Result<(), Trai
         ("data.split_by", json!(given.by), cached.map(|cached| json!(cached.by))),
         ("data.seed", json!(given.seed), cached.map(|cached| json!(cached.seed))),
     ];
-    let differs = manifest.is_assigned_by(&given) != Some(true);
+    // Where the manifest does not say which splits a metadata.csv gave, nothing is known to contradict it.
+    let differs = manifest.is_assigned_by(&given) == Some(false);
     for (key, here, there) in keys.into_iter().filter(|(key, ..)| differs && loaded.explicit.contains(*key)) {
-        match there {
-            None => return Err(TrainError::SplitsUnknown { key }),
-            Some(there) if here != there => {
-                return Err(TrainError::SettingsMismatch(Box::new(Difference { key: key.into(), here, there })));
-            }
-            Some(_) => {}
+        if let Some(there) = there.filter(|there| here != *there) {
+            return Err(TrainError::SettingsMismatch(Box::new(Difference { key: key.into(), here, there })));
         }
     }
     if let Some(Assigned { assignment, .. }) = manifest.assigned {

@@ -203,7 +203,8 @@ impl Checkpoint {
         let header = header.ok_or_else(|| damaged("not a checkpoint of emg-train".into()))?;
         let header: Header = serde_json::from_str(header).map_err(|error| damaged(format!("damaged: {error}")))?;
         if !READ.contains(&header.version) {
-            return Err(damaged(format!("expected checkpoint version {VERSION}, found {}", header.version)));
+            let path = path.to_owned();
+            return Err(TrainError::CheckpointVersion { path, newest: VERSION, found: header.version });
         }
         match &header.digest {
             None if header.version == 2 => {}

@@ -25,8 +25,6 @@ pub enum TrainError {
     Config(#[from] ConfigError),
     #[error("{}: the configuration says {}, but the cache was built with {}", .0.key, .0.here, .0.there)]
     SettingsMismatch(Box<Difference>),
-    #[error("{key}: the cache, which an earlier version built, has other splits than this would give; remove the key")]
-    SplitsUnknown { key: &'static str },
     #[error("model.type is onnx: name the file with `fit --model FILE` or model.onnx")]
     NoModelFile,
     #[error("{path}: {source}")]
@@ -89,8 +87,11 @@ pub enum TrainError {
     NoRun { folder: PathBuf },
     #[error("{key}: {folder} holds another run's results; choose a folder that only this run uses")]
     FolderInUse { key: &'static str, folder: PathBuf },
+    /// It is damaged, or not one of this program's.
     #[error("{path}: {message}")]
     Checkpoint { path: PathBuf, message: String },
+    #[error("{path}: expected checkpoint version {newest}, found {found}: another version of emg-train wrote it")]
+    CheckpointVersion { path: PathBuf, newest: u32, found: u32 },
     #[error(
         "the loss is not finite in epoch {epoch}, step {step}; the batch held the windows {}; try a lower training.learning_rate, or training.on_nan: skip",
         windows.join(", ")
@@ -129,6 +130,16 @@ impl From<GraphError> for TrainError {
 }
 
 impl TrainError {
+    /// Whether a checkpoint cannot be used because of what became of its bytes: they changed, or the disk does not give
+    /// them back.
+    pub(super) fn is_damage(&self) -> bool {
+        match self {
+            Self::Checkpoint { .. } => true,
+            Self::File(error) => error.source.raw_os_error() == Some(libc::EIO),
+            _ => false,
+        }
+    }
+
     /// Whether it is an error of usage or configuration, rather than a failure at run time.
     pub fn is_usage(&self) -> bool {
         match self {
@@ -136,6 +147,7 @@ impl TrainError {
             Self::File(_)
             | Self::Runtime { .. }
             | Self::Checkpoint { .. }
+            | Self::CheckpointVersion { .. }
             | Self::NotFinite { .. }
             | Self::NotFiniteSplit { .. }
             | Self::Interrupted => false,

@@ -57,6 +57,10 @@ pub enum Event<'a> {
     Saved {
         path: PathBuf,
     },
+    /// A checkpoint was asked for from outside, after this step of the epoch.
+    SavedOnRequest {
+        batch: u64,
+    },
     Stopped {
         epoch: usize,
         patience: usize,

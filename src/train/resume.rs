@@ -73,7 +73,7 @@ pub fn resume_from(folder: &Path) -> Result<Resumed, TrainError> {
     let path = |name: &str| folder.join(format!("{name}.safetensors"));
     let mut warnings = Vec::new();
     let mut checkpoint = match Checkpoint::load(&path("last")) {
-        Err(error @ TrainError::Checkpoint { .. }) => {
+        Err(error) if error.is_damage() => {
             let Some((newest, checkpoint)) = newest_whole(folder) else { return Err(error) };
             let (from, Progress { epoch, batch, .. }) = (newest.display(), &checkpoint.progress);
             warnings.push(format!("{error}; continuing from {from}: {epoch} epochs and {batch} steps"));
@@ -82,7 +82,8 @@ pub fn resume_from(folder: &Path) -> Result<Resumed, TrainError> {
         result => result?,
     };
     if path("best").exists()
-        && let Err(error @ TrainError::Checkpoint { .. }) = Checkpoint::load(&path("best"))
+        && let Err(error) = Checkpoint::load(&path("best"))
+        && error.is_damage()
     {
         warnings.push(format!("{error}; the best epoch from here on takes its place"));
         checkpoint.progress.monitor = Watch::new();

@@ -89,7 +89,7 @@ impl RunFolder {
         let (root, unsaved) = (root.to_owned(), BTreeMap::new());
         let mut run = Self { root, checkpoints, metrics, unsaved, _locks: locks, warnings };
         match resumed {
-            Some(checkpoint) => run.bring(&checkpoint_folder(&run.root, &checkpoint.config))?,
+            Some(checkpoint) => run.bring(&checkpoint_folder(&run.root, &checkpoint.config), checkpoint)?,
             None => run.refuse_others(config)?,
         }
         Ok(run)
@@ -161,18 +161,23 @@ impl RunFolder {
         Ok(saved)
     }
 
-    /// Copies the checkpoints that a resumed run has in another folder than it is to use now.
+    /// Copies the checkpoints that a run resumed from `last` has in another folder than it is to use now. A damaged `best`
+    /// stays behind.
     ///
     /// # Errors
     /// They cannot be read or written.
-    fn bring(&mut self, from: &Path) -> Result<(), TrainError> {
-        for name in ["best", "last"] {
-            let old = from.join(format!("{name}.safetensors"));
-            if from != self.checkpoints && old.exists() {
-                self.save(name, Checkpoint::load(&old)?)?;
+    fn bring(&mut self, from: &Path, last: &Checkpoint) -> Result<(), TrainError> {
+        if from == self.checkpoints {
+            return Ok(());
+        }
+        let best = from.join("best.safetensors");
+        if best.exists() {
+            match Checkpoint::load(&best) {
+                Err(error) if error.is_damage() => {}
+                best => drop(self.save("best", best?)?),
             }
         }
-        Ok(())
+        self.save("last", last.clone()).map(drop)
     }
 
     /// The checkpoint `name` as it was saved last, or would have been; `None` if there never was one.

@@ -63,7 +63,11 @@ impl Training<'_> {
     /// Saves where training stands if it is to stop, or if that was asked for.
     pub(super) fn check_interrupt(&mut self) -> Result<(), TrainError> {
         if !self.interrupted.load(Ordering::Relaxed) {
-            return if self.save_now.swap(false, Ordering::Relaxed) { self.save("last") } else { Ok(()) };
+            if self.save_now.swap(false, Ordering::Relaxed) {
+                self.save("last")?;
+                self.listener.event(&Event::SavedOnRequest { batch: self.position.batch });
+            }
+            return Ok(());
         }
         self.must_save("last")?;
         Err(TrainError::Interrupted)
@@ -78,7 +82,15 @@ impl Training<'_> {
         let saved = self.run.save_rest();
         if exportable {
             let wanted = if self.config.training.restore_best_weights { "best" } else { "last" };
-            let checkpoint = self.run.load(wanted)?.map_or_else(|| self.checkpoint(), Ok)?;
+            let checkpoint = match self.run.load(wanted) {
+                Err(error) if error.is_damage() => {
+                    let message = format!("{error}; the exported model has the last epoch's weights");
+                    self.listener.event(&Event::Warning(message));
+                    None
+                }
+                loaded => loaded?,
+            };
+            let checkpoint = checkpoint.map_or_else(|| self.checkpoint(), Ok)?;
             replace_file(&model, &export_run(&self.model, &checkpoint, manifest, ExportOptions::default())?.onnx)?;
         }
         saved?;

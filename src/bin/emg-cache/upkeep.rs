@@ -99,9 +99,16 @@ pub(crate) fn compact(store: &Store, key: Option<&str>, segment_bytes: u64, json
         Some(key) => vec![store.resolve(key)?],
         None => store.cache_keys()?,
     };
-    let mut compacted = Vec::new();
+    let (mut compacted, mut code) = (Vec::new(), ExitCode::SUCCESS);
     for key in keys {
-        let Compacted { segments_before, segments_after } = cache::compact(store, &key, segment_bytes)?;
+        let Compacted { segments_before, segments_after } = match cache::compact(store, &key, segment_bytes) {
+            Ok(compacted) => compacted,
+            Err(error) => {
+                note!("error: {key}: {error}");
+                code = ExitCode::FAILURE;
+                continue;
+            }
+        };
         if !json {
             say!("{key}  {segments_before} segments, now {segments_after}");
         }
@@ -110,7 +117,7 @@ pub(crate) fn compact(store: &Store, key: Option<&str>, segment_bytes: u64, json
     if json {
         say!("{}", serde_json::to_string_pretty(&compacted)?);
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(code)
 }
 
 pub(crate) fn pin(store: &Store, key: &str, json: bool) -> Result<ExitCode> {

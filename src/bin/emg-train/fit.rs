@@ -130,13 +130,15 @@ impl ClaimedRun {
 
 impl Drop for ClaimedRun {
     fn drop(&mut self) {
-        // Only where they are empty.
-        let _ = std::fs::remove_dir(&self.path).and_then(|()| std::fs::remove_dir("runs"));
+        // Only where it is empty.
+        let _ = std::fs::remove_dir(&self.path);
     }
 }
 
 fn load_config(args: &FitArgs, run: &Path) -> Result<Loaded> {
     match &args.cache.config {
+        // What a job that is started again has on its command line is in the run's own.
+        Some(_) if args.resume && args.requeue => Ok(config::load_file(&run.join("config.yaml"), &args.cache.set)?),
         None if args.resume => Ok(config::load_file(&run.join("config.yaml"), &args.cache.set)?),
         given => Ok(config::load(given.as_deref(), &args.cache.set)?),
     }

@@ -36,8 +36,11 @@ impl Signals {
     /// Listens to signals that end a training, which is about to begin. A second SIGINT or SIGTERM ends the process at
     /// once.
     pub(crate) fn listen_to_stop(&self) -> io::Result<()> {
+        // Not set by the others: the first of these saves, whatever came before.
+        let again = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
-            flag::register_conditional_shutdown(signal, 130, Arc::clone(&self.stop))?;
+            flag::register_conditional_shutdown(signal, 130, Arc::clone(&again))?;
+            flag::register(signal, Arc::clone(&again))?;
             flag::register(signal, Arc::clone(&self.stop))?;
         }
         // nohup means that a training outlives its terminal.
