@@ -53,23 +53,32 @@ impl BuildFolder {
             let name = format!("build-{}-{}-{:016x}", owner(), std::process::id(), rand::random::<u64>());
             let path = tmp.join(name);
             fs::create_dir_all(&path).map_err(CacheError::io(&path))?;
-            let at = path.join(LEASE_FILE);
-            let file = match File::create_new(&at) {
-                // Another process took the folder for a dead build's.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                result => result.map_err(CacheError::io(&at))?,
-            };
-            let stat = file.metadata().map_err(CacheError::io(&at))?;
-            let is_there =
-                || fs::metadata(&at).is_ok_and(|found| (found.dev(), found.ino()) == (stat.dev(), stat.ino()));
-            if try_lock(&file) == Lock::Taken || !is_there() {
-                continue;
+            match Self::claim(&path) {
+                Ok(Some(folder)) => return Ok(folder),
+                failed => {
+                    let _ = fs::remove_dir_all(&path);
+                    failed?;
+                }
             }
-            // Who comes by another mount may see other locks.
-            let _ = (&file).write_all(seen_as(&file).unwrap_or_default().as_bytes());
-            let made = stat.modified().map_err(CacheError::io(&at))?;
-            return Ok(Self { path, made, lease: Some(Lease::renewing(file)) });
         }
+    }
+
+    /// Locks a folder that was just made; `None` if another process took it for a dead build's.
+    fn claim(path: &Path) -> Result<Option<Self>, CacheError> {
+        let at = path.join(LEASE_FILE);
+        let file = match File::create_new(&at) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            result => result.map_err(CacheError::io(&at))?,
+        };
+        let stat = file.metadata().map_err(CacheError::io(&at))?;
+        let is_there = || fs::metadata(&at).is_ok_and(|found| (found.dev(), found.ino()) == (stat.dev(), stat.ino()));
+        if try_lock(&file) == Lock::Taken || !is_there() {
+            return Ok(None);
+        }
+        // Who comes by another mount may see other locks.
+        let _ = (&file).write_all(seen_as(&file).unwrap_or_default().as_bytes());
+        let made = stat.modified().map_err(CacheError::io(&at))?;
+        Ok(Some(Self { path: path.to_owned(), made, lease: Some(Lease::renewing(file)) }))
     }
 
     /// A path in the folder that nothing has yet.

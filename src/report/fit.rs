@@ -29,7 +29,7 @@ impl FitReport {
 
 impl Drop for FitReport {
     fn drop(&mut self) {
-        if let Some(warning) = self.metrics.finish() {
+        for warning in [self.metrics.finish(), self.tensorboard.finish()].into_iter().flatten() {
             self.terminal.hear(&Event::Warning(warning));
         }
     }

@@ -9,6 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prost::Message;
 
 use super::image;
+use crate::files::sync_and_close;
 use crate::metrics::Histogram;
 use crate::train::{EpochRecord, Event, Examples};
 
@@ -40,6 +41,12 @@ impl TensorBoard {
             Event::Examples { epoch, examples } => self.examples(*epoch, examples),
             _ => None,
         }
+    }
+
+    /// Ends the file; gives a warning if its last bytes may not be on disk.
+    pub(super) fn finish(&mut self) -> Option<String> {
+        let error = sync_and_close(self.file.take()?).err()?;
+        Some(format!("{}: {error}; the last TensorBoard events may be missing", self.folder.display()))
     }
 
     fn open(&self) -> std::io::Result<File> {
