@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use emg_pipeline::cache::{Manifest, SegmentIndex, Split};
-use emg_pipeline::config::{self, DataConfig, LossType, ModelConfig, ModelType, TrainingConfig};
+use emg_pipeline::cache::{CacheSettings, Manifest, SegmentIndex, Split};
+use emg_pipeline::config::{self, Config, LossType, ModelConfig, ModelType, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::graph::{Kernels, OnnxModel};
 use emg_pipeline::model::Model;
-use emg_pipeline::recording::{Hdf5, Reader, TableLayout, silence_hdf5_errors};
+use emg_pipeline::recording::{Hdf5, Reader, silence_hdf5_errors};
 use emg_pipeline::step::{Problem, StepError, training_step};
 use emg_pipeline::train::Checkpoint;
 
@@ -18,16 +18,7 @@ fn reader() -> &'static (Reader, PathBuf) {
     static READER: OnceLock<(Reader, PathBuf)> = OnceLock::new();
     READER.get_or_init(|| {
         silence_hdf5_errors();
-        let layout = TableLayout {
-            layout: DataConfig::default().resolved_layout().expect("the default layout"),
-            emg_channels: 16,
-            joint_angles: 20,
-            joints: None,
-            angles_optional: false,
-            accept_predicted: false,
-            sample_rate: 2000.0,
-            chunk_cache: 1 << 20,
-        };
+        let layout = CacheSettings::new(&Config::default()).segment().table_layout(1 << 20);
         let path = PathBuf::from(format!("/dev/shm/emg-fuzz-{}.hdf5", std::process::id()));
         (Reader::new(layout, Hdf5::InProcess), path)
     })

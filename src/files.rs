@@ -250,6 +250,14 @@ pub(crate) mod exact {
     }
 }
 
+/// Opens a file that is there to be locked, and makes it if there is none; should it be a pipe, without waiting.
+///
+/// # Errors
+/// It cannot be opened or made.
+pub(crate) fn open_lock(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).open(path)
+}
+
 /// What came of asking for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lock {

@@ -91,18 +91,23 @@ impl Drop for BuildFolder {
     fn drop(&mut self) {
         // Closed first: NFS keeps a file that is removed while it is open under another name.
         self.lease = None;
-        let _ = remove(&self.path);
+        let _ = remove_entry(&self.path);
     }
 }
 
-/// Removes an entry of `tmp/`, under a name by which anybody removes the rest if this process is killed.
-fn remove(path: &Path) -> std::io::Result<()> {
-    let doomed = deleting(path.parent().expect("an entry of tmp"));
-    fs::rename(path, &doomed)?;
-    remove_doomed(&doomed)
+/// Removes an entry of `tmp/`.
+pub(super) fn remove_entry(path: &Path) -> std::io::Result<()> {
+    remove_doomed(&doom(path)?)
 }
 
-fn remove_doomed(path: &Path) -> std::io::Result<()> {
+/// Gives an entry of `tmp/` a name by which anybody removes it, if this process is killed before [`remove_doomed`] did.
+pub(super) fn doom(path: &Path) -> std::io::Result<PathBuf> {
+    let doomed = path.with_file_name(format!("{DELETING}{:016x}", rand::random::<u64>()));
+    fs::rename(path, &doomed)?;
+    Ok(doomed)
+}
+
+pub(super) fn remove_doomed(path: &Path) -> std::io::Result<()> {
     // A link is removed, not what it leads to.
     if fs::symlink_metadata(path)?.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }
 }
@@ -155,8 +160,7 @@ impl DeadBuild {
         if name.starts_with(DELETING) {
             return remove_doomed(&self.path);
         }
-        let doomed = deleting(self.path.parent().expect("an entry of tmp"));
-        fs::rename(&self.path, &doomed)?;
+        let doomed = doom(&self.path)?;
         // Closed first, for NFS; now nobody takes it for a build's folder any more.
         drop(self.lease);
         remove_doomed(&doomed).inspect_err(|_| {
@@ -195,11 +199,6 @@ fn dead(path: PathBuf, name: &str, now: SystemTime) -> Option<DeadBuild> {
         Some(Lock::Unavailable) | None => has_expired(&path, now),
     };
     is_dead.then_some(DeadBuild { path, lease })
-}
-
-/// A path in `tmp` for something that is to be removed, whoever does it.
-pub(super) fn deleting(tmp: &Path) -> PathBuf {
-    tmp.join(format!("{DELETING}{:016x}", rand::random::<u64>()))
 }
 
 fn open_lease(path: &Path) -> Option<File> {
@@ -309,7 +308,8 @@ mod tests {
             fs::create_dir(tmp.join(name)).unwrap();
             fs::write(tmp.join(name).join(LEASE_FILE), &seen).unwrap();
         };
-        // A user's own; behind a link; killed; of another machine; of a version without leases, whose process is gone or in another container.
+        // A user's own; behind a link; killed; of another machine; of a version without leases, whose process is gone or
+        // in another container.
         fs::create_dir(tmp.join("my-notes")).unwrap();
         let (victim, link) = (tempfile::tempdir().unwrap(), tmp.join(format!("host-{}-1-1", boot_id())));
         fs::write(victim.path().join(LEASE_FILE), &seen).unwrap();

@@ -8,7 +8,7 @@ use super::error::CacheError;
 use super::key::Key;
 use super::manifest::{Manifest, SegmentRef};
 use super::open::Cache;
-use super::segment::{INDEX_FILE, SegmentIndex, Segments};
+use super::segment::{INDEX_FILE, SegmentIndex, Segments, places_of};
 use super::settings::NORMALIZER;
 use super::sink::SegmentSink;
 use super::store::Store;
@@ -122,12 +122,9 @@ pub fn compact(store: &Store, key: &Key, limit: u64) -> Result<Compacted, CacheE
 
 /// The manifest with its recordings in these segments.
 fn placed(mut manifest: Manifest, segments: &Segments) -> Manifest {
-    let mut place = HashMap::new();
-    for (i, (index, _)) in segments.values().enumerate() {
-        place.extend(index.recordings.iter().map(|recording| (&recording.blake3, i)));
-    }
+    let places = places_of(segments);
     for recording in &mut manifest.recordings {
-        recording.segment = place[&recording.blake3];
+        recording.segment = places[&recording.blake3].0;
     }
     manifest.segments = SegmentRef::of(segments);
     manifest

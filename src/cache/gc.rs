@@ -11,12 +11,13 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use super::build_folder::{DeadBuild, dead_builds, deleting, is_older};
+use super::build_folder::{DeadBuild, dead_builds, doom, is_older, remove_doomed, remove_entry};
 use super::error::CacheError;
 use super::key::Key;
 use super::manifest::Manifest;
+use super::segment::INDEX_FILE;
 use super::store::{Store, bytes_below};
-use crate::files::sync_folder;
+use crate::files::{FileError, sync_folder};
 
 /// Minimum age of what is removed: a running build may be about to use anything younger.
 const GRACE: Duration = Duration::from_secs(24 * 3600);
@@ -85,7 +86,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     let mut unreadable = 0;
     for key in store.cache_keys()? {
         let path = store.manifest_path(&key);
-        if unpinned && !pins.contains(&key) && plan.is_old(&path) {
+        if unpinned && !pins.contains(&key) && plan.is_known(is_old(&path, now)) {
             let why = "an unpinned cache";
             plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Manifest(key) });
             continue;
@@ -105,7 +106,7 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
     } else {
         for key in store.segment_keys()?.into_iter().filter(|key| !needed.contains(key)) {
             let path = store.segment_path(&key);
-            if plan.is_old(&path) && plan.is_old(&path.join("segment.json")) {
+            if plan.is_known(is_old_segment(&path, now)) {
                 let why = "a segment that no cache uses";
                 plan.removals.push(Removal { bytes: bytes_below(&path), path, why, kind: Kind::Segment(key) });
             }
@@ -115,17 +116,12 @@ pub fn plan_gc(store: &Store, unpinned: bool) -> Result<GcPlan, CacheError> {
 }
 
 impl GcPlan {
-    /// Whether something is old enough to be removed; where that cannot be told, a warning says so.
-    fn is_old(&mut self, path: &Path) -> bool {
-        match fs::symlink_metadata(path) {
-            Ok(stat) => is_older(&stat, self.now, GRACE),
-            // A segment without an index is as old as its folder.
-            Err(error) if error.kind() == ErrorKind::NotFound => path.ends_with("segment.json"),
-            Err(error) => {
-                self.warnings.push(format!("kept, because its age is not known: {}: {error}", path.display()));
-                false
-            }
-        }
+    /// Whether something is known to be old enough; where that cannot be told, a warning says so.
+    fn is_known(&mut self, old: Result<bool, FileError>) -> bool {
+        old.unwrap_or_else(|error| {
+            self.warnings.push(format!("kept, because its age is not known: {error}"));
+            false
+        })
     }
 }
 
@@ -145,7 +141,9 @@ pub fn run_gc(store: &Store, plan: &GcPlan) -> GcOutcome {
             Kind::Manifest(key) => remove_manifest(store, key, plan.now),
             Kind::Segment(key) => remove_segment(store, key, plan.now),
             Kind::Unfinished => match dead.iter().position(|build| build.path == removal.path) {
-                Some(i) => absent_is_fine(dead.swap_remove(i).remove(), &removal.path),
+                Some(i) => if_there(dead.swap_remove(i).remove(), &removal.path)
+                    .map(|removed| removed.is_some())
+                    .map_err(CacheError::from),
                 None => Ok(false),
             },
         };
@@ -162,7 +160,9 @@ fn remove_manifest(store: &Store, key: &Key, now: SystemTime) -> Result<bool, Ca
     let _held = store.exclude();
     let path = store.manifest_path(key);
     let aside = aside(store, &format!("{key}.json"));
-    let is_wanted = |at: &Path| -> Result<bool, CacheError> { Ok(store.pins()?.contains(key) || !is_old(at, now)) };
+    let is_wanted = |at: &Path| -> Result<bool, CacheError> {
+        Ok(store.pins()?.contains(key) || !is_old(at, now).unwrap_or(false))
+    };
     if is_wanted(&path)? || !set_aside(&path, &aside)? {
         return Ok(false);
     }
@@ -170,13 +170,13 @@ fn remove_manifest(store: &Store, key: &Key, now: SystemTime) -> Result<bool, Ca
     if !matches!(is_wanted(&aside), Ok(false)) {
         return give_back(&aside, &path).map(|()| false);
     }
-    absent_is_fine(fs::remove_file(&aside), &path)
+    Ok(if_there(fs::remove_file(&aside), &path)?.is_some())
 }
 
 fn remove_segment(store: &Store, key: &Key, now: SystemTime) -> Result<bool, CacheError> {
     let held = store.exclude();
     let (path, aside) = (store.segment_path(key), aside(store, &key.to_string()));
-    if !is_old_segment(&path, now) || is_named(store, key)? || !set_aside(&path, &aside)? {
+    if !is_old_segment(&path, now).unwrap_or(false) || is_named(store, key)? || !set_aside(&path, &aside)? {
         return Ok(false);
     }
     // Whatever goes wrong from here on, the segment goes back.
@@ -188,12 +188,9 @@ fn remove_segment(store: &Store, key: &Key, now: SystemTime) -> Result<bool, Cac
         return named.map(|_| false);
     }
     // From here on it is not put back by others.
-    let deleting = deleting(&store.tmp());
-    if !absent_is_fine(fs::rename(&aside, &deleting), &path)? {
-        return Ok(false);
-    }
+    let Some(doomed) = if_there(doom(&aside), &path)? else { return Ok(false) };
     drop(held);
-    absent_is_fine(fs::remove_dir_all(&deleting), &path)
+    Ok(if_there(remove_doomed(&doomed), &path)?.is_some())
 }
 
 fn aside(store: &Store, name: &str) -> PathBuf {
@@ -214,7 +211,7 @@ fn published_name(name: &str) -> Option<&str> {
 /// Moves something published to `aside`; false if it is not there.
 fn set_aside(path: &Path, aside: &Path) -> Result<bool, CacheError> {
     fs::create_dir_all(aside.parent().expect("in tmp")).map_err(CacheError::io(path))?;
-    absent_is_fine(fs::rename(path, aside), path)
+    Ok(if_there(fs::rename(path, aside), path)?.is_some())
 }
 
 /// Moves it back, unless it is there again.
@@ -246,37 +243,36 @@ pub fn put_back(store: &Store) {
             let _ = give_back(&entry.path(), &path);
         } else if path.is_dir() {
             // A build made it again meanwhile.
-            let deleting = deleting(&store.tmp());
-            let _ = fs::rename(entry.path(), &deleting).and_then(|()| fs::remove_dir_all(&deleting));
+            let _ = remove_entry(&entry.path());
         } else {
             let _ = fs::remove_file(entry.path());
         }
     }
 }
 
-/// Whether a manifest names the segment, or may: one that cannot be read.
+/// Whether a manifest names the segment, or may.
 fn is_named(store: &Store, key: &Key) -> Result<bool, CacheError> {
-    let names = |cache: &Key| match Manifest::read(store, cache) {
-        Ok(manifest) => manifest.segments.iter().any(|segment| segment.key == *key),
-        Err(_) => store.manifest_path(cache).exists(),
-    };
-    Ok(store.cache_keys()?.iter().any(names))
+    Ok(store.cache_keys()?.iter().any(|cache| Manifest::may_name(store, cache, key)))
 }
 
-/// Whether the file existed.
-fn absent_is_fine(result: std::io::Result<()>, path: &Path) -> Result<bool, CacheError> {
+/// What was done with a file, or `None` if it was not there.
+fn if_there<T>(result: std::io::Result<T>, path: &Path) -> Result<Option<T>, FileError> {
     match result {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
-        Err(error) => Err(CacheError::io(path)(error)),
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(FileError::at(path)(error)),
     }
 }
 
-fn is_old(path: &Path, now: SystemTime) -> bool {
-    fs::symlink_metadata(path).is_ok_and(|stat| is_older(&stat, now, GRACE))
+/// Whether what is at `path` is old enough to be removed; false where there is nothing.
+fn is_old(path: &Path, now: SystemTime) -> Result<bool, FileError> {
+    let stat = if_there(fs::symlink_metadata(path), path)?;
+    Ok(stat.is_some_and(|stat| is_older(&stat, now, GRACE)))
 }
 
-fn is_old_segment(path: &Path, now: SystemTime) -> bool {
-    let index = path.join("segment.json");
-    is_old(path, now) && (is_old(&index, now) || !index.exists())
+/// As [`is_old`], for a segment and its index; a segment without one is as old as its folder.
+fn is_old_segment(path: &Path, now: SystemTime) -> Result<bool, FileError> {
+    let index = path.join(INDEX_FILE);
+    Ok(is_old(path, now)?
+        && if_there(fs::symlink_metadata(&index), &index)?.is_none_or(|stat| is_older(&stat, now, GRACE)))
 }

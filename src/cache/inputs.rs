@@ -72,12 +72,17 @@ pub(super) struct Inputs<'a> {
 /// Recordings of a cache, and what is not in it.
 pub(super) struct Accepted<'i> {
     pub(super) recordings: Vec<Usable<'i>>,
-    /// Those of them whose splits are random.
-    pub(super) assigned: usize,
     /// Recordings that cannot be used, with the reasons.
     pub(super) skipped: Vec<String>,
     /// What is not taken for a recording, with the reasons.
     pub(super) left_out: Vec<String>,
+}
+
+impl Accepted<'_> {
+    /// How many of the recordings have a split at random.
+    pub(super) fn assigned(&self) -> usize {
+        self.recordings.iter().filter(|usable| !usable.split_known).count()
+    }
 }
 
 impl<'a> Inputs<'a> {
@@ -237,11 +242,10 @@ impl<'a> Inputs<'a> {
 
     /// Recordings of the cache with their splits, once all inputs are known, and the reasons why others are not in it.
     pub(super) fn accepted(&self) -> Result<Accepted<'_>, CacheError> {
-        let Accepted { recordings, mut skipped, left_out, .. } = self.usable()?;
+        let Accepted { recordings, mut skipped, left_out } = self.usable()?;
         let (recordings, without_windows) = self.in_cache(self.with_splits(recordings)?);
         skipped.extend(without_windows);
-        let assigned = recordings.iter().filter(|usable| !usable.split_known).count();
-        Ok(Accepted { recordings, assigned, skipped, left_out })
+        Ok(Accepted { recordings, skipped, left_out })
     }
 
     /// Inputs that can be read, in recording order, the reasons why others cannot, and what is no recording.
@@ -277,7 +281,7 @@ impl<'a> Inputs<'a> {
         let order = |usable: &Usable<'_>| (usable.recording.name.clone(), usable.recording.blake3.clone());
         recordings.sort_by_cached_key(order);
         check_rows(&recordings)?;
-        Ok(Accepted { recordings, assigned: 0, skipped, left_out })
+        Ok(Accepted { recordings, skipped, left_out })
     }
 
     /// Whether an input is a recording, as far as its header tells.

@@ -182,6 +182,14 @@ impl Manifest {
         Ok(manifest)
     }
 
+    /// Whether cache `key` names a segment, or may: its manifest is there, but cannot be read.
+    pub(super) fn may_name(store: &Store, key: &Key, segment: &Key) -> bool {
+        match Self::read(store, key) {
+            Ok(manifest) => manifest.segments.iter().any(|named| named.key == *segment),
+            Err(_) => store.manifest_path(key).exists(),
+        }
+    }
+
     /// Parses and checks the bytes of a manifest, which change; `path` is what errors name.
     ///
     /// # Errors

@@ -5,8 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as Slot;
-use std::fs::File;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::key::Key;
 use super::sealed;
-use crate::files::{FileError, exact_text, put_in_place_with_mode};
+use crate::files::{FileError, exact_text, open_lock, put_in_place_with_mode};
 use crate::recording::{Attributes, FileStamp};
 
 /// What a file's content means under one set of segment settings.
@@ -142,8 +141,7 @@ impl Memo {
             make_private_folder().map_err(FileError::at(file))?;
         }
         std::fs::create_dir_all(file.parent().expect("a file in a folder")).map_err(FileError::at(file))?;
-        let options = File::options().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
-        let _held = options.open(lock).and_then(|lock| lock.lock().map(|()| lock));
+        let _held = open_lock(&lock).and_then(|lock| lock.lock().map(|()| lock));
         self.merge(read(file).unwrap_or_default());
         let bytes = sealed::seal(&Document { entries: &self.entries });
         // The names of recordings are nobody else's business.

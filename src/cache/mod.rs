@@ -3,6 +3,7 @@
 
 mod build;
 mod build_folder;
+mod build_segments;
 mod clock;
 mod encode;
 mod error;

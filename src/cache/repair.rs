@@ -4,7 +4,7 @@
 //! block has its recorded hash: the single exception to never replacing a published file.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::ErrorKind;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ use super::segment::Segments;
 use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex};
 use super::store::Store;
 use super::verify::check_block;
-use crate::files::{sync_and_close, sync_folder};
+use crate::files::{sync_and_close, sync_folder, write_synced};
 
 /// Repairs cache `key` from the recordings in `options`; returns the files that were rebuilt.
 ///
@@ -69,7 +69,6 @@ impl Repair<'_> {
     fn manifest(&mut self, key: &Key) -> Result<(), CacheError> {
         self.builder.inputs.know_all()?;
         let Listed { recordings, assigned, wanted, .. } = self.builder.listed()?;
-        let assigned = self.builder.assigned(assigned);
         let path = self.builder.store.manifest_path(key);
         let found = self.builder.key(&recordings);
         if found != *key {
@@ -79,7 +78,7 @@ impl Repair<'_> {
         let mut segments = Segments::new();
         self.builder.add_segments(&self.tmp, &wanted, &mut segments)?;
         let bytes = self.builder.manifest(recordings, assigned, &segments).to_bytes();
-        self.put(&path, |file| file.write_all(&bytes))
+        self.put(&path, &bytes)
     }
 
     /// Makes a segment whose index is damaged again, and puts every damaged file of it in place.
@@ -115,7 +114,7 @@ impl Repair<'_> {
             }
             let path = folder.join(&file.path);
             match metadata.iter().find(|(name, _)| *name == file.path) {
-                Some((_, bytes)) => self.put(&path, |out| out.write_all(bytes))?,
+                Some((_, bytes)) => self.put(&path, bytes)?,
                 None => self.shard(&path, file, index, &bad)?,
             }
         }
@@ -148,10 +147,9 @@ impl Repair<'_> {
     }
 
     /// Writes a file under `tmp/` and puts it in place.
-    fn put(&mut self, path: &Path, write: impl FnOnce(&mut File) -> std::io::Result<()>) -> Result<(), CacheError> {
+    fn put(&mut self, path: &Path, bytes: &[u8]) -> Result<(), CacheError> {
         let part = self.tmp.fresh("file");
-        let mut file = File::create_new(&part).map_err(CacheError::io(&part))?;
-        write(&mut file).and_then(|()| sync_and_close(file)).map_err(CacheError::io(&part))?;
+        write_synced(&part, bytes)?;
         self.move_to(&part, path)
     }
 

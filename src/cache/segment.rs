@@ -1,6 +1,6 @@
 //! A segment: its index (segment.json), checked in full before anything is believed, and its mapped rows.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -340,4 +340,10 @@ pub(super) type Segments = BTreeMap<Key, (SegmentIndex, Key)>;
 pub(super) fn contents_of(segments: &Segments) -> Vec<(Key, Vec<Key>)> {
     let contents = |index: &SegmentIndex| index.recordings.iter().map(|recording| recording.blake3.clone()).collect();
     segments.iter().map(|(key, (index, _))| (key.clone(), contents(index))).collect()
+}
+
+/// Where contents lie: the position of a segment among these, and what it says of the content.
+pub(super) fn places_of(segments: &Segments) -> HashMap<&Key, (usize, &SegmentRecording)> {
+    let indexes = segments.values().map(|(index, _)| index).enumerate();
+    indexes.flat_map(|(i, index)| index.recordings.iter().map(move |content| (&content.blake3, (i, content)))).collect()
 }

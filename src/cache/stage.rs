@@ -56,7 +56,8 @@ impl Stage {
     ) -> Result<(Vec<PathBuf>, Option<File>), CacheError> {
         let folder = self.own_folder(store)?;
         let path = folder.join("lock");
-        let options = File::options().create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW).clone();
+        let mut options = File::options();
+        let options = options.create(true).truncate(false).write(true).custom_flags(libc::O_NOFOLLOW);
         let lock = options.open(&path).map_err(CacheError::io(&path))?;
         // Where there are no locks, two runs may copy the same blocks, each the right ones.
         let held = lock.lock().is_ok().then_some(lock);
@@ -201,10 +202,9 @@ fn copy_file(from: &Path, to: &Path, file: &FileBlocks) -> Result<(), CacheError
     let parent = to.parent().expect("a file in a folder");
     fs::create_dir_all(parent).map_err(CacheError::io(parent))?;
     let source = open_regular(from).map_err(CacheError::io(from))?;
-    let options =
-        File::options().read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW).clone();
-    let copy = options.open(to);
-    let copy = copy.map_err(CacheError::io(to))?;
+    let mut options = File::options();
+    let options = options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+    let copy = options.open(to).map_err(CacheError::io(to))?;
     copy.set_len(file.bytes).map_err(CacheError::io(to))?;
     (0..file.blocks.len()).into_par_iter().try_for_each(|block| {
         let start = block as u64 * BLOCK_BYTES;

@@ -11,7 +11,7 @@ use super::error::CacheError;
 use super::key::Key;
 use super::manifest::Manifest;
 use super::open::Cache;
-use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, SegmentIndex};
+use super::segment::{ANGLES_FILE, BLOCK_BYTES, EMG_FILE, FileBlocks, INDEX_FILE, SegmentIndex};
 use super::store::Store;
 use crate::files::open_regular;
 
@@ -69,7 +69,7 @@ pub fn verify(
         };
         if !expected.was_removed(store, &key) {
             let recordings = expected.names.into_values().flatten().collect();
-            damage.push(Damage { file: folder.join("segment.json"), block: None, what, recordings });
+            damage.push(Damage { file: folder.join(INDEX_FILE), block: None, what, recordings });
         }
     }
     if damage.is_empty() {
@@ -98,11 +98,8 @@ struct Expected {
 impl Expected {
     /// Whether `gc` removed the segment since it was listed, and no cache needs it any more.
     fn was_removed(&self, store: &Store, segment: &Key) -> bool {
-        let needs = |cache: &Key| match Manifest::read(store, cache) {
-            Ok(manifest) => manifest.segments.iter().any(|named| named.key == *segment),
-            Err(_) => store.manifest_path(cache).exists(),
-        };
-        !store.segment_path(segment).exists() && !self.caches.iter().any(needs)
+        !store.segment_path(segment).exists()
+            && !self.caches.iter().any(|cache| Manifest::may_name(store, cache, segment))
     }
 }
 

@@ -237,11 +237,11 @@ impl Checkpoint {
     /// A digest detects accidental damage; this detects a forged file, or one of another program.
     fn check(&self) -> Result<(), String> {
         self.config.validate().map_err(|error| format!("its configuration is invalid: {error}"))?;
-        let Normalization { train_emg, train_joint_angles, .. } = &self.normalization;
-        let (data, kinds) = (&self.config.data, &self.normalization);
-        for (moments, columns, kind) in
-            [(train_emg, data.emg_channels, kinds.emg), (train_joint_angles, data.joint_count(), kinds.joint_angles)]
-        {
+        let (data, normalization) = (&self.config.data, &self.normalization);
+        for (moments, columns, kind) in [
+            (&normalization.train_emg, data.emg_channels, normalization.emg),
+            (&normalization.train_joint_angles, data.joint_count(), normalization.joint_angles),
+        ] {
             // What was trained elsewhere, without normalization, comes without statistics.
             let needs_none = self.cache.is_none() && kind == Normalize::None;
             if !(moments.has_columns(columns) || needs_none && moments.has_columns(0)) {

@@ -1,15 +1,14 @@
 //! The run folder: config.yaml, metrics.jsonl, checkpoints/, model.onnx.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, Progress};
 use super::error::TrainError;
 use super::record::EpochRecord;
 use crate::config::Config;
-use crate::files::{has_no_locks, read_regular, remove_leftovers, replace_file};
+use crate::files::{has_no_locks, open_lock, read_regular, remove_leftovers, replace_file};
 
 /// A run's folder, locked against a second `fit`.
 #[derive(Debug)]
@@ -26,9 +25,7 @@ pub struct RunFolder {
 
 fn lock(folder: &Path, warnings: &mut Vec<String>) -> Result<File, TrainError> {
     let path = folder.join("lock");
-    // Without waiting, should it be a pipe.
-    let options = OpenOptions::new().create(true).truncate(false).write(true).custom_flags(libc::O_NONBLOCK).clone();
-    let lock = options.open(&path).map_err(TrainError::io(&path))?;
+    let lock = open_lock(&path).map_err(TrainError::io(&path))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(TrainError::Locked { folder: folder.to_owned() }),
