@@ -64,7 +64,7 @@ fn step(onnx: OnnxModel) -> Result<(), StepError> {
         ..Default::default()
     };
     let shape = BatchShape { batch: 2, rows, channels: config.input_size, joints: config.output_size, context: 0 };
-    let model = Model::imported(&config, onnx)?;
+    let model = Model::imported(&config, onnx, None)?;
     model.check_window(rows)?;
     let problem = Problem::new(model, shape, LossType::Mse, 0.0);
     training_step(&problem, &TrainingConfig::default(), Kernels::Cpu).map(|_| ())

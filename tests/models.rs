@@ -66,7 +66,7 @@ fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem 
 
 fn curve(golden: &Golden, network: &Network, file: &str, kernels: Kernels) -> Vec<f32> {
     let model = OnnxModel::load(&folder().join(file)).unwrap();
-    let model = Model::imported(&config(golden, network.context), model).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let model = Model::imported(&config(golden, network.context), model, None).unwrap_or_else(|e| panic!("{file}: {e}"));
     let parameters = initialize(&model.parameters(), 0);
     let buffers = initialize(&model.buffers(), 0);
     let problem = problem(golden, model, golden.batch, golden.window);
@@ -139,7 +139,7 @@ fn damaged_models_are_refused_or_train() {
         let (batch, rows) = ([1, 2, golden.batch][pick(2)], [golden.window, 23, 64][pick(2)]);
         let config = config(&golden, [0, 14][pick(1)]);
         let build = || -> Result<(), StepError> {
-            let model = Model::imported(&config, OnnxModel::parse(&bytes)?)?;
+            let model = Model::imported(&config, OnnxModel::parse(&bytes)?, None)?;
             model.check_window(rows)?;
             let problem = problem(&golden, model, batch, rows);
             training_step(&problem, &TrainingConfig::default(), Kernels::Cpu).map(|_| ())

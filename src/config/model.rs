@@ -52,6 +52,9 @@ pub struct ModelConfig {
     pub onnx: Option<PathBuf>,
     /// Initializers of your own model that are not trained: patterns with `*` and `?`. `fit --freeze` adds to the list.
     pub freeze: Vec<String>,
+    /// Tensors of your own model that are trained although its file calls them buffers or constants: patterns with `*` and
+    /// `?`. `fit --train` adds to the list.
+    pub train: Vec<String>,
     /// Rows at the start of each window for which your own model has no output.
     pub left_context: usize,
     /// Axis order of your own model's EMG input: channels_first [batch, channels, rows], channels_last, or auto
@@ -99,6 +102,7 @@ impl Default for ModelConfig {
             bidirectional: true,
             onnx: None,
             freeze: Vec::new(),
+            train: Vec::new(),
             left_context: 0,
             emg_layout: AxisLayout::Auto,
             angles_layout: AxisLayout::Auto,

@@ -45,6 +45,8 @@ pub(super) struct Backward<'a> {
     gradients: &'a [Option<Value>],
     /// Which values' gradients are wanted, by number.
     needed: &'a [bool],
+    /// Whether a `Where` behind the node may take none of what it gives.
+    masked: bool,
     adjoints: &'a mut Adjoints,
 }
 
@@ -70,6 +72,17 @@ impl Backward<'_> {
         self.node.optional(i).is_some_and(|value| self.needed[value.0 as usize])
     }
 
+    /// `gradient`, or 0 where `dy` is 0, for a node whose results a `Where` may leave out: what is not taken has no
+    /// gradient, also where the derivative is not finite, as that of a root at 0.
+    pub(super) fn of_taken(&mut self, dy: Value, gradient: Value) -> Value {
+        if !self.masked {
+            return gradient;
+        }
+        let zero = self.graph.scalar_like(dy, 0.0);
+        let unused = self.graph.equal(dy, zero);
+        self.graph.select(unused, zero, gradient)
+    }
+
     /// Adds to the gradient of input `i`, which has the same shape.
     pub(super) fn add(&mut self, i: usize, gradient: Value) {
         self.adjoints.sums.entry(self.node.input(i)).or_default().push(gradient);
@@ -93,15 +106,17 @@ impl Backward<'_> {
     }
 }
 
-/// Appends nodes that compute the derivatives of the scalar `loss` with respect to each of `wrt`.
+/// Appends nodes that compute the derivatives of the scalar `loss` with respect to each of `wrt`; `None`: the loss does
+/// not depend on it. What is computed from them must not have been simplified before: see [`Graph::want_gradient`].
 ///
 /// # Errors
 /// The loss depends on one of `wrt` through operators that have no gradient (all are named), or is no scalar.
-pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Value>, GraphError> {
+pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Option<Value>>, GraphError> {
     if !graph.shape(loss).is_empty() {
         return Err(GraphError::NotScalar { found: graph.ty(loss).to_string() });
     }
     let needed = depends_on(graph, wrt);
+    let masked = masked(graph);
     let mut adjoints = Adjoints::default();
     let one = graph.scalar(1.0);
     adjoints.sums.insert(loss, vec![one]);
@@ -109,7 +124,8 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
     let mut missing = Vec::new();
     // Nodes appended while walking belong to the backward pass and are not walked.
     for i in (0..graph.nodes().len()).rev() {
-        if !graph.nodes()[i].outputs.iter().any(|output| needed[output.0 as usize]) {
+        let node = &graph.nodes()[i];
+        if graph.stops_gradient(node) || !node.outputs.iter().any(|output| needed[output.0 as usize]) {
             continue;
         }
         let node = graph.nodes()[i].clone();
@@ -130,7 +146,8 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
         match node.operator.gradient {
             Some(gradient) => {
                 let (needed, adjoints) = (&needed, &mut adjoints);
-                gradient(&mut Backward { graph, node: &node, gradients: &reached, needed, adjoints })?;
+                let masked = node.outputs.iter().any(|output| masked[output.0 as usize]);
+                gradient(&mut Backward { graph, node: &node, gradients: &reached, needed, masked, adjoints })?;
             }
             None => missing.push(match &node.origin {
                 Some(origin) => format!("{} (node {origin})", node.operator.name),
@@ -143,17 +160,29 @@ pub fn gradients(graph: &mut Graph, loss: Value, wrt: &[Value]) -> Result<Vec<Va
         missing.dedup();
         return Err(GraphError::NoGradient(missing));
     }
-    Ok(wrt
-        .iter()
-        .map(|value| {
-            let gradient = finished.get(value).copied().or_else(|| adjoints.take(graph, *value));
-            gradient.unwrap_or_else(|| {
-                let shape = graph.shape(*value).to_vec();
-                let zero = graph.scalar_like(*value, 0.0);
-                graph.expand(zero, &shape)
-            })
-        })
-        .collect())
+    Ok(wrt.iter().map(|value| finished.get(value).copied().or_else(|| adjoints.take(graph, *value))).collect())
+}
+
+/// Operators that give each element of a gradient to few others, so that what a `Where` leaves out stays 0.
+const ELEMENTWISE: [&str; 34] = [
+    "Abs", "Acos", "Acosh", "Add", "Asin", "Atan", "Atanh", "Cast", "Concat", "Cos", "Div", "Exp", "Expand", "Gather",
+    "Identity", "Log", "Max", "Min", "Mul", "Neg", "Pow", "Reciprocal", "ReduceMean", "ReduceSum", "Reshape", "Sigmoid",
+    "Sin", "Slice", "Split", "Sqrt", "Sub", "Tan", "Transpose", "Where",
+];
+
+/// Which values a `Where` may leave out, element by element.
+fn masked(graph: &Graph) -> Vec<bool> {
+    let mut masked = vec![false; graph.values.len()];
+    for node in graph.nodes().iter().rev() {
+        let chooses = node.operator.name == "Where";
+        let passes = ELEMENTWISE.contains(&node.operator.name) && node.outputs.iter().any(|y| masked[y.0 as usize]);
+        if chooses || passes {
+            for input in node.inputs.iter().skip(usize::from(chooses)).flatten() {
+                masked[input.0 as usize] = true;
+            }
+        }
+    }
+    masked
 }
 
 /// Which values depend on any of `sources`.
@@ -162,7 +191,7 @@ fn depends_on(graph: &Graph, sources: &[Value]) -> Vec<bool> {
     for source in sources {
         depends[source.0 as usize] = true;
     }
-    for node in graph.nodes() {
+    for node in graph.nodes().iter().filter(|node| !graph.stops_gradient(node)) {
         if node.inputs.iter().flatten().any(|input| depends[input.0 as usize]) {
             for output in &node.outputs {
                 depends[output.0 as usize] = true;

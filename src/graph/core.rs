@@ -1,7 +1,7 @@
 //! The graph itself: values, nodes, inputs, outputs, constants.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -179,6 +179,10 @@ pub struct Graph {
     pub(super) names: HashMap<Value, String>,
     /// Nodes already made, so that an equal one is not made again (all operators are pure).
     pub(super) made: HashMap<String, Vec<Value>>,
+    /// Values that gradients are taken of: no simplification steps around them.
+    wanted: HashSet<Value>,
+    /// Copies through which no gradient flows.
+    stopped: HashSet<Value>,
     /// What nodes made from now on come from.
     origin: Option<Arc<str>>,
     /// Set while operators are applied in a lower precision.
@@ -215,6 +219,35 @@ impl Graph {
         let (attributes, origin) = (Attributes::new(), self.origin.clone());
         self.nodes.push(Node { operator, inputs: vec![Some(value)], outputs: vec![copy], attributes, origin });
         copy
+    }
+
+    /// A copy through which no gradient flows.
+    pub(super) fn stop_gradient(&mut self, value: Value) -> Value {
+        let copy = self.copy(value);
+        self.stopped.insert(copy);
+        copy
+    }
+
+    pub(super) fn stops_gradient(&self, node: &Node) -> bool {
+        node.outputs.iter().any(|output| self.stopped.contains(output))
+    }
+
+    pub(super) fn wants_gradient(&self, value: Value) -> bool {
+        self.wanted.contains(&value)
+    }
+
+    /// A node of an operator that is not in the table: taken as it is, with outputs of these types.
+    pub(super) fn foreign(
+        &mut self,
+        operator: &'static Operator,
+        inputs: Vec<Option<Value>>,
+        attributes: Attributes,
+        types: Vec<TensorType>,
+    ) -> Vec<Value> {
+        let outputs: Vec<_> = types.into_iter().map(|ty| self.value(ty, None)).collect();
+        let (inputs, origin) = (self.cast_inputs(operator, inputs), self.origin.clone());
+        self.nodes.push(Node { operator, inputs, outputs: outputs.clone(), attributes, origin });
+        outputs
     }
 
     pub fn inputs(&self) -> &[(String, Value)] {
@@ -270,6 +303,10 @@ impl Graph {
         if node.operator.name == "Identity" {
             return vec![self.copy(node.input(0))];
         }
+        if node.operator.is_foreign {
+            let types = node.outputs.iter().map(|output| self.ty(*output).clone()).collect();
+            return self.foreign(node.operator, node.inputs.clone(), node.attributes.clone(), types);
+        }
         self.try_apply(node.operator.name, node.inputs.clone(), node.attributes.clone())
             .unwrap_or_else(|message| panic!("{message}"))
     }
@@ -279,6 +316,16 @@ impl Graph {
         // Values are numbered as they are made, so nodes are in the order of their outputs.
         let after = self.nodes.partition_point(|node| node.outputs[0] <= value);
         self.nodes[..after].last().filter(|node| node.outputs.contains(&value))
+    }
+
+    /// Keeps simplifications from stepping around `value`, whose gradient is wanted: what is computed from it stays so.
+    pub fn want_gradient(&mut self, value: Value) {
+        self.wanted.insert(value);
+    }
+
+    /// The node that `value` is an output of, if a simplification may look behind it.
+    pub(super) fn simplifiable(&self, value: Value) -> Option<&Node> {
+        self.producer(value).filter(|_| !self.wanted.contains(&value))
     }
 
     pub fn nodes(&self) -> &[Node] {

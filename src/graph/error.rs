@@ -28,8 +28,42 @@ pub enum GraphError {
     /// Operators between the loss and the values that gradients are wanted for.
     #[error("no gradient for the operators {}", .0.join(", "))]
     NoGradient(Vec<String>),
+    /// Parameters of a PyTorch model whose tensors are not in the file, or tensors that others were computed from.
+    #[error(
+        "the exporter's optimizations folded or merged parameters of the model into other tensors, so they would not \
+         train as in PyTorch: {}; export the model again with {EXPORT_LINE}", listed(.0)
+    )]
+    LostParameters(Vec<String>),
+    #[error(
+        "the exporter's optimizations removed a detach(), so gradients would not be PyTorch's; export the model again \
+         with {EXPORT_LINE}"
+    )]
+    LostDetach,
+    #[error(
+        "tensor {name} {shape:?} has a row for each of the {batch} windows of the batch that the model was exported with, \
+         so windows would be treated differently; export the model with a dynamic batch, such as by {EXPORT_LINE}"
+    )]
+    BatchInTensor { name: String, shape: Vec<usize>, batch: usize },
+    #[error("{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors; export the model again with {EXPORT_LINE}")]
+    MergedStatistic { name: String, statistic: &'static str },
+    #[error("{name} is defined more than once")]
+    DefinedTwice { name: String },
     #[error("the loss must be a scalar, not {found}")]
     NotScalar { found: String },
+}
+
+/// What exports a PyTorch model with all that training needs.
+const EXPORT_LINE: &str = "`torch.onnx.export(model.train(), (x,), \"model.onnx\", dynamo=True, dynamic_shapes=({0: \
+                           torch.export.Dim(\"batch\")},), optimize=False)`";
+
+/// The first names of a list, and how many more there are.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 6;
+    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
 }
 
 impl From<String> for GraphError {

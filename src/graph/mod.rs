@@ -28,7 +28,7 @@ pub use autodiff::gradients;
 pub use build::Adam;
 pub use dim::Dim;
 pub use error::GraphError;
-pub use import::{ModelPort, OnnxModel, Retrained, known_operators};
+pub use import::{Declared, Exporter, ModelPort, OnnxModel, Probe, Retrained, known_operators};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub use operators::{FUSED_DOMAIN, Operator, TrainingOperators, find as find_operator, fused_on_cuda};
 pub(crate) use operators::{as_batch_transpose, fused_shapes};

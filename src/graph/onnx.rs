@@ -1,12 +1,11 @@
 //! Writing graphs as ONNX protobuf (opset 18, IR version 8; ONNX specification, onnx.proto).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::Message;
 
 use super::core::{Attribute, Graph, Node, Value};
 use super::dim::Dim;
-use super::operators::FUSED_DOMAIN;
 use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::proto::{
@@ -15,8 +14,8 @@ use super::proto::{
 };
 use super::tensor::{Constant, TensorType};
 
-const OPSET: i64 = 18;
-const IR_VERSION: i64 = 8;
+pub(super) const OPSET: i64 = 18;
+pub(super) const IR_VERSION: i64 = 8;
 /// Name of the dynamic dimension.
 const BATCH: &str = "batch";
 
@@ -84,8 +83,9 @@ impl<'a> Writer<'a> {
     }
 
     fn opsets(&self) -> Vec<OperatorSetIdProto> {
-        let fused = self.graph.nodes.iter().any(|node| node.operator.domain == FUSED_DOMAIN);
-        let domains = [("", OPSET)].into_iter().chain(fused.then_some((FUSED_DOMAIN, 1)));
+        let mut domains = BTreeSet::from([""]);
+        domains.extend(self.graph.nodes.iter().map(|node| node.operator.domain));
+        let domains = domains.into_iter().map(|domain| (domain, if domain.is_empty() { OPSET } else { 1 }));
         domains
             .map(|(name, version)| OperatorSetIdProto { domain: Some(name.into()), version: Some(version) })
             .collect()
@@ -107,8 +107,8 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|value| if self.used.contains(value) { name(value) } else { String::new() })
             .collect();
-        // Outputs of Split that nobody uses still count.
-        if node.operator.name == "Split" {
+        // Some outputs must be there although nobody uses them.
+        if matches!(node.operator.name, "Split" | "TopK") || node.operator.is_foreign {
             for (i, output) in output.iter_mut().enumerate().filter(|(_, output)| output.is_empty()) {
                 *output = format!("unused{}_{i}", node.outputs[0].0);
             }
@@ -151,7 +151,7 @@ pub(super) fn tensor(name: &str, constant: &Constant) -> TensorProto {
     }
 }
 
-fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+pub(super) fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     let mut proto = AttributeProto { name: Some(name.into()), ..Default::default() };
     let kind = match value {
         Attribute::Int(value) => {

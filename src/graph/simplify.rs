@@ -19,7 +19,7 @@ impl Given<'_> {
 
     /// The first input of the node that made the first input, if that is of this operator.
     pub(super) fn producer_input(&self, graph: &Graph, operator: &str) -> Option<Value> {
-        graph.producer(self.input(0)?).filter(|node| node.operator.name == operator).map(|node| node.input(0))
+        graph.simplifiable(self.input(0)?).filter(|node| node.operator.name == operator).map(|node| node.input(0))
     }
 
     /// The first input, if the output would be of its type: of operators that then change nothing.

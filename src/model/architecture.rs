@@ -10,10 +10,11 @@ use super::network::Network;
 use super::neuropose::Neuropose;
 use super::parameter::Parameter;
 use super::pass::Pass;
+use super::roles::ModelTensor;
 use super::stream::Stream;
 use super::tds::Tds;
 use crate::config::{ModelConfig, ModelType};
-use crate::graph::{Graph, OnnxModel, Value};
+use crate::graph::{Graph, OnnxModel, Probe, Value};
 
 /// An architecture with its sizes.
 #[derive(Debug, Clone)]
@@ -47,12 +48,17 @@ impl Model {
         Self { config: config.clone(), network, imported: None }
     }
 
-    /// A user's own model.
+    /// A user's own model. `probe` knows the shapes of what only ONNX Runtime computes; without it such operators are
+    /// refused.
     ///
     /// # Errors
-    /// Its input does not look like EMG, or it has nothing to train.
-    pub fn imported(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, ModelError> {
-        let imported = Arc::new(Imported::new(config, onnx)?);
+    /// The exporter lost what training needs; its input does not look like EMG, or it has nothing to train.
+    pub fn imported(
+        config: &ModelConfig,
+        onnx: OnnxModel,
+        probe: Option<Arc<dyn Probe>>,
+    ) -> Result<Self, ModelError> {
+        let imported = Arc::new(Imported::new(config, onnx, probe)?);
         Ok(Self { config: config.clone(), network: Arc::clone(&imported) as _, imported: Some(imported) })
     }
 
@@ -127,6 +133,11 @@ impl Model {
     /// The parameters in the order of the flat vector.
     pub fn parameters(&self) -> Vec<Parameter> {
         self.network.parameters()
+    }
+
+    /// The tensors of a user's own model, and what becomes of them.
+    pub fn tensors(&self) -> Vec<ModelTensor> {
+        self.network.tensors()
     }
 
     /// What training changes beside the parameters, such as running statistics.

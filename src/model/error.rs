@@ -28,6 +28,10 @@ pub enum ModelError {
     NameTaken { name: &'static str },
     #[error("model.freeze: {0}")]
     Freeze(UnmatchedPattern),
+    #[error("model.train: {0}")]
+    Train(UnmatchedPattern),
+    #[error("{name} is named by model.freeze and by model.train")]
+    FrozenAndTrained { name: String },
     #[error("the model has no parameters to train: no float initializer is trainable and not frozen")]
     NothingToTrain,
     #[error("the model has no output")]

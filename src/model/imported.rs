@@ -1,15 +1,16 @@
 //! A user's own ONNX model as an architecture: its initializers become parameters.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::ModelError;
 use super::network::{Network, check_matrix};
-use super::parameter::{Init, Parameter, Weights, matching, total_elements};
+use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
+use super::roles::{ModelTensor, Role, roles};
 use crate::config::{AxisLayout, ModelConfig};
-use crate::graph::{Graph, ModelPort, OnnxModel, TensorType, Value};
+use crate::graph::{Graph, ModelPort, OnnxModel, Probe, TensorType, Value};
 use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
@@ -18,6 +19,8 @@ pub(super) struct Imported {
     emg: ModelPort,
     parameters: Vec<Parameter>,
     buffers: Vec<Parameter>,
+    tensors: Vec<ModelTensor>,
+    probe: Option<Arc<dyn Probe>>,
     channels: usize,
     joints: usize,
     left_context: usize,
@@ -27,10 +30,14 @@ pub(super) struct Imported {
 }
 
 impl Imported {
-    /// Float initializers become parameters, but for single numbers, running statistics, those that `model.freeze`
-    /// names, those that say how something is done, and those with elements that are not finite.
-    pub(super) fn new(config: &ModelConfig, onnx: OnnxModel) -> Result<Self, ModelError> {
-        onnx.check_operators()?;
+    /// The parameters of the model ([`roles`] says which tensors those are) with the file's values. `probe` knows the shapes
+    /// of what only ONNX Runtime computes.
+    pub(super) fn new(
+        config: &ModelConfig,
+        onnx: OnnxModel,
+        probe: Option<Arc<dyn Probe>>,
+    ) -> Result<Self, ModelError> {
+        onnx.check_export()?;
         let inputs = onnx.inputs();
         let [emg] = &inputs[..] else {
             return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
@@ -43,23 +50,16 @@ impl Imported {
         if let Some(name) = EMG_STATISTICS.iter().find(|name| onnx.has_value(name)) {
             return Err(ModelError::NameTaken { name });
         }
-        let statistics = onnx.statistics();
-        let settings: HashSet<_> = onnx.settings();
-        let (mut parameters, mut buffers) = (Vec::new(), Vec::new());
-        let floats = onnx.initializers().filter(|(_, is_float, shape)| *is_float && !shape.is_empty());
-        for (name, _, shape) in floats.filter(|(name, ..)| !settings.contains(*name)) {
-            let values = onnx.initializer(name)?;
-            // Such as a mask of minus infinity.
-            if values.iter().any(|value| !value.is_finite()) {
-                continue;
-            }
-            let init = Init::Given(Arc::from(values));
-            let parameter = Parameter { name: name.to_owned(), shape, init };
-            if statistics.contains(name) { &mut buffers } else { &mut parameters }.push(parameter);
-        }
-        let frozen = matching(&parameters, &config.freeze).map_err(ModelError::Freeze)?;
-        let mut frozen = frozen.into_iter();
-        parameters.retain(|_| !frozen.next().expect("one for each"));
+        let tensors = roles(&onnx, &config.freeze, &config.train)?;
+        let given = |role: Role| -> Result<Vec<Parameter>, ModelError> {
+            let named = tensors.iter().filter(|tensor| tensor.role == role);
+            let parameter = |tensor: &ModelTensor| {
+                let init = Init::Given(Arc::from(onnx.initializer(&tensor.name)?));
+                Ok(Parameter { name: tensor.name.clone(), shape: tensor.shape.clone(), init })
+            };
+            named.map(parameter).collect()
+        };
+        let (parameters, buffers) = (given(Role::Trained)?, given(Role::Statistic)?);
         if parameters.is_empty() {
             return Err(ModelError::NothingToTrain);
         }
@@ -68,6 +68,8 @@ impl Imported {
             emg,
             parameters,
             buffers,
+            tensors,
+            probe,
             channels: config.input_size,
             joints: config.output_size,
             left_context: config.left_context,
@@ -137,7 +139,7 @@ impl Imported {
         let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
         let own = self.parameters.iter().chain(&self.buffers);
         bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
-        let outputs = self.onnx.build(graph, pass, &bound)?;
+        let outputs = self.onnx.build(graph, pass, &bound, self.probe.as_deref())?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
     }
 
@@ -199,6 +201,10 @@ impl Network for Imported {
 
     fn parameters(&self) -> Vec<Parameter> {
         self.parameters.clone()
+    }
+
+    fn tensors(&self) -> Vec<ModelTensor> {
+        self.tensors.clone()
     }
 
     fn buffers(&self) -> Vec<Parameter> {

@@ -13,6 +13,7 @@ mod neuropose;
 mod parameter;
 mod pass;
 mod resample;
+mod roles;
 mod stream;
 mod tds;
 
@@ -23,4 +24,5 @@ pub use error::{ModelError, UnmatchedPattern};
 pub use parameter::{Init, Parameter, Weights, initialize, matching, total_elements, total_elements_exact};
 pub use pass::Pass;
 pub use resample::{Interpolate, align_corners, half_pixel};
+pub use roles::{ModelTensor, Role};
 pub use stream::{Stream, Streamed};

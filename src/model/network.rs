@@ -4,6 +4,7 @@ use super::error::ModelError;
 use super::limits::{LARGEST_MATRIX, MOST_CELLS};
 use super::parameter::Parameter;
 use super::pass::Pass;
+use super::roles::ModelTensor;
 use super::stream::Stream;
 use crate::graph::{Graph, Value};
 
@@ -32,6 +33,11 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
 
     /// The parameters in the order of the flat vector.
     fn parameters(&self) -> Vec<Parameter>;
+
+    /// The tensors of a user's file, and what becomes of them; none of other architectures.
+    fn tensors(&self) -> Vec<ModelTensor> {
+        Vec::new()
+    }
 
     /// What training changes beside the parameters, such as running statistics.
     fn buffers(&self) -> Vec<Parameter> {

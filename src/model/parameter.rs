@@ -52,13 +52,19 @@ pub fn total_elements(parameters: &[Parameter]) -> usize {
 /// # Errors
 /// A pattern that matches none.
 pub fn matching(parameters: &[Parameter], patterns: &[String]) -> Result<Vec<bool>, UnmatchedPattern> {
+    let names: Vec<_> = parameters.iter().map(|parameter| parameter.name.as_str()).collect();
+    matching_names(&names, patterns)
+}
+
+/// [`matching`] by names alone.
+pub(super) fn matching_names(names: &[&str], patterns: &[String]) -> Result<Vec<bool>, UnmatchedPattern> {
     let patterns: Vec<_> = patterns.iter().map(|pattern| WildMatch::new(pattern)).collect();
-    let unused = patterns.iter().find(|pattern| !parameters.iter().any(|p| pattern.matches(&p.name)));
+    let unused = patterns.iter().find(|pattern| !names.iter().any(|name| pattern.matches(name)));
     if let Some(pattern) = unused {
-        let names = parameters.iter().take(4).map(|parameter| parameter.name.clone()).collect();
+        let names = names.iter().take(4).map(|name| (*name).to_owned()).collect();
         return Err(UnmatchedPattern { pattern: pattern.to_string(), names });
     }
-    Ok(parameters.iter().map(|p| patterns.iter().any(|pattern| pattern.matches(&p.name))).collect())
+    Ok(names.iter().map(|name| patterns.iter().any(|pattern| pattern.matches(name))).collect())
 }
 
 /// Initial values of all parameters end to end; a pure function of the seed.
@@ -87,6 +93,7 @@ impl Weights {
         let parts = graph.split(flat, 0, &sizes);
         let values: Vec<_> =
             parts.into_iter().zip(parameters).map(|(part, parameter)| graph.reshape(part, &parameter.shape)).collect();
+        values.iter().for_each(|value| graph.want_gradient(*value));
         let names = parameters.iter().map(|parameter| parameter.name.clone());
         (Self(names.zip(values.iter().copied()).collect()), values)
     }

@@ -94,7 +94,9 @@ impl TrainingOperators for Pass {
             return graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon);
         }
         let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
-        for ((name, running), now) in statistics.into_iter().zip([mean, variance]) {
+        for ((name, _), now) in statistics.into_iter().zip([mean, variance]) {
+            // A module that is used twice moves them twice.
+            let running = self.updated(name);
             let next = graph.moving_average(running, now, momentum);
             self.updates.push((name.to_owned(), next));
         }

@@ -12,6 +12,7 @@ mod picture;
 mod quantity;
 mod say;
 mod tensorboard;
+mod tensors;
 mod terminal;
 
 pub use build::BuildProgress;
@@ -22,4 +23,5 @@ pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
 pub use quantity::{bytes, duration, hours, significant};
+pub use tensors::tensor_table;
 pub use say::{log_to_stderr, note_line, printable, say_line};

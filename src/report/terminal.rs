@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{MultiProgress, ProgressBar};
 
-use super::{bar, quantity};
+use super::{bar, quantity, tensor_table};
 use crate::config::MonitoredMetric;
 use crate::note;
 use crate::train::{EpochRecord, Event, anonymous_bytes};
@@ -155,6 +155,9 @@ impl Terminal {
                      {val_windows} validation windows; {steps_per_epoch} steps per epoch, starting with epoch {first_epoch}"
                 ));
                 self.started(*first_epoch);
+            }
+            Event::Tensors { tensors, unreached } => {
+                tensor_table(tensors, unreached).iter().for_each(|line| self.line(line));
             }
             Event::Uploaded { bytes, seconds } => {
                 self.line(&format!(

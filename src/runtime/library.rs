@@ -1,7 +1,7 @@
 //! Finds and loads the ONNX Runtime library.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use super::error::RuntimeError;
 
@@ -87,7 +87,15 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     entries.filter(|path| path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("libonnxruntime.so."))).max()
 }
 
-/// Loads ONNX Runtime, once per process: the library given, else the first that is found.
+/// What [`load`] takes where it is given nothing.
+static PREFERRED: OnceLock<PathBuf> = OnceLock::new();
+
+/// Names the library that [`load`] takes where it is given none; the first call counts.
+pub fn prefer(library: Option<&Path>) {
+    library.into_iter().for_each(|path| drop(PREFERRED.set(path.to_owned())));
+}
+
+/// Loads ONNX Runtime, once per process: the library given, else the preferred one, else the first that is found.
 ///
 /// # Errors
 /// None found, or the one found cannot be used.
@@ -96,7 +104,7 @@ pub fn load(option: Option<&Path>) -> Result<Library, RuntimeError> {
     if let Some(library) = &*loaded {
         return Ok(library.clone());
     }
-    let (found, looked) = candidates(option);
+    let (found, looked) = candidates(option.or(PREFERRED.get().map(PathBuf::as_path)));
     let Candidate { source, path } = found.into_iter().next().ok_or(RuntimeError::NoLibrary { looked })?;
     let path = std::path::absolute(&path).unwrap_or(path);
     let load_error = |message: String| RuntimeError::Load { path: path.clone(), message };

@@ -114,6 +114,18 @@ impl Stepper {
         self.buffers.state(set, i)
     }
 
+    /// Reads a state vector as it was before the last step.
+    ///
+    /// # Errors
+    /// The library's.
+    ///
+    /// # Panics
+    /// There is no such vector.
+    pub fn state_before(&self, name: &str) -> Result<Vec<f32>, RuntimeError> {
+        let (i, set) = self.place(name);
+        self.buffers.state(if self.ports.state[i].next.is_none() { set } else { 1 - set }, i)
+    }
+
     /// Copies a state vector of another step that runs on the same provider.
     ///
     /// # Errors

@@ -30,6 +30,8 @@ pub struct StepGraph {
     pub onnx: Vec<u8>,
     pub ports: StepPorts,
     pub nodes: usize,
+    /// Names of parameters that the loss does not depend on: training leaves them as they are.
+    pub unreached: Vec<String>,
     /// What kernels it needs.
     pub signatures: BTreeSet<Signature>,
 }
@@ -37,7 +39,8 @@ pub struct StepGraph {
 impl StepGraph {
     fn new(graph: &Graph, ports: StepPorts) -> Self {
         let onnx = to_onnx(graph, &[], &ModelInfo::default());
-        Self { onnx, ports, nodes: graph.nodes().len(), signatures: graph.signatures() }
+        let (nodes, unreached) = (graph.nodes().len(), Vec::new());
+        Self { onnx, ports, nodes, unreached, signatures: graph.signatures() }
     }
 }
 

@@ -83,11 +83,18 @@ pub(super) fn clip(graph: &mut Graph, gradient: Value, value: f64, norm: f64) ->
     gradient
 }
 
+/// What an update changes.
+pub(super) struct Updated<'a> {
+    pub(super) list: &'a [Parameter],
+    /// Which of them the loss depends on. The others stay as they are, as in PyTorch: nothing decays them.
+    pub(super) reached: &'a [bool],
+}
+
 /// Appends the update. Takes and gives parameters and what the optimizer keeps of them.
 pub(super) fn update(
     graph: &mut Graph,
     config: &TrainingConfig,
-    list: &[Parameter],
+    list: &Updated<'_>,
     hyper: &HyperValues,
     state: &[Value],
     gradient: Value,
@@ -109,8 +116,10 @@ pub(super) fn update(
 }
 
 /// Weight decay [1], or one number per element where some parameters have none.
-fn decay(graph: &mut Graph, config: &TrainingConfig, list: &[Parameter]) -> Result<Value, StepError> {
-    let free = matching(list, &config.no_decay).map_err(StepError::NoDecay)?;
+fn decay(graph: &mut Graph, config: &TrainingConfig, updated: &Updated<'_>) -> Result<Value, StepError> {
+    let list = updated.list;
+    let mut free = matching(list, &config.no_decay).map_err(StepError::NoDecay)?;
+    free.iter_mut().zip(updated.reached).for_each(|(free, reached)| *free |= !reached);
     let number = |free: bool| vec![if free { 0.0 } else { config.weight_decay as f32 }];
     if !free.contains(&true) || config.weight_decay == 0.0 {
         return Ok(graph.f32([1], number(false)));

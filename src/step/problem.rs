@@ -117,7 +117,7 @@ impl Problem {
     }
 
     /// What a step takes of a batch and of resident rows.
-    pub(super) fn ports(&self) -> StepPorts {
+    pub fn ports(&self) -> StepPorts {
         StepPorts { batch: self.batch_ports(), tables: self.tables(), ..Default::default() }
     }
 

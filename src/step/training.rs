@@ -4,7 +4,7 @@
 use super::HYPERPARAMETERS;
 use super::error::StepError;
 use super::loss::{Outcome, outcome, result};
-use super::optimizer::{self, HyperValues};
+use super::optimizer::{self, HyperValues, Updated};
 use super::problem::Problem;
 use super::state::{BUFFERS, EMA, GRADIENT, PARAMETERS, ROWS, moments, skips, state_vectors};
 use super::{StepGraph, results};
@@ -58,6 +58,8 @@ struct Step<'a> {
     outcome: Outcome,
     /// The parameters, in order.
     ordered: Vec<Value>,
+    /// Which of them the loss depends on.
+    reached: Vec<bool>,
     /// What the step gives besides its outcome.
     results: Vec<Port>,
 }
@@ -89,7 +91,9 @@ impl<'a> Step<'a> {
         graph.set_autocast(None);
         let prediction = graph.to_f32(prediction);
         let outcome = outcome(&mut graph, problem, &batch, prediction);
-        Ok(Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered, results: Vec::new() })
+        let reached = vec![true; parameters.len()];
+        let results = Vec::new();
+        Ok(Self { problem, config, graph, parameters, state, hyper, pass, outcome, ordered, reached, results })
     }
 
     fn vector(&self, name: &str) -> Option<Value> {
@@ -110,7 +114,10 @@ impl<'a> Step<'a> {
             let product = graph.mul(loss, self.hyper.loss_scale);
             loss = graph.reshape(product, &[]);
         }
-        let gradient = flat_gradient(graph, loss, &self.ordered, &self.parameters)?;
+        let found = gradients(graph, loss, &self.ordered)?;
+        self.reached = found.iter().map(Option::is_some).collect();
+        let parts: Vec<_> = found.into_iter().zip(&self.parameters).map(|(g, p)| flat(graph, g, p)).collect();
+        let gradient = graph.concat(&parts, 0);
         Ok(if scaled { graph.div(gradient, self.hyper.loss_scale) } else { gradient })
     }
 
@@ -152,7 +159,8 @@ impl<'a> Step<'a> {
         let own = &self.state[..=moments(self.config.optimizer).len()];
         let own: Vec<_> = own.iter().map(|(.., value)| *value).collect();
         let (graph, config) = (&mut self.graph, self.config);
-        let updated = optimizer::update(graph, config, &self.parameters, &self.hyper, &own, gradient)?;
+        let parameters = Updated { list: &self.parameters, reached: &self.reached };
+        let updated = optimizer::update(graph, config, &parameters, &self.hyper, &own, gradient)?;
         for (name, condition) in [(results::FINITE, finite), (results::APPLIED, accepted.unwrap_or(some_valid))] {
             let number = graph.to_f32(condition);
             self.results.push(result(graph, name, number));
@@ -204,7 +212,7 @@ impl<'a> Step<'a> {
     }
 
     fn finish(self, next: Vec<Value>, kernels: Kernels) -> Result<StepGraph, StepError> {
-        let Self { problem, mut graph, state, pass, outcome, results: own_results, .. } = self;
+        let Self { problem, mut graph, parameters, reached, state, pass, outcome, results: own_results, .. } = self;
         let mut ports = problem.ports();
         for ((name, elements, _), value) in state.into_iter().zip(next) {
             let next = format!("{name}_next");
@@ -224,14 +232,18 @@ impl<'a> Step<'a> {
                 graph.remove_input(RANDOM);
             }
         }
-        Ok(StepGraph::new(&graph, ports))
+        let unreached = parameters.into_iter().zip(reached).filter(|(_, reached)| !reached).map(|(p, _)| p.name);
+        Ok(StepGraph { unreached: unreached.collect(), ..StepGraph::new(&graph, ports) })
     }
 }
 
-fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Parameter]) -> Result<Value, StepError> {
-    let gradients = gradients(graph, loss, wrt)?;
-    let flat: Vec<_> = gradients.into_iter().zip(list).map(|(g, p)| graph.reshape(g, &[p.elements()])).collect();
-    Ok(graph.concat(&flat, 0))
+/// A parameter's gradient [elements]; zeros where the loss does not depend on it.
+fn flat(graph: &mut Graph, gradient: Option<Value>, parameter: &Parameter) -> Value {
+    let gradient = gradient.unwrap_or_else(|| graph.scalar(0.0));
+    if graph.shape(gradient).is_empty() {
+        return graph.expand(gradient, &[parameter.elements()]);
+    }
+    graph.reshape(gradient, &[parameter.elements()])
 }
 
 /// A graph that gives loss and gradients instead of updating: for tests against other implementations.
@@ -241,11 +253,11 @@ fn flat_gradient(graph: &mut Graph, loss: Value, wrt: &[Value], list: &[Paramete
 pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, StepError> {
     let mut graph = Graph::new();
     let (parameters, buffers) = (problem.model.parameters(), problem.model.buffers());
-    let flat = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));
-    let (mut weights, ordered) = Weights::split(&mut graph, flat, &parameters);
+    let all = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));
+    let (mut weights, ordered) = Weights::split(&mut graph, all, &parameters);
     if !buffers.is_empty() {
-        let flat = graph.input(BUFFERS, TensorType::f32([total_elements(&buffers)]));
-        weights = weights.and(Weights::split(&mut graph, flat, &buffers).0);
+        let all = graph.input(BUFFERS, TensorType::f32([total_elements(&buffers)]));
+        weights = weights.and(Weights::split(&mut graph, all, &buffers).0);
     }
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
@@ -256,6 +268,8 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     graph.output(results::LOSS, outcome.loss);
     graph.output(results::PREDICTION, prediction);
     for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
+        let gradient = flat(&mut graph, gradient, parameter);
+        let gradient = graph.reshape(gradient, &parameter.shape);
         graph.output(&parameter.name, gradient);
     }
     select_kernels(&mut graph, kernels);

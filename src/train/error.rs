@@ -93,12 +93,14 @@ pub enum TrainError {
     #[error("{path}: expected checkpoint version {newest}, found {found}: another version of emg-train wrote it")]
     CheckpointVersion { path: PathBuf, newest: u32, found: u32 },
     #[error(
-        "the loss is not finite in epoch {epoch}, step {step}; the batch held the windows {}; try a lower training.learning_rate, or training.on_nan: skip",
+        "the {what} is not finite in epoch {epoch}, step {step}; the batch held the windows {}; try a lower training.learning_rate, or training.on_nan: skip",
         windows.join(", ")
     )]
-    NotFinite { epoch: usize, step: u64, windows: Vec<String> },
+    NotFinite { what: String, epoch: usize, step: u64, windows: Vec<String> },
     #[error("the {split} loss is not finite after epoch {epoch}; try a lower training.learning_rate")]
     NotFiniteSplit { split: String, epoch: usize },
+    #[error("the model drops elements at random, so a single step says nothing: set its dropout to 0")]
+    RandomTrial,
     #[error("interrupted; a checkpoint was saved, use --resume to continue")]
     Interrupted,
 }

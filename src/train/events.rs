@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use super::examples::Examples;
 use super::record::EpochRecord;
 use crate::config::MonitoredMetric;
+use crate::model::ModelTensor;
 
 /// An event during training.
 #[derive(Debug, Clone)]
@@ -20,6 +21,11 @@ pub enum Event<'a> {
         nodes: usize,
         /// `logging.log_every`.
         log_every: u64,
+    },
+    /// The tensors of a user's own model, what becomes of them, and names of parameters that the loss does not depend on.
+    Tensors {
+        tensors: &'a [ModelTensor],
+        unreached: &'a [String],
     },
     /// The first batch is in memory, this long after the process started.
     FirstBatch {

@@ -206,6 +206,7 @@ impl Steps<'_> {
             nodes: graph.nodes,
             log_every: config.logging.log_every as u64,
         });
+        tell_tensors(model, &graph.unreached, listener);
         let mut learner = Learner::new(library, provider, graph, &problem, &config.training)?;
         let mut validation = Validation::new(library, provider, &normalization, config, model, Arc::clone(val))?;
         if train.resident.is_some() {
@@ -214,6 +215,28 @@ impl Steps<'_> {
         }
         set_out(&mut learner, self.start, model)?;
         Ok((learner, validation))
+    }
+}
+
+/// Tells what is trained of a user's own model, and what only seems to be.
+fn tell_tensors(model: &Model, unreached: &[String], listener: &mut dyn Listener) {
+    let tensors = model.tensors();
+    if !tensors.is_empty() {
+        listener.event(&Event::Tensors { tensors: &tensors, unreached });
+    }
+    if !unreached.is_empty() {
+        let message = format!("the loss does not depend on {}: training leaves them as they are", unreached.join(", "));
+        listener.event(&Event::Warning(message));
+    }
+    let buffers: Vec<_> =
+        tensors.iter().filter(|tensor| tensor.may_be_buffer).map(|tensor| tensor.name.as_str()).collect();
+    if !buffers.is_empty() {
+        let message = format!(
+            "the model's file does not say which tensors are buffers; {} are trained: exclude those that are buffers \
+             with --freeze, or export the model with dynamo=True",
+            buffers.join(", ")
+        );
+        listener.event(&Event::Warning(message));
     }
 }
 

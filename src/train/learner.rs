@@ -4,13 +4,14 @@ use super::checkpoint::Partial;
 use super::error::TrainError;
 use crate::config::TrainingConfig;
 use crate::dataset::{Batch, RowBlock};
+use crate::graph::Kernels;
 use crate::model::{Dropout, Model};
 use crate::ports::{Named, Values};
 use crate::random::Random;
-use crate::runtime::{Library, Provider, Results, Stepper};
+use crate::runtime::{Library, Provider, Results, Session, Stepper, Tensor};
 use crate::step::{
-    BUFFERS, EMA, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StateVector, StepGraph, results,
-    state_vectors,
+    BUFFERS, EMA, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StateVector, StepGraph, gradient_graph,
+    results, state_vectors,
 };
 
 /// What a batch gave.
@@ -70,6 +71,8 @@ pub(super) struct Learner {
     stepper: Stepper,
     vectors: Vec<StateVector>,
     seed: u64,
+    problem: Problem,
+    library: Library,
 }
 
 /// State vectors by name.
@@ -86,7 +89,7 @@ impl Learner {
         let vectors = state_vectors(&problem.model, config);
         let stepper = Stepper::new(library, provider, &graph.onnx, graph.ports)?;
         let stepper = stepper.shrink_every(config.empty_cache_every as u64);
-        Ok(Self { stepper, vectors, seed: config.seed })
+        Ok(Self { stepper, vectors, seed: config.seed, problem: problem.clone(), library: library.clone() })
     }
 
     /// Loads the batch of the next step, also while one runs.
@@ -128,6 +131,38 @@ impl Learner {
     /// What the step gave.
     pub(super) fn finish(&mut self) -> Result<Outcome, TrainError> {
         Ok(self.stepper.finish(Outcome::read)?)
+    }
+
+    /// Names of parameters whose gradient of this batch was not finite in the last step, as far as it can be found out:
+    /// computed anew, without dropout, which takes rows that are on the host.
+    pub(super) fn infinite_gradients(&self, batch: &Batch) -> Vec<String> {
+        self.gradients_before(batch).map_or_else(Vec::new, |gradients| {
+            let infinite = |tensor: &Tensor| tensor.values.iter().any(|value| !value.is_finite());
+            let parameters = self.problem.model.parameters().into_iter().zip(gradients);
+            parameters.filter(|(_, gradient)| infinite(gradient)).map(|(parameter, _)| parameter.name).collect()
+        })
+    }
+
+    /// Gradients of the batch at the weights before the last step.
+    fn gradients_before(&self, batch: &Batch) -> Option<Vec<Tensor>> {
+        let ports = self.problem.resident.is_none().then(|| self.problem.ports())?;
+        let onnx = gradient_graph(&self.problem, Kernels::Cpu).ok()?;
+        let mut session = Session::new(&self.library, Provider::Cpu, &onnx).ok()?;
+        let mut inputs = Vec::new();
+        for (name, values) in batch.ports() {
+            let port = ports.batch.iter().find(|port| port.name == name)?;
+            let Values::F32(values) = values else { return None };
+            inputs.push((name, Tensor::new(port.shape.clone(), values.to_vec())));
+        }
+        for name in [PARAMETERS, BUFFERS].into_iter().filter(|name| self.stepper.ports().has_state(name)) {
+            let values = self.stepper.state_before(name).ok()?;
+            inputs.push((name, Tensor::new([values.len()], values)));
+        }
+        let known: Vec<_> = session.inputs().into_iter().map(|input| input.name).collect();
+        inputs.retain(|(name, _)| known.iter().any(|other| other == name));
+        let outputs = session.run(&inputs.iter().map(|(name, tensor)| (*name, tensor)).collect::<Vec<_>>()).ok()?;
+        // Loss and prediction come first.
+        Some(outputs.into_iter().skip(2).collect())
     }
 
     /// Sets every state vector to where training starts.

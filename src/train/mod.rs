@@ -27,6 +27,7 @@ mod start;
 mod steps;
 mod throughput;
 mod training;
+mod trial;
 
 pub use cached::{apply_manifest, apply_splits};
 pub use checkpoint::{Checkpoint, Progress};
@@ -47,4 +48,5 @@ pub use run::{RunFolder, checkpoint_folder};
 pub use saving::FitSummary;
 pub use start::Start;
 pub(crate) use throughput::anonymous_bytes;
+pub use trial::{Trial, TrialGradients, TrialStep};
 pub use throughput::{BenchmarkLength, Throughput, throughput};

@@ -1,11 +1,13 @@
 //! A run's model: a built-in architecture, or the user's own.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::error::TrainError;
 use crate::config::{Config, ModelType};
 use crate::graph::OnnxModel;
 use crate::model::{Model, total_elements_exact};
+use crate::runtime::LibraryProbe;
 
 /// Where a run keeps a user's own model.
 pub const IMPORTED: &str = "imported.onnx";
@@ -28,7 +30,8 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 /// It cannot be read; [`TrainError::OwnModel`]: it cannot be trained.
 pub fn own_model(config: &Config, path: &Path) -> Result<Model, TrainError> {
     let refuse = |source| TrainError::OwnModel { path: path.to_owned(), source: Box::new(source) };
-    checked(Model::imported(&config.model, OnnxModel::load(path)?).map_err(refuse)?)
+    let probe = Arc::new(LibraryProbe);
+    checked(Model::imported(&config.model, OnnxModel::load(path)?, Some(probe)).map_err(refuse)?)
 }
 
 /// Fails for a model that no step could hold: the library counts elements in 32 bits.

@@ -133,13 +133,19 @@ impl Training<'_> {
         }
         let windows: Vec<_> = rows.iter().map(|(name, rows)| format!("{name} from rows {rows:?}")).collect();
         let (epoch, step) = (self.position.epoch + 1, self.position.batch);
+        let what = match outcome.loss.is_finite() {
+            false => "loss".to_owned(),
+            true => match self.learner.infinite_gradients(batch) {
+                names if names.is_empty() => "gradient".to_owned(),
+                names => format!("gradient of {}", names.join(", ")),
+            },
+        };
         if training.on_nan == OnNan::Stop {
-            return Err(TrainError::NotFinite { epoch, step, windows });
+            return Err(TrainError::NotFinite { what, epoch, step, windows });
         }
         let windows = windows.join(", ");
-        let message = format!(
-            "epoch {epoch}, batch {step}: loss or gradient is not finite, batch skipped; its windows are {windows}"
-        );
+        let message =
+            format!("epoch {epoch}, batch {step}: the {what} is not finite, batch skipped; its windows are {windows}");
         self.listener.event(&Event::Warning(message));
         Ok(())
     }

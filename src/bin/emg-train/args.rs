@@ -76,9 +76,8 @@ pub(crate) enum Command {
         /// size and how long it takes to load
         #[arg(long, value_name = "MODEL")]
         model: Option<String>,
-        /// Override a key of the model's configuration
-        #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "model")]
-        set: Vec<String>,
+        #[command(flatten)]
+        of: ModelArgs,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -117,6 +116,28 @@ pub(crate) struct CacheArgs {
     pub(crate) access: AccessArgs,
 }
 
+/// The model that `doctor` looks at, and how.
+#[derive(Debug, ClapArgs)]
+#[command(next_help_heading = "With --model")]
+pub(crate) struct ModelArgs {
+    /// Override a key of the model's configuration
+    #[arg(long, value_name = "SECTION.KEY=VALUE", requires = "model")]
+    pub(crate) set: Vec<String>,
+    /// Do not train the tensors of your own model that match, e.g. --freeze 'encoder.*'
+    #[arg(long, value_name = "GLOB", requires = "model")]
+    pub(crate) freeze: Vec<String>,
+    /// Train the tensors of your own model that match, although its file calls them buffers or constants
+    #[arg(long, value_name = "GLOB", requires = "model")]
+    pub(crate) train: Vec<String>,
+    /// Compare the gradient of every parameter with differences of the loss, on a made-up batch
+    #[arg(long, requires = "model")]
+    pub(crate) check: bool,
+    /// Take one step of gradient descent on a made-up batch, and write the batch, the gradients and the weights
+    /// (step.safetensors) and the model after it (model.onnx) to this folder, for comparison with other programs
+    #[arg(long, value_name = "FOLDER", requires = "model", value_parser = path())]
+    pub(crate) step: Option<PathBuf>,
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct BenchArgs {
     #[command(flatten)]
@@ -142,9 +163,12 @@ pub(crate) struct FitArgs {
     /// Train your own ONNX model (opset 13 to 22) instead of a built-in architecture
     #[arg(long, value_name = "MODEL.onnx", conflicts_with = "resume", value_parser = path())]
     pub(crate) model: Option<PathBuf>,
-    /// Do not train the initializers of --model that match, e.g. --freeze 'encoder.*'
+    /// Do not train the tensors of --model that match, e.g. --freeze 'encoder.*'
     #[arg(long, value_name = "GLOB", requires = "model")]
     pub(crate) freeze: Vec<String>,
+    /// Train the tensors of --model that match, although its file calls them buffers or constants
+    #[arg(long, value_name = "GLOB", requires = "model")]
+    pub(crate) train: Vec<String>,
     /// Start a new run from the weights of this checkpoint
     #[arg(long, value_name = "CHECKPOINT", conflicts_with = "resume", value_parser = path())]
     pub(crate) init: Option<PathBuf>,

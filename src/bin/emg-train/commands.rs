@@ -70,8 +70,8 @@ pub(crate) fn run(command: Command, started: Instant) -> Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor { ort_lib, model: None, json, .. } => doctor::library(ort_lib.as_deref(), json),
-        Command::Doctor { ort_lib, model: Some(model), set, json } => {
-            doctor::model(ort_lib.as_deref(), &model, &set, json, started)
+        Command::Doctor { ort_lib, model: Some(model), of, json } => {
+            doctor::model(ort_lib.as_deref(), &model, &of, json, started)
         }
     }
 }
@@ -264,10 +264,11 @@ pub(crate) fn open_run(run: &Path, args: &CheckpointArgs, access: &Access) -> Re
 }
 
 /// Loads a user's own model. The run keeps a copy of it.
-pub(crate) fn own_model(config: &mut Config, path: &Path, freeze: &[String]) -> Result<Model> {
+pub(crate) fn own_model(config: &mut Config, path: &Path, freeze: &[String], train: &[String]) -> Result<Model> {
     config.model.kind = Some(ModelType::Onnx);
     config.model.onnx = Some(IMPORTED.into());
     config.model.freeze.extend_from_slice(freeze);
+    config.model.train.extend_from_slice(train);
     config.validate()?;
     Ok(train::own_model(config, path)?)
 }

@@ -9,11 +9,12 @@ use emg_pipeline::config::{self, Device, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
-use emg_pipeline::say;
+use emg_pipeline::{report, say};
 use emg_pipeline::step::{Problem, training_step};
-use emg_pipeline::train::{TrainError, check_size, load_model};
+use emg_pipeline::train::{TrainError, Trial, check_size, load_model};
 use serde_json::json;
 
+use crate::args::ModelArgs;
 use crate::commands::own_model;
 
 /// The library, and what is missing.
@@ -58,14 +59,18 @@ pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
 pub(crate) fn model(
     option: Option<&Path>,
     source: &str,
-    set: &[String],
+    args: &ModelArgs,
     json: bool,
     started: Instant,
 ) -> Result<ExitCode> {
     let own = source.ends_with(".onnx");
-    let mut config = config::load((!own).then_some(source), set)?.config;
+    runtime::prefer(option);
+    let mut config = config::load((!own).then_some(source), &args.set)?.config;
     let folder = Path::new(source).parent().unwrap_or(Path::new(""));
-    let model = if own { own_model(&mut config, Path::new(source), &[])? } else { load_model(&config, folder)? };
+    let model = match own {
+        true => own_model(&mut config, Path::new(source), &args.freeze, &args.train)?,
+        false => load_model(&config, folder)?,
+    };
     let (data, training) = (&config.data, &config.training);
     let shape = BatchShape {
         batch: training.batch_size,
@@ -81,19 +86,32 @@ pub(crate) fn model(
     let problem = Problem::new(model, shape, training.loss_type, training.mae_weight);
     let building = Instant::now();
     let graph = training_step(&problem, training, provider.kernels()).map_err(TrainError::from)?;
-    let (nodes, built) = (graph.nodes, building.elapsed());
+    let (nodes, unreached, built) = (graph.nodes, graph.unreached.clone(), building.elapsed());
     let loading = Instant::now();
     Stepper::new(&library, provider, &graph.onnx, graph.ports).map_err(TrainError::from)?;
     let loaded = loading.elapsed();
     let parameters = total_elements(&problem.model.parameters());
+    let tensors = problem.model.tensors();
+    let trial = Trial::new(&problem, training.seed);
+    if let Some(folder) = &args.step {
+        trial.save(&library, training, folder)?;
+    }
     let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());
     if json {
         let figures = json!({
             "parameters": parameters, "nodes": nodes, "batch": shape.batch, "window": shape.rows,
             "creation_seconds": seconds, "seconds_since_start": total, "provider": provider.to_string(),
+            "unreached": unreached,
+            "tensors": tensors.iter().map(|tensor| json!({
+                "name": tensor.name, "shape": tensor.shape, "role": tensor.role.to_string(),
+                "may_be_buffer": tensor.may_be_buffer,
+            })).collect::<Vec<_>>(),
         });
         say!("{}", serde_json::to_string_pretty(&figures)?);
         return Ok(ExitCode::SUCCESS);
+    }
+    if !tensors.is_empty() {
+        report::tensor_table(&tensors, &unreached).iter().for_each(|line| say!("{line}"));
     }
     say!("parameters {parameters}");
     say!("nodes      {nodes} in the training step of {} x {} rows", shape.batch, shape.rows);

@@ -10,6 +10,7 @@ use emg_pipeline::cache::Cache;
 use emg_pipeline::config::{self, Config, Loaded};
 use emg_pipeline::files::FileError;
 use emg_pipeline::report::FitReport;
+use emg_pipeline::runtime;
 use emg_pipeline::train::{
     self, Checkpoint, FitOptions, Resumed, RunFolder, Start, TrainError, apply_manifest, check_resume,
     checkpoint_folder, load_model, resume_from,
@@ -49,9 +50,10 @@ pub(crate) fn fit(mut args: FitArgs, started: Instant) -> Result<ExitCode> {
     if let Start::Resume(checkpoint) = &start {
         check_resume(&checkpoint.config, &config)?;
     }
+    runtime::prefer(args.ort_lib.as_deref());
     let own = args.model.clone().or_else(|| config.model.onnx.clone()).filter(|_| !args.resume);
     let model = match &own {
-        Some(path) => own_model(&mut config, path, &args.freeze)?,
+        Some(path) => own_model(&mut config, path, &args.freeze, &args.train)?,
         None => load_model(&config, &run)?,
     };
     set_absolute_paths(&mut config, &root)?;

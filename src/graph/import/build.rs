@@ -1,14 +1,16 @@
 //! From a model's nodes to those of a graph.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::super::core::{Attribute, Attributes, Graph, Value};
 use super::super::error::GraphError;
 use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;
-use super::super::proto::{AttributeProto, NodeProto, TensorProto};
+use super::super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
+use super::exporter::is_detach;
+use super::foreign::{self, Probe};
 use super::model::OnnxModel;
 use super::prepare::label;
 use super::sequences::{self, Made, Sequences};
@@ -25,63 +27,135 @@ const MOST_ELEMENTS: usize = 1 << 40;
 
 impl OnnxModel {
     /// Appends the model's nodes. `bound`: the values of its inputs, and of the initializers that are not to be
-    /// constants. Gives the values of its outputs, in order.
+    /// constants. `probe`: who knows the shapes that operators of no table give. Gives the values of its outputs, in
+    /// order.
     ///
     /// # Errors
-    /// Operators that are not known (all of them are named), or a node whose inputs do not fit it.
+    /// Operators that are not known and have something trained above them (all of them are named), or a node whose inputs
+    /// do not fit it.
     pub fn build(
         &self,
         graph: &mut Graph,
         training: &mut dyn TrainingOperators,
         bound: &HashMap<String, Value>,
+        probe: Option<&dyn Probe>,
     ) -> Result<Vec<Value>, GraphError> {
-        self.check_operators()?;
         let mut values: Values = bound.clone();
-        for tensor in &self.graph().initializer {
-            if !values.contains_key(tensor.name()) {
-                let value = graph.constant(constant(tensor)?);
-                values.insert(tensor.name().to_owned(), value);
-            }
-        }
-        let mut sequences = Sequences::new();
-        for node in &self.graph().node {
-            let label = label(node);
-            graph.set_origin(Some(Arc::from(label.as_str())));
-            let outputs = self.node(graph, training, node, &values, &mut sequences).map_err(|source| {
-                GraphError::Node { node: format!("node {label} ({})", node.op_type()), source: Box::new(source) }
-            });
-            let outputs = outputs.inspect_err(|_| graph.set_origin(None))?;
-            values.extend(node.output.iter().cloned().zip(outputs));
-        }
+        let trained = bound.iter().filter(|(_, value)| graph.wants_gradient(**value)).map(|(name, _)| name.clone());
+        let trained = self.trained(trained.collect());
+        self.check_operators(&trained, probe.is_some())?;
+        constants(graph, &mut values, &self.graph().initializer)?;
+        let mut builder =
+            Builder { graph, training, opset: self.opset, trained, probe, sequences: Sequences::new(), values };
+        let built = builder.nodes(&self.graph().node);
+        let values = builder.values;
         graph.set_origin(None);
-        let output =
-            |name: &str| values.get(name).copied().ok_or_else(|| format!("no node computes the output {name}"));
-        Ok(self.graph().output.iter().map(|port| output(port.name())).collect::<Result<_, _>>()?)
+        built?;
+        outputs(&values, self.graph())
     }
 
-    fn node(
-        &self,
-        graph: &mut Graph,
-        training: &mut dyn TrainingOperators,
-        node: &NodeProto,
-        values: &Values,
-        sequences: &mut Sequences,
-    ) -> Result<Vec<Value>, GraphError> {
+    /// Names of all values that depend on any of `names`.
+    fn trained(&self, names: HashSet<String>) -> HashSet<String> {
+        let mut trained = names;
+        for node in self.graph().node.iter().filter(|node| !is_detach(node)) {
+            let takes = |node: &NodeProto| node.input.iter().any(|input| trained.contains(input));
+            let captures = |attribute: &AttributeProto| attribute.g.iter().flat_map(|g| &g.node).any(takes);
+            if takes(node) || node.attribute.iter().any(captures) {
+                trained.extend(node.output.iter().cloned());
+            }
+        }
+        trained
+    }
+
+    /// Fails where operators that are not known have something trained above them, or nobody knows what they give.
+    ///
+    /// # Errors
+    /// All of them, with the names of their nodes.
+    fn check_operators(&self, trained: &HashSet<String>, probed: bool) -> Result<(), GraphError> {
+        let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for node in self.graph().node.iter().filter(|node| !is_known(node)) {
+            if !probed || node.input.iter().any(|input| trained.contains(input)) {
+                let name = match node.domain() {
+                    "" | "ai.onnx" => node.op_type().to_owned(),
+                    domain => format!("{domain}.{}", node.op_type()),
+                };
+                missing.entry(name).or_default().push(label(node));
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let list = missing.iter().map(|(name, nodes)| format!("{name} ({})", nodes.join(", "))).collect();
+        Err(GraphError::UnknownOperators(list))
+    }
+}
+
+/// Adds the tensors of a file that are not bound to other values as constants.
+fn constants(graph: &mut Graph, values: &mut Values, initializers: &[TensorProto]) -> Result<(), GraphError> {
+    for tensor in initializers {
+        if !values.contains_key(tensor.name()) {
+            let value = graph.constant(constant(tensor)?);
+            values.insert(tensor.name().to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+fn outputs(values: &Values, graph: &GraphProto) -> Result<Vec<Value>, GraphError> {
+    let output = |name: &str| values.get(name).copied().ok_or_else(|| format!("no node computes the output {name}"));
+    Ok(graph.output.iter().map(|port| output(port.name())).collect::<Result<_, _>>()?)
+}
+
+/// Appends nodes of a model to a graph.
+struct Builder<'a> {
+    graph: &'a mut Graph,
+    training: &'a mut dyn TrainingOperators,
+    opset: i64,
+    /// Names of values that depend on something trained.
+    trained: HashSet<String>,
+    probe: Option<&'a dyn Probe>,
+    sequences: Sequences,
+    values: Values,
+}
+
+impl Builder<'_> {
+    fn nodes(&mut self, nodes: &[NodeProto]) -> Result<(), GraphError> {
+        for node in nodes {
+            let label = label(node);
+            self.graph.set_origin(Some(Arc::from(label.as_str())));
+            let outputs = self.node(node).map_err(|source| GraphError::Node {
+                node: format!("node {label} ({})", node.op_type()),
+                source: Box::new(source),
+            })?;
+            self.values.extend(node.output.iter().cloned().zip(outputs));
+        }
+        Ok(())
+    }
+
+    fn node(&mut self, node: &NodeProto) -> Result<Vec<Value>, GraphError> {
+        if node.op_type() == "If" {
+            return self.branch(node);
+        }
         let mut attributes = Attributes::new();
         for proto in &node.attribute {
             attributes.insert(proto.name().to_owned().into(), attribute(proto)?);
         }
         if node.op_type() == "Constant" {
-            return Ok(vec![graph.constant(constant_node(&attributes)?)]);
+            return Ok(vec![self.graph.constant(constant_node(&attributes)?)]);
         }
+        let (values, sequences) = (&self.values, &mut self.sequences);
         let find = |name: &String| match name.as_str() {
             name if name.is_empty() || sequences.contains_key(name) => Ok(None),
             name => values.get(name).copied().map(Some).ok_or_else(|| format!("no node computes its input {name}")),
         };
         let inputs = node.input.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+        if is_detach(node) {
+            let x = inputs.first().copied().flatten().ok_or("input 0 is missing")?;
+            return Ok(vec![self.graph.stop_gradient(x)]);
+        }
         let mut call = Call {
-            graph,
-            training,
+            graph: self.graph,
+            training: self.training,
             operator: node.op_type(),
             inputs,
             names: node.input.clone(),
@@ -98,9 +172,24 @@ impl OnnxModel {
                 }
             });
         }
-        let outputs = match operators::import(node.op_type()) {
-            Some(import) => import(&mut call)?,
-            None => call.unchanged()?,
+        let is_fixed = !node.input.iter().any(|input| self.trained.contains(input));
+        let outputs = match (is_known(node), operators::import(node.op_type())) {
+            (false, _) => foreign::apply(&mut call, node, self.probe)?,
+            (true, import) => {
+                let (inputs, attributes) = (call.inputs.clone(), call.attributes.clone());
+                let known = match import {
+                    Some(import) => import(&mut call),
+                    None => call.unchanged(),
+                };
+                match known {
+                    // A form of a known operator that has no rules here.
+                    Err(error) if is_fixed && self.probe.is_some() && varies(&call, &inputs) => {
+                        (call.inputs, call.attributes) = (inputs, attributes);
+                        foreign::apply(&mut call, node, self.probe).map_err(|_| error)?
+                    }
+                    known => known?,
+                }
+            }
         };
         if call.graph.nodes().len() > MOST_NODES {
             return Err(GraphError::StepTooLarge { most: MOST_NODES });
@@ -108,42 +197,47 @@ impl OnnxModel {
         if let Some(large) = outputs.iter().find(|y| call.graph.ty(**y).elements() > MOST_ELEMENTS) {
             return Err(format!("its output {} is too large", call.graph.ty(*large)).into());
         }
-        // Nothing is learned from a tensor without elements, and few operators know what to do with one.
+        // Few operators know what to do with a tensor without elements, such as what is left of `x.roll(0)`.
         let empty = outputs.iter().find(|y| call.graph.dtype(**y).is_float() && call.graph.ty(**y).elements() == 0);
-        match empty {
+        match empty.filter(|_| !MAY_BE_EMPTY.contains(&node.op_type())) {
             Some(empty) => Err(format!("its output {} has no elements", call.graph.ty(*empty)).into()),
             None => Ok(outputs),
         }
     }
 
-    /// Fails where the model has operators that are not known.
-    ///
-    /// # Errors
-    /// All of them, with the names of their nodes.
-    pub fn check_operators(&self) -> Result<(), GraphError> {
-        let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for node in &self.graph().node {
-            if !is_known(node) {
-                let name = match node.domain() {
-                    "" | "ai.onnx" => node.op_type().to_owned(),
-                    domain => format!("{domain}.{}", node.op_type()),
-                };
-                missing.entry(name).or_default().push(label(node));
-            }
+    /// The branch of an `If` whose condition is known.
+    fn branch(&mut self, node: &NodeProto) -> Result<Vec<Value>, GraphError> {
+        let condition = node.input.first().and_then(|name| self.values.get(name));
+        let condition = condition.and_then(|value| self.graph.as_constant(*value)).and_then(|c| c.numbers().first().copied());
+        let condition = condition.ok_or("its condition depends on the model's input, and only one branch could be trained")?;
+        let name = if condition == 0.0 { "else_branch" } else { "then_branch" };
+        let graph = node.attribute.iter().find(|attribute| attribute.name() == name).and_then(|a| a.g.as_ref());
+        let graph = graph.ok_or_else(|| format!("it has no {name}"))?;
+        // Names inside hide those outside.
+        let outside = self.values.clone();
+        for name in graph.initializer.iter().map(TensorProto::name) {
+            self.values.remove(name);
         }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let list = missing.iter().map(|(name, nodes)| format!("{name} ({})", nodes.join(", "))).collect();
-        Err(GraphError::UnknownOperators(list))
+        constants(self.graph, &mut self.values, &graph.initializer)?;
+        self.nodes(&graph.node)?;
+        let inside = std::mem::replace(&mut self.values, outside);
+        outputs(&inside, graph)
     }
+}
+
+/// Operators that may give a tensor without elements to others that leave it out.
+const MAY_BE_EMPTY: [&str; 5] = ["Slice", "Split", "Gather", "Identity", "Cast"];
+
+/// Whether any input is no constant.
+fn varies(call: &Call<'_>, inputs: &[Option<Value>]) -> bool {
+    inputs.iter().flatten().any(|value| call.graph.as_constant(*value).is_none())
 }
 
 fn is_known(node: &NodeProto) -> bool {
     let standard = matches!(node.domain(), "" | "ai.onnx");
     let table = || operators::find(node.op_type()).is_some_and(|operator| operator.domain.is_empty());
     let sequence = || sequences::OPERATORS.contains(&node.op_type());
-    standard && (node.op_type() == "Constant" || sequence() || operators::import(node.op_type()).is_some() || table())
+    standard && (matches!(node.op_type(), "Constant" | "If") || sequence() || operators::import(node.op_type()).is_some() || table())
 }
 
 fn attribute(proto: &AttributeProto) -> Result<Attribute, GraphError> {

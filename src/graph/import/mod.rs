@@ -2,12 +2,16 @@
 //! inlined, and composite operators written as those that have gradients (`graph::operators` says how).
 
 mod build;
+mod exporter;
+mod foreign;
 mod model;
 mod prepare;
 mod rewrite;
 mod sequences;
 mod tensor;
 
+pub use foreign::Probe;
+pub use exporter::{Declared, Exporter};
 pub use model::{ModelPort, OnnxModel};
 pub use rewrite::Retrained;
 

@@ -10,6 +10,7 @@ use super::super::proto::tensor_proto::DataType;
 use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::Constant;
+use super::exporter::{Declared, Exporter, Record};
 use super::prepare::prepare;
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
@@ -18,11 +19,15 @@ use crate::files::read_regular;
 /// Opsets whose operators are known (ONNX 1.8 to 1.17).
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=22;
 
+/// Operators that take a tensor row by row of the batch, or let it pass.
+const ROWWISE: [&str; 8] = ["Add", "Concat", "Div", "Expand", "Mul", "Sub", "Where", "Identity"];
+
 /// A model read from an ONNX file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct OnnxModel {
     pub(super) proto: ModelProto,
     pub(super) opset: i64,
+    record: Record,
 }
 
 /// An input or output of a model.
@@ -79,8 +84,9 @@ impl OnnxModel {
             return Err("sparse weights are not supported".into());
         }
         graph.initializer.iter().try_for_each(|tensor| sizes(tensor).map(|_| ()))?;
-        prepare(&mut proto)?;
-        Ok(Self { proto, opset })
+        let record = Record::new(&proto);
+        prepare(&mut proto, record.exporter)?;
+        Ok(Self { proto, opset, record })
     }
 
     /// The whole file, weights included.
@@ -104,7 +110,7 @@ impl OnnxModel {
     }
 
     /// Name, type and shape of each initializer.
-    pub fn initializers(&self) -> impl Iterator<Item = (&str, bool, Vec<usize>)> {
+    pub fn initializers(&self) -> impl Iterator<Item = (&str, bool, Vec<usize>)> + Clone {
         self.graph().initializer.iter().map(|tensor| {
             let dims = tensor.dims.iter().map(|dim| (*dim).max(0) as usize).collect();
             (tensor.name(), tensor.data_type() == DataType::Float as i32, dims)
@@ -123,6 +129,59 @@ impl OnnxModel {
         }
     }
 
+    /// What wrote the file.
+    pub fn exporter(&self) -> Exporter {
+        self.record.exporter
+    }
+
+    /// What the file says an initializer is; `None`: nothing.
+    pub fn declared(&self, name: &str) -> Option<Declared> {
+        self.record.declared(name)
+    }
+
+    /// Fails for a file whose training could not be that of the model it was exported from.
+    ///
+    /// # Errors
+    /// The exporter folded or merged parameters, or took a `detach()` out; a running statistic is used otherwise, too; a
+    /// tensor has the batch's size.
+    pub fn check_export(&self) -> Result<(), GraphError> {
+        self.record.check(&self.graph().initializer)?;
+        self.check_statistics()?;
+        self.check_batch()
+    }
+
+    /// Fails where a running statistic is merged with something else.
+    fn check_statistics(&self) -> Result<(), GraphError> {
+        let statistics = self.statistics();
+        for node in &self.graph().node {
+            for (i, name) in node.input.iter().enumerate().filter(|(_, name)| statistics.contains(*name)) {
+                let (norm, mean) = (node.op_type() == "BatchNormalization", node.input.get(3) == Some(name));
+                let variance = node.input.get(4) == Some(name);
+                if !norm || i < 3 || (mean && variance) {
+                    let statistic = if mean || !norm { "mean or variance" } else { "variance" };
+                    return Err(GraphError::MergedStatistic { name: name.clone(), statistic });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails for a tensor with a row for each window of a fixed batch, such as an expanded token or a zero state.
+    fn check_batch(&self) -> Result<(), GraphError> {
+        let batch = self.inputs().first().and_then(|input| input.dims.first().copied().flatten());
+        let Some(batch) = batch.filter(|batch| *batch > 1) else { return Ok(()) };
+        let rowwise = |name: &str| {
+            let mut takers = self.graph().node.iter().filter(|node| node.input.iter().any(|input| input == name));
+            takers.any(|node| ROWWISE.contains(&node.op_type()))
+        };
+        let trained = |name: &str| self.declared(name).is_none_or(|declared| declared == Declared::Parameter);
+        let found = self.initializers().find(|(name, is_float, shape)| {
+            *is_float && shape.len() > 2 && shape[0] == batch && trained(name) && rowwise(name)
+        });
+        let Some((name, _, shape)) = found else { return Ok(()) };
+        Err(GraphError::BatchInTensor { name: name.to_owned(), shape, batch })
+    }
+
     /// Names of initializers that hold the running mean or variance of a batch normalization.
     pub fn statistics(&self) -> HashSet<String> {
         let initializers: HashSet<_> = self.graph().initializer.iter().map(TensorProto::name).collect();
@@ -131,8 +190,8 @@ impl OnnxModel {
         inputs.filter(|name| initializers.contains(name.as_str())).cloned().collect()
     }
 
-    /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights: single
-    /// numbers that nothing but factors, bounds and exponents are, too.
+    /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights. Where the file
+    /// does not name its parameters, single numbers that nothing but factors, bounds and exponents are, too.
     pub fn settings(&self) -> HashSet<String> {
         let named = |node: &NodeProto| match node.op_type() {
             "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
@@ -141,6 +200,9 @@ impl OnnxModel {
             _ => Vec::new(),
         };
         let mut settings: HashSet<_> = self.graph().node.iter().flat_map(named).collect();
+        if self.record.exporter != Exporter::Other {
+            return settings;
+        }
         let single = self.initializers().filter(|(.., shape)| shape.iter().product::<usize>() == 1);
         settings.extend(single.map(|(name, ..)| name.to_owned()).filter(|name| self.is_number(name)));
         settings

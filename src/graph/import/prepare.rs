@@ -1,12 +1,11 @@
-//! Prepares a model for import: no functions, and no weights that two layers share only
+//! Prepares a model for import: no functions, every value defined once, and no weights that two layers share only
 //! because their values were equal when the model was exported.
 
 use std::collections::{HashMap, HashSet};
 
 use super::super::error::GraphError;
-use super::super::proto::tensor_proto::DataType;
-use super::super::proto::{AttributeProto, FunctionProto, ModelProto, NodeProto, TensorProto};
-use super::tensor::constant;
+use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
+use super::exporter::{Exporter, is_detach};
 
 /// Functions may call functions; deeper than this is a mistake in the file.
 const DEEPEST: usize = 32;
@@ -19,19 +18,57 @@ pub(super) fn label(node: &NodeProto) -> String {
     name.cloned().unwrap_or_default()
 }
 
-/// Does both.
+/// Does all of it.
 ///
 /// # Errors
-/// Functions that call each other too deeply or too often.
-pub(super) fn prepare(proto: &mut ModelProto) -> Result<(), GraphError> {
+/// Functions that call each other too deeply or too often; a value that is defined twice.
+pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), GraphError> {
     let functions = std::mem::take(&mut proto.functions);
     let graph = proto.graph.as_mut().expect("checked by parse");
     let nodes = std::mem::take(&mut graph.node);
     let mut inliner = Inliner { functions: &functions, nodes: Vec::new() };
     inliner.append(&nodes, &Scope::default(), 0)?;
     graph.node = inliner.nodes;
-    untie(&mut graph.node, &mut graph.initializer);
+    check_definitions(graph)?;
+    match exporter {
+        Exporter::TorchScript => part_copies(&mut graph.node, &mut graph.initializer),
+        Exporter::Dynamo | Exporter::Other => drop_second_names(graph),
+    }
     Ok(())
+}
+
+/// Takes out nodes that give a tensor of the file a second name.
+fn drop_second_names(graph: &mut GraphProto) {
+    let tensors: HashSet<_> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
+    let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let mut second: HashMap<String, String> = HashMap::new();
+    graph.node.retain_mut(|node| {
+        for name in &mut node.input {
+            if let Some(first) = second.get(name) {
+                name.clone_from(first);
+            }
+        }
+        let (Some(source), Some(output)) = (node.input.first(), node.output.first()) else { return true };
+        let named = node.op_type() == "Identity" && tensors.contains(source) && !outputs.contains(output);
+        if !named || is_detach(node) {
+            return true;
+        }
+        second.insert(output.clone(), source.clone());
+        false
+    });
+}
+
+/// Fails where a name stands for two values. Initializers may be the defaults of inputs.
+fn check_definitions(graph: &GraphProto) -> Result<(), GraphError> {
+    let mut inputs = HashSet::new();
+    let mut names = HashSet::new();
+    let initializers = graph.initializer.iter().map(TensorProto::name);
+    let outputs = graph.node.iter().flat_map(|node| &node.output).map(String::as_str);
+    let twice = graph.input.iter().map(|input| input.name()).find(|name| !inputs.insert(*name));
+    let twice = twice.or_else(|| initializers.clone().find(|name| !names.insert(*name)));
+    names.extend(inputs);
+    let twice = twice.or_else(|| outputs.filter(|name| !name.is_empty()).find(|name| !names.insert(*name)));
+    twice.map_or(Ok(()), |name| Err(GraphError::DefinedTwice { name: name.to_owned() }))
 }
 
 struct Inliner<'a> {
@@ -111,50 +148,21 @@ impl Inliner<'_> {
     }
 }
 
-/// Gives layers weights of their own where an exporter merged equal ones: behind an `Identity`, in the four inputs of
-/// batch normalizations, and where all elements are one number, as scales and biases are at first.
-fn untie(nodes: &mut Vec<NodeProto>, initializers: &mut Vec<TensorProto>) {
+/// Gives tensors that the TorchScript exporter merged because their values were equal their own again: each is an
+/// `Identity` of the one that was kept, under its own name. (What layers share in PyTorch has one name, and no `Identity`.)
+fn part_copies(nodes: &mut Vec<NodeProto>, initializers: &mut Vec<TensorProto>) {
     let mut known: HashMap<String, usize> =
         initializers.iter().enumerate().map(|(i, tensor)| (tensor.name().to_owned(), i)).collect();
-    let copy = |initializers: &mut Vec<TensorProto>, from: usize, name: &str| {
-        let tensor = TensorProto { name: Some(name.to_owned()), ..initializers[from].clone() };
-        initializers.push(tensor);
-        initializers.len() - 1
-    };
     nodes.retain(|node| {
         let source = node.input.first().and_then(|name| known.get(name)).copied();
         match (node.op_type(), source, node.output.first()) {
             ("Identity", Some(source), Some(output)) => {
-                let made = copy(initializers, source, output);
-                known.insert(output.clone(), made);
+                let copy = TensorProto { name: Some(output.clone()), ..initializers[source].clone() };
+                initializers.push(copy);
+                known.insert(output.clone(), initializers.len() - 1);
                 false
             }
             _ => true,
         }
     });
-    let uniform: HashSet<_> = initializers.iter().filter(|t| is_uniform(t)).map(|t| t.name().to_owned()).collect();
-    let mut seen = HashSet::new();
-    for node in nodes {
-        let norm = node.op_type() == "BatchNormalization";
-        for (i, name) in node.input.iter_mut().enumerate() {
-            let Some(source) = known.get(name.as_str()).copied() else { continue };
-            let merged = norm && i > 0 || uniform.contains(name.as_str());
-            if merged && !seen.insert(name.clone()) {
-                let own = format!("{name}/{}", initializers.len());
-                copy(initializers, source, &own);
-                *name = own;
-            } else {
-                seen.insert(name.clone());
-            }
-        }
-    }
-}
-
-/// Whether a float tensor of more than one element holds one number.
-fn is_uniform(tensor: &TensorProto) -> bool {
-    if tensor.data_type() != DataType::Float as i32 || tensor.dims.is_empty() {
-        return false;
-    }
-    let numbers = constant(tensor).map(|constant| constant.numbers()).unwrap_or_default();
-    numbers.len() > 1 && numbers.windows(2).all(|pair| pair[0] == pair[1])
 }

@@ -69,7 +69,7 @@ fn modulo(node: &Node, inputs: &[&Constant], ty: &TensorType) -> Option<Vec<f64>
 fn scales(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
     let (x, b) = (given.input(0)?, given.input(1)?);
     let b = graph.number(b).filter(|_| graph.ty(x) == given.ty)?;
-    let before = graph.producer(x).filter(|node| node.operator.name == "Mul")?;
+    let before = graph.simplifiable(x).filter(|node| node.operator.name == "Mul")?;
     let (source, a) = (before.input(0), before.input(1));
     let a = graph.number(a).filter(|_| graph.ty(source) == given.ty)?;
     let product = graph.constant(Constant::filled(given.ty.dtype, Vec::new(), a * b));
@@ -78,7 +78,7 @@ fn scales(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
 
 /// Defines the gradient of a broadcasting function of two inputs: (graph, a, b, dy) -> da and -> db.
 macro_rules! binary_gradient {
-    ($name:ident, |$g:ident, $a:ident, $b:ident, $dy:ident| $da:expr, $db:expr) => {
+    ($name:ident, $guarded:literal, |$g:ident, $a:ident, $b:ident, $dy:ident| $da:expr, $db:expr) => {
         fn $name(back: &mut Backward<'_>) -> Result<(), GraphError> {
             let ($a, $b, $dy) = (back.node.input(0), back.node.input(1), back.dy()?);
             let _ = ($a, $b);
@@ -86,6 +86,7 @@ macro_rules! binary_gradient {
                 if back.wanted(i) {
                     let $g = &mut *back.graph;
                     let gradient = if of_a { $da } else { $db };
+                    let gradient = if $guarded { back.of_taken($dy, gradient) } else { gradient };
                     back.add_broadcast(i, gradient);
                 }
             }
@@ -94,13 +95,13 @@ macro_rules! binary_gradient {
     };
 }
 
-binary_gradient!(add, |_g, a, b, dy| dy, dy);
+binary_gradient!(add, false, |_g, a, b, dy| dy, dy);
 
-binary_gradient!(sub, |g, a, b, dy| dy, g.neg(dy));
+binary_gradient!(sub, false, |g, a, b, dy| dy, g.neg(dy));
 
-binary_gradient!(mul, |g, a, b, dy| g.mul(dy, b), g.mul(dy, a));
+binary_gradient!(mul, true, |g, a, b, dy| g.mul(dy, b), g.mul(dy, a));
 
-binary_gradient!(div, |g, a, b, dy| g.div(dy, b), {
+binary_gradient!(div, true, |g, a, b, dy| g.div(dy, b), {
     let (quotient, scaled) = (g.div(a, b), g.div(dy, b));
     let product = g.mul(quotient, scaled);
     g.neg(product)
@@ -108,6 +109,7 @@ binary_gradient!(div, |g, a, b, dy| g.div(dy, b), {
 
 binary_gradient!(
     pow,
+    true,
     |g, a, b, dy| {
         let one = g.scalar_like(b, 1.0);
         let less = g.sub(b, one);
@@ -123,9 +125,9 @@ binary_gradient!(
     }
 );
 
-binary_gradient!(max, |g, a, b, dy| where_greater(g, a, b, dy), where_greater(g, b, a, dy));
+binary_gradient!(max, false, |g, a, b, dy| where_greater(g, a, b, dy), where_greater(g, b, a, dy));
 
-binary_gradient!(min, |g, a, b, dy| where_greater(g, b, a, dy), where_greater(g, a, b, dy));
+binary_gradient!(min, false, |g, a, b, dy| where_greater(g, b, a, dy), where_greater(g, a, b, dy));
 
 /// dy where a > b, half of it where they are equal (as PyTorch shares it), else 0.
 fn where_greater(g: &mut Graph, a: Value, b: Value, dy: Value) -> Value {

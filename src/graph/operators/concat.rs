@@ -113,7 +113,11 @@ fn parts(node: &Node, inputs: &[&Constant], types: &[TensorType]) -> Option<Vec<
 }
 
 pub(in super::super) fn import_concat(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
-    let parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>, _>>()?;
+    let mut parts = (0..call.inputs.len()).map(|i| call.input(i)).collect::<Result<Vec<_>, _>>()?;
+    // What is empty adds nothing, such as what `roll(0)` moves to the front.
+    if parts.iter().any(|part| call.graph.ty(*part).elements() > 0) {
+        parts.retain(|part| call.graph.ty(*part).elements() > 0);
+    }
     let first = call.graph.ty(*parts.first().ok_or("nothing to join")?).clone();
     let (rank, dtype, first) = (first.rank(), first.dtype, first.shape);
     let along = axis(call.attributes.int("axis", 0), rank)?;

@@ -9,7 +9,7 @@ use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, DType, TensorType};
 use super::call::Call;
 use super::transpose::inverse;
-use super::{Family, axis, op, ty};
+use super::{Family, axis, constant_ints, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
@@ -18,10 +18,82 @@ pub(super) static FAMILY: Family = Family {
         op("GatherND", gather_nd).gradient(picked_gradient),
         op("ScatterElements", scatter_elements).gradient(scattered_gradient),
         op("ScatterND", scatter_nd).gradient(scattered_gradient),
+        // Values are gathered by their indices, so that their gradient is.
+        op("TopK", top_k).gradient(|_| Ok(())),
         op("Trilu", trilu).gradient(trilu_gradient).fold(Fold::Node(triangle)),
     ],
-    imports: &[("Gather", import_gather)],
+    imports: &[
+        ("ArgMax", import_arg),
+        ("ArgMin", import_arg),
+        ("Gather", import_gather),
+        ("OneHot", import_one_hot),
+        ("TopK", import_top_k),
+    ],
 };
+
+/// Values and indices of the k largest or smallest along an axis.
+fn top_k(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let (mut x, along) = (ty(graph, node, 0)?, axis(node.int("axis", -1), ty(graph, node, 0)?.rank())?);
+    let k = constant_ints(graph, node, 1)?.first().and_then(|k| usize::try_from(*k).ok());
+    let size = x.shape[along];
+    x.shape[along] = k.filter(|k| *k <= size).ok_or_else(|| format!("k must be at most {size}"))?;
+    let indices = TensorType::new(DType::I64, x.shape.clone());
+    Ok(vec![x, indices])
+}
+
+fn import_top_k(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
+    let x = call.float(0)?;
+    let along = axis(call.attributes.int("axis", -1), call.shape(x).len())?;
+    let indices = call.unchanged()?[1];
+    Ok(vec![call.graph.gather_elements(x, indices, along), indices])
+}
+
+/// The index of the largest or smallest along an axis, as the first of those.
+fn import_arg(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
+    let x = call.float(0)?;
+    let shape = call.shape(x);
+    let along = axis(call.attributes.int("axis", 0), shape.len())?;
+    if call.attributes.int("select_last_index", 0) != 0 {
+        return Err("select_last_index is not supported".into());
+    }
+    let one = call.graph.i64s(&[1]);
+    let largest = i64::from(call.operator == "ArgMax");
+    let attributes = attributes([("axis", Attribute::Int(along as i64)), ("largest", Attribute::Int(largest))]);
+    let indices = call.apply("TopK", &[x, one], attributes)?[1];
+    if call.attributes.int("keepdims", 1) != 0 {
+        return Ok(vec![indices]);
+    }
+    let kept: Vec<_> = (0..shape.len()).filter(|i| *i != along).map(|i| shape[i]).collect();
+    Ok(vec![call.graph.reshape(indices, &kept)])
+}
+
+/// One of two values, by whether an index is that of the place along a new axis.
+fn import_one_hot(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
+    let (indices, values) = (call.input(0)?, call.input(2)?);
+    let depth = call.numbers(1)?.and_then(|depth| depth.first().copied()).ok_or("the depth is missing")?;
+    if !(1.0..=65536.0).contains(&depth) || !call.is_integer(indices) {
+        return Err("expected integer indices and a depth of 1 to 65536".into());
+    }
+    let mut shape = call.shape(indices);
+    let along = axis(call.attributes.int("axis", -1), shape.len() + 1)?;
+    shape.insert(along, 1);
+    let rank = shape.len();
+    let indices = call.graph.reshape(indices, &shape);
+    // Negative indices count from the end.
+    let places: Vec<_> = (0..depth as i64).collect();
+    let mut wide = vec![1; rank];
+    wide[along] = places.len();
+    let [forward, backward] = [0, depth as i64].map(|from| {
+        let places: Vec<_> = places.iter().map(|place| place - from).collect();
+        let places = call.graph.i64s(&places);
+        call.graph.reshape(places, &wide)
+    });
+    let hit = call.apply1("Equal", &[indices, forward])?;
+    let hit_backward = call.apply1("Equal", &[indices, backward])?;
+    let hit = call.apply1("Or", &[hit, hit_backward])?;
+    let parts = call.graph.split(values, 0, &[1, 1]);
+    Ok(vec![call.apply1("Where", &[hit, parts[1], parts[0]])?])
+}
 
 fn indices(graph: &Graph, node: &Node) -> Result<TensorType, GraphError> {
     Some(ty(graph, node, 1)?).filter(|ty| ty.dtype == DType::I64).ok_or_else(|| "the indices must be int64".into())

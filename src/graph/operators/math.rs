@@ -68,6 +68,7 @@ macro_rules! unary_gradient {
             let _ = ($x, $y);
             let $g = &mut *back.graph;
             let dx = $body;
+            let dx = back.of_taken($dy, dx);
             back.add(0, dx);
             Ok(())
         }

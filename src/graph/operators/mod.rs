@@ -14,6 +14,7 @@ mod concat;
 mod conv;
 mod cumsum;
 mod dropout;
+mod fourier;
 mod frames;
 mod geometry;
 mod group_norm;
@@ -38,6 +39,8 @@ pub(super) use call::{Call, Import};
 pub(super) use concat::import_concat;
 pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
 pub(crate) use transpose::as_batch_transpose;
+
+use std::sync::{Mutex, PoisonError};
 
 use super::autodiff::Backward;
 use super::core::{Attributes, Graph, Node, Value};
@@ -97,6 +100,8 @@ pub struct Operator {
     pub(super) cpu_stand_in: Option<(&'static str, Fits)>,
     /// A faster form on CUDA, for nodes that have one.
     pub(super) cuda_form: Option<fn(&mut Graph, &Node) -> Option<Value>>,
+    /// Whether it is in no table: a user's node that is taken as it is.
+    pub(super) is_foreign: bool,
     /// The element types that decide whether a provider has a kernel for a node.
     pub(super) computes_in: fn(&Graph, &Node) -> Vec<DType>,
 }
@@ -118,6 +123,7 @@ const fn op(name: &'static str, infer: Infer) -> Operator {
         has_cuda_kernel: false,
         cpu_stand_in: None,
         cuda_form: None,
+        is_foreign: false,
         computes_in: |graph, node| vec![graph.dtype(node.input(0))],
     }
 }
@@ -186,6 +192,7 @@ static TABLE: &[&Family] = &[
     &conv::FAMILY,
     &cumsum::FAMILY,
     &dropout::FAMILY,
+    &fourier::FAMILY,
     &frames::FAMILY,
     &group_norm::FAMILY,
     &index::FAMILY,
@@ -222,6 +229,24 @@ pub(super) fn known() -> impl Iterator<Item = &'static str> {
 /// The operator of that name.
 pub fn find(name: &str) -> Option<&'static Operator> {
     operators().find(|operator| operator.name == name)
+}
+
+/// An operator that is taken as it is, whatever it does: no gradient flows through it.
+pub(super) fn foreign(name: &str, domain: &str) -> &'static Operator {
+    static KNOWN: Mutex<Vec<&'static Operator>> = Mutex::new(Vec::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let found = known.iter().find(|operator| operator.name == name && operator.domain == domain);
+    if let Some(operator) = found {
+        return operator;
+    }
+    // A program meets a handful of them.
+    let leak = |text: &str| -> &'static str { Box::leak(text.to_owned().into_boxed_str()) };
+    let infer: Infer = |_, node| Err(format!("the shapes of {} are not known", node.operator.name).into());
+    let types = |graph: &Graph, node: &Node| vec![graph.dtype(node.outputs[0])];
+    let domain = leak(domain);
+    let operator = Operator { domain, is_foreign: true, computes_in: types, ..op(leak(name), infer) };
+    known.push(Box::leak(Box::new(operator)));
+    known[known.len() - 1]
 }
 
 /// How a user's node of that operator is written; `None`: as it is.

@@ -25,6 +25,7 @@ pub(super) static FAMILY: Family = Family {
         ("ReduceMax", plain),
         ("ReduceMean", plain),
         ("ReduceMin", plain),
+        ("ReduceProd", product),
         ("ReduceSum", plain),
         ("ReduceSumSquare", sum_square),
     ],
@@ -129,6 +130,29 @@ fn import_reduce(call: &mut Call<'_>, operator: &str, x: Value) -> Result<Value,
 fn plain(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (operator, x) = (call.operator, call.input(0)?);
     Ok(vec![import_reduce(call, operator, x)?])
+}
+
+/// Factor by factor, so that the gradient is right where one of them is 0.
+fn product(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
+    const MOST_FACTORS: usize = 512;
+    let mut y = call.input(0)?;
+    let axes = import_axes(call)?;
+    let factors = axes.iter().map(|along| call.graph.shape(y)[*along]).product::<usize>();
+    if !(1..=MOST_FACTORS).contains(&factors) {
+        return Err(format!("products of {factors} factors are not supported, only of 1 to {MOST_FACTORS}").into());
+    }
+    for along in &axes {
+        let rows = vec![1; call.graph.shape(y)[*along]];
+        let mut parts = call.graph.split(y, *along, &rows).into_iter();
+        let first = parts.next().ok_or("nothing to multiply")?;
+        y = parts.fold(first, |product, part| call.graph.mul(product, part));
+    }
+    if call.attributes.int("keepdims", 1) != 0 {
+        return Ok(vec![y]);
+    }
+    let shape = call.shape(y);
+    let kept: Vec<_> = (0..shape.len()).filter(|i| !axes.contains(i)).map(|i| shape[i]).collect();
+    Ok(vec![call.graph.reshape(y, &kept)])
 }
 
 fn l1(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {

@@ -84,7 +84,7 @@ fn joined(graph: &mut Graph, given: &Given<'_>) -> Option<Value> {
     if order.is_sorted() {
         return Some(x);
     }
-    let before = graph.producer(x).filter(|node| node.operator.name == "Transpose")?;
+    let before = graph.simplifiable(x).filter(|node| node.operator.name == "Transpose")?;
     let (source, first) = (before.input(0), before.ints("perm", &reversed));
     let both = order.iter().map(|axis| first[*axis as usize] as usize);
     Some(graph.apply1("Transpose", &[source], attributes([("perm", ints(both))])))
