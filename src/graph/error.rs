@@ -44,7 +44,9 @@ pub enum GraphError {
          so windows would be treated differently; export the model with a dynamic batch, such as by {EXPORT_LINE}"
     )]
     BatchInTensor { name: String, shape: Vec<usize>, batch: usize },
-    #[error("{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors; export the model again with {EXPORT_LINE}")]
+    #[error(
+        "{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors; export the model again with {EXPORT_LINE}"
+    )]
     MergedStatistic { name: String, statistic: &'static str },
     #[error("{name} is defined more than once")]
     DefinedTwice { name: String },

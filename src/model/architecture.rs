@@ -53,11 +53,7 @@ impl Model {
     ///
     /// # Errors
     /// The exporter lost what training needs; its input does not look like EMG, or it has nothing to train.
-    pub fn imported(
-        config: &ModelConfig,
-        onnx: OnnxModel,
-        probe: Option<Arc<dyn Probe>>,
-    ) -> Result<Self, ModelError> {
+    pub fn imported(config: &ModelConfig, onnx: OnnxModel, probe: Option<Arc<dyn Probe>>) -> Result<Self, ModelError> {
         let imported = Arc::new(Imported::new(config, onnx, probe)?);
         Ok(Self { config: config.clone(), network: Arc::clone(&imported) as _, imported: Some(imported) })
     }

@@ -44,14 +44,38 @@ impl Dropout {
         graph.split(all, 0, &vec![rows; count])
     }
 
+    /// Numbers of this shape, uniform in [0, 1).
+    pub fn uniform_like(&mut self, graph: &mut Graph, shape: &[usize]) -> Value {
+        let (rows, columns) = Self::folded(shape);
+        let spread = self.spread(graph, rows + 2 * columns);
+        let parts = graph.split(spread, 0, &[rows, columns, columns]);
+        let r = graph.reshape(parts[0], &[rows, 1]);
+        let product = graph.mul(r, parts[1]);
+        let sum = graph.add(product, parts[2]);
+        let whole = modulo_p(graph, sum);
+        // float32 has 24 bits: of the lower ones nothing is left, nor is 1 ever reached.
+        let coarse = graph.i64s(&[128]);
+        let whole = graph.div(whole, coarse);
+        let whole = graph.to_f32(whole);
+        let unit = graph.scalar(1.0 / (1 << 24) as f32);
+        let uniform = graph.mul(whole, unit);
+        graph.reshape(uniform, shape)
+    }
+
     /// A mask of this shape that drops a share of `probability`, already scaled by 1 / (1 - probability).
     pub fn mask_like(&mut self, graph: &mut Graph, probability: f64, shape: &[usize]) -> Value {
-        // A number per row and two per column: least where there are about as many of the one as of the other.
+        let (rows, columns) = Self::folded(shape);
+        let mask = self.mask(graph, probability, rows, columns);
+        graph.reshape(mask, shape)
+    }
+
+    /// Rows and columns of a matrix of as many elements: a number per row and two per column are drawn, which are least
+    /// where there are about as many of the one as of the other.
+    fn folded(shape: &[usize]) -> (usize, usize) {
         let elements: usize = shape.iter().product();
         let products = (0..=shape.len()).map(|i| shape[..i].iter().product::<usize>());
         let rows = products.min_by_key(|rows| rows.max(&1) + 2 * elements / rows.max(&1)).unwrap_or(1).max(1);
-        let mask = self.mask(graph, probability, rows, elements / rows);
-        graph.reshape(mask, shape)
+        (rows, elements / rows)
     }
 
     /// A mask [rows, columns].

@@ -1,5 +1,7 @@
 //! Errors of models: unsupported configurations, inputs and forms.
 
+use std::fmt;
+
 use super::limits::{LARGEST_MATRIX, MOST_CELLS, MOST_CHUNK_ROWS, MOST_CHUNK_STEPS};
 use crate::config::ModelType;
 use crate::graph::GraphError;
@@ -12,18 +14,37 @@ pub struct UnmatchedPattern {
     pub names: Vec<String>,
 }
 
+/// Sizes of a port's axes; `None`: any.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dims(pub Vec<Option<usize>>);
+
+impl fmt::Display for Dims {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let size = |dim: &Option<usize>| dim.map_or("any".to_owned(), |size| size.to_string());
+        write!(f, "[{}]", self.0.iter().map(size).collect::<Vec<_>>().join(", "))
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum ModelError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error("expected a model with one input, the EMG; found the inputs {}", .0.join(", "))]
     Inputs(Vec<String>),
-    #[error("input {name}: expected float32 with three axes, found {dims:?}")]
-    Input { name: String, dims: Vec<Option<usize>> },
-    #[error("input {name} is {dims:?}: it is ambiguous which axis has the {channels} channels; set model.emg_layout")]
-    AmbiguousChannels { name: String, dims: Vec<Option<usize>>, channels: usize },
-    #[error("input {name} is {dims:?}, expected {channels} channels")]
-    ChannelMismatch { name: String, dims: Vec<Option<usize>>, channels: usize },
+    #[error("input {name}: expected float32 with three axes, found {}{dims}", if *is_float { "" } else { "another element type, " })]
+    Input { name: String, is_float: bool, dims: Dims },
+    #[error(
+        "input {name} is in half precision, and models are trained from float32 weights: export the model in float32, and set \
+         training.precision: bf16 or fp16 to compute in half precision"
+    )]
+    HalfPrecision { name: String },
+    #[error("input {name} is {dims}: it is ambiguous which axis has the {channels} channels; set model.emg_layout")]
+    AmbiguousChannels { name: String, dims: Dims, channels: usize },
+    #[error(
+        "input {name} is {dims}, expected {channels} channels; data.emg_channels, or the model's size, does not suit the \
+         recordings"
+    )]
+    ChannelMismatch { name: String, dims: Dims, channels: usize },
     #[error("the model has a value named {name}, which is reserved for an input of the exported model; rename it")]
     NameTaken { name: &'static str },
     #[error("model.freeze: {0}")]
@@ -51,7 +72,7 @@ pub enum ModelError {
     AmbiguousJoints,
     #[error("the model's output is {found:?}; expected [batch, rows, {joints}] or [batch, {joints}, rows]")]
     JointMismatch { found: Vec<usize>, joints: usize },
-    #[error("the model only takes windows of {fixed} rows, not {rows}: change data.window_size")]
+    #[error("the model only takes windows of {fixed} rows, not {rows} (data.window_size; in an export, --length)")]
     FixedWindow { fixed: usize, rows: usize },
     #[error("a window of {rows} rows is too short for model.left_context {context}")]
     ShorterThanContext { rows: usize, context: usize },

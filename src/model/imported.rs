@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::error::ModelError;
+use super::error::{Dims, ModelError};
 use super::network::{Network, check_matrix};
 use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
 use crate::config::{AxisLayout, ModelConfig};
-use crate::graph::{Graph, ModelPort, OnnxModel, Probe, TensorType, Value};
+use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value};
 use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
@@ -43,8 +43,11 @@ impl Imported {
             return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
         };
         let emg = emg.clone();
+        if emg.is_half {
+            return Err(ModelError::HalfPrecision { name: emg.name });
+        }
         if !emg.is_float || emg.dims.len() != 3 {
-            return Err(ModelError::Input { name: emg.name, dims: emg.dims });
+            return Err(ModelError::Input { name: emg.name, is_float: emg.is_float, dims: Dims(emg.dims) });
         }
         let channels_second = channels_second(config, &emg)?;
         if let Some(name) = EMG_STATISTICS.iter().find(|name| onnx.has_value(name)) {
@@ -128,7 +131,7 @@ impl Imported {
         let elements = total_elements(&self.parameters) + total_elements(&self.buffers);
         let flat = graph.input("weights", TensorType::f32([elements]));
         let list = [self.parameters.as_slice(), &self.buffers].concat();
-        let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0);
+        let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0, Kernels::Cpu);
         let y = self.output(&mut graph, &mut pass, emg)?;
         Ok(graph.shape(y).to_vec())
     }
@@ -171,7 +174,11 @@ fn channels_second(config: &ModelConfig, emg: &ModelPort) -> Result<bool, ModelE
             _ => None,
         },
     };
-    let (name, dims) = (emg.name.clone(), emg.dims.clone());
+    let (name, dims) = (emg.name.clone(), Dims(emg.dims.clone()));
+    // Where no axis fits, there is nothing to set.
+    if !could_be(second) && !could_be(last) {
+        return Err(ModelError::ChannelMismatch { name, dims, channels });
+    }
     let Some(second_is) = told else { return Err(ModelError::AmbiguousChannels { name, dims, channels }) };
     if could_be(if second_is { second } else { last }) {
         return Ok(second_is);
@@ -185,7 +192,7 @@ impl Network for Imported {
     }
 
     fn has_dropout(&self) -> Option<bool> {
-        Some(self.onnx.has_dropout())
+        Some(self.onnx.is_random())
     }
 
     fn check_window(&self, rows: usize) -> Result<(), ModelError> {

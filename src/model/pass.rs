@@ -3,7 +3,7 @@
 use super::dropout::Dropout;
 use super::parameter::Weights;
 use super::resample::Interpolate;
-use crate::graph::{Graph, TrainingOperators, Value};
+use crate::graph::{Graph, Kernels, TrainingOperators, Value};
 
 /// One forward pass in a graph.
 #[derive(Debug)]
@@ -16,22 +16,31 @@ pub struct Pass {
     pub training: bool,
     /// How rows are interpolated.
     pub interpolate: Interpolate,
+    /// What the graph is meant for.
+    pub kernels: Kernels,
     /// New values of the buffers, by name.
     updates: Vec<(String, Value)>,
 }
 
 impl Pass {
-    pub fn training(weights: Weights, dropout: Option<Dropout>) -> Self {
-        Self { weights, dropout, training: true, interpolate: Interpolate::Product, updates: Vec::new() }
+    pub fn training(weights: Weights, dropout: Option<Dropout>, kernels: Kernels) -> Self {
+        Self { weights, dropout, training: true, interpolate: Interpolate::Product, kernels, updates: Vec::new() }
     }
 
-    pub fn evaluation(weights: Weights) -> Self {
-        Self { weights, dropout: None, training: false, interpolate: Interpolate::Product, updates: Vec::new() }
+    pub fn evaluation(weights: Weights, kernels: Kernels) -> Self {
+        Self {
+            weights,
+            dropout: None,
+            training: false,
+            interpolate: Interpolate::Product,
+            kernels,
+            updates: Vec::new(),
+        }
     }
 
     /// As [`evaluation`](Self::evaluation), for a file that others run.
     pub fn export(weights: Weights) -> Self {
-        Self { interpolate: Interpolate::Gather, ..Self::evaluation(weights) }
+        Self { interpolate: Interpolate::Gather, ..Self::evaluation(weights, Kernels::Standard) }
     }
 
     /// The new value of a buffer; what it was where nothing changed it.
@@ -79,6 +88,14 @@ impl TrainingOperators for Pass {
         let shape = graph.shape(x).to_vec();
         let mask = dropout.mask_like(graph, ratio, &shape);
         graph.mul(x, mask)
+    }
+
+    fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value> {
+        self.dropout.as_mut().map(|dropout| dropout.uniform_like(graph, shape))
+    }
+
+    fn fuses_recurrences(&self) -> bool {
+        self.kernels == Kernels::Cpu
     }
 
     fn batch_norm(

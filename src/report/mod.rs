@@ -23,5 +23,5 @@ pub use html::{ReportedRun, report_page};
 pub use metrics::read_epochs;
 pub use picture::{PictureError, draw_cache};
 pub use quantity::{bytes, duration, hours, significant};
-pub use tensors::tensor_table;
 pub use say::{log_to_stderr, note_line, printable, say_line};
+pub use tensors::tensor_table;

@@ -15,7 +15,8 @@ impl Probe for LibraryProbe {
     fn types(&self, onnx: &[u8]) -> Result<Vec<TensorType>, String> {
         let library = load(None).map_err(|error| error.to_string())?;
         let mut session = Session::new(&library, Provider::Cpu, onnx).map_err(|error| error.to_string())?;
-        let outputs = session.inner.run(Vec::<(&str, ort::value::DynValue)>::new()).map_err(|error| error.message().to_owned());
+        let outputs =
+            session.inner.run(Vec::<(&str, ort::value::DynValue)>::new()).map_err(|error| error.message().to_owned());
         outputs?.iter().map(|(name, value)| tensor_type(value.dtype()).ok_or_else(|| unsupported(name))).collect()
     }
 }

@@ -115,6 +115,24 @@ impl Session {
         self.inner.metadata().ok()?.custom(name)
     }
 
+    /// Runs a model of float64 tensors on named inputs, each with its shape; gives the elements of its first output.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn run_float64(&mut self, inputs: &[(&str, &[usize], &[f64])]) -> Result<Vec<f64>, RuntimeError> {
+        let doing = "running a model";
+        let given = inputs
+            .iter()
+            .map(|(name, shape, values)| {
+                let view = ort::value::TensorRef::from_array_view((*shape, *values));
+                Ok((*name, view.map_err(RuntimeError::ort(doing))?))
+            })
+            .collect::<Result<Vec<_>, RuntimeError>>()?;
+        let outputs = self.inner.run(given).map_err(RuntimeError::ort(doing))?;
+        let (_, values) = outputs[0].try_extract_tensor::<f64>().map_err(RuntimeError::ort(doing))?;
+        Ok(values.to_vec())
+    }
+
     /// Runs the model on named inputs; gives all outputs in the model's order.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ pub use metadata::{ExportedForm, MetadataError, ModelMetadata};
 pub use optimizer::{HYPERPARAMETERS, Hyperparameters};
 pub use problem::{Problem, ResidentRows};
 pub use state::{BUFFERS, EMA, PARAMETERS, StateVector, state_vectors};
-pub use training::{RANDOM, gradient_graph, training_step};
+pub use training::{RANDOM, gradient_graph, loss_graph, training_step};
 
 use std::collections::BTreeSet;
 

@@ -27,7 +27,7 @@ pub const RANDOM: &str = "random";
 /// # Errors
 /// The model has operators without gradient; a pattern of `no_decay` matches no parameter.
 pub fn training_step(problem: &Problem, config: &TrainingConfig, kernels: Kernels) -> Result<StepGraph, StepError> {
-    let mut step = Step::new(problem, config)?;
+    let mut step = Step::new(problem, config, kernels)?;
     let gradient = step.gradient()?;
     let next = step.next_state(gradient)?;
     step.finish(next, kernels)
@@ -66,7 +66,7 @@ struct Step<'a> {
 
 impl<'a> Step<'a> {
     /// The forward pass and its loss.
-    fn new(problem: &'a Problem, config: &'a TrainingConfig) -> Result<Self, StepError> {
+    fn new(problem: &'a Problem, config: &'a TrainingConfig, kernels: Kernels) -> Result<Self, StepError> {
         let mut graph = Graph::new();
         let vectors = state_vectors(&problem.model, config);
         let state: Vec<_> =
@@ -81,7 +81,7 @@ impl<'a> Step<'a> {
         let probability = problem.model.config().dropout;
         let dropout = problem.model.has_dropout().then(|| Dropout::new(&mut graph, RANDOM, probability));
         let initial_pose = batch.initial_pose(&mut graph, &problem.model);
-        let mut pass = Pass::training(weights, dropout);
+        let mut pass = Pass::training(weights, dropout, kernels);
         graph.set_autocast(match config.precision {
             Precision::Bf16 => Some(Autocast::Bf16),
             Precision::Fp16 => Some(Autocast::Fp16),
@@ -251,6 +251,40 @@ fn flat(graph: &mut Graph, gradient: Option<Value>, parameter: &Parameter) -> Va
 /// # Errors
 /// As [`training_step`].
 pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, StepError> {
+    let parameters = problem.model.parameters();
+    let (mut graph, [loss, prediction], ordered) = loss_of(problem, kernels)?;
+    let gradients = gradients(&mut graph, loss, &ordered)?;
+    graph.output(results::LOSS, loss);
+    graph.output(results::PREDICTION, prediction);
+    for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
+        let gradient = flat(&mut graph, gradient, parameter);
+        let gradient = graph.reshape(gradient, &parameter.shape);
+        graph.output(&parameter.name, gradient);
+    }
+    Ok(written(graph, kernels))
+}
+
+/// A graph that gives the loss that [`gradient_graph`] differentiates, in standard operators.
+///
+/// # Errors
+/// As [`training_step`].
+pub fn loss_graph(problem: &Problem) -> Result<Vec<u8>, StepError> {
+    let (mut graph, [loss, _], _) = loss_of(problem, Kernels::Standard)?;
+    graph.output(results::LOSS, loss);
+    Ok(written(graph, Kernels::Standard))
+}
+
+fn written(mut graph: Graph, kernels: Kernels) -> Vec<u8> {
+    select_kernels(&mut graph, kernels);
+    prune(&mut graph);
+    if !graph.uses_input(BUFFERS) {
+        graph.remove_input(BUFFERS);
+    }
+    to_onnx(&graph, &[], &ModelInfo::default())
+}
+
+/// A graph of the loss as in training, without dropout: loss and prediction, and the parameters in order.
+fn loss_of(problem: &Problem, kernels: Kernels) -> Result<(Graph, [Value; 2], Vec<Value>), StepError> {
     let mut graph = Graph::new();
     let (parameters, buffers) = (problem.model.parameters(), problem.model.buffers());
     let all = graph.input(PARAMETERS, TensorType::f32([total_elements(&parameters)]));
@@ -261,21 +295,8 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     }
     let batch = problem.batch(&mut graph);
     let initial_pose = batch.initial_pose(&mut graph, &problem.model);
-    let mut pass = Pass::training(weights, None);
+    let mut pass = Pass::training(weights, None, kernels);
     let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
-    let gradients = gradients(&mut graph, outcome.loss, &ordered)?;
-    graph.output(results::LOSS, outcome.loss);
-    graph.output(results::PREDICTION, prediction);
-    for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
-        let gradient = flat(&mut graph, gradient, parameter);
-        let gradient = graph.reshape(gradient, &parameter.shape);
-        graph.output(&parameter.name, gradient);
-    }
-    select_kernels(&mut graph, kernels);
-    prune(&mut graph);
-    if !graph.uses_input(BUFFERS) {
-        graph.remove_input(BUFFERS);
-    }
-    Ok(to_onnx(&graph, &[], &ModelInfo::default()))
+    Ok((graph, [outcome.loss, prediction], ordered))
 }

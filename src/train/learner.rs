@@ -10,8 +10,8 @@ use crate::ports::{Named, Values};
 use crate::random::Random;
 use crate::runtime::{Library, Provider, Results, Session, Stepper, Tensor};
 use crate::step::{
-    BUFFERS, EMA, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StateVector, StepGraph, gradient_graph,
-    results, state_vectors,
+    BUFFERS, EMA, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StateVector, StepGraph,
+    gradient_graph, results, state_vectors,
 };
 
 /// What a batch gave.

@@ -24,12 +24,12 @@ use crate::units::{Affine, Units};
 /// within half a radian, and a mask [batch, target rows] in which one row in eight does not count.
 #[derive(Debug)]
 pub struct Trial<'a> {
-    problem: &'a Problem,
+    pub(super) problem: &'a Problem,
     pub emg: Tensor,
     pub joint_angles: Tensor,
     pub mask: Tensor,
-    parameters: Vec<f32>,
-    buffers: Vec<f32>,
+    pub(super) parameters: Vec<f32>,
+    pub(super) buffers: Vec<f32>,
 }
 
 /// Loss, prediction and gradients at the model's own weights.

@@ -258,17 +258,47 @@ def export(model: nn.Module, x: Tensor, exporter: str, path: Path) -> None:
         )
 
 
+# What emg-train reads of the exporters' metadata.
+READ = (
+    "pkg.torch.export.ExportedProgram.graph_signature",
+    "pkg.torch.export.graph_signature.InputSpec.kind",
+    "pkg.torch.onnx.fx_node",
+    "pkg.onnxscript.",
+)
+
+
+def keep(entries, seen: set[str] | None = None) -> None:
+    """`seen`: nodes of the program that have been met; each is as telling the first time as all others."""
+    for i in reversed(range(len(entries))):
+        if not entries[i].key.startswith(READ):
+            del entries[i]
+        elif entries[i].key.endswith("fx_node"):
+            source = entries[i].value.partition("), kwargs")[0]
+            if "detach" in source or ("%p_" in source and source not in seen):
+                seen.add(source)
+                entries[i].value = source
+            else:
+                del entries[i]
+
+
 def slim(path: Path) -> None:
-    """Takes out source locations and types of inner values, which are most of a small file."""
+    """Takes out source locations and types of inner values, which are most of a small file, but nothing that says what is
+    trained."""
     import onnx
 
     model = onnx.load(path)
-    del model.graph.value_info[:]
-    del model.metadata_props[:]
+    for value in model.graph.value_info:
+        keep(value.metadata_props)
+        value.ClearField("type")
+    for i in reversed(range(len(model.graph.value_info))):
+        if not model.graph.value_info[i].metadata_props:
+            del model.graph.value_info[i]
+    keep(model.graph.metadata_props)
     model.graph.doc_string = ""
+    seen = set()
     for node in model.graph.node:
         node.doc_string = ""
-        del node.metadata_props[:]
+        keep(node.metadata_props, seen)
     for function in model.functions:
         function.doc_string = ""
         del function.value_info[:]

@@ -16,6 +16,8 @@ float64. Needs torch and onnx.
 
 import json
 import sys
+from functools import reduce
+from itertools import permutations
 from pathlib import Path
 
 import numpy
@@ -47,6 +49,7 @@ def case(name, nodes, shapes, function, domains="any", constants=None, opset=20)
     """`nodes`: (operator, inputs, outputs, attributes), the last output being y."""
     if isinstance(domains, str):
         domains = [domains] * len(shapes)
+    assert name not in CASES, name
     CASES[name] = (nodes, shapes, function, domains, constants or {}, opset)
 
 
@@ -257,22 +260,30 @@ def gates(weight: Tensor, order: list[int]) -> Tensor:
     return torch.cat([weight.chunk(len(order))[i] for i in order])
 
 
-def recurrent(kind: str, order: list[int], directions: int):
-    """Y of torch's module for X, W, R, B in ONNX's form."""
+def recurrent(kind: str, order: list[int], directions: int, reverse=False, output=0, activation="tanh"):
+    """Output `output` (Y, Y_h or Y_c) of torch's module for X, W, R, perhaps B, and initial states in ONNX's form."""
 
-    def function(x, w, r, b):
+    def function(x, w, r, b=None, *states):
         hidden = r.shape[2]
         make = {"LSTM": torch.nn.LSTM, "GRU": torch.nn.GRU, "RNN": torch.nn.RNN}[kind]
-        module = make(x.shape[2], hidden, bidirectional=directions == 2).double()
+        extra = {"nonlinearity": activation} if kind == "RNN" else {}
+        module = make(x.shape[2], hidden, bias=b is not None, bidirectional=directions == 2, **extra).double()
         names, values = [], []
         for d in range(directions):
             suffix = "_l0" + ("_reverse" if d else "")
-            b_input, b_recurrent = b[d].chunk(2)
-            for name, value in [("weight_ih", w[d]), ("weight_hh", r[d]), ("bias_ih", b_input), ("bias_hh", b_recurrent)]:
+            weights = [("weight_ih", w[d]), ("weight_hh", r[d])]
+            if b is not None:
+                weights += zip(["bias_ih", "bias_hh"], b[d].chunk(2))
+            for name, value in weights:
                 names.append(name + suffix)
                 values.append(gates(value, order))
-        y = torch.func.functional_call(module, dict(zip(names, values)), (x,))[0]
-        return y.reshape(x.shape[0], x.shape[1], directions, hidden).permute(0, 2, 1, 3)
+        turned = torch.flip(x, (0,)) if reverse else x
+        given = (turned, states if kind == "LSTM" else states[0]) if states else (turned,)
+        y, last = torch.func.functional_call(module, dict(zip(names, values)), given)
+        if output:
+            return last[output - 1] if kind == "LSTM" else last
+        y = y.reshape(x.shape[0], x.shape[1], directions, hidden).permute(0, 2, 1, 3)
+        return torch.flip(y, (0,)) if reverse else y
 
     return function
 
@@ -283,6 +294,613 @@ for kind, order, extra in [("LSTM", [0, 2, 3, 1], {}), ("GRU", [1, 0, 2], {"line
         shapes = [(5, 2, 3), (directions, n * 4, 3), (directions, n * 4, 4), (directions, 2 * n * 4)]
         one(kind, shapes, recurrent(kind, order, directions), name=f"{kind}.{direction}", direction=direction,
             hidden_size=4, **extra)
+
+
+# The same operators where axes have size 1, or sizes that are equal: such shapes hide or expose mistakes of axes and
+# of broadcasting.
+
+
+def vary(operator, shapes, function, domains="any", constants=None, opset=20, nodes=None, **attributes):
+    """A case that is named after its shapes, integers and attributes. `nodes`: unless it is of one node."""
+    settings = [value.tolist() for value in (constants or {}).values() if value.dtype == numpy.int64]
+    settings += list(attributes.values()) + ([opset] if opset != 20 else [])
+    written = [str(value).replace(" ", "") for value in settings]
+    sizes = ",".join("x".join(map(str, shape)) or "scalar" for shape in shapes)
+    name = " ".join([operator, sizes, *written])
+    if nodes:
+        case(name, nodes, shapes, function, domains, constants, opset)
+    else:
+        one(operator, shapes, function, domains, constants, opset, name, **attributes)
+
+
+def whole(value):
+    """A number of rank 0."""
+    return numpy.array(value, numpy.int64)
+
+
+def indices(value):
+    return numpy.array(value, numpy.int64)
+
+
+for operator in ["Add", "Sub", "Mul", "Div", "Pow"]:
+    for shapes in [
+        [(3, 3), (3,)], [(1, 3), (3, 1)], [(1,), (1, 1)], [(2, 2, 2), (2, 1, 2)], [(), (2, 2)],
+    ]:
+        vary(operator, shapes, CASES[operator][2], "positive" if operator == "Pow" else "any")
+for operator, function in {
+    "Max": lambda *x: reduce(torch.maximum, x), "Min": lambda *x: reduce(torch.minimum, x), "Sum": lambda *x: sum(x),
+    "Mean": lambda *x: sum(x) / len(x),
+}.items():
+    for shapes in [[(3, 3), (3,), (3, 1)], [(1, 3), (3, 1)], [(1, 1), (1,), (2, 2)], [(3, 3)],
+        [(), (2,), (2, 1), (1, 1, 1)]]:
+        vary(operator, shapes, function)
+for operator, function in {"Add": torch.add, "Mul": torch.mul, "Div": torch.div, "MatMul": torch.matmul}.items():
+    case(f"{operator} twice", [(operator, ["x0", "x0"], ["y"], {})], [(3, 3)], lambda x, f=function: f(x, x))
+for shape, power, domain in [
+    ((3, 3), 2.0, "any"), ((1,), 4.0, "any"), ((3, 1), 0.5, "positive"), ((3, 1), [1.0, 2.0, 3.0], "any"),
+    ((3,), [[2.0]], "any"), ((2, 2), [3.0, -1.0], "any"),
+]:
+    power = numpy.array(power, numpy.float32)
+    vary(f"Pow {power.tolist()}", [shape], lambda x, p=power: x ** torch.from_numpy(p).double(), domain, {"p": power},
+         nodes=[("Pow", ["x0", "p"], ["y"], {})])
+vary("Pow", [(3, 3)], lambda x: x**3, constants={"p": whole(3)})
+for shapes in [[(3, 3), (3, 1), (3,)], [(1, 3), (3, 1), (3, 3)], [(1,), (1, 1), (3, 3)],
+    [(3, 3, 3), (3, 3), (3, 1, 1)], [(), (2, 2), ()]]:
+    vary("Where", shapes, CASES["Where"][2], nodes=CASES["Where"][0])
+for shapes in [[(3, 3), (3,)], [(3, 3), (3, 1)], [(3, 3, 3), (3, 1, 1)], [(3, 3), (1,)], [(1, 1), (1,)],
+    [(2, 1, 2), (1, 1, 2)]]:
+    vary("PRelu", shapes, CASES["PRelu"][2])
+for n, m, fmod in [
+    ([[-4], [4], [5]], [[3, -3, 2]], 0), ([-3, -1, 4], [3], 0), ([[7]], [[2, 3], [4, 5]], 0),
+    ([[-4], [4], [5]], [[3, -3, 2]], 1),
+]:
+    n, m = indices(n), indices(m)
+    rest = torch.from_numpy(numpy.fmod(n, m) if fmod else numpy.mod(n, m)).double()
+    vary("Mod", [(3, 3) if n.size == 3 and m.size == 3 else tuple(rest.shape)], lambda x, r=rest: x * r,
+         constants={"n": n, "m": m},
+         nodes=[("Mod", ["n", "m"], ["r"], {"fmod": fmod}), ("Cast", ["r"], ["f"], {"to": 1}),
+             ("Mul", ["x0", "f"], ["y"], {})],
+         fmod=fmod)
+
+
+def product(x, axes, keep):
+    for along in sorted((a % x.dim() for a in axes), reverse=True):
+        x = torch.prod(x, along, keep)
+    return x
+
+
+def reduced(function):
+    """`function` of x, all axes (as torch, which takes none for all, wants them) and whether they are kept."""
+    return lambda x, axes, keep: function(x, tuple(axes) if axes else tuple(range(x.dim())), bool(keep))
+
+
+REDUCTIONS = {
+    "ReduceMax": torch.amax, "ReduceMin": torch.amin, "ReduceMean": torch.mean, "ReduceSum": torch.sum,
+    "ReduceProd": product,
+    "ReduceL1": lambda x, a, k: x.abs().sum(a, k), "ReduceL2": lambda x, a, k: x.square().sum(a, k).sqrt(),
+    "ReduceSumSquare": lambda x, a, k: x.square().sum(a, k), "ReduceLogSumExp": torch.logsumexp,
+    "ReduceLogSum": lambda x, a, k: torch.log(x.sum(a, k)),
+}
+for number, (operator, function) in enumerate(REDUCTIONS.items()):
+    domain = "positive" if operator == "ReduceLogSum" else "any"
+    for i, (shape, axes) in enumerate([
+        ((2, 2, 2), [1]), ((2, 2, 2), [1, -3]), ((1, 3, 1), [0, 2]), ((3, 3), [0]), ((3, 1), [1]), ((1, 2), None),
+    ]):
+        keep = (i + number) % 2
+        vary(operator, [shape], lambda x, f=reduced(function), a=axes, k=keep: f(x, a, k), domain,
+             {"axes": ints(*axes)} if axes else {}, keepdims=keep)
+vary("ReduceSum", [(3, 3)], lambda x: x * 1, constants={"axes": ints()}, noop_with_empty_axes=1)
+vary("ReduceMax", [(3, 3)], lambda x: x.amax(0), opset=13, axes=[0], keepdims=0)
+for shape, axes, zeros in [((3, 3), [1], [4]), ((3, 3), [0], [0, 3, 8]), ((2, 2, 2), [0, 2], [5]),
+    ((1, 3), [0, 1], [1]), ((2, 2), [1], [0, 1])]:
+    # Some factors are exactly 0.
+    taken = numpy.zeros(shape, numpy.float32)
+    taken.flat[zeros] = drawn(noise(0, shape), "any").numpy().flat[zeros]
+    keep = len(zeros) % 2
+    case(f"ReduceProd zero {shape} {axes} {keep}",
+         [("Sub", ["x0", "taken"], ["z"], {}), ("ReduceProd", ["z", "axes"], ["y"], {"keepdims": keep})], [shape],
+         lambda x, t=taken, a=axes, k=keep: product(x - torch.from_numpy(t).double(), a, bool(k)),
+         constants={"taken": taken, "axes": ints(*axes)})
+for operator, function in {"Softmax": torch.softmax, "LogSoftmax": torch.log_softmax}.items():
+    for shape, axis in [((3, 3), 0), ((3, 3), 1), ((1, 3), 0), ((3, 1), -1), ((2, 2, 2), 1)]:
+        vary(operator, [shape], lambda x, f=function, a=axis: f(x, a), axis=axis)
+for i, (shape, axis) in enumerate([
+    ((3, 3), 0), ((3, 3), 1), ((3, 3), -2), ((3, 3), -1), ((1, 3), 0), ((1,), 0), ((2, 2, 2), 1),
+]):
+    reverse, exclusive = i % 2, i // 2 % 2
+
+    def summed(x, axis=axis, reverse=reverse, exclusive=exclusive):
+        turned = torch.flip(x, (axis,)) if reverse else x
+        total = torch.cumsum(turned, axis) - (turned if exclusive else 0)
+        return torch.flip(total, (axis,)) if reverse else total
+
+    vary("CumSum", [shape], summed, constants={"axis": whole(axis)}, reverse=reverse, exclusive=exclusive)
+
+for shapes in [
+    [(1, 3, 3), (3, 3)], [(3, 1, 3), (3, 3, 1)], [(3,), (3,)], [(3, 3), (3,)], [(1,), (1,)], [(1, 1), (1, 1)],
+    [(3, 3), (3, 3)], [(2, 2, 2), (2, 2, 2)], [(3, 1), (1, 3)], [(1, 3), (3, 1)], [(3, 3), (1, 3, 3)],
+    [(2, 1, 2, 2), (1, 2, 2, 2)],
+    [(1, 2, 2), (2, 2, 1)], [(3,), (1, 3, 1)], [(2, 2), (2, 2, 2)],
+]:
+    vary("MatMul", shapes, torch.matmul)
+tried = 0
+for m, k, n in [(3, 3, 3), (1, 3, 3), (2, 1, 1), (1, 1, 1)]:
+    for c in dict.fromkeys([(1,), (n,), (m, 1), (m, n), (1, n), ()] if k == 3 else [(n,), (m, n)]):
+        a, b, beta = tried % 2, tried // 2 % 2, 1.0 + tried % 3 / 2
+        tried += 1
+        vary("Gemm", [(k, m) if a else (m, k), (n, k) if b else (k, n), c],
+             lambda x, w, c, a=a, b=b, beta=beta: 0.5 * (x.T if a else x) @ (w.T if b else w) + beta * c,
+             transA=a, transB=b, alpha=0.5, beta=beta)
+vary("Gemm", [(3, 3), (3, 3)], lambda a, b: a.T @ b, transA=1)
+for equation, *shapes in [
+    ("ij,jk->ik", (3, 3), (3, 3)), ("ji,jk->ik", (3, 3), (3, 3)), ("ij,jk", (1, 3), (3, 1)),
+    ("ij,ij->ij", (3, 3), (3, 3)), ("ij,ji->ij", (3, 3), (3, 3)), ("ij,ij->", (3, 3), (3, 3)),
+    ("ij->", (3, 3)), ("ij->j", (3, 3)), ("ijk->kij", (2, 2, 2)), ("ijk->ki", (2, 2, 2)),
+    ("bij,bjk->bik", (2, 2, 2), (2, 2, 2)), ("bij,bkj->bki", (2, 2, 2), (2, 2, 2)),
+    ("ij,j->i", (3, 3), (3,)), ("i,j->ji", (3,), (3,)), ("i,j->ij", (1,), (3,)),
+    ("ij,jk,kl->il", (2, 2), (2, 2), (2, 2)),
+    ("ij,k->i", (3, 3), (3,)), ("ijk,kj->i", (2, 2, 2), (2, 2)), ("bqhd,bkhd->bhqk", (2, 2, 2, 2), (2, 2, 2, 2)),
+    ("bhqd,bhkd->bhqk", (1, 1, 2, 1), (1, 1, 2, 1)), ("i,ij->j", (1,), (1, 3)),
+    ("...i,...i->...", (2, 2, 2), (2, 2, 2)),
+    ("...i,i->...", (2, 2, 2), (2,)), ("...ij,jk->...ik", (2, 1, 2), (2, 2)), ("ba", (2, 2)),
+    ("i,j,k->kji", (2,), (2,), (2,)),
+]:
+    vary("Einsum", shapes, lambda *x, e=equation: torch.einsum(e, *x), equation=equation)
+
+
+def spatial(operator, x, w, biased=False, *, strides=None, pads=None, dilations=None, output_padding=None, group=1):
+    """A case of a convolution or its transpose."""
+    n = len(x) - 2
+    strides, dilations, pads = strides or [1] * n, dilations or [1] * n, pads or [0] * (2 * n)
+    transposes = operator == "ConvTranspose"
+
+    def function(x, w, b=None):
+        if not transposes:
+            x = F.pad(x, [pad for i in reversed(range(n)) for pad in (pads[i], pads[n + i])])
+            return getattr(F, f"conv{n}d")(x, w, b, strides, 0, dilations, group)
+        y = getattr(F, f"conv_transpose{n}d")(x, w, b, strides, 0, output_padding or 0, group, dilations)
+        for i in range(n):
+            y = y.narrow(2 + i, pads[i], y.shape[2 + i] - pads[i] - pads[n + i])
+        return y
+
+    shapes = [x, w] + ([(w[1] * group if transposes else w[0],)] if biased else [])
+    given = {"strides": strides, "pads": pads, "dilations": dilations, "output_padding": output_padding, "group": group}
+    usual = {"strides": [1] * n, "pads": [0] * (2 * n), "dilations": [1] * n, "output_padding": None, "group": 1}
+    vary(operator, shapes, function, **{key: value for key, value in given.items() if value != usual[key]})
+
+
+for x, w, biased, given in [
+    ((1, 1, 5), (1, 1, 5), False, {}), ((1, 1, 1), (1, 1, 1), True, {}), ((3, 3, 3), (3, 3, 3), True, {}),
+    ((3, 3, 3), (3, 3, 1), False, {}), ((3, 3, 3), (3, 3, 3), False, {"pads": [1, 1]}),
+    ((1, 3, 3), (3, 1, 3), True, {"group": 3, "pads": [1, 1]}),
+    ((2, 2, 4), (4, 1, 2), True, {"group": 2}), ((1, 4, 5), (4, 2, 2), False, {"group": 2, "strides": [2]}),
+    ((1, 1, 5), (1, 1, 2), False, {"dilations": [4]}),
+    ((1, 1, 4), (1, 1, 2), False, {"pads": [2, 0], "strides": [3]}),
+    ((1, 1, 3, 3), (1, 1, 3, 3), False, {}), ((2, 2, 2, 2), (2, 2, 2, 2), True, {}),
+    ((1, 2, 1, 4), (2, 2, 1, 3), True, {"pads": [0, 1, 0, 1]}),
+    ((1, 2, 4, 1), (2, 2, 3, 1), False, {"pads": [1, 0, 1, 0]}),
+    ((1, 2, 3, 3), (2, 1, 2, 2), True, {"group": 2, "pads": [1, 1, 1, 1], "strides": [2, 2]}),
+    ((1, 1, 3, 3), (1, 1, 2, 2), False, {"dilations": [2, 2], "pads": [1, 0, 0, 1]}),
+    ((1, 1, 2, 2, 2), (1, 1, 2, 2, 2), True, {}),
+]:
+    spatial("Conv", x, w, biased, **given)
+vary("Conv", [(1, 1, 4), (1, 1, 2)], lambda x, w: F.conv1d(F.pad(x, (1, 0)), w), auto_pad="SAME_LOWER")
+vary("Conv", [(1, 1, 3), (1, 1, 3)], lambda x, w: F.conv1d(x, w), auto_pad="VALID")
+for x, w, biased, given in [
+    ((1, 1, 1), (1, 1, 1), True, {}), ((3, 3, 3), (3, 3, 3), True, {}),
+    ((3, 3, 3), (3, 3, 1), False, {}), ((3, 3, 3), (3, 3, 3), False, {"pads": [1, 1]}),
+    ((1, 3, 3), (3, 1, 3), True, {"group": 3}),
+    ((2, 2, 2), (2, 2, 2), False, {"group": 2, "strides": [2]}),
+    ((1, 2, 3), (2, 1, 1), True, {"strides": [2], "output_padding": [1]}),
+    ((1, 1, 3), (1, 1, 2), False, {"dilations": [2], "pads": [1, 0]}),
+    ((2, 1, 3), (1, 3, 3), True, {"strides": [3], "pads": [0, 2]}),
+    ((2, 2, 2, 2), (2, 2, 2, 2), True, {"strides": [2, 2]}),
+    ((1, 1, 2, 1), (1, 1, 1, 3), False, {"pads": [0, 1, 0, 1]}),
+    ((1, 2, 2, 2), (2, 1, 2, 2), False,
+        {"group": 2, "pads": [1, 0, 1, 0], "strides": [2, 1], "output_padding": [1, 0]}),
+]:
+    spatial("ConvTranspose", x, w, biased, **given)
+
+
+def pooled(operator, x, kernel, **given):
+    n = len(kernel)
+    strides, pads = given.get("strides", [1] * n), given.get("pads", [0] * (2 * n))
+    ceil = bool(given.get("ceil_mode", 0))
+    if operator == "MaxPool":
+        dilations = given.get("dilations", [1] * n)
+        function = lambda x: getattr(F, f"max_pool{n}d")(x, kernel, strides, pads[:n], dilations, ceil)  # noqa: E731
+    else:
+        counted = bool(given.get("count_include_pad", 0))
+        function = lambda x: getattr(F, f"avg_pool{n}d")(x, kernel, strides, pads[:n], ceil, counted)  # noqa: E731
+    vary(operator, [x], function, kernel_shape=kernel, **given)
+
+
+for operator in ["MaxPool", "AveragePool"]:
+    for x, kernel, given in [
+        ((1, 1, 3), [3], {}), ((3, 3, 3), [1], {}), ((2, 2, 4), [2], {"strides": [2]}),
+        ((1, 1, 5), [3], {"strides": [2], "ceil_mode": 1, "pads": [1, 1]}),
+        ((2, 2, 4), [3], {"strides": [2], "ceil_mode": 1}),
+        ((1, 1, 3), [2], {"strides": [3]}), ((2, 2, 3), [1], {"strides": [2]}),
+        ((1, 1, 3, 3), [3, 3], {}), ((2, 2, 2, 2), [2, 2], {"pads": [1, 1, 1, 1]}),
+        ((1, 1, 1, 4), [1, 2], {"strides": [1, 2]}), ((1, 1, 3, 3), [2, 2], {"strides": [2, 2], "pads": [1, 0, 1, 0]}),
+    ]:
+        pooled(operator, x, kernel, **given)
+pooled("MaxPool", (1, 1, 5), [2], dilations=[2])
+pooled("MaxPool", (1, 2, 4, 4), [2, 2], dilations=[1, 3])
+pooled("AveragePool", (1, 1, 4), [3], pads=[1, 1], count_include_pad=1)
+vary("AveragePool", [(1, 1, 5)], lambda x: (x[..., :3] + x[..., 2:]) / 2, kernel_shape=[2], dilations=[2])
+for shape in [(1, 1, 1), (3, 3, 3), (2, 1, 1, 3), (2, 2, 2, 2)]:
+    for operator, function in {"GlobalAveragePool": torch.mean, "GlobalMaxPool": torch.amax}.items():
+        vary(operator, [shape], lambda x, f=function: f(x, tuple(range(2, x.dim())), True))
+
+
+def standard(x, axes, epsilon=1e-5):
+    return (x - x.mean(axes, True)) / (x.var(axes, False, keepdim=True) + epsilon).sqrt()
+
+
+def column(value, rank):
+    """Of each channel."""
+    return value.reshape(-1, *[1] * (rank - 2))
+
+
+for shape in [(3, 3, 3), (1, 3, 3), (3, 1, 3), (2, 2), (1, 1), (1, 3, 1), (2, 2, 2, 2)]:
+    n = shape[1]
+    mean, var = floats(0.1, 0.2, 0.3)[:n], floats(1.0, 2.0, 0.5)[:n]
+    vary("BatchNormalization", [shape, (n,), (n,)],
+         lambda x, g, b, m=mean, v=var: F.batch_norm(x, torch.from_numpy(m).double(), torch.from_numpy(v).double(), g,
+             b),
+         constants={"mean": mean, "var": var})
+for shape, axis, affine in [
+    ((2, 2, 2), 1, 2), ((3, 3), 1, 1), ((3, 1), -1, 2), ((2, 2, 2), 0, 2),
+    ((1, 3), 0, 1), ((3,), 0, 2), ((1, 1, 3), -2, 2),
+]:
+    sizes = shape[axis:]
+    vary("LayerNormalization", [shape] + [sizes] * affine, lambda x, g, b=None, s=sizes: F.layer_norm(x, s, g, b),
+         axis=axis)
+for scale in [(3,), (3, 1), (1,)]:
+    vary("LayerNormalization", [(3, 3, 3), scale, scale], lambda x, g, b: standard(x, (1, 2)) * g + b, axis=1)
+for shape in [(3, 3, 3), (1, 1, 3), (2, 3, 1), (1, 2, 2, 2), (2, 2, 1, 2)]:
+    n = shape[1]
+    vary("InstanceNormalization", [shape, (n,), (n,)],
+         lambda x, g, b: standard(x, tuple(range(2, x.dim()))) * column(g, x.dim()) + column(b, x.dim()))
+for shape, groups in [((1, 3, 3), 1), ((3, 3, 3), 3), ((2, 4, 1), 2), ((1, 1, 3), 1), ((2, 2, 2, 2), 2)]:
+    for opset in (18, 21) if groups > 1 else [21]:
+        n = groups if opset == 18 else shape[1]
+
+        def function(x, g, b, groups=groups):
+            g, b = (column(value.repeat_interleave(x.shape[1] // len(value)), x.dim()) for value in (g, b))
+            return standard(x.reshape(x.shape[0], groups, -1), 2).reshape(x.shape) * g + b
+
+        vary("GroupNormalization", [shape, (n,), (n,)], function, opset=opset, num_groups=groups)
+for shape, axis in [((3, 3), 0), ((3, 3), 1), ((3, 1), 1), ((1, 3), 0), ((2, 2, 2), 1)]:
+    for p in (1, 2) if shape[0] == 3 else [2]:
+        vary("LpNormalization", [shape], lambda x, a=axis, p=p: F.normalize(x, p, a), axis=axis, p=p)
+for shape, axes in [
+    ((2, 2, 2, 2), None), ((1, 3, 3, 2), None), ((2, 1, 1, 3), None), ((3, 3), [0]), ((3, 3), [1]),
+    ((2, 3, 1, 2), [1, 3]), ((3, 1, 3), [-1]),
+]:
+    vary("MeanVarianceNormalization", [shape], lambda x, a=tuple(axes or (0, 2, 3)): standard(x, a, 0),
+         **({"axes": axes} if axes else {}))
+
+for shape, wanted in [
+    ((3, 3), (9,)), ((3, 3), (3, 3)), ((1, 3), (3, 1)), ((1, 1), ()), ((1,), (1, 1, 1)), ((2, 2, 2), (0, -1)),
+    ((2, 1, 3), (-1, 1, 2)),
+    ((2, 1, 2), (0, 0, -1)), ((2, 2, 2), (2, 1, 4)), ((), (1,)),
+]:
+    target = [shape[i] if size == 0 else size for i, size in enumerate(wanted)]
+    vary("Reshape", [shape], lambda x, t=target: x.reshape(t), constants={"shape": ints(*wanted)})
+case("Reshape twice",
+     [("Reshape", ["x0", "a"], ["z"], {}), ("Transpose", ["z"], ["t"], {}), ("Reshape", ["t", "b"], ["s"], {}),
+         ("Reshape", ["s", "a"], ["y"], {})],
+     [(2, 2, 2)], lambda x: x.reshape(4, 2).T.reshape(2, 2, 2).reshape(4, 2),
+     constants={"a": ints(4, 2), "b": ints(2, 2, 2)})
+for shape, axes in [((1, 3, 1), None), ((1, 3, 1), [0]), ((1, 1, 3), [-3, 1]), ((1, 1), [0, 1]), ((1, 1), None),
+    ((3, 3), None)]:
+    vary("Squeeze", [shape], lambda x, a=axes: x.squeeze() if a is None else x.squeeze(tuple(a)),
+         constants={"axes": ints(*axes)} if axes else {})
+for shape, axes in [((3, 3), [1]), ((3,), [-1]), ((1,), [0, -1]), ((), [0]), ((2, 2), [3, 0]), ((1, 3), [0])]:
+    vary("Unsqueeze", [shape], lambda x, a=axes: x.reshape(numpy.expand_dims(numpy.empty(x.shape), a).shape),
+         constants={"axes": ints(*axes)})
+for shape, axis in [((3, 3, 3), 0), ((3, 3, 3), 1), ((2, 2, 2), 3), ((2, 2, 2), -1), ((1, 3), 0), ((1,), 1),
+    ((3, 1), 1)]:
+    vary("Flatten", [shape], lambda x, a=axis: x.reshape(int(numpy.prod(x.shape[:a])), -1), axis=axis)
+for shape, wanted in [
+    ((3, 1), (3, 3)), ((1,), (3,)), ((3, 3), (1, 1)), ((1, 3), (3, 1)), ((), (2, 2)), ((3,), (3, 3)), ((1, 1), (1,)),
+    ((2, 1, 2), (2, 1)),
+    ((3, 3), (3, 1, 3)),
+]:
+    vary("Expand", [shape], lambda x, w=wanted: x.expand(torch.broadcast_shapes(x.shape, w)),
+         constants={"shape": ints(*wanted)})
+for shape, repeats in [((3, 3), (1, 1)), ((3, 3), (3, 1)), ((1, 3), (3, 1)), ((1,), (3,)), ((2, 2, 2), (2, 1, 2)),
+    ((1, 1), (2, 2)), ((2, 2), (1, 2))]:
+    vary("Tile", [shape], lambda x, r=repeats: x.repeat(r), constants={"repeats": ints(*repeats)})
+for shape, orders in [
+    ((2, 2, 2), permutations(range(3))), ((1, 3, 1), [(1, 0, 2)]), ((3, 3), [(1, 0)]),
+    ((2, 2, 2, 2), [(0, 2, 1, 3), (3, 1, 2, 0), (1, 2, 3, 0)]),
+]:
+    for perm in orders:
+        vary("Transpose", [shape], lambda x, p=perm: x.permute(p), perm=list(perm))
+for shape in [(3, 3), (2, 2, 2), (1,)]:
+    vary("Transpose", [shape], lambda x: x.permute(*reversed(range(x.dim()))))
+for first, second in [((1, 2, 0), (1, 2, 0)), ((1, 2, 0), (2, 0, 1)), ((0, 2, 1), (1, 0, 2))]:
+    case(f"Transpose twice {first} {second}",
+         [("Transpose", ["x0"], ["z"], {"perm": first}), ("Transpose", ["z"], ["y"], {"perm": second})],
+         [(2, 2, 2)], lambda x, a=first, b=second: x.permute(a).permute(b))
+
+for shapes, axis in [
+    ([(3, 3), (3, 3)], 0), ([(3, 3), (3, 3)], 1), ([(1, 3), (3, 3)], 0), ([(1,), (1,)], -1), ([(3, 3)], 0),
+    ([(3, 1)] * 3, -1),
+    ([(2, 2, 2), (2, 1, 2), (2, 2, 2)], 1),
+]:
+    vary("Concat", shapes, lambda *x, a=axis: torch.cat(x, a), axis=axis)
+case("Concat twice", [("Concat", ["x0", "x1", "x0"], ["y"], {"axis": 1})], [(2, 2), (2, 1)],
+     lambda a, b: torch.cat((a, b, a), 1))
+for shape, axis, sizes, parts in [
+    ((3, 3), 0, [1, 1, 1], 3), ((3, 3), -1, [1, 1, 1], 3), ((3, 3), 1, None, 2), ((1, 3), 0, [1], 1),
+    ((1, 3), 1, None, 3), ((2, 2, 2), 1, None, 2),
+    ((3, 3), 0, [2, 1], 2),
+]:
+    names = [f"p{i}" for i in range(parts)]
+    vary("Split", [shape],
+         lambda x, a=axis, s=sizes or -(-shape[axis] // parts): torch.split(x, s, a)[0] * torch.split(x, s, a)[-1],
+         constants={"sizes": ints(*sizes)} if sizes else {}, axis=axis, parts=parts,
+         nodes=[("Split", ["x0"] + (["sizes"] if sizes else []), names,
+             {"axis": axis} | ({} if sizes else {"num_outputs": parts})),
+                ("Mul", [names[0], names[-1]], ["y"], {})])
+far = 2**62
+for shape, *lists in [
+    ((3, 3), [-1], [-far], [0], [-1]), ((3, 3), [-1, -1], [-far, -far], [0, 1], [-1, -1]),
+    ((5, 2), [4], [-far], [0], [-2]),
+    ((5,), [far], [-far], [0], [-3]), ((1, 3), [-1], [-far], [0], [-1]), ((3, 3), [-1], [0], [1], [-1]),
+    ((3, 3), [1, 0], [3, 2]), ((3, 3), [1], [far], [-2]), ((2, 2, 2), [1, 0], [2, 1], [2, 0], [1, 1]),
+    ((5, 5), [0, 3], [5, 0], [1, 0], [2, -2]),
+    ((1, 1), [0], [1]), ((3, 3), [-2], [-1], [0]), ((4, 4), [1, 3], [4, 1], [0, 1], [2, -1]),
+]:
+    starts, ends, *rest = lists
+    axes, steps = rest[0] if rest else range(len(starts)), rest[1] if len(rest) > 1 else [1] * len(starts)
+
+    def sliced(x, taken=list(zip(starts, ends, axes, steps))):
+        for start, end, axis, step in taken:
+            x = x.index_select(axis,
+                torch.arange(x.shape[axis])[torch.from_numpy(numpy.arange(x.shape[axis])[start:end:step].copy())])
+        return x
+
+    vary("Slice", [shape], sliced,
+         constants=dict(zip(["starts", "ends", "axes", "steps"], [ints(*values) for values in lists])))
+for mode, shape, pads, axes in [
+    ("constant", (3, 3), [1, 0, 0, 1], None), ("constant", (1, 1), [0, 1, 1, 0], None),
+    ("constant", (3, 3), [2, -1], [1]),
+    ("constant", (2, 2, 2), [1, 0, 0, 1], [-1, 0]), ("constant", (3, 3), [-1, -1, -1, 1], None),
+    ("edge", (3, 3), [1, 2, 2, 1], None), ("edge", (1, 3), [2, 0, 1, 0], None),
+    ("reflect", (3, 3), [1, 2, 2, 1], None),
+    ("reflect", (2, 2, 2), [0, 1, 0, 0, 0, 1], None), ("reflect", (1, 3), [0, 2, 0, 2], None),
+    ("wrap", (3, 3), [1, 2, 2, 1], None),
+    ("wrap", (1, 3), [2, 0, 1, 3], None), ("wrap", (2, 2, 2), [1, 1], [-2]), ("edge", (3, 3), [-1, 1, 0, 2], None),
+]:
+    wide = numpy.zeros((len(shape), 2), int)
+    wide[axes or range(len(shape))] = numpy.reshape(pads, (2, -1)).T
+    at = numpy.arange(numpy.prod(shape)).reshape(shape)
+    at = at[tuple(slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in zip(shape, wide))]
+    at = numpy.pad(at, wide.clip(0), mode, **({"constant_values": -1} if mode == "constant" else {}))
+
+    def padded(x, at=torch.from_numpy(at)):
+        return torch.where(at < 0, 0.5, x.flatten()[at.clamp(0)])
+
+    constants = {"pads": ints(*pads)} | ({"value": numpy.float32(0.5)} if mode == "constant" else {})
+    inputs = ["x0", "pads", "value" if mode == "constant" else ""] + (["axes"] if axes else [])
+    vary("Pad", [shape], padded, constants=constants | ({"axes": ints(*axes)} if axes else {}), mode=mode,
+         nodes=[("Pad", inputs, ["y"], {"mode": mode})])
+
+for shape, axis, picked in [
+    ((3, 3), 0, [0, 0, 2]), ((3, 3), 1, [[1, 1], [1, 1]]), ((1, 3), 0, 0), ((3,), 0, [1]),
+    ((2, 2, 2), 1, [1, 0]), ((3, 3), 0, [0, 1, 2]), ((3, 3), 1, [[1, 2]]), ((3, 3), 0, -2),
+    ((2, 2, 2), -1, [[-1, 0], [0, 0]]), ((1,), 0, [0, 0, 0]),
+    ((3,), 0, 2),
+]:
+    vary("Gather", [shape], lambda x, a=axis, i=picked: x[(slice(None),) * (a % x.dim()) + (torch.tensor(i),)],
+         constants={"i": indices(picked)}, axis=axis)
+for shape, axis, picked in [
+    ((3, 3), 0, [[0, 0, 0], [0, 2, 0]]), ((3, 3), 1, [[1, 1], [2, 2], [0, 0]]), ((1, 3), 0, [[0, 0, 0], [0, 0, 0]]),
+    ((1, 3), -1, [[2, 2, 2, 0]]),
+    ((3, 3), -2, [[-1, -1, 0]]), ((2, 2, 2), 1, [[[1, 1]] * 2] * 2), ((1,), 0, [0, 0]),
+]:
+    vary("GatherElements", [shape], lambda x, a=axis, i=picked: torch.gather(x, a, torch.tensor(i) % x.shape[a]),
+         constants={"i": indices(picked)}, axis=axis)
+for shape, picked in [
+    ((3, 3), [[0], [0], [2]]), ((3, 3), [[0, 0], [0, 0], [2, 1]]), ((3, 3), [[-1, 1]]),
+    ((2, 2, 2), [[[0, 1]], [[0, 1]]]), ((1, 3), [[0], [0]]),
+    ((2, 2, 2), [[1], [1]]), ((1,), [[0], [0]]),
+]:
+    vary("GatherND", [shape], lambda x, i=picked: x[tuple(torch.tensor(i).movedim(-1, 0))],
+         constants={"i": indices(picked)})
+for shape, picked, add in [
+    ((3, 3), [[2], [0], [1]], 0), ((3, 3), [[1], [1], [1]], 1), ((3, 3), [[0, 1], [0, 1], [1, 0]], 1),
+    ((1, 3), [[0], [0]], 1),
+    ((2, 2, 2), [[[1], [1]], [[0], [1]]], 1), ((2, 2, 2), [[0, 1], [1, 1]], 0), ((3,), [[-1], [2]], 1),
+]:
+    updates = numpy.shape(picked)[:-1] + shape[numpy.shape(picked)[-1]:]
+    vary("ScatterND", [shape, updates],
+         lambda x, u, i=picked, add=add: torch.index_put(x, tuple(torch.tensor(i).movedim(-1, 0)), u,
+             accumulate=bool(add)),
+         constants={"i": indices(picked)}, add=add,
+         nodes=[("ScatterND", ["x0", "i", "x1"], ["y"], {"reduction": "add"} if add else {})])
+for shape, axis, picked, add in [
+    ((3, 3), 0, [[2, 0, 1]], 0), ((3, 3), 1, [[2, 0], [1, 2]], 0), ((3, 3), -1, [[1, 1], [0, 0], [2, 2]], 1),
+    ((3, 3), 0, [[0, 0, 0], [0, 2, 0]], 1),
+    ((1, 3), 0, [[0, 0], [0, 0]], 1), ((2, 2, 2), 1, [[[1, 0]], [[0, 1]]], 0), ((2, 2, 2), 1, [[[1, 1], [1, 1]]], 1),
+    ((3,), 0, [-1, -1], 1),
+]:
+    def scattered(x, u, axis=axis, i=picked, add=add):
+        return (x.scatter_add if add else x.scatter)(axis, torch.tensor(i) % x.shape[axis], u)
+
+    vary("ScatterElements", [shape, numpy.shape(picked)], scattered, constants={"i": indices(picked)}, axis=axis,
+         add=add,
+         nodes=[("ScatterElements", ["x0", "i", "x1"], ["y"], {"axis": axis} | ({"reduction": "add"} if add else {}))])
+for i, (shape, k) in enumerate([
+    ((3, 3), -1), ((3, 3), -1), ((3, 3), 1), ((3, 3), 1), ((3, 3), 0), ((1, 3), 1), ((3, 1), -1), ((1, 1), 0),
+    ((2, 2, 2), None), ((3, 3), None),
+    ((1, 3), 0), ((2, 3, 1), 0),
+]):
+    upper = i % 2
+    vary("Trilu", [shape], lambda x, k=k or 0, u=upper: (torch.triu if u else torch.tril)(x, k),
+         constants={} if k is None else {"k": whole(k)}, upper=upper)
+
+for shape, k, axis, largest in [
+    ((3, 3), 1, 0, 1), ((3, 3), 2, 1, 0), ((3, 3), 3, -1, 1), ((3, 3), 2, -2, 0), ((1, 3), 1, 0, 1), ((3, 1), 1, 1, 0),
+    ((2, 2, 2), 1, 1, 1),
+    ((2, 2, 2), 2, 0, 0), ((1,), 1, 0, 1), ((2, 3, 4), 2, 1, 1), ((2, 6), 4, -1, 0),
+]:
+    given = {"axis": axis, "largest": largest}
+    vary("TopK", [shape], lambda x, k=k, a=axis, g=largest: torch.topk(x, k, a, bool(g)).values,
+         constants={"k": ints(k)}, **given,
+         nodes=[("TopK", ["x0", "k"], ["y", "i"], given)])
+vary("TopK", [(3, 3), (3, 3)],
+     lambda a, b: torch.gather(b, 1, torch.topk(a, 2, 1).indices) * torch.topk(a, 2, 1).values,
+     constants={"k": ints(2)},
+     nodes=[("TopK", ["x0", "k"], ["v", "i"], {}), ("GatherElements", ["x1", "i"], ["p"], {"axis": 1}),
+         ("Mul", ["p", "v"], ["y"], {})])
+for operator, function in {"ArgMax": torch.argmax, "ArgMin": torch.argmin}.items():
+    for i, (shape, axis) in enumerate([
+        ((3, 3), 0), ((3, 3), 1), ((1, 3), 0), ((3, 1), -1), ((2, 2, 2), 1), ((1,), 0), ((2, 4), -1),
+    ]):
+        keep = (i + (operator == "ArgMin")) % 2
+        # The indices pick from another tensor, and from their own.
+        nodes = [(operator, ["x0"], ["i" if keep else "j"], {"axis": axis, "keepdims": keep})]
+        nodes += [] if keep else [("Unsqueeze", ["j", "axes"], ["i"], {})]
+        nodes += [("GatherElements", [x, "i"], [p], {"axis": axis}) for x, p in (("x0", "p"), ("x1", "q"))]
+        nodes += [("Mul", ["p", "q"], ["y"], {})]
+        vary(operator, [shape, shape],
+             lambda a, b, f=function, x=axis: torch.gather(a, x, f(a, x, True)) * torch.gather(b, x, f(a, x, True)),
+             constants={} if keep else {"axes": ints(axis)}, nodes=nodes, axis=axis, keepdims=keep)
+for picked, depth, axis in [([0, 2, 1], 3, -1), ([0, 2, 1], 3, 0), ([[0, 0], [1, -1]], 2, 1),
+    ([[0, 0], [1, -1]], 2, -1), ([0], 1, 0), ([2, 2, -3], 3, 0), ([1, 3], 2, -1)]:
+    # Indices beyond the depth are nowhere.
+    hot = torch.tensor(picked).unsqueeze(axis if axis >= 0 else axis + numpy.ndim(picked) + 1)
+    places = torch.arange(depth).reshape([-1 if i == axis % hot.dim() else 1 for i in range(hot.dim())])
+    hot = (hot == places) | (hot == places - depth)
+    given = {"i": indices(picked), "depth": whole(depth), "values": floats(0, 1)}
+    vary("OneHot", [tuple(hot.shape)], lambda x, h=hot: x * h, constants=given, axis=axis,
+         nodes=[("OneHot", ["i", "depth", "values"], ["h"], {"axis": axis}), ("Mul", ["x0", "h"], ["y"], {})])
+    if depth != 3:
+        continue
+    vary("OneHot values", [(2,), tuple(hot.shape)], lambda v, x, h=hot: x * torch.where(h, v[1], v[0]),
+         constants={name: given[name] for name in ("i", "depth")}, axis=axis,
+         nodes=[("OneHot", ["i", "depth", "x0"], ["h"], {"axis": axis}), ("Mul", ["x1", "h"], ["y"], {})])
+case("OneHot of ArgMax",
+     [("ArgMax", ["x0"], ["i"], {"axis": 1, "keepdims": 0}), ("OneHot", ["i", "depth", "values"], ["h"], {}),
+         ("Mul", ["x0", "h"], ["y"], {})],
+     [(3, 3)], lambda x: x * F.one_hot(x.argmax(1), 3), constants={"depth": whole(3), "values": floats(0, 1)})
+
+
+def transformed(x, length, axis, inverse, onesided):
+    """x [.., 1 or 2] as ONNX's DFT gives it."""
+    if x.shape[-1] == 1:
+        real, number = x[..., 0], None
+    else:
+        real, number = None, torch.complex(x[..., 0], x[..., 1])
+    axis = axis % x.dim()
+    if inverse and onesided:
+        return torch.fft.irfft(number, length, axis)[..., None]
+    if onesided:
+        return torch.view_as_real(torch.fft.rfft(real, length, axis))
+    number = torch.complex(real, torch.zeros_like(real)) if number is None else number
+    return torch.view_as_real((torch.fft.ifft if inverse else torch.fft.fft)(number, length, axis))
+
+
+for opset in (17, 20):
+    for i, (shape, length, axis, inverse, onesided) in enumerate([
+        ((1, 4, 1), None, 1, 0, 1), ((2, 5, 1), None, 1, 0, 1), ((1, 1, 1), None, 1, 0, 1), ((3, 3, 1), 4, -2, 0, 1),
+        ((2, 2, 2), None, 0, 0, 0), ((3, 3, 2), 2, 1, 0, 0), ((1, 3, 2), None, 1, 1, 0),
+        ((2, 2, 2, 2), None, 1, 1, 0), ((3, 3, 1), None, 1, 1, 0), ((2, 3, 2), 4, 1, 1, 1), ((2, 3, 2), 5, 1, 1, 1),
+        ((1, 2, 2), 2, 1, 1, 1), ((2, 2, 2, 2), 2, 0, 1, 1), ((1, 1, 2), 1, 1, 1, 1),
+    ]):
+        if opset == 17 and i % 2:
+            continue
+        constants = ({"length": whole(length)} if length else {}) | ({"axis": whole(axis)} if opset == 20 else {})
+        inputs = ["x0", "length" if length else ""] + (["axis"] if opset == 20 else [])
+        given = {"inverse": inverse, "onesided": onesided}
+        vary("DFT", [shape], lambda x, n=length, a=axis, v=inverse, o=onesided: transformed(x, n, a, v, o),
+             constants=constants, opset=opset,
+             nodes=[("DFT", inputs if any(inputs[1:]) else ["x0"], ["y"],
+                 given | ({} if opset == 20 else {"axis": axis}))], axis=axis, **given)
+for opset, axis in [(17, 1), (20, -2)]:  # the axis that is meant where none is named
+    vary("DFT", [(2, 3, 2, 1)], lambda x, a=axis: transformed(x, None, a, 0, 0), opset=opset)
+for shape in [(), (1,)]:
+    vary("Identity", [shape], lambda x: x * 1)
+
+for shape, sizes, mode, coordinates, theirs in [
+    ((1, 1, 1), (3,), "linear", "half_pixel", {"mode": "linear", "align_corners": False}),
+    ((3, 3, 3), (3,), "linear", "half_pixel", {"mode": "linear", "align_corners": False}),
+    ((1, 1, 3), (1,), "linear", "half_pixel", {"mode": "linear", "align_corners": False}),
+    ((1, 2, 3), (1,), "linear", "align_corners", {"mode": "linear", "align_corners": True}),
+    ((1, 1, 4), (2,), "linear", "asymmetric", None),
+    ((3, 3, 3), (5,), "nearest", "asymmetric", {"mode": "nearest"}),
+    ((1, 1, 1), (3,), "nearest", "asymmetric", {"mode": "nearest"}),
+    ((1, 1, 2, 2), (3, 3), "linear", "half_pixel", {"mode": "bilinear", "align_corners": False}),
+    ((1, 2, 2, 2), (3, 2), "linear", "align_corners", {"mode": "bilinear", "align_corners": True}),
+    ((1, 2, 2, 2), (4, 1), "nearest", "asymmetric", {"mode": "nearest"}),
+]:
+    function = (lambda x, s=sizes, t=theirs: F.interpolate(x, s, **t)) if theirs else (lambda x: x[..., ::2])
+    case(f"Resize {shape} {sizes} {mode} {coordinates}", [("Resize", ["x0", "", "", "sizes"], ["y"], {
+        "mode": mode, "coordinate_transformation_mode": coordinates, "nearest_mode": "floor"})], [shape], function,
+        constants={"sizes": ints(*shape[:2], *sizes)})
+for shape, scale, mode, rounding, theirs in [
+    ((1, 1, 3), 1.5, "linear", "floor", {"mode": "linear", "align_corners": False}),
+    ((3, 3, 3), 0.5, "linear", "floor", {"mode": "linear", "align_corners": False}),
+    ((2, 2, 2), 1.75, "nearest", "round_prefer_ceil", {"mode": "nearest-exact"}),
+    ((1, 1, 3), 1.0, "linear", "floor", {"mode": "linear", "align_corners": False}),
+]:
+    case(f"Resize {shape} {scale}",
+         [("Resize", ["x0", "", "scales"], ["y"], {"mode": mode, "nearest_mode": rounding})], [shape],
+         lambda x, s=scale, t=theirs: F.interpolate(x, scale_factor=s, **t), constants={"scales": floats(1, 1, scale)})
+for axes, shape in [((0,), (2, 2, 2)), ((1,), (2, 2, 2)), ((0, 1), (1, 3, 2))]:
+    # Axes other than the last ones.
+    case(f"Resize {shape} {axes}", [("Resize", ["x0", "", "scales"], ["y"], {
+        "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"})], [shape],
+        lambda x, axes=axes: reduce(lambda x, axis: x.repeat_interleave(2, axis), axes, x),
+        constants={"scales": floats(*[2 if i in axes else 1 for i in range(3)])})
+for shape, b in [((1, 4, 1, 1), 2), ((1, 4, 2, 2), 2), ((2, 8, 1, 2), 2), ((1, 9, 1, 1), 3)]:
+    n, c, h, w = shape
+    vary("DepthToSpace", [shape], lambda x, b=b: F.pixel_shuffle(x, b), blocksize=b, mode="CRD")
+    vary("DepthToSpace", [shape],
+         lambda x, n=n, c=c // b**2, h=h, w=w, b=b: x.reshape(n, b, b, c, h, w).permute(0, 3, 4, 1, 5, 2).reshape(n, c,
+             h * b, w * b), blocksize=b, mode="DCR")
+for shape, b in [((1, 1, 2, 2), 2), ((2, 2, 2, 2), 2), ((1, 4, 2, 4), 2), ((1, 1, 3, 3), 3)]:
+    n, c, h, w = shape
+    vary("SpaceToDepth", [shape],
+         lambda x, n=n, c=c, h=h // b, w=w // b, b=b: x.reshape(n, c, h, b, w, b).permute(0, 3, 5, 1, 2, 4).reshape(n,
+             c * b * b, h, w), blocksize=b)
+for axis, new in [(0, 0), (1, 1), (-1, 1)]:
+    case(f"sequences {axis} {new}", [
+        ("SplitToSequence", ["x0"], ["s"], {"axis": 1, "keepdims": 0}),
+        ("ConcatFromSequence", ["s"], ["y"], {"axis": axis, "new_axis": new})],
+        [(3, 3)], lambda x, a=axis, new=new: (torch.stack if new else torch.cat)(x.unbind(1), a))
+
+RECURRENT = [("LSTM", [0, 2, 3, 1], {}), ("GRU", [1, 0, 2], {"linear_before_reset": 1}), ("RNN", [0], {})]
+for kind, order, extra in RECURRENT:
+    n = len(order)
+    states = 2 if kind == "LSTM" else 1
+    # Steps, batch, inputs, hidden, direction, whether it has a bias and initial states, and the output.
+    for i, (t, batch, inputs, hidden, direction, biased, given, output) in enumerate([
+        (1, 1, 1, 1, "bidirectional", 1, 0, 0), (3, 1, 1, 1, "bidirectional", 1, 1, 0),
+        (2, 2, 2, 2, "bidirectional", 1, 0, 1), (3, 1, 2, 2, "bidirectional", 0, 0, 0),
+        (2, 2, 2, 2, "bidirectional", 1, 1, states), (3, 2, 1, 1, "reverse", 1, 1, 1),
+        (2, 1, 1, 2, "forward", 0, 0, states),
+    ]):
+        directions = 2 if direction == "bidirectional" else 1
+        shapes = [(t, batch, inputs), (directions, n * hidden, inputs), (directions, n * hidden, hidden)]
+        shapes += [(directions, 2 * n * hidden)] * biased + [(directions, batch, hidden)] * (states if given else 0)
+        lengths = given and i % 2  # as other exporters give them
+        names = ["x0", "x1", "x2", "x3"][: 3 + biased]
+        names += ["lengths" if lengths else "", "x4", "x5"][: 1 + states] if given else []
+        attributes = {"direction": direction, "hidden_size": hidden} | extra
+        relu = kind == "RNN" and i % 3 == 1
+        if relu:
+            attributes["activations"] = ["Relu"] * directions
+        case(f"{kind} {t}x{batch}x{inputs},{hidden} {direction} {output}" + " biased" * biased + " given" * given,
+             [(kind, names, [""] * output + ["y"], attributes)], shapes,
+             recurrent(kind, order, directions, direction == "reverse", output, "relu" if relu else "tanh"),
+             constants={"lengths": numpy.full(batch, t, numpy.int32)} if lengths else {})
 
 
 def model(nodes, shapes, constants, opset, output, check=True) -> bytes:
@@ -351,7 +969,7 @@ def main() -> None:
             put(f"{name}.{part}", "F32", list(value.shape), value.numpy().astype("<f4").tobytes())
         blob = model(nodes, shapes, constants, opset, list(y.shape))
         put(f"{name}.model", "U8", [len(blob)], blob)
-    text = json.dumps(header).encode()
+    text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(folder / "operators.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text + b"".join(blobs))

@@ -9,13 +9,14 @@ use emg_pipeline::config::{self, Device, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
 use emg_pipeline::model::total_elements;
 use emg_pipeline::runtime::{self, Provider, Stepper};
-use emg_pipeline::{report, say};
 use emg_pipeline::step::{Problem, training_step};
-use emg_pipeline::train::{TrainError, Trial, check_size, load_model};
+use emg_pipeline::train::{GradientCheck, TrainError, Trial, check_size, load_model};
+use emg_pipeline::{report, say};
 use serde_json::json;
 
 use crate::args::ModelArgs;
 use crate::commands::own_model;
+use crate::print;
 
 /// The library, and what is missing.
 pub(crate) fn library(option: Option<&Path>, json: bool) -> Result<ExitCode> {
@@ -96,6 +97,9 @@ pub(crate) fn model(
     if let Some(folder) = &args.step {
         trial.save(&library, training, folder)?;
     }
+    let checked = args.check.then(|| trial.check_gradients(&library)).transpose()?;
+    let wrong = checked.as_ref().map_or(0, |checked| checked.wrong().count());
+    let code = if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());
     if json {
         let figures = json!({
@@ -107,8 +111,16 @@ pub(crate) fn model(
                 "may_be_buffer": tensor.may_be_buffer,
             })).collect::<Vec<_>>(),
         });
+        let mut figures = figures;
+        if let Some(checked) = &checked {
+            let gradient = |check: &GradientCheck| json!({ "name": check.name, "error": check.error });
+            figures["check"] = json!({
+                "float64": checked.float64, "tolerance": checked.tolerance, "wrong": wrong,
+                "gradients": checked.checks.iter().map(gradient).collect::<Vec<_>>(),
+            });
+        }
         say!("{}", serde_json::to_string_pretty(&figures)?);
-        return Ok(ExitCode::SUCCESS);
+        return Ok(code);
     }
     if !tensors.is_empty() {
         report::tensor_table(&tensors, &unreached).iter().for_each(|line| say!("{line}"));
@@ -116,5 +128,8 @@ pub(crate) fn model(
     say!("parameters {parameters}");
     say!("nodes      {nodes} in the training step of {} x {} rows", shape.batch, shape.rows);
     say!("creation   {seconds:.2} s on {provider} ({total:.2} s since the program started)");
-    Ok(ExitCode::SUCCESS)
+    if let Some(checked) = &checked {
+        print::gradient_checks(checked);
+    }
+    Ok(code)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 use emg_pipeline::metrics::{OverUsers, Spread};
 use emg_pipeline::report;
 use emg_pipeline::say;
-use emg_pipeline::train::{Evaluation, FitSummary, Throughput};
+use emg_pipeline::train::{Evaluation, FitSummary, GradientChecks, Throughput};
 
 use crate::args::Derivatives;
 
@@ -89,6 +89,21 @@ fn spread(over: &OverUsers) -> String {
         format!("{:.3}{std} deg", of.mean)
     };
     format!("over {} users: mae {}  rmse {}", over.users, text(over.mae_deg), text(over.rmse_deg))
+}
+
+/// Gradients beside differences of the loss.
+pub(crate) fn gradient_checks(checked: &GradientChecks) {
+    let widest = checked.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
+    for check in &checked.checks {
+        let verdict = if check.error > checked.tolerance { "  WRONG" } else { "" };
+        say!("gradient of {:widest$}  off by {:.1e}{verdict}", check.name, check.error);
+    }
+    let precision = if checked.float64 { "float64" } else { "float32: ONNX Runtime lacks an operator in float64" };
+    let (wrong, all, tolerance) = (checked.wrong().count(), checked.checks.len(), checked.tolerance);
+    say!(
+        "check      {} of {all} gradients agree with differences of the loss to {tolerance:.0e} ({precision})",
+        all - wrong
+    );
 }
 
 pub(crate) fn throughput(result: &Throughput) {

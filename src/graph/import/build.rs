@@ -208,8 +208,10 @@ impl Builder<'_> {
     /// The branch of an `If` whose condition is known.
     fn branch(&mut self, node: &NodeProto) -> Result<Vec<Value>, GraphError> {
         let condition = node.input.first().and_then(|name| self.values.get(name));
-        let condition = condition.and_then(|value| self.graph.as_constant(*value)).and_then(|c| c.numbers().first().copied());
-        let condition = condition.ok_or("its condition depends on the model's input, and only one branch could be trained")?;
+        let condition =
+            condition.and_then(|value| self.graph.as_constant(*value)).and_then(|c| c.numbers().first().copied());
+        let condition =
+            condition.ok_or("its condition depends on the model's input, and only one branch could be trained")?;
         let name = if condition == 0.0 { "else_branch" } else { "then_branch" };
         let graph = node.attribute.iter().find(|attribute| attribute.name() == name).and_then(|a| a.g.as_ref());
         let graph = graph.ok_or_else(|| format!("it has no {name}"))?;
@@ -237,7 +239,11 @@ fn is_known(node: &NodeProto) -> bool {
     let standard = matches!(node.domain(), "" | "ai.onnx");
     let table = || operators::find(node.op_type()).is_some_and(|operator| operator.domain.is_empty());
     let sequence = || sequences::OPERATORS.contains(&node.op_type());
-    standard && (matches!(node.op_type(), "Constant" | "If") || sequence() || operators::import(node.op_type()).is_some() || table())
+    standard
+        && (matches!(node.op_type(), "Constant" | "If")
+            || sequence()
+            || operators::import(node.op_type()).is_some()
+            || table())
 }
 
 fn attribute(proto: &AttributeProto) -> Result<Attribute, GraphError> {

@@ -196,10 +196,7 @@ mod tests {
             input("p_conv_weight: PARAMETER target='conv.weight'"),
             Some(("p_conv_weight", Declared::Parameter, "conv.weight"))
         );
-        assert_eq!(
-            input("b_pe: BUFFER target='pe' persistent=True"),
-            Some(("b_pe", Declared::Buffer, "pe"))
-        );
+        assert_eq!(input("b_pe: BUFFER target='pe' persistent=True"), Some(("b_pe", Declared::Buffer, "pe")));
         assert_eq!([input("x: USER_INPUT"), input("# outputs"), input("")], [None; 3]);
         let source = "%linear : [num_users=1] = call_function[target=torch.ops.aten.linear.default]\
                       (args = (%detach_1, [%p_a_weight, %p_a_bias], 1), kwargs = {})";

@@ -28,7 +28,11 @@ const MOST_ELEMENTS: usize = 1 << 26;
 ///
 /// # Errors
 /// ONNX Runtime does not run it, or nothing can ask ONNX Runtime.
-pub(super) fn apply(call: &mut Call<'_>, node: &NodeProto, probe: Option<&dyn Probe>) -> Result<Vec<Value>, GraphError> {
+pub(super) fn apply(
+    call: &mut Call<'_>,
+    node: &NodeProto,
+    probe: Option<&dyn Probe>,
+) -> Result<Vec<Value>, GraphError> {
     let probe = probe.ok_or_else(|| GraphError::UnknownOperators(vec![call.operator.to_owned()]))?;
     axis_as_attribute(call);
     let (domain, name) = (node.domain(), call.operator);
@@ -46,19 +50,11 @@ pub(super) fn apply(call: &mut Call<'_>, node: &NodeProto, probe: Option<&dyn Pr
     }
     let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
     let output = alone.output.iter().filter(|name| !name.is_empty()).map(output).collect();
-    let graph = GraphProto {
-        name: Some("node".into()),
-        node: vec![alone],
-        initializer,
-        output,
-        ..Default::default()
-    };
+    let graph = GraphProto { name: Some("node".into()), node: vec![alone], initializer, output, ..Default::default() };
     let mut versions = vec![("", OPSET)];
     versions.extend((!operator.domain.is_empty()).then_some((operator.domain, 1)));
-    let version = |(domain, version): (&str, i64)| OperatorSetIdProto {
-        domain: Some(domain.into()),
-        version: Some(version),
-    };
+    let version =
+        |(domain, version): (&str, i64)| OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) };
     let model = ModelProto {
         ir_version: Some(IR_VERSION),
         opset_import: versions.into_iter().map(version).collect(),

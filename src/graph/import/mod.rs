@@ -6,12 +6,13 @@ mod exporter;
 mod foreign;
 mod model;
 mod prepare;
+mod random;
 mod rewrite;
 mod sequences;
 mod tensor;
 
-pub use foreign::Probe;
 pub use exporter::{Declared, Exporter};
+pub use foreign::Probe;
 pub use model::{ModelPort, OnnxModel};
 pub use rewrite::Retrained;
 

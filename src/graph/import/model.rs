@@ -6,6 +6,7 @@ use std::path::Path;
 use prost::Message;
 
 use super::super::error::GraphError;
+use super::super::operators::random;
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
@@ -35,6 +36,7 @@ pub struct OnnxModel {
 pub struct ModelPort {
     pub name: String,
     pub is_float: bool,
+    pub is_half: bool,
     /// `None`: known only when the model runs.
     pub dims: Vec<Option<usize>>,
 }
@@ -125,7 +127,7 @@ impl OnnxModel {
         let tensor = self.graph().initializer.iter().find(|tensor| tensor.name() == name);
         match constant(tensor.ok_or_else(|| format!("no initializer {name}"))?)? {
             Constant::F32(_, values) => Ok(values),
-            other => Err(format!("initializer {name} is {:?}, expected floats", other.dtype()).into()),
+            other => Err(format!("initializer {name} is {}, expected floats", other.dtype()).into()),
         }
     }
 
@@ -244,9 +246,9 @@ impl OnnxModel {
         outputs.chain(given).any(|other| other == name)
     }
 
-    /// Whether any node drops elements while training.
-    pub fn has_dropout(&self) -> bool {
-        self.graph().node.iter().any(|node| node.op_type() == "Dropout")
+    /// Whether any node gives random numbers, or drops elements, while training.
+    pub fn is_random(&self) -> bool {
+        self.graph().node.iter().any(|node| random::OPERATORS.contains(&node.op_type()))
     }
 }
 
@@ -265,6 +267,9 @@ fn port(info: &ValueInfoProto) -> ModelPort {
     ModelPort {
         name: info.name().to_owned(),
         is_float: tensor.is_some_and(|tensor| tensor.elem_type() == DataType::Float as i32),
+        is_half: tensor.is_some_and(|tensor| {
+            [DataType::Float16, DataType::Bfloat16].iter().any(|half| tensor.elem_type() == *half as i32)
+        }),
         dims: dims.unwrap_or_default(),
     }
 }

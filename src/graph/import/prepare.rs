@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::error::GraphError;
 use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use super::exporter::{Exporter, is_detach};
+use super::random::name_bernoullis;
 
 /// Functions may call functions; deeper than this is a mistake in the file.
 const DEEPEST: usize = 32;
@@ -30,6 +31,7 @@ pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), 
     inliner.append(&nodes, &Scope::default(), 0)?;
     graph.node = inliner.nodes;
     check_definitions(graph)?;
+    name_bernoullis(graph);
     match exporter {
         Exporter::TorchScript => part_copies(&mut graph.node, &mut graph.initializer),
         Exporter::Dynamo | Exporter::Other => drop_second_names(graph),

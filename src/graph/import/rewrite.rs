@@ -13,6 +13,7 @@ use super::super::proto::{
 };
 use super::super::tensor::Constant;
 use super::model::OnnxModel;
+use super::random::mean_of;
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to write.
@@ -44,7 +45,7 @@ impl OnnxModel {
                 *initializer = tensor(initializer.name(), &Constant::F32(shape, values.clone()));
             }
         }
-        graph.node.iter_mut().for_each(for_inference);
+        graph.node = std::mem::take(&mut graph.node).into_iter().flat_map(for_inference).collect();
         let emg = self.inputs()[0].name.clone();
         let angles = graph.output[0].name().to_owned();
         if let Units::Fixed(units) = with.angles {
@@ -66,7 +67,10 @@ impl OnnxModel {
 }
 
 /// Nodes that were exported as they train do in inference what they do there.
-fn for_inference(node: &mut NodeProto) {
+fn for_inference(mut node: NodeProto) -> Vec<NodeProto> {
+    if let Some(mean) = mean_of(&node) {
+        return mean;
+    }
     match node.op_type() {
         "BatchNormalization" => {
             node.attribute.retain(|attribute| attribute.name() != "training_mode");
@@ -80,6 +84,7 @@ fn for_inference(node: &mut NodeProto) {
         }
         _ => {}
     }
+    vec![node]
 }
 
 fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {

@@ -10,6 +10,12 @@ pub trait TrainingOperators {
     /// x with a share of `ratio` of its elements dropped; x itself in evaluation.
     fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value;
 
+    /// Numbers of this shape, uniform in [0, 1), other ones each time; `None` in evaluation.
+    fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value>;
+
+    /// Whether a pass over time may be one operator, which only the CPU has a kernel of.
+    fn fuses_recurrences(&self) -> bool;
+
     /// Batch normalization of x [batch, channels, ..] with scale and bias. `statistics`: names of the initializers
     /// that hold running mean and variance, and their values; `momentum`: the share that the old ones keep.
     fn batch_norm(
@@ -110,7 +116,7 @@ impl Call<'_> {
         if self.graph.dtype(value).is_float() {
             return Ok(value);
         }
-        Err(format!("input {i} is {:?}, expected floats", self.graph.dtype(value)).into())
+        Err(format!("input {i} is {}, expected floats", self.graph.dtype(value)).into())
     }
 
     pub(in super::super) fn is_integer(&self, value: Value) -> bool {

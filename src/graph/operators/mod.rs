@@ -26,6 +26,8 @@ mod math;
 mod matmul;
 mod pad;
 mod pool;
+pub(super) mod random;
+mod recurrence;
 mod recurrent;
 mod reduce;
 mod reshape;
@@ -38,6 +40,7 @@ pub use call::TrainingOperators;
 pub(super) use call::{Call, Import};
 pub(super) use concat::import_concat;
 pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
+pub use recurrence::Cell as RecurrentCell;
 pub(crate) use transpose::as_batch_transpose;
 
 use std::sync::{Mutex, PoisonError};
@@ -203,6 +206,8 @@ static TABLE: &[&Family] = &[
     &matmul::FAMILY,
     &pad::FAMILY,
     &pool::FAMILY,
+    &random::FAMILY,
+    &recurrence::FAMILY,
     &recurrent::FAMILY,
     &reduce::FAMILY,
     &reshape::FAMILY,

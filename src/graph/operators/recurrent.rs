@@ -1,15 +1,18 @@
-//! LSTM, GRU and RNN, unrolled over time.
+//! LSTM, GRU and RNN: one operator over time where there is a kernel of it, else unrolled.
 
 use super::super::core::{Attribute, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::Family;
 use super::call::Call;
+use super::recurrence::{self, Cell};
 
 pub(super) static FAMILY: Family = Family { operators: &[], imports: &[("GRU", gru), ("LSTM", lstm), ("RNN", rnn)] };
 
 /// Steps x directions of one recurrent node that are unrolled; beyond them the graph would take minutes to load.
 const LONGEST: usize = 512;
+/// Steps that are unrolled where one operator could take all of them, too.
+const SHORT: usize = 4;
 
 /// A recurrent node's inputs, brought into one form.
 struct Layer {
@@ -23,6 +26,16 @@ struct Layer {
     gates: usize,
     /// Input and output are [batch, steps, ..].
     batch_first: bool,
+    /// Whether one operator takes all steps.
+    is_fused: bool,
+}
+
+/// What a direction gives.
+struct Direction {
+    /// [steps, batch, hidden]
+    y: Value,
+    /// Final states [batch, hidden].
+    last: Vec<Value>,
 }
 
 impl Layer {
@@ -41,10 +54,12 @@ impl Layer {
             x = call.graph.transpose(x, &[1, 0, 2]);
         }
         let steps = call.shape(x)[0];
-        if steps * directions > LONGEST {
+        let is_fused = call.training.fuses_recurrences() && steps > SHORT;
+        if steps * directions > LONGEST && !is_fused {
             return Err(format!(
-                "{steps} time steps in {directions} directions: recurrences are unrolled up to {LONGEST} steps x \
-                 directions; reduce the steps before it, e.g. with a strided convolution or a pool"
+                "{steps} time steps in {directions} directions: on CUDA, and in standard operators, recurrences are \
+                 unrolled up to {LONGEST} steps x directions; reduce the steps before it, e.g. with a strided convolution \
+                 or a pool, or set training.device: cpu"
             )
             .into());
         }
@@ -72,7 +87,7 @@ impl Layer {
                 return Err(format!("input {i} is {}, expected {expected}", call.graph.ty(given)).into());
             }
         }
-        Ok(Self { x, steps, hidden, directions, weights: [w, r, bias], gates, batch_first })
+        Ok(Self { x, steps, hidden, directions, weights: [w, r, bias], gates, batch_first, is_fused })
     }
 
     /// Fails unless each direction's activations are the usual ones.
@@ -118,22 +133,53 @@ impl Layer {
         Some(call.graph.reshape(part, &[shape[1 - axis], shape[2]]))
     }
 
+    /// One direction's initial state, zeros where none is given.
+    fn initial_or_zeros(&self, call: &mut Call<'_>, i: usize, d: usize) -> Value {
+        self.initial(call, i, d).unwrap_or_else(|| {
+            let batch = call.shape(self.x)[1];
+            call.graph.zeros(self.x, &[batch, self.hidden])
+        })
+    }
+
+    /// One direction as one operator. `weights`: of the input and of the state, and the bias of all gates; `fourth`: see
+    /// [`Cell::has_fourth`].
+    fn fused(
+        &self,
+        call: &mut Call<'_>,
+        cell: Cell,
+        d: usize,
+        weights: [Value; 3],
+        fourth: Option<Value>,
+    ) -> Result<Direction, GraphError> {
+        let [w, r, bias] = weights;
+        let shares = call.graph.linear(self.x, w, Some(bias));
+        let before = self.initial_or_zeros(call, 5, d);
+        let inputs: Vec<_> = [shares, r, before].into_iter().chain(fourth).collect();
+        let reverse = self.reverse(call, d);
+        let [y, last, last_cell] = recurrence::apply(call.graph, cell, &inputs, reverse)?;
+        let last = if cell == Cell::Lstm { vec![last, last_cell] } else { vec![last] };
+        Ok(Direction { y, last })
+    }
+
+    /// One direction's steps put together.
+    fn stacked(call: &mut Call<'_>, steps: &[Value], last: Vec<Value>) -> Direction {
+        Direction { y: call.graph.stack(steps), last }
+    }
+
     /// Y [steps, directions, batch, hidden] and final states [directions, batch, hidden] from those of each direction.
-    fn finish(&self, call: &mut Call<'_>, outputs: &[Vec<Value>], finals: &[Vec<Value>]) -> Vec<Value> {
-        let batch = call.shape(outputs[0][0])[0];
-        let stacked: Vec<_> = outputs
+    fn finish(&self, call: &mut Call<'_>, directions: &[Direction]) -> Vec<Value> {
+        let batch = call.shape(self.x)[1];
+        let stacked: Vec<_> = directions
             .iter()
-            .map(|steps| {
-                let all = call.graph.stack(steps);
-                call.graph.reshape(all, &[self.steps, 1, batch, self.hidden])
-            })
+            .map(|direction| call.graph.reshape(direction.y, &[self.steps, 1, batch, self.hidden]))
             .collect();
         let mut y = call.graph.concat(&stacked, 1);
         if self.batch_first {
             y = call.graph.transpose(y, &[2, 0, 1, 3]);
         }
-        let states = finals.iter().map(|states| {
-            let state = call.graph.stack(states);
+        let states = (0..directions[0].last.len()).map(|i| {
+            let states: Vec<_> = directions.iter().map(|direction| direction.last[i]).collect();
+            let state = call.graph.stack(&states);
             if self.batch_first { call.graph.transpose(state, &[1, 0, 2]) } else { state }
         });
         std::iter::once(y).chain(states.collect::<Vec<_>>()).collect()
@@ -147,11 +193,16 @@ fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     if call.optional(7).is_some() || call.attributes.int("input_forget", 0) != 0 {
         return Err("peepholes and input_forget are not supported".into());
     }
-    let (mut outputs, mut hidden, mut cells) = (Vec::new(), Vec::new(), Vec::new());
+    let mut directions = Vec::new();
     for d in 0..layer.directions {
         let [w, r, input_bias, recurrent_bias] = layer.direction(call, d);
         let bias = call.graph.add(input_bias, recurrent_bias);
         let [w, r, bias] = [w, r, bias].map(|value| layer.reorder(call, value, &[0, 2, 1, 3]));
+        if layer.is_fused {
+            let before = layer.initial_or_zeros(call, 6, d);
+            directions.push(layer.fused(call, Cell::Lstm, d, [w, r, bias], Some(before))?);
+            continue;
+        }
         let shares = call.graph.input_projections(layer.x, w, Some(bias));
         let states = [5, 6].map(|i| layer.initial(call, i, d));
         let initial = match states {
@@ -164,11 +215,9 @@ fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
         };
         let reverse = layer.reverse(call, d);
         let (steps, (h, c)) = call.graph.lstm(&shares, r, initial, reverse);
-        outputs.push(steps);
-        hidden.push(h);
-        cells.push(c);
+        directions.push(Layer::stacked(call, &steps, vec![h, c]));
     }
-    Ok(layer.finish(call, &outputs, &[hidden, cells]))
+    Ok(layer.finish(call, &directions))
 }
 
 /// ONNX's gates are update, reset, candidate.
@@ -176,7 +225,7 @@ fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let layer = Layer::new(call, 3)?;
     layer.check_activations(call, &["sigmoid", "tanh"])?;
     let before_reset = call.attributes.int("linear_before_reset", 0) == 0;
-    let (mut outputs, mut hidden) = (Vec::new(), Vec::new());
+    let mut directions = Vec::new();
     for d in 0..layer.directions {
         let [w, r, input_bias, recurrent_bias] = layer.direction(call, d);
         if before_reset {
@@ -187,14 +236,17 @@ fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             [call.graph.split(input_bias, 0, &[2 * n, n]), call.graph.split(recurrent_bias, 0, &[2 * n, n])];
         let gates = call.graph.add(own[0], others[0]);
         let bias = call.graph.concat(&[gates, own[1]], 0);
+        if layer.is_fused {
+            directions.push(layer.fused(call, Cell::Gru, d, [w, r, bias], Some(others[1]))?);
+            continue;
+        }
         let shares = call.graph.input_projections(layer.x, w, Some(bias));
         let initial = layer.initial(call, 5, d);
         let reverse = layer.reverse(call, d);
         let (steps, last) = call.graph.gru(&shares, r, others[1], initial, reverse);
-        outputs.push(steps);
-        hidden.push(last);
+        directions.push(Layer::stacked(call, &steps, vec![last]));
     }
-    Ok(layer.finish(call, &outputs, &[hidden]))
+    Ok(layer.finish(call, &directions))
 }
 
 fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
@@ -206,10 +258,15 @@ fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             "Tanh"
         }
     };
-    let (mut outputs, mut hidden) = (Vec::new(), Vec::new());
+    let mut directions = Vec::new();
     for d in 0..layer.directions {
         let [w, r, input_bias, recurrent_bias] = layer.direction(call, d);
         let bias = call.graph.add(input_bias, recurrent_bias);
+        if layer.is_fused {
+            let cell = if activation == "Relu" { Cell::Relu } else { Cell::Tanh };
+            directions.push(layer.fused(call, cell, d, [w, r, bias], None)?);
+            continue;
+        }
         let mut shares = call.graph.input_projections(layer.x, w, Some(bias));
         let reverse = layer.reverse(call, d);
         if reverse {
@@ -226,11 +283,11 @@ fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
             state = Some(next);
             steps.push(next);
         }
-        hidden.push(state.expect("at least one step"));
+        let last = state.expect("at least one step");
         if reverse {
             steps.reverse();
         }
-        outputs.push(steps);
+        directions.push(Layer::stacked(call, &steps, vec![last]));
     }
-    Ok(layer.finish(call, &outputs, &[hidden]))
+    Ok(layer.finish(call, &directions))
 }

@@ -187,13 +187,13 @@ fn exp(x: f32) -> f32 {
 }
 
 #[inline(always)]
-fn sigmoid(x: f32) -> f32 {
+pub(super) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
 /// A ratio of polynomials within a few units in the last place (the one that Eigen uses).
 #[inline(always)]
-fn tanh(x: f32) -> f32 {
+pub(super) fn tanh(x: f32) -> f32 {
     let x = x.clamp(-9.0, 9.0);
     let s = x * x;
     let p = -2.760_768_5e-16_f32;

@@ -15,6 +15,7 @@ mod lstm;
 mod mask;
 mod operator;
 mod pool;
+mod recurrence;
 mod table;
 mod transpose;
 

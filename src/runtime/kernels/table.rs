@@ -6,18 +6,21 @@ use ort::operator::OperatorDomain;
 
 use super::cuda::{Module, OnCuda};
 use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
-use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, transpose};
+use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
 use crate::graph::FUSED_DOMAIN;
 
+const RECURRENCE: &[(&str, Kind)] = &[("kind", Kind::Int), ("reverse", Kind::Int)];
 const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
 
-pub(super) const OPERATORS: [Fused; 12] = [
+pub(super) const OPERATORS: [Fused; 14] = [
     fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
     fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
     fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
     fused("BatchTranspose", &[("perm", Kind::Ints)], [1, 1], |a| Box::new(transpose::BatchTranspose::new(a))),
     fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),
     fused("BatchNormGradient", EPSILON, [5, 3], |a| Box::new(batch_norm::BatchNormGradient::new(a))),
+    Fused { more_inputs: 1, ..fused("Recurrence", RECURRENCE, [3, 4], |a| Box::new(recurrence::Recurrence::new(a))) },
+    fused("RecurrenceGradient", RECURRENCE, [8, 4], |a| Box::new(recurrence::RecurrenceGradient::new(a))),
     Fused { more_inputs: 2, ..fused("LstmCell", &[], [2, 5], |_| Box::new(lstm::Cell)) },
     Fused { more_inputs: 1, ..fused("LstmCellGradient", &[], [6, 2], |_| Box::new(lstm::CellGradient)) },
     fused(

@@ -1,0 +1,52 @@
+//! Networks that people use, and random ones, trained beside PyTorch: every parameter after one step, and the exported
+//! model, or a refusal (tests/python/check_networks.py says which).
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+/// A process that checks some of them, with PyTorch, which scripts/setup --test fetches.
+fn check(args: &[&str]) -> Child {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let packages = ["torch", "python"].map(|name| root.join(".tools").join(name).display().to_string());
+    assert!(Path::new(&packages[0]).is_dir(), "run scripts/setup --test first");
+    Command::new("python3")
+        .arg(root.join("tests/python/check_networks.py"))
+        .arg(env!("CARGO_BIN_EXE_emg-train"))
+        .args(args)
+        .env("PYTHONPATH", packages.join(":"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// What they print; they must succeed.
+fn finish(children: Vec<Child>) -> String {
+    let mut all = String::new();
+    let mut failed = false;
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        all += &String::from_utf8_lossy(&output.stdout);
+        failed |= !output.status.success();
+    }
+    assert!(!failed, "{all}");
+    all
+}
+
+#[test]
+fn the_zoo_trains_as_in_pytorch_or_is_refused() {
+    let counts = finish(vec![check(&["zoo", "0/2"]), check(&["zoo", "1/2"])]);
+    println!("{counts}");
+    assert!(counts.contains("trains as in PyTorch") && counts.contains("refused"));
+}
+
+/// EMG_NETWORKS: how many (default 200).
+#[test]
+fn random_networks_train_as_in_pytorch_or_are_refused() {
+    let count = std::env::var("EMG_NETWORKS").map_or(200, |count| count.parse().unwrap());
+    let half: usize = count / 2;
+    let (first, second) = (half.to_string(), (count - half).to_string());
+    println!("{}", finish(vec![check(&["random", "0", &first]), check(&["random", &first, &second])]));
+}
