@@ -30,6 +30,8 @@ pub(crate) struct ImportedParts<'a> {
     pub(crate) weights: HashMap<String, Vec<f32>>,
     pub(crate) channels_second: [bool; 2],
     pub(crate) output_rank: usize,
+    /// Of all values of the file, for one window.
+    pub(crate) shapes: HashMap<String, Vec<usize>>,
 }
 
 impl Model {
@@ -73,6 +75,7 @@ impl Model {
         let imported = self.imported.as_ref()?;
         Some(imported.output_shape(rows).and_then(|shape| {
             Ok(ImportedParts {
+                shapes: imported.shapes(rows)?,
                 onnx: &imported.onnx,
                 weights: imported.weights(parameters, buffers),
                 channels_second: [imported.channels_second, imported.joints_second(&shape)?],

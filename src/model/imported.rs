@@ -125,6 +125,13 @@ impl Imported {
 
     /// Shape of the model's output for one window of `rows` rows.
     pub(super) fn output_shape(&self, rows: usize) -> Result<Vec<usize>, ModelError> {
+        let shapes = self.shapes(rows)?;
+        let output = self.onnx.outputs().into_iter().next().ok_or(ModelError::NoOutput)?;
+        shapes.get(&output.name).cloned().ok_or(ModelError::NoOutput)
+    }
+
+    /// Shapes of all values of the file, by name, for one window of `rows` rows.
+    pub(super) fn shapes(&self, rows: usize) -> Result<HashMap<String, Vec<usize>>, ModelError> {
         let mut graph = Graph::new();
         let batch = self.emg.dims[0].unwrap_or(1);
         let emg = graph.input("emg", TensorType::f32([batch, rows, self.channels]));
@@ -132,16 +139,22 @@ impl Imported {
         let flat = graph.input("weights", TensorType::f32([elements]));
         let list = [self.parameters.as_slice(), &self.buffers].concat();
         let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0, Kernels::Cpu);
-        let y = self.output(&mut graph, &mut pass, emg)?;
-        Ok(graph.shape(y).to_vec())
+        let bound = self.bound(&mut graph, &pass, emg);
+        let values = self.onnx.build_all(&mut graph, &mut pass, &bound, self.probe.as_deref())?;
+        Ok(values.into_iter().map(|(name, value)| (name, graph.shape(value).to_vec())).collect())
+    }
+
+    /// Values of the file's input and of the tensors that training changes.
+    fn bound(&self, graph: &mut Graph, pass: &Pass, emg: Value) -> HashMap<String, Value> {
+        let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
+        let own = self.parameters.iter().chain(&self.buffers);
+        let weights = own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name)));
+        weights.chain([(self.emg.name.clone(), x)]).collect()
     }
 
     /// The output of the model itself.
     fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, ModelError> {
-        let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
-        let mut bound = HashMap::from([(self.emg.name.clone(), x)]);
-        let own = self.parameters.iter().chain(&self.buffers);
-        bound.extend(own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name))));
+        let bound = self.bound(graph, pass, emg);
         let outputs = self.onnx.build(graph, pass, &bound, self.probe.as_deref())?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
     }

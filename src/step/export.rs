@@ -178,6 +178,7 @@ fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u
         angles: &exported.angles,
         channels_second: parts.channels_second,
         output_rank: parts.output_rank,
+        shapes: &parts.shapes,
         metadata: &exported.metadata,
     }))
 }

@@ -40,6 +40,21 @@ impl OnnxModel {
         bound: &HashMap<String, Value>,
         probe: Option<&dyn Probe>,
     ) -> Result<Vec<Value>, GraphError> {
+        let values = self.build_all(graph, training, bound, probe)?;
+        outputs(&values, self.graph())
+    }
+
+    /// As [`build`](Self::build); gives all values by name.
+    ///
+    /// # Errors
+    /// As `build`.
+    pub fn build_all(
+        &self,
+        graph: &mut Graph,
+        training: &mut dyn TrainingOperators,
+        bound: &HashMap<String, Value>,
+        probe: Option<&dyn Probe>,
+    ) -> Result<HashMap<String, Value>, GraphError> {
         let mut values: Values = bound.clone();
         let trained = bound.iter().filter(|(_, value)| graph.wants_gradient(**value)).map(|(name, _)| name.clone());
         let trained = self.trained(trained.collect());
@@ -50,8 +65,7 @@ impl OnnxModel {
         let built = builder.nodes(&self.graph().node);
         let values = builder.values;
         graph.set_origin(None);
-        built?;
-        outputs(&values, self.graph())
+        built.map(|()| values)
     }
 
     /// Names of all values that depend on any of `names`.

@@ -5,6 +5,7 @@ mod build;
 mod exporter;
 mod foreign;
 mod model;
+mod portable;
 mod prepare;
 mod random;
 mod rewrite;

@@ -7,7 +7,8 @@ use super::super::onnx::attribute;
 use super::super::proto::{GraphProto, NodeProto};
 use super::super::tensor::Constant;
 
-fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+/// A node named after its output.
+pub(super) fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         name: Some(output.to_owned()),
         op_type: Some(operator.to_owned()),

@@ -1,19 +1,20 @@
 //! A trained model back as the file it came from: the same nodes, names and shapes, with other weights, and with the
 //! units of the data around it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
 use super::super::onnx::tensor;
 use super::super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::super::proto::{
-    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorShapeProto, TypeProto, ValueInfoProto,
-    attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
+    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
 };
 use super::super::tensor::Constant;
 use super::model::OnnxModel;
-use super::random::mean_of;
+use super::portable::make_portable;
+use super::random::{mean_of, node};
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to write.
@@ -31,6 +32,8 @@ pub struct Retrained<'a> {
     pub channels_second: [bool; 2],
     /// Axes of the output.
     pub output_rank: usize,
+    /// Shapes of the file's values for one window.
+    pub shapes: &'a HashMap<String, Vec<usize>>,
     pub metadata: &'a [(String, String)],
 }
 
@@ -46,6 +49,10 @@ impl OnnxModel {
             }
         }
         graph.node = std::mem::take(&mut graph.node).into_iter().flat_map(for_inference).collect();
+        constants_as_tensors(graph);
+        make_portable(graph, with.shapes);
+        // Types of inner values, which tools that change types trip over and infer themselves.
+        graph.value_info.clear();
         let emg = self.inputs()[0].name.clone();
         let angles = graph.output[0].name().to_owned();
         if let Units::Fixed(units) = with.angles {
@@ -64,6 +71,32 @@ impl OnnxModel {
         proto.metadata_props.extend(with.metadata.iter().map(entry));
         proto.encode_to_vec()
     }
+}
+
+/// Makes tensors of the file of `Constant` nodes: converters to half precision leave those as they are.
+fn constants_as_tensors(graph: &mut GraphProto) {
+    let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let mut tensors = Vec::new();
+    graph.node.retain(|node| {
+        let (true, [name]) = (node.op_type() == "Constant", &node.output[..]) else { return true };
+        let given = node.attribute.first().filter(|_| !outputs.contains(name));
+        let Some(value) = given.and_then(|attribute| constant_tensor(name, attribute)) else { return true };
+        tensors.push(value);
+        false
+    });
+    graph.initializer.extend(tensors);
+}
+
+/// The tensor that an attribute of a `Constant` node is.
+fn constant_tensor(name: &str, attribute: &AttributeProto) -> Option<TensorProto> {
+    Some(match attribute.name() {
+        "value" => TensorProto { name: Some(name.to_owned()), ..attribute.t.clone()? },
+        "value_float" => tensor(name, &Constant::F32(Vec::new(), vec![attribute.f?])),
+        "value_floats" => tensor(name, &Constant::F32(vec![attribute.floats.len()], attribute.floats.clone())),
+        "value_int" => tensor(name, &Constant::I64(Vec::new(), vec![attribute.i?])),
+        "value_ints" => tensor(name, &Constant::I64(vec![attribute.ints.len()], attribute.ints.clone())),
+        _ => return None,
+    })
 }
 
 /// Nodes that were exported as they train do in inference what they do there.
@@ -85,16 +118,6 @@ fn for_inference(mut node: NodeProto) -> Vec<NodeProto> {
         _ => {}
     }
     vec![node]
-}
-
-fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
-    NodeProto {
-        name: Some(output.to_owned()),
-        op_type: Some(operator.to_owned()),
-        input: inputs.iter().map(|name| (*name).to_owned()).collect(),
-        output: vec![output.to_owned()],
-        ..Default::default()
-    }
 }
 
 /// [n] as [n, 1] where it belongs to the second of three axes.

@@ -1,0 +1,194 @@
+//! Forms of a model's nodes that other programs' tools understand: quantizers trip over a transposed weight that several
+//! products share, and converters to half precision over casts of constants and sequences of tensors.
+
+use std::collections::{HashMap, HashSet};
+
+use super::super::core::Attribute;
+use super::super::onnx::{attribute, tensor};
+use super::super::proto::tensor_proto::DataType;
+use super::super::proto::{GraphProto, NodeProto, TensorProto};
+use super::super::tensor::Constant;
+use super::random::node;
+use super::tensor::constant;
+
+/// Rewrites nodes of an inference model in place. `shapes`: of its values, for one window.
+pub(super) fn make_portable(graph: &mut GraphProto, shapes: &HashMap<String, Vec<usize>>) {
+    fold_casts(graph);
+    fill_by_expanding(graph);
+    split_without_sequences(graph, shapes);
+    plain_products(graph);
+}
+
+fn number(node: &NodeProto, name: &str, default: i64) -> i64 {
+    let given = node.attribute.iter().find(|attribute| attribute.name() == name);
+    given.and_then(|attribute| attribute.i).unwrap_or(default)
+}
+
+/// `Cast` of a tensor of the file to float32, as a tensor of the file.
+fn fold_casts(graph: &mut GraphProto) {
+    let mut tensors: HashMap<String, usize> =
+        graph.initializer.iter().enumerate().map(|(i, tensor)| (tensor.name().to_owned(), i)).collect();
+    let inputs: HashSet<_> = graph.input.iter().map(|input| input.name().to_owned()).collect();
+    let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let mut made: Vec<TensorProto> = Vec::new();
+    let initializers = &graph.initializer;
+    graph.node.retain(|node| {
+        let (Some(source), [output]) = (node.input.first(), &node.output[..]) else { return true };
+        let to_float = node.op_type() == "Cast" && number(node, "to", 0) == i64::from(DataType::Float as i32);
+        let found = tensors.get(source).copied().filter(|_| to_float && !inputs.contains(source));
+        let Some(at) = found.filter(|_| !outputs.contains(output)) else { return true };
+        let value = initializers.get(at).unwrap_or_else(|| &made[at - initializers.len()]);
+        let Ok(value) = constant(value) else { return true };
+        let shape = value.shape().to_vec();
+        let numbers = value.numbers().into_iter().map(|number| number as f32).collect();
+        tensors.insert(output.clone(), initializers.len() + made.len());
+        made.push(tensor(output, &Constant::F32(shape, numbers)));
+        false
+    });
+    graph.initializer.extend(made);
+}
+
+/// `ConstantOfShape` of floats, whose number is an attribute, as `Expand` of a tensor of the file.
+fn fill_by_expanding(graph: &mut GraphProto) {
+    let mut made = Vec::new();
+    for fill in graph.node.iter_mut().filter(|node| node.op_type() == "ConstantOfShape") {
+        let value = fill.attribute.iter().find_map(|attribute| attribute.t.clone());
+        let value = value.map_or(Ok(Constant::F32(vec![1], vec![0.0])), |value| constant(&value));
+        if let (Ok(Constant::F32(_, values)), [shape], [output]) = (value, &fill.input[..], &fill.output[..])
+            && let [number] = values[..]
+        {
+            let name = format!("{output}/value");
+            made.push(tensor(&name, &Constant::F32(Vec::new(), vec![number])));
+            *fill = node("Expand", &[&name, shape], output);
+        }
+    }
+    graph.initializer.extend(made);
+}
+
+/// `SplitToSequence` by known sizes, whose parts are all taken by number, as `Split`.
+fn split_without_sequences(graph: &mut GraphProto, shapes: &HashMap<String, Vec<usize>>) {
+    let integers: HashMap<String, Constant> = graph
+        .initializer
+        .iter()
+        .filter(|tensor| tensor.data_type() == DataType::Int64 as i32)
+        .filter_map(|tensor| Some((tensor.name().to_owned(), constant(tensor).ok()?)))
+        .collect();
+    let mut takers: HashMap<String, Vec<usize>> = HashMap::new();
+    for (i, node) in graph.node.iter().enumerate() {
+        node.input.iter().for_each(|name| takers.entry(name.clone()).or_default().push(i));
+    }
+    let mut replaced: HashMap<usize, Vec<NodeProto>> = HashMap::new();
+    let mut made = Vec::new();
+    for (i, split) in graph.node.iter().enumerate().filter(|(_, node)| node.op_type() == "SplitToSequence") {
+        let (Some(x), Some(sequence)) = (split.input.first(), split.output.first()) else { continue };
+        let Some(sizes) = split.input.get(1).and_then(|name| integers.get(name)) else { continue };
+        let mut list: Vec<i64> = sizes.numbers().into_iter().map(|size| size as i64).collect();
+        let along = number(split, "axis", 0);
+        if sizes.shape().is_empty() {
+            // Parts of one size, of an axis that is not the batch.
+            let Some(shape) = shapes.get(x) else { continue };
+            let rank = shape.len() as i64;
+            let axis = if along < 0 { along + rank } else { along };
+            let Some(whole) = usize::try_from(axis).ok().filter(|axis| *axis > 0).and_then(|axis| shape.get(axis))
+            else {
+                continue;
+            };
+            let (whole, size) = (*whole as i64, list[0].max(1));
+            list = (0..whole).step_by(size as usize).map(|start| size.min(whole - start)).collect();
+        }
+        let count = list.len() as i64;
+        let mut parts: Vec<String> = (0..count).map(|part| format!("{sequence}/part{part}")).collect();
+        let taken: Option<Vec<(usize, usize)>> =
+            takers.get(sequence).into_iter().flatten().try_fold(Vec::new(), |mut all, at| {
+                let take = &graph.node[*at];
+                let number = take.input.get(1).and_then(|name| integers.get(name))?.numbers().first().copied()? as i64;
+                let part = usize::try_from(if number < 0 { number + count } else { number }).ok()?;
+                (take.op_type() == "SequenceAt" && part < parts.len()).then(|| all.push((*at, part)))?;
+                Some(all)
+            });
+        let Some(taken) = taken else { continue };
+        for (at, part) in taken {
+            let output = graph.node[at].output[0].clone();
+            if parts[part].starts_with(&format!("{sequence}/part")) {
+                parts[part] = output;
+                replaced.insert(at, Vec::new());
+            } else {
+                replaced.insert(at, vec![node("Identity", &[&parts[part]], &output)]);
+            }
+        }
+        let name = format!("{sequence}/sizes");
+        let mut plain = node("Split", &[x, &name], sequence);
+        made.push(tensor(&name, &Constant::I64(vec![list.len()], list)));
+        plain.output = parts;
+        plain.attribute.push(attribute("axis", &Attribute::Int(along)));
+        replaced.insert(i, vec![plain]);
+    }
+    let nodes = std::mem::take(&mut graph.node).into_iter().enumerate();
+    graph.node = nodes.flat_map(|(i, node)| replaced.remove(&i).unwrap_or_else(|| vec![node])).collect();
+    graph.initializer.extend(made);
+}
+
+/// `Gemm` with a weight of the file, as `MatMul` and `Add`, the weight stored as the product takes it.
+fn plain_products(graph: &mut GraphProto) {
+    let weights: HashMap<String, TensorProto> =
+        graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
+    let mut transposed: HashMap<String, TensorProto> = HashMap::new();
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    for gemm in std::mem::take(&mut graph.node) {
+        let float = |name: &str| {
+            let given = gemm.attribute.iter().find(|attribute| attribute.name() == name);
+            given.and_then(|attribute| attribute.f).unwrap_or(1.0)
+        };
+        let plain = gemm.op_type() == "Gemm"
+            && number(&gemm, "transA", 0) == 0
+            && float("alpha") == 1.0
+            && (float("beta") == 1.0 || gemm.input.len() < 3);
+        let weight = gemm.input.get(1).and_then(|name| weights.get(name)).filter(|_| plain);
+        let Some(weight) = weight.filter(|weight| weight.data_type() == DataType::Float as i32) else {
+            nodes.push(gemm);
+            continue;
+        };
+        let mut factor = weight.name().to_owned();
+        if number(&gemm, "transB", 0) != 0 {
+            let Ok(turned) = turned(weight) else {
+                nodes.push(gemm);
+                continue;
+            };
+            factor = turned.name().to_owned();
+            transposed.insert(factor.clone(), turned);
+        }
+        let output = &gemm.output[0];
+        match gemm.input.get(2).filter(|bias| !bias.is_empty()) {
+            Some(bias) => {
+                let product = format!("{output}/product");
+                nodes.push(node("MatMul", &[&gemm.input[0], &factor], &product));
+                nodes.push(node("Add", &[&product, bias], output));
+            }
+            None => nodes.push(node("MatMul", &[&gemm.input[0], &factor], output)),
+        }
+    }
+    graph.node = nodes;
+    let mut transposed: Vec<_> = transposed.into_values().collect();
+    transposed.sort_by(|a, b| a.name().cmp(b.name()));
+    graph.initializer.extend(transposed);
+    drop_unused(graph);
+}
+
+/// A matrix [rows, columns] as [columns, rows].
+fn turned(weight: &TensorProto) -> Result<TensorProto, super::super::error::GraphError> {
+    let value = constant(weight)?;
+    let [rows, columns] = value.shape()[..] else { return Err("expected a matrix".into()) };
+    let numbers = value.numbers();
+    let turned = (0..rows * columns).map(|i| numbers[i % rows * columns + i / rows] as f32).collect();
+    Ok(tensor(&format!("{}.transposed", weight.name()), &Constant::F32(vec![columns, rows], turned)))
+}
+
+/// Takes out tensors that no node takes any more.
+fn drop_unused(graph: &mut GraphProto) {
+    let mut used: HashSet<String> = graph.node.iter().flat_map(|node| node.input.iter().cloned()).collect();
+    let inner = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.g.as_ref());
+    used.extend(inner.flat_map(|graph| &graph.node).flat_map(|node| node.input.iter().cloned()));
+    used.extend(graph.output.iter().map(|output| output.name().to_owned()));
+    used.extend(graph.input.iter().map(|input| input.name().to_owned()));
+    graph.initializer.retain(|tensor| used.contains(tensor.name()));
+}
