@@ -29,8 +29,13 @@ impl fmt::Display for Dims {
 pub enum ModelError {
     #[error(transparent)]
     Graph(#[from] GraphError),
-    #[error("expected a model with one input, the EMG; found the inputs {}", .0.join(", "))]
+    #[error(
+        "expected a model with one input, the EMG, and perhaps a second one named initial_pose; found the inputs {}",
+        .0.join(", ")
+    )]
     Inputs(Vec<String>),
+    #[error("input initial_pose is {dims}; expected float32 [batch, {joints}]")]
+    InitialPose { dims: Dims, joints: usize },
     #[error("input {name}: expected float32 with three axes, found {}{dims}", if *is_float { "" } else { "another element type, " })]
     Input { name: String, is_float: bool, dims: Dims },
     #[error(

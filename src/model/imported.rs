@@ -11,6 +11,7 @@ use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
 use crate::config::{AxisLayout, ModelConfig};
 use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value};
+use crate::ports::INITIAL_POSE;
 use crate::units::EMG_STATISTICS;
 
 #[derive(Debug)]
@@ -20,6 +21,7 @@ pub(super) struct Imported {
     parameters: Vec<Parameter>,
     buffers: Vec<Parameter>,
     tensors: Vec<ModelTensor>,
+    takes_initial_pose: bool,
     probe: Option<Arc<dyn Probe>>,
     channels: usize,
     joints: usize,
@@ -38,11 +40,13 @@ impl Imported {
         probe: Option<Arc<dyn Probe>>,
     ) -> Result<Self, ModelError> {
         onnx.check_export()?;
-        let inputs = onnx.inputs();
+        let (poses, inputs): (Vec<_>, Vec<_>) =
+            onnx.inputs().into_iter().partition(|input| input.name == INITIAL_POSE);
         let [emg] = &inputs[..] else {
             return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
         };
         let emg = emg.clone();
+        let takes_initial_pose = check_initial_pose(config, poses.first())?;
         if emg.is_half {
             return Err(ModelError::HalfPrecision { name: emg.name });
         }
@@ -72,6 +76,7 @@ impl Imported {
             parameters,
             buffers,
             tensors,
+            takes_initial_pose,
             probe,
             channels: config.input_size,
             joints: config.output_size,
@@ -139,22 +144,31 @@ impl Imported {
         let flat = graph.input("weights", TensorType::f32([elements]));
         let list = [self.parameters.as_slice(), &self.buffers].concat();
         let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0, Kernels::Cpu);
-        let bound = self.bound(&mut graph, &pass, emg);
+        let pose = TensorType::f32([batch, self.joints]);
+        let pose = self.takes_initial_pose.then(|| graph.input(INITIAL_POSE, pose));
+        let bound = self.bound(&mut graph, &pass, emg, pose);
         let values = self.onnx.build_all(&mut graph, &mut pass, &bound, self.probe.as_deref())?;
         Ok(values.into_iter().map(|(name, value)| (name, graph.shape(value).to_vec())).collect())
     }
 
-    /// Values of the file's input and of the tensors that training changes.
-    fn bound(&self, graph: &mut Graph, pass: &Pass, emg: Value) -> HashMap<String, Value> {
+    /// Values of the file's inputs and of the tensors that training changes.
+    fn bound(&self, graph: &mut Graph, pass: &Pass, emg: Value, pose: Option<Value>) -> HashMap<String, Value> {
         let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
         let own = self.parameters.iter().chain(&self.buffers);
         let weights = own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name)));
-        weights.chain([(self.emg.name.clone(), x)]).collect()
+        let pose = pose.map(|pose| (INITIAL_POSE.to_owned(), pose));
+        weights.chain([(self.emg.name.clone(), x)]).chain(pose).collect()
     }
 
     /// The output of the model itself.
-    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value) -> Result<Value, ModelError> {
-        let bound = self.bound(graph, pass, emg);
+    fn output(
+        &self,
+        graph: &mut Graph,
+        pass: &mut Pass,
+        emg: Value,
+        pose: Option<Value>,
+    ) -> Result<Value, ModelError> {
+        let bound = self.bound(graph, pass, emg, pose);
         let outputs = self.onnx.build(graph, pass, &bound, self.probe.as_deref())?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
     }
@@ -171,6 +185,16 @@ impl Imported {
             }
         }
         weights
+    }
+}
+
+/// Whether there is an input for the pose that a window starts from.
+fn check_initial_pose(config: &ModelConfig, pose: Option<&ModelPort>) -> Result<bool, ModelError> {
+    let Some(pose) = pose else { return Ok(false) };
+    let joints = config.output_size;
+    match pose.dims[..] {
+        [_, found] if pose.is_float && found.is_none_or(|found| found == joints) => Ok(true),
+        _ => Err(ModelError::InitialPose { dims: Dims(pose.dims.clone()), joints }),
     }
 }
 
@@ -231,13 +255,23 @@ impl Network for Imported {
         self.buffers.clone()
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
+    fn takes_initial_pose(&self) -> bool {
+        self.takes_initial_pose
+    }
+
+    fn forward(
+        &self,
+        graph: &mut Graph,
+        pass: &mut Pass,
+        emg: Value,
+        initial_pose: Option<Value>,
+    ) -> Result<Value, ModelError> {
         let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         debug_assert_eq!(channels, self.channels);
         if let Some(fixed) = self.emg.dims[0].filter(|fixed| *fixed != batch) {
             return Err(ModelError::FixedBatch { fixed });
         }
-        let y = self.output(graph, pass, emg)?;
+        let y = self.output(graph, pass, emg, initial_pose)?;
         self.poses(graph, y, batch, rows)
     }
 }

@@ -15,6 +15,7 @@ use super::super::tensor::Constant;
 use super::model::OnnxModel;
 use super::portable::make_portable;
 use super::random::{mean_of, node};
+use crate::ports::INITIAL_POSE;
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model to write.
@@ -53,10 +54,15 @@ impl OnnxModel {
         make_portable(graph, with.shapes);
         // Types of inner values, which tools that change types trip over and infer themselves.
         graph.value_info.clear();
-        let emg = self.inputs()[0].name.clone();
+        let emg = self.inputs().into_iter().map(|input| input.name).find(|name| *name != INITIAL_POSE);
+        let emg = emg.expect("checked when it was imported");
+        let takes_pose = self.inputs().iter().any(|input| input.name == INITIAL_POSE);
         let angles = graph.output[0].name().to_owned();
         if let Units::Fixed(units) = with.angles {
             denormalize(graph, &angles, units, with.channels_second[1] && with.output_rank == 3);
+            if takes_pose {
+                normalize(graph, INITIAL_POSE, units, false, false);
+            }
         }
         match with.emg {
             Units::Raw => {}
