@@ -63,7 +63,8 @@ fn step(onnx: OnnxModel) -> Result<(), StepError> {
         output_size: joints.clamp(1, 1 << 10),
         ..Default::default()
     };
-    let shape = BatchShape { batch: 2, rows, channels: config.input_size, joints: config.output_size, context: 0 };
+    let shape =
+        BatchShape { batch: 2, rows, channels: config.input_size, joints: config.output_size, context: 0, after: 0 };
     let model = Model::imported(&config, onnx, None)?;
     model.check_window(rows)?;
     let problem = Problem::new(model, shape, LossType::Mse, 0.0);

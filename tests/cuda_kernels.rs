@@ -46,7 +46,7 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
         let model = Model::new(&config.model);
         let context = model.left_context();
         let rows = (context + 800).max(2000);
-        let shape = BatchShape { batch: 4, rows, channels: 16, joints: 20, context };
+        let shape = BatchShape { batch: 4, rows, channels: 16, joints: 20, context, after: 0 };
         let problem = Problem {
             angles: Units::PerRecording,
             joint_weights: Some(vec![1.0; 20]),

@@ -45,6 +45,7 @@ fn golden(case: &str) -> Golden {
         channels: emg[2],
         joints: config.output_size,
         context: model.left_context(),
+        after: 0,
     };
     let parameters = model.parameters().into_iter().flat_map(|p| {
         let tensor = &tensors[&format!("param.{}", p.name)];

@@ -58,7 +58,7 @@ fn problem(golden: &Golden, model: Model, batch: usize, rows: usize) -> Problem 
     let context = model.left_context();
     Problem::new(
         model,
-        BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context },
+        BatchShape { batch, rows, channels: golden.channels, joints: golden.joints, context, after: 0 },
         LossType::Mse,
         0.0,
     )

@@ -138,6 +138,122 @@ fn a_users_model_trains_resumes_evaluates_and_keeps_its_names() {
     assert_eq!(losses(&bench, "two"), losses(&bench, "three"));
 }
 
+/// Fits a golden model, and compares eval with the exported model in Python's onnxruntime.
+fn fit_and_check(bench: &Bench, name: &str, run: &str, more: &[&str]) {
+    let path = model(name);
+    bench.ok("emg-train", &fit(&path, run, more));
+    let (first, last) = losses(bench, run);
+    assert!(last < first, "{name}: {first} to {last}");
+    let eval = bench.json("emg-train", &["eval", run, "--split", "val", "--json"]);
+    std::fs::write(bench.path("eval.json"), eval.to_string()).unwrap();
+    let exported = bench.path(run).join("model.onnx");
+    bench.python("check_own_model.py", &[&path, exported.to_str().unwrap(), "info.json", "data", "eval.json"]);
+}
+
+#[test]
+fn a_second_input_is_the_pose_that_a_window_starts_from() {
+    let bench = bench();
+    fit_and_check(&bench, "tracker.dynamo", "run", &[]);
+    let predicted = bench.json("emg-train", &["predict", "run/model.onnx", "data", "--out", "out", "--json"]);
+    assert!(predicted.to_string().contains("mae_deg"), "{predicted}");
+}
+
+#[test]
+fn a_window_may_have_one_pose() {
+    let bench = bench();
+    for (target, contexts) in [("last", [39, 0]), ("center", [20, 19])] {
+        let set = format!("model.target={target}");
+        fit_and_check(&bench, "gru.dynamo", target, &["--set", &set]);
+        let predicted =
+            bench.json("emg-train", &["predict", &format!("{target}/model.onnx"), "data", "--out", target, "--json"]);
+        let file = &predicted["recordings"][0];
+        let [rows, done] = ["rows", "predicted_rows"].map(|name| file[name].as_u64().unwrap());
+        assert_eq!(rows - done, contexts.iter().sum::<u64>(), "{predicted}");
+    }
+    let more = ["--set", "model.target=last", "--set", "model.left_context=3"];
+    let message = bench.fails("emg-train", 2, &fit(&model("gru.dynamo"), "other", &more));
+    assert!(message.contains("0 with a model.target"), "{message}");
+    let more = ["--set", "model.target=last"];
+    let message = bench.fails("emg-train", 2, &fit(&model("mlp.dynamo"), "other", &more));
+    assert!(message.contains("takes one pose for a window, but the model outputs 40 rows"), "{message}");
+}
+
+/// Noise and stochastic depth are drawn anew at every step, and left out of evaluation and the exported model.
+#[test]
+fn random_operators_train_and_are_gone_in_inference() {
+    let bench = bench();
+    fit_and_check(&bench, "noisy.dynamo", "run", &[]);
+    bench.python("check_inference.py", &[bench.path("run/model.onnx").to_str().unwrap()]);
+    // A run repeats exactly, and another seed draws other numbers.
+    bench.ok("emg-train", &fit(&model("noisy.dynamo"), "again", &[]));
+    bench.ok("emg-train", &fit(&model("noisy.dynamo"), "other", &["--set", "training.seed=7"]));
+    assert_eq!(losses(&bench, "run"), losses(&bench, "again"));
+    assert_ne!(losses(&bench, "run"), losses(&bench, "other"));
+}
+
+/// Operators of no table are taken as they are where nothing above them is trained.
+#[test]
+fn a_spectrogram_of_the_input_needs_no_gradient() {
+    let bench = bench();
+    fit_and_check(&bench, "spectrogram.dynamo", "run", &["--set", "model.left_context=15"]);
+}
+
+#[test]
+fn what_the_loss_does_not_reach_is_told_and_left_alone() {
+    let bench = bench();
+    let path = model("stuck.dynamo");
+    let output = bench.run("emg-train", &fit(&path, "run", &["--set", "training.weight_decay=0.5"]));
+    let text = common::stderr(&output);
+    assert!(output.status.success() && text.contains("the loss does not depend on steps"), "{text}");
+    assert!(text.lines().any(|line| line.starts_with("steps") && line.contains("not reached")), "{text}");
+    bench.python("check_frozen.py", &[&path, bench.path("run/model.onnx").to_str().unwrap(), "steps"]);
+}
+
+#[test]
+fn a_gradient_that_is_not_finite_is_named() {
+    let bench = bench();
+    let message = bench.fails("emg-train", 1, &fit(&model("infinite.dynamo"), "run", &[]));
+    assert!(message.contains("the gradient of root is not finite in epoch 1, step"), "{message}");
+    let output = bench.run(
+        "emg-train",
+        &fit(&model("infinite.dynamo"), "skips", &["--set", "training.on_nan=skip", "--set", "training.num_epochs=1"]),
+    );
+    let text = common::stderr(&output);
+    assert!(output.status.success() && text.contains("the gradient of root is not finite, batch skipped"), "{text}");
+}
+
+#[test]
+fn doctor_shows_what_is_trained_and_checks_gradients() {
+    let bench = Bench::new();
+    let sizes = ["--set", "data.emg_channels=4", "--set", "model.input_size=4", "--set", "data.window_size=40"];
+    let joints = ["--set", "data.joint_angles_channels=3", "--set", "model.output_size=3"];
+    let doctor = |name: &str, more: &[&str]| {
+        [&["doctor", "--model", &model(name)][..], &sizes, &joints, &["--set", "training.batch_size=4"], more]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let args = doctor("causal.dynamo", &["--check", "--freeze", "qkv.*"]);
+    let text = bench.ok("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    for (name, role) in [("qkv.weight", "frozen by you"), ("mask", "buffer"), ("linear.bias", "trained")] {
+        assert!(text.lines().any(|line| line.starts_with(name) && line.contains(role)), "{name}: {text}");
+    }
+    assert!(text.contains("2 of 2 gradients agree with differences of the loss to 1e-3 (float64)"), "{text}");
+    // ONNX Runtime has no convolution in float64.
+    let args = doctor("cnn.torchscript", &["--check", "--json"]);
+    let found = bench.json("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    let check = &found["check"];
+    assert!(check["float64"] == false && check["wrong"] == 0, "{check}");
+    let args = doctor("infinite.dynamo", &["--check"]);
+    let output = bench.run("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("WRONG"));
+    let args = doctor("mlp.dynamo", &["--step", "step", "--train", "nothing"]);
+    let message = bench.fails("emg-train", 2, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains("model.train: `nothing` matches no parameter"), "{message}");
+}
+
 #[test]
 fn frozen_initializers_stay_as_they_were() {
     let bench = bench();
@@ -158,7 +274,7 @@ fn models_that_do_not_fit_are_refused_with_the_reason() {
     for (path, more, expected) in [
         ("nowhere.onnx".to_owned(), &[][..], "nowhere.onnx"),
         (format!("{golden}/models/losses.json"), &[], "not an ONNX model"),
-        (unknown, &["--set", "model.emg_layout=channels_first"], "NonMaxSuppression (boxes)"),
+        (unknown, &["--set", "model.emg_layout=channels_first"], "the model has no parameters to train"),
         (model("transformer.dynamo"), &["--set", "data.window_size=60"], "windows of 40 rows"),
         (model("mlp.dynamo"), &["--set", "model.emg_layout=channels_first"], "expected 4 channels"),
         (model("mlp.dynamo"), &["--set", "model.left_context=40"], "too short"),

@@ -77,7 +77,7 @@ fn case(name: &str) -> Case {
     let parameters = list.iter().flat_map(draw).collect();
     let (batch, rows, joints) = (number("batch") as usize, number("window") as usize, config.output_size);
     let context = model.left_context();
-    let shape = BatchShape { batch, rows, channels: config.input_size, joints, context };
+    let shape = BatchShape { batch, rows, channels: config.input_size, joints, context, after: 0 };
     let targets = shape.target_rows();
     let tensor = |number: u64, shape: &[usize], f: &dyn Fn(f32) -> f32| {
         Tensor::new(shape, noise(number, shape.iter().product()).map(f).collect())
@@ -219,7 +219,7 @@ fn the_250_step_decoder_stays_below_15_000_nodes() {
     };
     let model = Model::new(&config);
     assert!(total_elements(&model.parameters()) > 5_000_000);
-    let shape = BatchShape { batch: 8, rows: 11_790, channels: 16, joints: 20, context: 1790 };
+    let shape = BatchShape { batch: 8, rows: 11_790, channels: 16, joints: 20, context: 1790, after: 0 };
     let problem = Problem::new(model, shape, LossType::Mae, 0.5);
     for (kernels, most) in [(Kernels::Standard, 15_000), (Kernels::Cpu, 8_000), (Kernels::Cuda, 8_000)] {
         let nodes = training_step(&problem, &TrainingConfig::default(), kernels).unwrap().nodes;

@@ -46,7 +46,7 @@ fn problem(model: &Model, batch: usize) -> Problem {
     let context = model.left_context();
     Problem::new(
         model.clone(),
-        BatchShape { batch, rows: ROWS, channels: CHANNELS, joints: JOINTS, context },
+        BatchShape { batch, rows: ROWS, channels: CHANNELS, joints: JOINTS, context, after: 0 },
         LossType::MseMae,
         0.5,
     )

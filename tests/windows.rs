@@ -73,7 +73,7 @@ fn windows_are_those_that_numpy_cuts() {
 fn dump(bench: &Bench, cache: &Arc<Cache>, case: u64, split: Split, context: usize) -> serde_json::Value {
     let index = WindowIndex::new(Arc::clone(cache), split);
     let (windows, rows) = (index.len(), index.shape().rows());
-    let shape = BatchShape { batch: 7, rows, channels: 3, joints: 2, context };
+    let shape = BatchShape { batch: 7, rows, channels: 3, joints: 2, context, after: 0 };
     let path = format!("case{case}-{split}.bin");
     let mut file = std::io::BufWriter::new(std::fs::File::create(bench.path(&path)).unwrap());
     if windows > 0 {

@@ -55,7 +55,7 @@ fn main() {
     config.training.precision = serde_json::from_value(word("--precision", "tf32")).expect("a precision");
     let model = Model::new(&config.model);
     let rows = number("--window", config.data.window_size);
-    let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context() };
+    let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context(), after: 0 };
     let problem = Problem::new(model.clone(), shape, config.training.loss_type, config.training.mae_weight);
     let library = runtime::load(None).expect("ONNX Runtime");
     let provider = Provider::choose(&library, &config.training).expect("the device");

@@ -57,6 +57,11 @@ pub struct ModelConfig {
     pub train: Vec<String>,
     /// Rows at the start of each window for which your own model has no output.
     pub left_context: usize,
+    /// Rows at the end of each window for which your own model has no output.
+    pub right_context: usize,
+    /// What your own model predicts from a window. rows: all of its rows (fewer are interpolated; one is that of all).
+    /// last, center: one pose, of the window's last row or of the one in its middle.
+    pub target: Target,
     /// Axis order of your own model's EMG input: channels_first [batch, channels, rows], channels_last, or auto
     /// (inferred from the sizes).
     pub emg_layout: AxisLayout,
@@ -104,6 +109,8 @@ impl Default for ModelConfig {
             freeze: Vec::new(),
             train: Vec::new(),
             left_context: 0,
+            right_context: 0,
+            target: Target::Rows,
             emg_layout: AxisLayout::Auto,
             angles_layout: AxisLayout::Auto,
             encoder_features: None,
@@ -165,6 +172,15 @@ impl ModelConfig {
         )?;
         let longest = LONGEST_WINDOW;
         require(self.left_context < longest, "model.left_context", "fewer rows than a window", self.left_context)?;
+        require(self.right_context < longest, "model.right_context", "fewer rows than a window", self.right_context)?;
+        let contexts = self.left_context + self.right_context;
+        let target = self.target;
+        require(
+            target == Target::Rows || contexts == 0,
+            "model.left_context and right_context",
+            "0 with a model.target",
+            contexts,
+        )?;
         Ok(())
     }
 }
@@ -213,6 +229,11 @@ words!(
 words!(
     /// Which axis of a user's model holds the channels or joints.
     AxisLayout { Auto = "auto", ChannelsFirst = "channels_first", ChannelsLast = "channels_last" }
+);
+
+words!(
+    /// Which rows of a window a user's model predicts.
+    Target { Rows = "rows", Last = "last", Center = "center" }
 );
 
 words!(

@@ -277,7 +277,7 @@ impl Gather {
     }
 
     fn fill_slot(&self, slot: Slot<'_>, window: &Window, roll: isize) -> Result<(), CacheError> {
-        let BatchShape { rows, channels, joints, context, .. } = self.shape;
+        let BatchShape { rows, channels, joints, context, after, .. } = self.shape;
         let Slot { emg, joint_angles: angles, mask } = slot;
         let cache = self.index.cache();
         let recording = cache.recording(window.recording);
@@ -296,7 +296,7 @@ impl Gather {
             emg.chunks_exact_mut(channels).for_each(|row| row.rotate_right(right));
         }
 
-        let (from, to) = (before.max(context), until.max(context));
+        let [from, to] = [before, until].map(|row| row.clamp(context, rows - after));
         angles[..(from - context) * joints].fill(0.0);
         angles[(to - context) * joints..].fill(0.0);
         if from < to {

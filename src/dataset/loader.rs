@@ -185,7 +185,7 @@ mod tests {
         let built = build(&root, &options, &NoEvents).unwrap();
         let cache = Arc::new(Cache::open(&root, &built.key, &Access::default()).unwrap());
         let index = WindowIndex::new(cache, Split::Train);
-        let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context };
+        let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context, after: 0 };
         (folder, Arc::new(Gather { index, shape, targets: Targets::default(), resident: None }))
     }
 

@@ -12,12 +12,14 @@ pub struct BatchShape {
     pub joints: usize,
     /// Rows at the window's start that have no target: the model's left context.
     pub context: usize,
+    /// Rows at its end that have none: the right context.
+    pub after: usize,
 }
 
 impl BatchShape {
     /// Rows per window that have a target.
     pub fn target_rows(&self) -> usize {
-        self.rows - self.context
+        self.rows - self.context - self.after
     }
 
     /// Bytes of a batch's EMG, angles and mask, however large.

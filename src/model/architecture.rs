@@ -107,6 +107,11 @@ impl Model {
         self.network.left_context()
     }
 
+    /// Rows at a window's end that have no prediction.
+    pub fn right_context(&self) -> usize {
+        self.network.right_context()
+    }
+
     /// Whether the pose before the first step is the recording's.
     pub fn takes_initial_pose(&self) -> bool {
         self.network.takes_initial_pose()

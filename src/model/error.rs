@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::limits::{LARGEST_MATRIX, MOST_CELLS, MOST_CHUNK_ROWS, MOST_CHUNK_STEPS};
-use crate::config::ModelType;
+use crate::config::{ModelType, Target};
 use crate::graph::GraphError;
 
 /// A pattern that matches no parameter's name; `names`: the first of them.
@@ -68,9 +68,15 @@ pub enum ModelError {
         "the model's batch size is fixed at {fixed}: set training.batch_size to it, or export the model with a dynamic batch"
     )]
     FixedBatch { fixed: usize },
+    #[error("model.target is {target}, which takes one pose for a window, but the model outputs {given} rows")]
+    NotOnePose { given: usize, target: Target },
+    #[error(
+        "with model.target {target} all windows have {trained} rows, not {rows}: set data.eval_window to data.window_size"
+    )]
+    OtherWindow { rows: usize, trained: usize, target: Target },
     #[error(
         "the model outputs {given} rows for a window of {rows}; expected {rows}, {expected} (without \
-         model.left_context), or fewer, which are interpolated"
+         model.left_context and model.right_context), or fewer, which are interpolated"
     )]
     RowMismatch { given: usize, rows: usize, expected: usize },
     #[error("both axes of the model's output match the number of joints: set model.angles_layout")]
@@ -79,7 +85,9 @@ pub enum ModelError {
     JointMismatch { found: Vec<usize>, joints: usize },
     #[error("the model only takes windows of {fixed} rows, not {rows} (data.window_size; in an export, --length)")]
     FixedWindow { fixed: usize, rows: usize },
-    #[error("a window of {rows} rows is too short for model.left_context {context}")]
+    #[error(
+        "a window of {rows} rows is too short for a context of {context} (model.left_context and model.right_context)"
+    )]
     ShorterThanContext { rows: usize, context: usize },
     #[error(
         "a window of {rows} rows is too short: the encoder needs {context} rows of left context, so use more than {context}"

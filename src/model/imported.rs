@@ -9,7 +9,7 @@ use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
-use crate::config::{AxisLayout, ModelConfig};
+use crate::config::{AxisLayout, ModelConfig, Target};
 use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value};
 use crate::ports::INITIAL_POSE;
 use crate::units::EMG_STATISTICS;
@@ -26,6 +26,8 @@ pub(super) struct Imported {
     channels: usize,
     joints: usize,
     left_context: usize,
+    right_context: usize,
+    target: Target,
     /// Whether EMG is [batch, channels, rows], not [batch, rows, channels].
     pub(super) channels_second: bool,
     angles_layout: AxisLayout,
@@ -40,8 +42,7 @@ impl Imported {
         probe: Option<Arc<dyn Probe>>,
     ) -> Result<Self, ModelError> {
         onnx.check_export()?;
-        let (poses, inputs): (Vec<_>, Vec<_>) =
-            onnx.inputs().into_iter().partition(|input| input.name == INITIAL_POSE);
+        let (poses, inputs): (Vec<_>, Vec<_>) = onnx.inputs().into_iter().partition(|input| input.name == INITIAL_POSE);
         let [emg] = &inputs[..] else {
             return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
         };
@@ -81,6 +82,8 @@ impl Imported {
             channels: config.input_size,
             joints: config.output_size,
             left_context: config.left_context,
+            right_context: config.right_context,
+            target: config.target,
             channels_second,
             angles_layout: config.angles_layout,
         })
@@ -99,12 +102,15 @@ impl Imported {
             _ if joints_second => graph.transpose(y, &[0, 2, 1]),
             _ => y,
         };
-        let (given, expected) = (graph.shape(y)[1], rows - self.left_context);
+        let (given, expected) = (graph.shape(y)[1], rows - self.left_context - self.right_context);
+        if self.target != Target::Rows && given != 1 {
+            return Err(ModelError::NotOnePose { given, target: self.target });
+        }
         if given == expected {
             return Ok(y);
         }
         if given == rows {
-            return Ok(graph.slice(y, 1, self.left_context, rows));
+            return Ok(graph.slice(y, 1, self.left_context, rows - self.right_context));
         }
         if given > expected || given == 0 {
             return Err(ModelError::RowMismatch { given, rows, expected });
@@ -161,13 +167,7 @@ impl Imported {
     }
 
     /// The output of the model itself.
-    fn output(
-        &self,
-        graph: &mut Graph,
-        pass: &mut Pass,
-        emg: Value,
-        pose: Option<Value>,
-    ) -> Result<Value, ModelError> {
+    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, pose: Option<Value>) -> Result<Value, ModelError> {
         let bound = self.bound(graph, pass, emg, pose);
         let outputs = self.onnx.build(graph, pass, &bound, self.probe.as_deref())?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
@@ -228,6 +228,10 @@ impl Network for Imported {
         self.left_context
     }
 
+    fn right_context(&self) -> usize {
+        self.right_context
+    }
+
     fn has_dropout(&self) -> Option<bool> {
         Some(self.onnx.is_random())
     }
@@ -237,8 +241,12 @@ impl Network for Imported {
         if let Some(fixed) = fixed.filter(|fixed| *fixed != rows) {
             return Err(ModelError::FixedWindow { fixed, rows });
         }
-        if rows <= self.left_context {
-            return Err(ModelError::ShorterThanContext { rows, context: self.left_context });
+        let context = self.left_context + self.right_context;
+        if rows <= context {
+            return Err(ModelError::ShorterThanContext { rows, context });
+        }
+        if self.target != Target::Rows && rows != context + 1 {
+            return Err(ModelError::OtherWindow { rows, trained: context + 1, target: self.target });
         }
         Ok(())
     }

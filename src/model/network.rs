@@ -13,6 +13,11 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
     /// Rows at a window's start that have no prediction.
     fn left_context(&self) -> usize;
 
+    /// Rows at a window's end that have no prediction.
+    fn right_context(&self) -> usize {
+        0
+    }
+
     /// Whether the pose before the first step is the recording's.
     fn takes_initial_pose(&self) -> bool {
         false

@@ -118,9 +118,9 @@ impl Predictor {
                 &pose[..]
             });
             let windows = self.run(&recording, starts, begin)?;
-            let of_window = (self.signature.window - self.signature.left_context) * joints;
+            let of_window = self.signature.predicted() * joints;
             for (start, window) in starts.iter().zip(windows.chunks_exact(of_window)) {
-                let end = start + self.signature.window;
+                let end = start + self.signature.window - self.signature.right_context;
                 angles[done * joints..end * joints].copy_from_slice(&window[of_window - (end - done) * joints..]);
                 done = end;
             }
@@ -132,7 +132,7 @@ impl Predictor {
         let about = Predicted {
             recording: place.label(),
             rows,
-            predicted_rows: rows - self.signature.left_context,
+            predicted_rows: rows - self.signature.left_context - self.signature.right_context,
             mae_deg: self.error(&recording, &angles),
             started_from_row,
         };
@@ -189,15 +189,13 @@ impl Predictor {
         let failed = |source| PredictError::Load { path: self.path.clone(), source };
         let output = self.session.run(&inputs).map_err(failed)?.swap_remove(0);
         let mut windows = self.rows_of(&output, batch)?;
-        windows.truncate(
-            starts.len() * (self.signature.window - self.signature.left_context) * self.signature.joints.len(),
-        );
+        windows.truncate(starts.len() * self.signature.predicted() * self.signature.joints.len());
         Ok(windows)
     }
 
     /// A model's output as rows [batch, target rows, joints]: joints last, and interpolated where it gives fewer rows.
     fn rows_of(&self, output: &Tensor, batch: usize) -> Result<Vec<f32>, PredictError> {
-        let (joints, rows) = (self.signature.joints.len(), self.signature.window - self.signature.left_context);
+        let (joints, rows) = (self.signature.joints.len(), self.signature.predicted());
         let own = output.values.len() / (batch * joints);
         if output.values.len() != batch * joints * own || own == 0 || (own != rows && !self.signature.is_own) {
             let (path, found) = (self.path.clone(), output.shape.clone());
@@ -231,9 +229,10 @@ impl Predictor {
         if recording.angles.is_empty() {
             return None;
         }
-        let (predicted, truth) = (&angles[from * joints..], &recording.angles[from * joints..]);
-        let sums =
-            Accumulator::of(joints, self.signature.recordings.sample_rate, predicted, truth, &recording.valid[from..]);
+        let until = recording.valid.len() - self.signature.right_context;
+        let [predicted, truth] = [angles, &recording.angles].map(|angles| &angles[from * joints..until * joints]);
+        let valid = &recording.valid[from..until];
+        let sums = Accumulator::of(joints, self.signature.recordings.sample_rate, predicted, truth, valid);
         Some(sums.finish()).filter(|metrics| metrics.rows > 0).map(|metrics| metrics.mae_deg)
     }
 }

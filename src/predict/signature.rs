@@ -15,6 +15,7 @@ const MOST_VALUES: usize = 1 << 28;
 pub(super) struct Signature {
     pub(super) window: usize,
     pub(super) left_context: usize,
+    pub(super) right_context: usize,
     pub(super) joints: Vec<String>,
     /// What recordings look like, and how their statistics are taken.
     pub(super) recordings: SegmentSettings,
@@ -37,7 +38,7 @@ pub enum SignatureError {
     Stream,
     #[error("the model has no input for EMG")]
     NoEmg,
-    #[error("the model's metadata is inconsistent: window {window}, left context {context}, {joints} joints")]
+    #[error("the model's metadata is inconsistent: window {window}, context {context}, {joints} joints")]
     Contradiction { window: usize, context: usize, joints: usize },
     #[error("the model's metadata says {told:?} EMG values per window, but its input is {input}")]
     Input { told: [usize; 2], input: String },
@@ -55,6 +56,7 @@ impl Signature {
             joints,
             window,
             left_context,
+            right_context,
             emg_layout,
             angles_layout,
             recordings,
@@ -72,6 +74,7 @@ impl Signature {
         let signature = Self {
             window,
             left_context,
+            right_context,
             joints,
             emg,
             emg_first: emg_layout == AxisLayout::ChannelsFirst,
@@ -87,8 +90,10 @@ impl Signature {
     /// Fails where the metadata is not of this model.
     fn check(&self, outputs: &[TensorInfo]) -> Result<(), SignatureError> {
         let (channels, joints) = (self.recordings.emg_channels, self.joints.len());
-        if self.window <= self.left_context || joints != self.recordings.joint_angles_channels {
-            let (window, context) = (self.window, self.left_context);
+        if self.window <= self.left_context.saturating_add(self.right_context)
+            || joints != self.recordings.joint_angles_channels
+        {
+            let (window, context) = (self.window, self.left_context.saturating_add(self.right_context));
             return Err(SignatureError::Contradiction { window, context, joints });
         }
         let fits = |shape: &[Option<usize>], wanted: [usize; 2]| {
@@ -98,7 +103,7 @@ impl Signature {
         if !fits(&self.emg.shape, taken) {
             return Err(SignatureError::Input { told: taken, input: shape(&self.emg) });
         }
-        let given = [self.window - self.left_context, joints];
+        let given = [self.predicted(), joints];
         if let Some(output) = outputs.first().filter(|output| !self.is_own && !fits(&output.shape, given)) {
             return Err(SignatureError::Output { told: given, output: shape(output) });
         }
@@ -114,11 +119,16 @@ impl Signature {
         self.emg.shape.first().copied().flatten()
     }
 
+    /// Rows of a window that have a prediction.
+    pub(super) fn predicted(&self) -> usize {
+        self.window - self.left_context - self.right_context
+    }
+
     /// First rows of the windows over `rows` rows: each begins where its left context overlaps the one before, the last ends
     /// at the last row.
     pub(super) fn starts(&self, rows: usize) -> Vec<usize> {
         let last = rows - self.window;
-        (0..last).step_by(self.window - self.left_context).chain([last]).collect()
+        (0..last).step_by(self.predicted()).chain([last]).collect()
     }
 }
 

@@ -12,6 +12,8 @@ pub struct ModelMetadata {
     pub window: usize,
     /// Rows at a window's start without a prediction.
     pub left_context: usize,
+    /// Rows at its end without one.
+    pub right_context: usize,
     pub normalize_emg: Option<Normalize>,
     pub normalize_angles: Option<Normalize>,
     /// Which axis has channels, and joints.
@@ -60,6 +62,7 @@ impl ModelMetadata {
             ("units", Some("radians".to_owned())),
             ("window", Some(self.window.to_string())),
             ("left_context", Some(self.left_context.to_string())),
+            ("right_context", Some(self.right_context.to_string())),
             ("normalize_emg", normalize(self.normalize_emg)),
             ("normalize_angles", normalize(self.normalize_angles)),
             ("emg_layout", Some(self.emg_layout.to_string())),
@@ -96,6 +99,8 @@ impl ModelMetadata {
             joints: needed("joints")?.split(',').map(str::to_owned).collect(),
             window: number("window")?,
             left_context: number("left_context")?,
+            // Earlier versions wrote none.
+            right_context: if get("right_context").is_some() { number("right_context")? } else { 0 },
             normalize_emg: get("normalize_emg").and_then(|word| word.parse().ok()),
             normalize_angles: get("normalize_angles").and_then(|word| word.parse().ok()),
             emg_layout: layout("emg_layout"),
@@ -122,6 +127,7 @@ mod tests {
                 joints: vec!["a".into(), "b".into()],
                 window: 200,
                 left_context: 20,
+                right_context: 3,
                 normalize_emg: Some(Normalize::Recording),
                 normalize_angles: None,
                 emg_layout: AxisLayout::ChannelsFirst,

@@ -95,11 +95,11 @@ impl Problem {
 
     /// EMG, angles and mask of a batch, as [`crate::dataset::Gather`] fills them in where rows are not resident.
     fn gathered(&self, graph: &mut Graph, inputs: &Inputs) -> [Value; 3] {
-        let BatchShape { batch, rows, channels, context, .. } = self.shape;
+        let BatchShape { batch, rows, channels, context, after, .. } = self.shape;
         let offsets: Vec<_> = (0..rows as i64).collect();
         let (first, offsets) = (graph.reshape(inputs.get(ports::FIRST_ROWS), &[batch, 1]), graph.i64s(&offsets));
         let places = graph.add(first, offsets);
-        let targets = graph.slice(places, 1, context, rows);
+        let targets = graph.slice(places, 1, context, rows - after);
         let mut emg = graph.gather(inputs.get(ports::ALL_EMG), places, 0);
         if let Some(sources) = inputs.find(ports::CHANNELS) {
             let sources = graph.reshape(sources, &[batch, 1, channels]);

@@ -114,6 +114,7 @@ fn metadata(
         joints: settings.joint_names(),
         window: rows,
         left_context: model.left_context(),
+        right_context: model.right_context(),
         normalize_emg: Some(checkpoint.normalization.emg),
         normalize_angles: Some(checkpoint.normalization.joint_angles),
         emg_layout,

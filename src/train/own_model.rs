@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::error::TrainError;
-use crate::config::{Config, ModelType};
+use crate::config::{Config, ModelType, Target};
 use crate::graph::OnnxModel;
 use crate::model::{Model, total_elements_exact};
 use crate::runtime::LibraryProbe;
@@ -29,9 +29,16 @@ pub fn load_model(config: &Config, run: &Path) -> Result<Model, TrainError> {
 /// # Errors
 /// It cannot be read; [`TrainError::OwnModel`]: it cannot be trained.
 pub fn own_model(config: &Config, path: &Path) -> Result<Model, TrainError> {
+    let mut settings = config.model.clone();
+    let around = config.data.window_size + config.data.padding.iter().sum::<usize>() - 1;
+    (settings.left_context, settings.right_context) = match settings.target {
+        Target::Rows => (settings.left_context, settings.right_context),
+        Target::Last => (around, 0),
+        Target::Center => (around.div_ceil(2), around / 2),
+    };
     let refuse = |source| TrainError::OwnModel { path: path.to_owned(), source: Box::new(source) };
     let probe = Arc::new(LibraryProbe);
-    checked(Model::imported(&config.model, OnnxModel::load(path)?, Some(probe)).map_err(refuse)?)
+    checked(Model::imported(&settings, OnnxModel::load(path)?, Some(probe)).map_err(refuse)?)
 }
 
 /// Fails for a model that no step could hold: the library counts elements in 32 bits.

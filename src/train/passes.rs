@@ -31,6 +31,7 @@ pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: 
         channels: settings.emg_channels,
         joints: settings.joint_angles_channels,
         context: model.left_context(),
+        after: model.right_context(),
     };
     check_size(shape, &config.training)?;
     let targets = Targets {

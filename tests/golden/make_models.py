@@ -189,6 +189,75 @@ class Causal(nn.Module):
         return self.linear(F.normalize(torch.relu(weights @ v), dim=2))
 
 
+class Tracker(nn.Module):
+    """[B, T, C] and a pose [B, J] to [B, T, J], from that pose on."""
+
+    def __init__(self):
+        super().__init__()
+        self.start = nn.Linear(JOINTS, 8)
+        self.gru = nn.GRU(CHANNELS, 8, batch_first=True)
+        self.head = nn.Linear(8, JOINTS)
+
+    def forward(self, x: Tensor, initial_pose: Tensor) -> Tensor:
+        y = self.gru(x, torch.tanh(self.start(initial_pose)).unsqueeze(0))[0]
+        return initial_pose.unsqueeze(1) + self.head(y)
+
+
+class Noisy(nn.Module):
+    """[B, T, C] to [B, T, J]: noise on the input and stochastic depth, as it trains."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Linear(CHANNELS, 8)
+        self.second = nn.Linear(8, 8)
+        self.head = nn.Linear(8, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.tanh(self.first(x + torch.randn_like(x) * 0.1))
+        kept = x.new_empty((x.shape[0], 1, 1)).bernoulli_(0.8) / 0.8
+        return self.head(x + torch.tanh(self.second(x)) * kept)
+
+
+class Spectrogram(nn.Module):
+    """[B, T, C] to [B, T, J]: frames of the first channel's spectrum, which nothing is trained above."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("window", torch.hann_window(16))
+        self.head = nn.Linear(9, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        frames = torch.stft(x[:, :, 0], 16, 1, 16, self.window, center=False, return_complex=False)
+        return self.head(torch.log1p(frames.square().sum(-1)).transpose(1, 2))
+
+
+class Stuck(nn.Module):
+    """[B, T, C] to [B, T, J] with a parameter that only steps come from."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = nn.Parameter(torch.tensor([0.4, -0.3, 1.2]))
+        self.linear = nn.Linear(CHANNELS, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.round(self.steps)
+
+
+class Infinite(nn.Module):
+    """[B, T, C] to [B, T, J], with a parameter whose gradient is not finite though the output is."""
+
+    def __init__(self):
+        super().__init__()
+        self.root = nn.Parameter(torch.zeros(JOINTS))
+        self.linear = nn.Linear(CHANNELS, JOINTS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x) + torch.sqrt(self.root * 0.0)
+
+
+# Networks without golden losses: for what is around training.
+OTHERS = {"tracker": Tracker, "noisy": Noisy, "spectrogram": Spectrogram, "stuck": Stuck, "infinite": Infinite}
+
 # Network, whether it takes [B, C, T], left context.
 NETWORKS = {
     "mlp": (Mlp, False, 0),
@@ -332,6 +401,16 @@ def main() -> None:
             except Exception as error:  # the exporters raise whatever they like
                 print(f"{name}: {exporter} does not export it: {str(error)[:300]}", file=sys.stderr)
         curves[name] = {"exporters": exporters, "context": context, "losses": losses(model, channels_first, context)}
+    for name, make in OTHERS.items():
+        torch.manual_seed(0)
+        path = folder / f"{name}.dynamo.onnx"
+        given = (torch.zeros(2, WINDOW, CHANNELS), torch.zeros(2, JOINTS))[: 2 if name == "tracker" else 1]
+        shapes = tuple({0: torch.export.Dim("batch")} for _ in given)
+        torch.onnx.export(
+            make().train(), given, path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=False,
+            verbose=False, input_names=["emg", "initial_pose"][: len(given)], output_names=["angles"],
+        )
+        slim(path)
     sizes = {"batch": BATCH, "window": WINDOW, "channels": CHANNELS, "joints": JOINTS}
     (folder / "losses.json").write_text(json.dumps(sizes | {"networks": curves}, indent=1) + "\n")
 

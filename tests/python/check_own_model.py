@@ -42,11 +42,13 @@ def main() -> int:
     if names[0] != names[1]:
         print(f"inputs and outputs were {names[0]}, are {names[1]}")
         return 1
-    (emg_name,), (angles_name,) = names[1]
+    inputs, (angles_name,) = names[1]
+    emg_name = inputs[0]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(exported, options, providers=["CPUExecutionProvider"])
-    context = int(session.get_modelmeta().custom_metadata_map["left_context"])
+    about = session.get_modelmeta().custom_metadata_map
+    context, after = int(about["left_context"]), int(about["right_context"])
     shape = [value.shape for value in session.get_inputs() if value.name == emg_name][0]
     channels_first = shape[1] == settings["emg_channels"]
     joints = settings["joint_angles_channels"]
@@ -54,7 +56,7 @@ def main() -> int:
     for recording, first, size in windows(info, report["split"]):
         with h5py.File(Path(dataset) / recording["path"]) as file:
             table = file[settings["layout"]["table"]][first : first + size]
-        angles = table["joint_angles"].astype(np.float64)[context:]
+        angles = table["joint_angles"].astype(np.float64)[context : size - after]
         emg = table["emg"].astype(np.float32)
         feed = {emg_name: (emg.T if channels_first else emg)[None]}
         if settings["normalize_emg"] == "recording":
@@ -62,8 +64,12 @@ def main() -> int:
             std = np.array(statistics["std"])
             feed["emg_mean"] = np.array(statistics["mean"], np.float32)[None]
             feed["emg_std"] = np.where(std < 1e-6, 1.0, std + 1e-8).astype(np.float32)[None]
-        (y,) = session.run([angles_name], feed)
         valid = ~np.all(np.isclose(angles, 0), axis=1)
+        if "initial_pose" in inputs:
+            if not valid[0]:
+                continue
+            feed["initial_pose"] = angles[:1].astype(np.float32)
+        (y,) = session.run([angles_name], feed)
         absolute += np.abs(to_rows(y, joints, len(angles)) - angles)[valid].sum()
         rows += int(valid.sum())
     mae = np.degrees(absolute / (rows * joints))

@@ -79,6 +79,7 @@ pub(crate) fn model(
         channels: data.emg_channels,
         joints: data.joint_count(),
         context: model.left_context(),
+        after: model.right_context(),
     };
     model.check_window(shape.rows).map_err(TrainError::from)?;
     check_size(shape, training)?;

@@ -242,7 +242,7 @@ impl Builder<'_> {
 }
 
 /// Operators that may give a tensor without elements to others that leave it out.
-const MAY_BE_EMPTY: [&str; 5] = ["Slice", "Split", "Gather", "Identity", "Cast"];
+const MAY_BE_EMPTY: [&str; 7] = ["Cast", "CastLike", "Expand", "Gather", "Identity", "Slice", "Split"];
 
 /// Whether any input is no constant.
 fn varies(call: &Call<'_>, inputs: &[Option<Value>]) -> bool {

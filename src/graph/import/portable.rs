@@ -128,10 +128,16 @@ fn split_without_sequences(graph: &mut GraphProto, shapes: &HashMap<String, Vec<
     graph.initializer.extend(made);
 }
 
-/// `Gemm` with a weight of the file, as `MatMul` and `Add`, the weight stored as the product takes it.
+/// `Gemm` with a weight that other products take, too, as `MatMul` and `Add`, the weight stored as the product takes it.
+/// (A weight of one product keeps its name and its form.)
 fn plain_products(graph: &mut GraphProto) {
     let weights: HashMap<String, TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
+    let mut takers: HashMap<&str, usize> = HashMap::new();
+    let products = graph.node.iter().filter(|node| matches!(node.op_type(), "Gemm" | "MatMul"));
+    products.flat_map(|node| &node.input).for_each(|name| *takers.entry(name).or_default() += 1);
+    let shared: HashSet<String> =
+        takers.into_iter().filter(|(_, count)| *count > 1).map(|(name, _)| name.to_owned()).collect();
     let mut transposed: HashMap<String, TensorProto> = HashMap::new();
     let mut nodes = Vec::with_capacity(graph.node.len());
     for gemm in std::mem::take(&mut graph.node) {
@@ -140,6 +146,7 @@ fn plain_products(graph: &mut GraphProto) {
             given.and_then(|attribute| attribute.f).unwrap_or(1.0)
         };
         let plain = gemm.op_type() == "Gemm"
+            && gemm.input.get(1).is_some_and(|name| shared.contains(name))
             && number(&gemm, "transA", 0) == 0
             && float("alpha") == 1.0
             && (float("beta") == 1.0 || gemm.input.len() < 3);

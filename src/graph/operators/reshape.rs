@@ -211,10 +211,15 @@ fn import_expand(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let wanted = call.integers(1)?.ok_or("the shape is missing")?;
     let rank = from.len().max(wanted.len());
     let of = |i: usize, sizes: &dyn Fn(usize) -> usize, len: usize| (i + len).checked_sub(rank).map_or(1, sizes);
-    // Either side may be the 1 that is repeated.
-    let shape: Vec<_> = (0..rank)
-        .map(|i| of(i, &|i| from[i], from.len()).max(of(i, &|i| wanted[i].max(1) as usize, wanted.len())))
-        .collect();
+    // Either side may be the 1 that is repeated, also no times.
+    let size = |i: usize| {
+        let (from, wanted) = (of(i, &|i| from[i], from.len()), of(i, &|i| wanted[i].max(0) as usize, wanted.len()));
+        if from == 1 { wanted } else { from }
+    };
+    if let Some(negative) = wanted.iter().find(|size| **size < 0) {
+        return Err(format!("size {negative}").into());
+    }
+    let shape: Vec<_> = (0..rank).map(size).collect();
     let sizes: Vec<_> = shape.iter().map(|size| *size as i64).collect();
     let sizes = call.graph.i64s(&sizes);
     if from == shape { Ok(vec![x]) } else { Ok(vec![call.apply1("Expand", &[x, sizes])?]) }
