@@ -134,6 +134,18 @@ fn default_exports_are_refused() {
     }
 }
 
+/// Runs of earlier versions have the parameters that those took from a file.
+#[test]
+fn files_are_still_read_as_earlier_versions_did() {
+    let golden = golden();
+    let path = folder().join("norms.dynamo-default.onnx");
+    let model = Model::imported(&config(&golden, 0), OnnxModel::load_legacy(&path).unwrap(), None).unwrap();
+    let names: Vec<_> = model.parameters().into_iter().map(|parameter| parameter.name).collect();
+    // One tensor that the exporter merged, and its copies.
+    assert_eq!(names.iter().filter(|name| name.starts_with("first.")).count(), 4, "{names:?}");
+    assert!(names.iter().any(|name| name.contains('/')) && names.contains(&"conv.weight".to_owned()), "{names:?}");
+}
+
 /// What dynamo's metadata says of each tensor is followed.
 #[test]
 fn buffers_and_statistics_are_not_trained() {

@@ -165,7 +165,10 @@ fn check_case(case: &Case, kernels: Kernels, twice: bool) {
     let found = gradients(&mut graph, loss, &values).unwrap_or_else(|e| panic!("{name}: {e}"));
     graph.output("y", y);
     for (i, gradient) in found.into_iter().enumerate() {
-        let gradient = gradient.unwrap_or_else(|| graph.zeros(values[i], &graph.shape(values[i]).to_vec()));
+        let gradient = gradient.unwrap_or_else(|| {
+            let shape = graph.shape(values[i]).to_vec();
+            graph.zeros(values[i], &shape)
+        });
         graph.output(&format!("d{i}"), gradient);
     }
     select_kernels(&mut graph, kernels);

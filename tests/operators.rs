@@ -50,7 +50,10 @@ fn check_at(mut inputs: Vec<Tensor>, seed: u64, build: Build<'_>) -> BTreeSet<&'
     let mut forward = session(&forward_graph);
     let gradients = gradients(&mut graph, loss, &values).unwrap();
     for ((name, gradient), value) in names.iter().zip(&gradients).zip(&values) {
-        let gradient = gradient.unwrap_or_else(|| graph.zeros(*value, &graph.shape(*value).to_vec()));
+        let gradient = gradient.unwrap_or_else(|| {
+            let shape = graph.shape(*value).to_vec();
+            graph.zeros(*value, &shape)
+        });
         graph.output(&format!("d{name}"), gradient);
     }
     prune(&mut graph);

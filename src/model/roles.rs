@@ -63,7 +63,7 @@ pub(super) fn roles(onnx: &OnnxModel, freeze: &[String], train: &[String]) -> Re
             Some(Declared::Buffer) => Role::Buffer,
             Some(Declared::Constant) => Role::Constant,
             _ if settings.contains(name) => Role::Constant,
-            None if shape.is_empty() && onnx.exporter() == Exporter::Other => Role::Constant,
+            None if shape.is_empty() && (onnx.exporter() == Exporter::Other || onnx.is_legacy()) => Role::Constant,
             // Such as a mask of minus infinity.
             _ if onnx.initializer(name)?.iter().any(|value| !value.is_finite()) => Role::Constant,
             Some(Declared::Parameter) | None => Role::Trained,

@@ -42,7 +42,7 @@ pub use gallery::{Gallery, gallery};
 pub use gradient_check::{GradientCheck, GradientChecks};
 pub use groups::Group;
 pub use normalization::Normalization;
-pub use own_model::{IMPORTED, load_model, own_model};
+pub use own_model::{IMPORTED, load_model, load_trained_model, own_model};
 pub use passes::check_size;
 pub use record::{EpochRecord, Figure, Figures};
 pub use resume::{Resumed, check_resume, resume_from};

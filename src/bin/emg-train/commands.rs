@@ -20,7 +20,7 @@ use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::startup::prepare_process;
 use emg_pipeline::train::{
     self, BenchmarkLength, Checkpoint, EvaluateOptions, ExportOptions, Form, IMPORTED, TrainError, apply_manifest,
-    apply_splits, checkpoint_folder, evaluate, export_run, load_model, throughput,
+    apply_splits, checkpoint_folder, evaluate, export_run, load_model, load_trained_model, throughput,
 };
 use emg_pipeline::{note, say};
 
@@ -85,7 +85,7 @@ fn eval(args: EvalArgs) -> Result<ExitCode> {
     let library = runtime::load(ort_lib.as_deref())?;
     let training = &checkpoint.config.training;
     let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
-    let model = load_model(&checkpoint.config, &run.run)?;
+    let model = load_trained_model(&checkpoint, &run.run)?;
     let cache = Arc::new(cache);
     let emg2pose_derivatives = derivatives == Derivatives::Emg2pose;
     let others = other_labels(&by, cache.manifest())?;
@@ -122,7 +122,7 @@ fn other_labels(by: &[String], manifest: &Manifest) -> Result<Vec<String>> {
 fn export(args: &ExportArgs) -> Result<ExitCode> {
     let &ExportArgs { ref run, ref out, length, dtype, streaming, chunk, json } = args;
     let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
-    let model = load_model(&checkpoint.config, &run.run)?;
+    let model = load_trained_model(&checkpoint, &run.run)?;
     let form = if streaming { Form::Stream { chunk } } else { Form::Window };
     // Exports with other weights, forms, lengths or types are written next to what `fit` wrote and do not replace it.
     let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");

@@ -13,7 +13,7 @@ use emg_pipeline::report::FitReport;
 use emg_pipeline::runtime;
 use emg_pipeline::train::{
     self, Checkpoint, FitOptions, Resumed, RunFolder, Start, TrainError, apply_manifest, check_resume,
-    checkpoint_folder, load_model, resume_from,
+    checkpoint_folder, load_model, load_trained_model, resume_from,
 };
 use emg_pipeline::{note, say};
 use serde_json::json;
@@ -54,7 +54,10 @@ pub(crate) fn fit(mut args: FitArgs, started: Instant) -> Result<ExitCode> {
     let own = args.model.clone().or_else(|| config.model.onnx.clone()).filter(|_| !args.resume);
     let model = match &own {
         Some(path) => own_model(&mut config, path, &args.freeze, &args.train)?,
-        None => load_model(&config, &run)?,
+        None => match &start {
+            Start::Resume(checkpoint) => load_trained_model(checkpoint, &run)?,
+            Start::New | Start::Weights(_) => load_model(&config, &run)?,
+        },
     };
     set_absolute_paths(&mut config, &root)?;
     signals.listen_to_stop()?;

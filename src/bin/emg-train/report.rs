@@ -10,7 +10,7 @@ use emg_pipeline::files::{FileError, check_file_path, replace_named_file};
 use emg_pipeline::model::total_elements;
 use emg_pipeline::report::{self, CountProgress, Environment, ReportedRun, read_epochs, report_page};
 use emg_pipeline::runtime::{self, Provider, RuntimeError};
-use emg_pipeline::train::{Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_model};
+use emg_pipeline::train::{Checkpoint, EvaluateOptions, Gallery, RunFolder, TrainError, gallery, load_trained_model};
 use emg_pipeline::{note, say};
 use serde_json::json;
 
@@ -115,7 +115,7 @@ fn evaluated(
     let library = runtime::load(args.ort_lib.as_deref())?;
     let training = &checkpoint.config.training;
     let provider = Provider::choose(&library, training).map_err(TrainError::from)?;
-    let model = load_model(&checkpoint.config, folder)?;
+    let model = load_trained_model(&checkpoint, folder)?;
     facts.push(("parameters".into(), total_elements(&model.parameters()).to_string()));
     facts.push(("checkpoint".into(), format!("{}, after epoch {}", args.of.checkpoint, checkpoint.progress.epoch)));
     facts.push(("evaluated on".into(), format!("{provider}, ONNX Runtime {}", library.version)));

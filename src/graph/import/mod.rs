@@ -4,6 +4,7 @@
 mod build;
 mod exporter;
 mod foreign;
+mod legacy;
 mod model;
 mod portable;
 mod prepare;

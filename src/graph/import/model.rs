@@ -12,7 +12,7 @@ use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::Constant;
 use super::exporter::{Declared, Exporter, Record};
-use super::prepare::prepare;
+use super::prepare::{prepare, prepare_legacy};
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
 use crate::files::read_regular;
@@ -29,6 +29,7 @@ pub struct OnnxModel {
     pub(super) proto: ModelProto,
     pub(super) opset: i64,
     record: Record,
+    legacy: bool,
 }
 
 /// An input or output of a model.
@@ -51,6 +52,18 @@ impl OnnxModel {
     /// # Errors
     /// Unreadable, or as [`parse`](Self::parse).
     pub fn load(path: &Path) -> Result<Self, GraphError> {
+        Self::load_by(path, false)
+    }
+
+    /// As [`load`](Self::load), as versions before 2026-12 read models: what they trained is what follows from it.
+    ///
+    /// # Errors
+    /// As `load`.
+    pub fn load_legacy(path: &Path) -> Result<Self, GraphError> {
+        Self::load_by(path, true)
+    }
+
+    fn load_by(path: &Path, legacy: bool) -> Result<Self, GraphError> {
         let read = || {
             let bytes = read_regular(path)?;
             if check_model(&bytes) == ModelState::Damaged {
@@ -61,7 +74,7 @@ impl OnnxModel {
             for tensor in proto.graph.iter_mut().flat_map(|graph| &mut graph.initializer) {
                 embed(tensor, folder)?;
             }
-            Self::new(proto)
+            Self::new(proto, legacy)
         };
         read().map_err(|source| GraphError::File { path: path.to_owned(), source: Box::new(source) })
     }
@@ -71,10 +84,10 @@ impl OnnxModel {
     /// # Errors
     /// No ONNX model, or of an opset that is not known.
     pub fn parse(bytes: &[u8]) -> Result<Self, GraphError> {
-        Self::new(decode(bytes)?)
+        Self::new(decode(bytes)?, false)
     }
 
-    fn new(mut proto: ModelProto) -> Result<Self, GraphError> {
+    fn new(mut proto: ModelProto, legacy: bool) -> Result<Self, GraphError> {
         let default = |domain: &Option<String>| matches!(domain.as_deref(), None | Some("" | "ai.onnx"));
         let opset = proto.opset_import.iter().find(|opset| default(&opset.domain)).and_then(|opset| opset.version);
         let opset = opset.ok_or_else(|| GraphError::NotOnnx { reason: "it names no opset".into() })?;
@@ -86,9 +99,13 @@ impl OnnxModel {
             return Err("sparse weights are not supported".into());
         }
         graph.initializer.iter().try_for_each(|tensor| sizes(tensor).map(|_| ()))?;
+        if legacy {
+            prepare_legacy(&mut proto)?;
+            return Ok(Self { proto, opset, record: Record::default(), legacy });
+        }
         let record = Record::new(&proto);
         prepare(&mut proto, record.exporter)?;
-        Ok(Self { proto, opset, record })
+        Ok(Self { proto, opset, record, legacy })
     }
 
     /// The whole file, weights included.
@@ -131,6 +148,11 @@ impl OnnxModel {
         }
     }
 
+    /// Whether it was read as by versions before 2026-12.
+    pub fn is_legacy(&self) -> bool {
+        self.legacy
+    }
+
     /// What wrote the file.
     pub fn exporter(&self) -> Exporter {
         self.record.exporter
@@ -147,6 +169,9 @@ impl OnnxModel {
     /// The exporter folded or merged parameters, or took a `detach()` out; a running statistic is used otherwise, too; a
     /// tensor has the batch's size.
     pub fn check_export(&self) -> Result<(), GraphError> {
+        if self.legacy {
+            return Ok(());
+        }
         self.record.check(&self.graph().initializer)?;
         self.check_statistics()?;
         self.check_batch()

@@ -6,6 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::super::error::GraphError;
 use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use super::exporter::{Exporter, is_detach};
+use super::legacy::untie;
 use super::random::name_bernoullis;
 
 /// Functions may call functions; deeper than this is a mistake in the file.
@@ -24,12 +25,7 @@ pub(super) fn label(node: &NodeProto) -> String {
 /// # Errors
 /// Functions that call each other too deeply or too often; a value that is defined twice.
 pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), GraphError> {
-    let functions = std::mem::take(&mut proto.functions);
-    let graph = proto.graph.as_mut().expect("checked by parse");
-    let nodes = std::mem::take(&mut graph.node);
-    let mut inliner = Inliner { functions: &functions, nodes: Vec::new() };
-    inliner.append(&nodes, &Scope::default(), 0)?;
-    graph.node = inliner.nodes;
+    let graph = inline(proto)?;
     check_definitions(graph)?;
     name_bernoullis(graph);
     match exporter {
@@ -37,6 +33,27 @@ pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), 
         Exporter::Dynamo | Exporter::Other => drop_second_names(graph),
     }
     Ok(())
+}
+
+/// As earlier versions did.
+///
+/// # Errors
+/// Functions that call each other too deeply or too often.
+pub(super) fn prepare_legacy(proto: &mut ModelProto) -> Result<(), GraphError> {
+    let graph = inline(proto)?;
+    untie(&mut graph.node, &mut graph.initializer);
+    Ok(())
+}
+
+/// The graph without functions.
+fn inline(proto: &mut ModelProto) -> Result<&mut GraphProto, GraphError> {
+    let functions = std::mem::take(&mut proto.functions);
+    let graph = proto.graph.as_mut().expect("checked by parse");
+    let nodes = std::mem::take(&mut graph.node);
+    let mut inliner = Inliner { functions: &functions, nodes: Vec::new() };
+    inliner.append(&nodes, &Scope::default(), 0)?;
+    graph.node = inliner.nodes;
+    Ok(graph)
 }
 
 /// Takes out nodes that give a tensor of the file a second name.

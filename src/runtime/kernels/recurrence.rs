@@ -73,7 +73,7 @@ fn add_product(panels: &[f32], inner: usize, outer: usize, a: &[f32], c: &mut [f
 }
 
 /// The steps of a tensor [steps, batch, width], cut into pieces of [`ROWS`] rows: for each piece, its part of every step.
-fn pieces<'a>(values: &'a [f32], steps: usize, width: usize) -> Vec<Vec<&'a [f32]>> {
+fn pieces(values: &[f32], steps: usize, width: usize) -> Vec<Vec<&[f32]>> {
     let step = (values.len() / steps).max(1);
     let mut pieces: Vec<Vec<_>> = Vec::new();
     for step in values.chunks_exact(step) {
@@ -88,7 +88,7 @@ fn pieces<'a>(values: &'a [f32], steps: usize, width: usize) -> Vec<Vec<&'a [f32
 }
 
 /// As [`pieces`], to be written.
-fn pieces_mut<'a>(values: &'a mut [f32], steps: usize, width: usize) -> Vec<Vec<&'a mut [f32]>> {
+fn pieces_mut(values: &mut [f32], steps: usize, width: usize) -> Vec<Vec<&mut [f32]>> {
     let step = (values.len() / steps).max(1);
     let mut pieces: Vec<Vec<_>> = Vec::new();
     for step in values.chunks_exact_mut(step) {
