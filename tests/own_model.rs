@@ -150,6 +150,17 @@ fn fit_and_check(bench: &Bench, name: &str, run: &str, more: &[&str]) {
     bench.python("check_own_model.py", &[&path, exported.to_str().unwrap(), "info.json", "data", "eval.json"]);
 }
 
+/// Quantizers, simplifiers and converters of others take exported models.
+#[test]
+fn exported_models_are_quantized_narrowed_and_simplified() {
+    let bench = bench();
+    for (name, more) in [("gru.torchscript", &[][..]), ("conformer.dynamo", &[]), ("cnn.dynamo", &[])] {
+        bench.ok("emg-train", &fit(&model(name), name, &[&["--set", "training.num_epochs=1"], more].concat()));
+        let exported = bench.path(name).join("model.onnx");
+        println!("{name}: {}", bench.python("check_downstream.py", &[exported.to_str().unwrap()]));
+    }
+}
+
 #[test]
 fn a_second_input_is_the_pose_that_a_window_starts_from() {
     let bench = bench();

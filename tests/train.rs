@@ -203,8 +203,8 @@ fn exported_models_compute_what_eval_reports() {
         bench.ok("emg-train", &fit(&run, &[&epochs, sets.as_slice()].concat()));
         check_export(&bench, &run, "data");
     }
-    for run in ["run0", "run3"] {
-        println!("{}", bench.python("check_quantized.py", &[&format!("{run}/model.onnx")]));
+    for run in ["run0", "run3", "run5"] {
+        println!("{}", bench.python("check_downstream.py", &[&format!("{run}/model.onnx")]));
     }
     let longer = bench.ok("emg-train", &["export", "run0", "--length", "500", "--out", "long.onnx"]);
     assert_eq!(longer.trim(), "long.onnx");
