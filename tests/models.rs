@@ -5,17 +5,20 @@ mod common;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use common::noise;
-use emg_pipeline::config::{LossType, ModelConfig, ModelType, Optimizer, TrainingConfig};
+use emg_pipeline::config::{Dtype, LossType, ModelConfig, ModelType, Optimizer, TrainingConfig};
 use emg_pipeline::dataset::BatchShape;
-use emg_pipeline::graph::{Kernels, OnnxModel};
+use emg_pipeline::graph::{Kernels, OnnxModel, Probe, TensorType};
 use emg_pipeline::model::{Model, ModelError, Role, initialize};
 use emg_pipeline::ports::Values;
 use emg_pipeline::runtime::{self, Provider, Stepper};
 use emg_pipeline::step::{
-    BUFFERS, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StepError, results, training_step,
+    BUFFERS, Exported, HYPERPARAMETERS, Hyperparameters, PARAMETERS, Problem, RANDOM, StepError, export, results,
+    training_step,
 };
+use emg_pipeline::units::{Affine, Units};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -172,6 +175,16 @@ fn buffers_and_statistics_are_not_trained() {
     }
 }
 
+/// Knows one shape.
+#[derive(Debug)]
+struct Same;
+
+impl Probe for Same {
+    fn types(&self, _: &[u8]) -> Result<Vec<TensorType>, String> {
+        Ok(vec![TensorType::f32([4, 40, 4])])
+    }
+}
+
 /// Damaged files, and intact ones with other sizes than theirs, are refused or train; nothing panics.
 #[test]
 fn damaged_models_are_refused_or_train() {
@@ -195,8 +208,20 @@ fn damaged_models_are_refused_or_train() {
         let (batch, rows) = ([1, 2, golden.batch][pick(2)], [golden.window, 23, 64][pick(2)]);
         let config = config(&golden, [0, 14][pick(1)]);
         let build = || -> Result<(), StepError> {
-            let model = Model::imported(&config, OnnxModel::parse(&bytes)?, None)?;
+            let model = Model::imported(&config, OnnxModel::parse(&bytes)?, Some(Arc::new(Same)))?;
             model.check_window(rows)?;
+            let [parameters, buffers] = [model.parameters(), model.buffers()].map(|list| initialize(&list, 0));
+            export(&Exported {
+                model: &model,
+                parameters: &parameters,
+                buffers: &buffers,
+                rows,
+                emg: Units::Raw,
+                train_emg: Affine { mean: vec![0.0; golden.channels], divisor: vec![1.0; golden.channels] },
+                angles: Units::Raw,
+                dtype: Dtype::Float32,
+                metadata: Vec::new(),
+            })?;
             let problem = problem(&golden, model, batch, rows);
             training_step(&problem, &TrainingConfig::default(), Kernels::Cpu).map(|_| ())
         };

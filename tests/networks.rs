@@ -35,18 +35,28 @@ fn finish(children: Vec<Child>) -> String {
     all
 }
 
+/// How many networks had that outcome, of all processes.
+fn count(counts: &str, outcome: &str) -> usize {
+    let entries = counts.lines().flat_map(|line| line.split(", "));
+    entries.filter_map(|entry| entry.strip_suffix(outcome)?.trim().parse::<usize>().ok()).sum()
+}
+
 #[test]
 fn the_zoo_trains_as_in_pytorch_or_is_refused() {
     let counts = finish(vec![check(&["zoo", "0/2"]), check(&["zoo", "1/2"])]);
     println!("{counts}");
-    assert!(counts.contains("trains as in PyTorch") && counts.contains("refused"));
+    // Of 84 networks by three exporters: all by the newer one train, and most by the older one.
+    assert!(count(&counts, "trains as in PyTorch") >= 160, "{counts}");
+    assert!(count(&counts, "not exported") + count(&counts, "lost by the exporter") <= 12, "{counts}");
 }
 
 /// EMG_NETWORKS: how many (default 200).
 #[test]
 fn random_networks_train_as_in_pytorch_or_are_refused() {
-    let count = std::env::var("EMG_NETWORKS").map_or(200, |count| count.parse().unwrap());
-    let half: usize = count / 2;
-    let (first, second) = (half.to_string(), (count - half).to_string());
-    println!("{}", finish(vec![check(&["random", "0", &first]), check(&["random", &first, &second])]));
+    let networks: usize = std::env::var("EMG_NETWORKS").map_or(200, |number| number.parse().unwrap());
+    let half = networks / 2;
+    let (first, second) = (half.to_string(), (networks - half).to_string());
+    let counts = finish(vec![check(&["random", "0", &first]), check(&["random", &first, &second])]);
+    println!("{counts}");
+    assert!(count(&counts, "trains as in PyTorch") >= half, "{counts}");
 }

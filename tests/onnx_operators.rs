@@ -202,6 +202,57 @@ fn operators_and_their_gradients_are_pytorchs() {
     assert!(missing.is_empty(), "operators without a golden case: {missing:?}");
 }
 
+/// A layer's pass over time as one operator is what its steps one by one are: batches that are no whole pieces of work, more
+/// units than a panel has columns, both directions.
+#[test]
+fn fused_recurrences_are_their_steps() {
+    let mut compared = 0;
+    for case in cases() {
+        let plain = case.inputs.len() == 4 && case.inputs.iter().map(|x| x.shape.len()).eq([3, 3, 3, 2]);
+        let recurrent = case.model.operators().all(|name| ["LSTM", "GRU", "RNN"].contains(&name));
+        if !plain || !recurrent {
+            continue;
+        }
+        let gates = case.inputs[2].shape[1] / case.inputs[2].shape[2];
+        let directions = case.inputs[1].shape[0];
+        for [steps, batch, hidden] in [[7, 6, 19], [5, 9, 32], [6, 1, 3]] {
+            let width = gates * hidden;
+            let shapes = [
+                vec![steps, batch, 5],
+                vec![directions, width, 5],
+                vec![directions, width, hidden],
+                vec![directions, 2 * width],
+            ];
+            let inputs: Vec<_> = shapes
+                .into_iter()
+                .enumerate()
+                .map(|(i, shape)| {
+                    let elements = shape.iter().product();
+                    Tensor::new(shape, noise(i as u64, elements).collect())
+                })
+                .collect();
+            let [one_by_one, fused] = [(Kernels::Standard, false), (Kernels::Cpu, true)].map(|(kernels, fuses)| {
+                // The case's hidden size is an attribute of the node, which nothing reads.
+                let (mut graph, y, loss, values) = loss_of(&case.model, &inputs, fuses).unwrap();
+                let found = gradients(&mut graph, loss, &values).unwrap();
+                graph.output("y", y);
+                for (i, gradient) in found.into_iter().enumerate() {
+                    graph.output(&format!("d{i}"), gradient.unwrap());
+                }
+                select_kernels(&mut graph, kernels);
+                prune(&mut graph);
+                assert_eq!(graph.nodes().iter().any(|node| node.operator.name == "Recurrence"), fuses);
+                run(&mut session(&graph), &inputs)
+            });
+            for (i, (found, expected)) in fused.iter().zip(&one_by_one).enumerate() {
+                close(found, expected, &format!("{} {steps} x {batch} x {hidden}: {i}", case.name));
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 15, "{compared}");
+}
+
 /// A few elements of each gradient against central differences, in float32 with a large step.
 #[test]
 fn gradients_equal_differences() {

@@ -150,6 +150,32 @@ fn fit_and_check(bench: &Bench, name: &str, run: &str, more: &[&str]) {
     bench.python("check_own_model.py", &[&path, exported.to_str().unwrap(), "info.json", "data", "eval.json"]);
 }
 
+#[test]
+fn refusals_say_why() {
+    let bench = bench();
+    bench.python("make_refused.py", &[]);
+    for (name, more, expected) in [
+        ("twice", &[][..], "x is defined more than once"),
+        ("silent", &[], "node silent_node (Abs) has no outputs"),
+        ("half", &[], "export the model in float32, and set training.precision"),
+        ("batch", &[], "tensor token [8, 1, 3] has a row for each of the 8 windows of the batch"),
+        ("unknown", &[], "operators that cannot be trained: Unique (Unique_node)"),
+        ("depends", &[], "the shape of its output depends on the values of its input"),
+        ("merged", &[], "of a batch normalization and also used otherwise"),
+        ("pose", &[], "input initial_pose is [any, 7]; expected float32 [batch, 3]"),
+        ("inputs", &[], "expected a model with one input, the EMG, and perhaps a second one named initial_pose"),
+        ("twice", &["--train", "*", "--freeze", "*"], "x is defined more than once"),
+    ] {
+        let message = bench.fails("emg-train", 2, &fit(&format!("{name}.onnx"), "run", more));
+        assert!(message.contains(expected), "{name}: {message}");
+        assert!(!message.contains("Some("), "{message}");
+    }
+    let message = bench.fails("emg-train", 2, &fit(&model("tracker.dynamo"), "run", &["--set", "model.target=last"]));
+    assert!(message.contains("would be the one to predict"), "{message}");
+    let message = bench.fails("emg-train", 2, &fit(&model("cnn.dynamo"), "run", &["--train", "*.running_var"]));
+    assert!(message.contains("layers.1.running_var, a running statistic"), "{message}");
+}
+
 /// Quantizers, simplifiers and converters of others take exported models.
 #[test]
 fn exported_models_are_quantized_narrowed_and_simplified() {

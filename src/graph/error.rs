@@ -48,6 +48,12 @@ pub enum GraphError {
         "{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors; export the model again with {EXPORT_LINE}"
     )]
     MergedStatistic { name: String, statistic: &'static str },
+    /// A node of PyTorch's newer exporter.
+    #[error(
+        "node {node} comes from a block under torch.no_grad() or torch.autocast(), and the exporter does not say which: \
+         use detach() instead of no_grad(), and take autocast out of forward (training.precision computes in half precision)"
+    )]
+    NoGradOrAutocast { node: String },
     #[error("{name} is defined more than once")]
     DefinedTwice { name: String },
     #[error("the loss must be a scalar, not {found}")]

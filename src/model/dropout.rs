@@ -91,7 +91,7 @@ impl Dropout {
         // Numbers that no other site uses, spread out before the seeds come in.
         let first = self.sites;
         self.sites += n as i64;
-        let indices: Vec<_> = (first..first + n as i64).map(|i| (i + 1) * 1_103_515_245 % P).collect();
+        let indices: Vec<_> = (first..first + n as i64).map(|i| (i + 1) % P * 1_103_515_245 % P).collect();
         let mut x = graph.i64s(&indices);
         for seed in graph.split(self.seeds, 0, &[1, 1]) {
             let shifted = graph.add(x, seed);

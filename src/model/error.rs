@@ -34,6 +34,8 @@ pub enum ModelError {
         .0.join(", ")
     )]
     Inputs(Vec<String>),
+    #[error("with model.target {target}, the pose that input initial_pose takes would be the one to predict")]
+    PoseIsTarget { target: Target },
     #[error("input initial_pose is {dims}; expected float32 [batch, {joints}]")]
     InitialPose { dims: Dims, joints: usize },
     #[error("input {name}: expected float32 with three axes, found {}{dims}", if *is_float { "" } else { "another element type, " })]
@@ -56,6 +58,8 @@ pub enum ModelError {
     Freeze(UnmatchedPattern),
     #[error("model.train: {0}")]
     Train(UnmatchedPattern),
+    #[error("model.train names {name}, a running statistic of a batch normalization, which follows the batches")]
+    TrainedStatistic { name: String },
     #[error("{name} is named by model.freeze and by model.train")]
     FrozenAndTrained { name: String },
     #[error("the model has no parameters to train: no float initializer is trainable and not frozen")]

@@ -193,6 +193,7 @@ fn check_initial_pose(config: &ModelConfig, pose: Option<&ModelPort>) -> Result<
     let Some(pose) = pose else { return Ok(false) };
     let joints = config.output_size;
     match pose.dims[..] {
+        _ if config.target != Target::Rows => Err(ModelError::PoseIsTarget { target: config.target }),
         [_, found] if pose.is_float && found.is_none_or(|found| found == joints) => Ok(true),
         _ => Err(ModelError::InitialPose { dims: Dims(pose.dims.clone()), joints }),
     }

@@ -40,6 +40,8 @@ pub struct ModelTensor {
     pub role: Role,
     /// Whether it is trained, but may be a buffer: the file does not say, and its name is none of PyTorch's for parameters.
     pub may_be_buffer: bool,
+    /// Whether it is taken for a constant, but may be a parameter of one element: the file does not say.
+    pub may_be_parameter: bool,
 }
 
 impl ModelTensor {
@@ -62,14 +64,18 @@ pub(super) fn roles(onnx: &OnnxModel, freeze: &[String], train: &[String]) -> Re
             _ if statistics.contains(name) => Role::Statistic,
             Some(Declared::Buffer) => Role::Buffer,
             Some(Declared::Constant) => Role::Constant,
+            Some(Declared::Parameter) => Role::Trained,
             _ if settings.contains(name) => Role::Constant,
             None if shape.is_empty() && (onnx.exporter() == Exporter::Other || onnx.is_legacy()) => Role::Constant,
             // Such as a mask of minus infinity.
             _ if onnx.initializer(name)?.iter().any(|value| !value.is_finite()) => Role::Constant,
-            Some(Declared::Parameter) | None => Role::Trained,
+            None => Role::Trained,
         };
-        let may_be_buffer = role == Role::Trained && declared.is_none() && !is_parameter_name(name);
-        tensors.push(ModelTensor { name: name.to_owned(), shape, role, may_be_buffer });
+        let said = declared.is_some();
+        let may_be_buffer = role == Role::Trained && !said && !is_parameter_name(name);
+        // A factor that is learned looks like one that is not.
+        let may_be_parameter = role == Role::Constant && !said && !shape.is_empty() && !onnx.is_setting(name);
+        tensors.push(ModelTensor { name: name.to_owned(), shape, role, may_be_buffer, may_be_parameter });
     }
     let names: Vec<_> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();
     let frozen = matching_names(&names, freeze).map_err(ModelError::Freeze)?;
@@ -78,10 +84,13 @@ pub(super) fn roles(onnx: &OnnxModel, freeze: &[String], train: &[String]) -> Re
         match (frozen, trained) {
             (true, true) => return Err(ModelError::FrozenAndTrained { name: tensor.name.clone() }),
             (true, false) if tensor.role == Role::Trained => tensor.role = Role::Frozen,
-            (false, true) if tensor.role != Role::Statistic => tensor.role = Role::Trained,
+            (false, true) if tensor.role == Role::Statistic => {
+                return Err(ModelError::TrainedStatistic { name: tensor.name.clone() });
+            }
+            (false, true) => tensor.role = Role::Trained,
             _ => continue,
         }
-        tensor.may_be_buffer = false;
+        (tensor.may_be_buffer, tensor.may_be_parameter) = (false, false);
     }
     Ok(tensors)
 }

@@ -42,6 +42,7 @@ mod tests {
             shape: shape.to_vec(),
             role,
             may_be_buffer: false,
+            may_be_parameter: false,
         };
         let tensors = [
             tensor("conv.weight", &[8, 4, 3], Role::Trained),

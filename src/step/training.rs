@@ -264,14 +264,14 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     Ok(written(graph, kernels))
 }
 
-/// A graph that gives the loss that [`gradient_graph`] differentiates, in standard operators.
+/// A graph that gives the loss that [`gradient_graph`] differentiates.
 ///
 /// # Errors
 /// As [`training_step`].
-pub fn loss_graph(problem: &Problem) -> Result<Vec<u8>, StepError> {
-    let (mut graph, [loss, _], _) = loss_of(problem, Kernels::Standard)?;
+pub fn loss_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, StepError> {
+    let (mut graph, [loss, _], _) = loss_of(problem, kernels)?;
     graph.output(results::LOSS, loss);
-    Ok(written(graph, Kernels::Standard))
+    Ok(written(graph, kernels))
 }
 
 fn written(mut graph: Graph, kernels: Kernels) -> Vec<u8> {

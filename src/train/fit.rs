@@ -21,7 +21,8 @@ use crate::cache::{Cache, Split};
 use crate::config::{Config, Normalize};
 use crate::dataset::{Batch, Gather, Resident};
 use crate::files::replace_file;
-use crate::model::{Model, total_elements};
+use crate::graph::{Exporter, OnnxModel};
+use crate::model::{Model, ModelTensor, total_elements};
 use crate::runtime::{self, Library, Provider};
 use crate::step::training_step;
 
@@ -228,14 +229,26 @@ fn tell_tensors(model: &Model, unreached: &[String], listener: &mut dyn Listener
         let message = format!("the loss does not depend on {}: training leaves them as they are", unreached.join(", "));
         listener.event(&Event::Warning(message));
     }
-    let buffers: Vec<_> =
-        tensors.iter().filter(|tensor| tensor.may_be_buffer).map(|tensor| tensor.name.as_str()).collect();
-    if !buffers.is_empty() {
+    let named = |unsure: fn(&ModelTensor) -> bool| -> Vec<&str> {
+        tensors.iter().filter(|tensor| unsure(tensor)).map(|tensor| tensor.name.as_str()).collect()
+    };
+    let constants = named(|tensor| tensor.may_be_parameter);
+    if !constants.is_empty() {
+        let message =
+            format!("{} are taken for constants: if any is a parameter, name it with --train", constants.join(", "));
+        listener.event(&Event::Warning(message));
+    }
+    let buffers = named(|tensor| tensor.may_be_buffer);
+    let names = if buffers.is_empty() { String::new() } else { format!("; {} may be buffers", buffers.join(", ")) };
+    let exporter = model.onnx().map(OnnxModel::exporter);
+    if exporter == Some(Exporter::TorchScript) {
         let message = format!(
-            "the model's file does not say which tensors are buffers; {} are trained: exclude those that are buffers \
-             with --freeze, or export the model with dynamo=True",
-            buffers.join(", ")
+            "the older exporter wrote the model, which tells neither buffers from parameters nor where detach() and no_grad() \
+             stop gradients: exclude buffers with --freeze, or export the model with dynamo=True{names}"
         );
+        listener.event(&Event::Warning(message));
+    } else if !buffers.is_empty() {
+        let message = format!("the file does not tell buffers from parameters: exclude buffers with --freeze{names}");
         listener.event(&Event::Warning(message));
     }
 }

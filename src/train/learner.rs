@@ -73,6 +73,8 @@ pub(super) struct Learner {
     seed: u64,
     problem: Problem,
     library: Library,
+    /// Whether gradients that are not finite have been looked for: it takes its time, so once a run.
+    has_looked: bool,
 }
 
 /// State vectors by name.
@@ -89,7 +91,14 @@ impl Learner {
         let vectors = state_vectors(&problem.model, config);
         let stepper = Stepper::new(library, provider, &graph.onnx, graph.ports)?;
         let stepper = stepper.shrink_every(config.empty_cache_every as u64);
-        Ok(Self { stepper, vectors, seed: config.seed, problem: problem.clone(), library: library.clone() })
+        Ok(Self {
+            stepper,
+            vectors,
+            seed: config.seed,
+            problem: problem.clone(),
+            library: library.clone(),
+            has_looked: false,
+        })
     }
 
     /// Loads the batch of the next step, also while one runs.
@@ -134,8 +143,11 @@ impl Learner {
     }
 
     /// Names of parameters whose gradient of this batch was not finite in the last step, as far as it can be found out:
-    /// computed anew, without dropout, which takes rows that are on the host.
-    pub(super) fn infinite_gradients(&self, batch: &Batch) -> Vec<String> {
+    /// computed anew, without dropout, which takes rows that are on the host. Only the first time.
+    pub(super) fn infinite_gradients(&mut self, batch: &Batch) -> Vec<String> {
+        if std::mem::replace(&mut self.has_looked, true) {
+            return Vec::new();
+        }
         self.gradients_before(batch).map_or_else(Vec::new, |gradients| {
             let infinite = |tensor: &Tensor| tensor.values.iter().any(|value| !value.is_finite());
             let parameters = self.problem.model.parameters().into_iter().zip(gradients);

@@ -99,7 +99,8 @@ pub(crate) fn model(
         trial.save(&library, training, folder)?;
     }
     let checked = args.check.then(|| trial.check_gradients(&library)).transpose()?;
-    let wrong = checked.as_ref().map_or(0, |checked| checked.wrong().count());
+    let wrong =
+        checked.as_ref().filter(|checked| !checked.stops_gradients).map_or(0, |checked| checked.wrong().count());
     let code = if wrong == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     let (seconds, total) = ((built + loaded).as_secs_f64(), started.elapsed().as_secs_f64());
     if json {
@@ -107,6 +108,7 @@ pub(crate) fn model(
             "parameters": parameters, "nodes": nodes, "batch": shape.batch, "window": shape.rows,
             "creation_seconds": seconds, "seconds_since_start": total, "provider": provider.to_string(),
             "unreached": unreached,
+            "exporter": problem.model.onnx().map(|onnx| onnx.exporter().to_string()),
             "tensors": tensors.iter().map(|tensor| json!({
                 "name": tensor.name, "shape": tensor.shape, "role": tensor.role.to_string(),
                 "may_be_buffer": tensor.may_be_buffer,
@@ -117,6 +119,7 @@ pub(crate) fn model(
             let gradient = |check: &GradientCheck| json!({ "name": check.name, "error": check.error });
             figures["check"] = json!({
                 "float64": checked.float64, "tolerance": checked.tolerance, "wrong": wrong,
+                "stops_gradients": checked.stops_gradients,
                 "gradients": checked.checks.iter().map(gradient).collect::<Vec<_>>(),
             });
         }

@@ -95,8 +95,17 @@ fn spread(over: &OverUsers) -> String {
 pub(crate) fn gradient_checks(checked: &GradientChecks) {
     let widest = checked.checks.iter().map(|check| check.name.chars().count()).max().unwrap_or(0);
     for check in &checked.checks {
-        let verdict = if check.error > checked.tolerance { "  WRONG" } else { "" };
+        let verdict = match check.error > checked.tolerance {
+            true if checked.stops_gradients => "  differs",
+            true => "  WRONG",
+            false => "",
+        };
         say!("gradient of {:widest$}  off by {:.1e}{verdict}", check.name, check.error);
+    }
+    if checked.stops_gradients {
+        say!(
+            "the model stops gradients by detach(), which differences of the loss do not know: some differ for this reason"
+        );
     }
     let precision = if checked.float64 { "float64" } else { "float32: ONNX Runtime lacks an operator in float64" };
     let (wrong, all, tolerance) = (checked.wrong().count(), checked.checks.len(), checked.tolerance);

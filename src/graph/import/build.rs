@@ -7,9 +7,10 @@ use super::super::core::{Attribute, Attributes, Graph, Value};
 use super::super::error::GraphError;
 use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;
+use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{AttributeProto, GraphProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
-use super::exporter::is_detach;
+use super::exporter::{is_detach, is_generated};
 use super::foreign::{self, Probe};
 use super::model::OnnxModel;
 use super::prepare::label;
@@ -59,9 +60,11 @@ impl OnnxModel {
         let trained = bound.iter().filter(|(_, value)| graph.wants_gradient(**value)).map(|(name, _)| name.clone());
         let trained = self.trained(trained.collect());
         self.check_operators(&trained, probe.is_some())?;
+        self.check_regions(&trained)?;
         constants(graph, &mut values, &self.graph().initializer)?;
-        let mut builder =
-            Builder { graph, training, opset: self.opset, trained, probe, sequences: Sequences::new(), values };
+        let given = self.graph().input.iter().map(|input| input.name().to_owned()).collect();
+        let sequences = Sequences::new();
+        let mut builder = Builder { graph, training, opset: self.opset, trained, probe, given, sequences, values };
         let built = builder.nodes(&self.graph().node);
         let values = builder.values;
         graph.set_origin(None);
@@ -79,6 +82,15 @@ impl OnnxModel {
             }
         }
         trained
+    }
+
+    /// Fails where a node with something trained above it may or may not stop gradients.
+    fn check_regions(&self, trained: &HashSet<String>) -> Result<(), GraphError> {
+        let mut nodes = self.graph().node.iter().filter(|node| is_generated(node));
+        match nodes.find(|node| node.input.iter().any(|input| trained.contains(input))) {
+            Some(node) => Err(GraphError::NoGradOrAutocast { node: label(node) }),
+            None => Ok(()),
+        }
     }
 
     /// Fails where operators that are not known have something trained above them, or nobody knows what they give.
@@ -128,6 +140,8 @@ struct Builder<'a> {
     /// Names of values that depend on something trained.
     trained: HashSet<String>,
     probe: Option<&'a dyn Probe>,
+    /// Names of the model's inputs.
+    given: HashSet<String>,
     sequences: Sequences,
     values: Values,
 }
@@ -219,6 +233,27 @@ impl Builder<'_> {
         }
     }
 
+    /// Fails for a branch whose insides would have to be trained or changed.
+    fn check_branch(&self, graph: &GraphProto) -> Result<(), GraphError> {
+        let float = |tensor: &TensorProto| {
+            tensor.data_type() == DataType::Float as i32 && tensor.dims.iter().any(|dim| *dim > 1)
+        };
+        if graph.initializer.iter().any(float) {
+            return Err("weights inside a branch are not supported".into());
+        }
+        let inside = |node: &NodeProto| {
+            NOT_IN_BRANCHES.contains(&node.op_type()) || operators::random::OPERATORS.contains(&node.op_type())
+        };
+        if let Some(node) = graph.node.iter().find(|node| inside(node)) {
+            return Err(format!("{} inside a branch is not supported", node.op_type()).into());
+        }
+        let takes = |name: &&String| self.given.contains(name.as_str());
+        match graph.node.iter().flat_map(|node| &node.input).find(takes) {
+            Some(name) => Err(format!("a branch that takes the input {name} is not supported").into()),
+            None => Ok(()),
+        }
+    }
+
     /// The branch of an `If` whose condition is known.
     fn branch(&mut self, node: &NodeProto) -> Result<Vec<Value>, GraphError> {
         let condition = node.input.first().and_then(|name| self.values.get(name));
@@ -229,6 +264,7 @@ impl Builder<'_> {
         let name = if condition == 0.0 { "else_branch" } else { "then_branch" };
         let graph = node.attribute.iter().find(|attribute| attribute.name() == name).and_then(|a| a.g.as_ref());
         let graph = graph.ok_or_else(|| format!("it has no {name}"))?;
+        self.check_branch(graph)?;
         // Names inside hide those outside.
         let outside = self.values.clone();
         for name in graph.initializer.iter().map(TensorProto::name) {
@@ -240,6 +276,9 @@ impl Builder<'_> {
         outputs(&inside, graph)
     }
 }
+
+/// What a branch would need to be exported as it is trained.
+const NOT_IN_BRANCHES: [&str; 2] = ["If", "BatchNormalization"];
 
 /// Operators that may give a tensor without elements to others that leave it out.
 const MAY_BE_EMPTY: [&str; 7] = ["Cast", "CastLike", "Expand", "Gather", "Identity", "Slice", "Split"];

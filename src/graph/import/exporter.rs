@@ -6,6 +6,7 @@
 //! dict. Both rename what they fold.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fmt;
 
 use super::super::error::GraphError;
 use super::super::proto::tensor_proto::DataType;
@@ -16,6 +17,7 @@ const KIND: &str = "pkg.torch.export.graph_signature.InputSpec.kind";
 const SOURCE: &str = "pkg.torch.onnx.fx_node";
 /// What onnxscript's passes leave on what they change.
 const OPTIMIZED: [&str; 2] = ["pkg.onnxscript.optimizer", "pkg.onnxscript.rewriter"];
+const TRACE: &str = "pkg.torch.onnx.stack_trace";
 const FOLDED: &str = "pkg.onnxscript.optimizer.folded_from";
 const DETACH: &str = "torch.ops.aten.detach";
 
@@ -26,10 +28,26 @@ pub enum Exporter {
     Dynamo,
     /// `torch.onnx.export(.., dynamo=False)`.
     TorchScript,
+    /// A model that this program trained.
+    Retrained,
     /// Others, and what tools left without metadata.
     #[default]
     Other,
 }
+
+impl fmt::Display for Exporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Dynamo => "dynamo",
+            Self::TorchScript => "torchscript",
+            Self::Retrained => "emg-train",
+            Self::Other => "other",
+        })
+    }
+}
+
+/// Our own name for the list of a retrained model's parameters, one a line.
+pub(super) const TRAINED: &str = "trained_tensors";
 
 /// What a file says an initializer is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +73,10 @@ pub(super) struct Record {
 impl Record {
     pub(super) fn new(proto: &ModelProto) -> Self {
         let Some(graph) = &proto.graph else { return Self::default() };
+        if let Some(names) = find(&proto.metadata_props, TRAINED) {
+            let declared = names.lines().map(|name| (name.to_owned(), Declared::Parameter)).collect();
+            return Self { exporter: Exporter::Retrained, declared, ..Self::default() };
+        }
         let signature = find(&graph.metadata_props, SIGNATURE).or_else(|| find(&proto.metadata_props, SIGNATURE));
         let Some(signature) = signature else {
             let from_pytorch = proto.producer_name() == "pytorch";
@@ -102,7 +124,7 @@ impl Record {
         match (self.exporter, self.declared.get(name)) {
             (_, Some(declared)) => Some(*declared),
             // What the program has no name for was computed by the exporter.
-            (Exporter::Dynamo, None) => Some(Declared::Constant),
+            (Exporter::Dynamo | Exporter::Retrained, None) => Some(Declared::Constant),
             _ => None,
         }
     }
@@ -111,7 +133,8 @@ impl Record {
     pub(super) fn check(&self, initializers: &[TensorProto]) -> Result<(), GraphError> {
         let mut lost = self.lost.clone();
         if self.from_pytorch && self.exporter != Exporter::Dynamo {
-            let weights = initializers.iter().filter(|tensor| tensor.dims.iter().product::<i64>() > 1);
+            let floats = initializers.iter().filter(|tensor| tensor.data_type() == DataType::Float as i32);
+            let weights = floats.filter(|tensor| tensor.dims.iter().fold(1i64, |n, dim| n.saturating_mul(*dim)) > 1);
             lost.extend(weights.map(|tensor| tensor.name().to_owned()).filter(|name| is_folded(name)));
         }
         match (lost.is_empty(), self.lost_detach) {
@@ -120,6 +143,12 @@ impl Record {
             (true, false) => Ok(()),
         }
     }
+}
+
+/// Whether a node comes from code that PyTorch generated: the body of `torch.no_grad()` or `torch.autocast()`, which the
+/// exporter writes alike.
+pub(super) fn is_generated(node: &NodeProto) -> bool {
+    find(&node.metadata_props, TRACE).is_some_and(|trace| trace.starts_with("File \"<eval_with_key>"))
 }
 
 /// Whether a node is a tensor's `detach()`.

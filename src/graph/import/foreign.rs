@@ -10,7 +10,7 @@ use super::super::error::GraphError;
 use super::super::onnx::{IR_VERSION, OPSET, tensor};
 use super::super::operators::{self, Call};
 use super::super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
-use super::super::tensor::{Constant, TensorType};
+use super::super::tensor::{Constant, DType, TensorType};
 
 /// Runs small models to learn the types of what they give.
 pub trait Probe: Debug + Send + Sync {
@@ -21,8 +21,11 @@ pub trait Probe: Debug + Send + Sync {
     fn types(&self, onnx: &[u8]) -> Result<Vec<TensorType>, String>;
 }
 
-/// Elements of a tensor that a node is tried with.
+/// Elements of all tensors together that a node is tried with.
 const MOST_ELEMENTS: usize = 1 << 26;
+
+/// Operators whose results have as many elements as their inputs' values make them.
+const DEPENDS_ON_VALUES: [&str; 4] = ["Compress", "NonMaxSuppression", "NonZero", "Unique"];
 
 /// Takes a node as it is.
 ///
@@ -34,6 +37,17 @@ pub(super) fn apply(
     probe: Option<&dyn Probe>,
 ) -> Result<Vec<Value>, GraphError> {
     let probe = probe.ok_or_else(|| GraphError::UnknownOperators(vec![call.operator.to_owned()]))?;
+    if DEPENDS_ON_VALUES.contains(&call.operator) {
+        return Err("the shape of its output depends on the values of its input".into());
+    }
+    let left_out = node.output.iter().position(String::is_empty);
+    if left_out.is_some_and(|first| node.output[first..].iter().any(|name| !name.is_empty())) {
+        return Err("it leaves an output out before one that it gives".into());
+    }
+    let elements = call.inputs.iter().flatten().map(|value| call.graph.ty(*value).elements());
+    if elements.fold(0, usize::saturating_add) > MOST_ELEMENTS {
+        return Err("its inputs are too large".into());
+    }
     axis_as_attribute(call);
     let (domain, name) = (node.domain(), call.operator);
     let operator = operators::foreign(name, if domain == "ai.onnx" { "" } else { domain });
@@ -42,39 +56,46 @@ pub(super) fn apply(
         alone.attribute.retain(|attribute| attribute.name() != "axis");
         alone.attribute.push(super::super::onnx::attribute("axis", &Attribute::Int(call.attributes.int("axis", 1))));
     }
-    let mut initializer = Vec::new();
-    for (i, value) in call.inputs.iter().enumerate() {
-        let given = value.map(|value| example(call, value)).transpose()?;
-        alone.input.push(if given.is_some() { format!("x{i}") } else { String::new() });
-        initializer.extend(given.map(|constant| tensor(&format!("x{i}"), &constant)));
-    }
+    let name_of = |(i, value): (usize, &Option<Value>)| value.map_or_else(String::new, |_| format!("x{i}"));
+    alone.input = call.inputs.iter().enumerate().map(name_of).collect();
     let output = |name: &String| ValueInfoProto { name: Some(name.clone()), ..Default::default() };
     let output = alone.output.iter().filter(|name| !name.is_empty()).map(output).collect();
-    let graph = GraphProto { name: Some("node".into()), node: vec![alone], initializer, output, ..Default::default() };
+    let graph = GraphProto { name: Some("node".into()), node: vec![alone], output, ..Default::default() };
     let mut versions = vec![("", OPSET)];
     versions.extend((!operator.domain.is_empty()).then_some((operator.domain, 1)));
     let version =
         |(domain, version): (&str, i64)| OperatorSetIdProto { domain: Some(domain.into()), version: Some(version) };
-    let model = ModelProto {
+    let mut model = ModelProto {
         ir_version: Some(IR_VERSION),
         opset_import: versions.into_iter().map(version).collect(),
         graph: Some(graph),
         ..Default::default()
     };
-    let types = probe.types(&model.encode_to_vec())?;
+    let mut given = |noise: bool| {
+        let examples = call.inputs.iter().enumerate().filter_map(|(i, value)| Some((i, (*value)?)));
+        let tensors = examples.map(|(i, value)| tensor(&format!("x{i}"), &example(call, value, noise))).collect();
+        model.graph.as_mut().expect("given above").initializer = tensors;
+        probe.types(&model.encode_to_vec())
+    };
+    let types = given(false)?;
+    // Values that a node does not take may be among the second ones, but shapes that differ tell.
+    if given(true).is_ok_and(|others| others != types) {
+        return Err("the shape of its output depends on the values of its input".into());
+    }
     Ok(call.graph.foreign(operator, call.inputs.clone(), call.attributes.clone(), types))
 }
 
-/// What an input may be: itself where it is known, else zeros.
-fn example(call: &Call<'_>, value: Value) -> Result<Constant, GraphError> {
+/// What an input may be: itself where it is known, else zeros, or floats that differ.
+fn example(call: &Call<'_>, value: Value, noise: bool) -> Constant {
     if let Some(constant) = call.graph.as_constant(value) {
-        return Ok(constant.clone());
+        return constant.clone();
     }
     let ty = call.graph.ty(value);
-    if ty.elements() > MOST_ELEMENTS {
-        return Err(format!("its input {ty} is too large").into());
+    if noise && ty.dtype == DType::F32 {
+        let values = (0..ty.elements()).map(|i| (i * 7 % 11) as f32 * 0.3 - 1.0).collect();
+        return Constant::F32(ty.shape.clone(), values);
     }
-    Ok(Constant::filled(ty.dtype, ty.shape.clone(), 0.0))
+    Constant::filled(ty.dtype, ty.shape.clone(), 0.0)
 }
 
 /// `DFT` takes its axis as an input since opset 20; graphs here are of opset 18.

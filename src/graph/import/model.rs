@@ -11,7 +11,7 @@ use super::super::proto::tensor_proto::DataType;
 use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::Constant;
-use super::exporter::{Declared, Exporter, Record};
+use super::exporter::{Declared, Exporter, Record, is_detach};
 use super::prepare::{prepare, prepare_legacy};
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
@@ -220,19 +220,34 @@ impl OnnxModel {
     /// Initializers that say how something is done, such as the factors of a `Resize`, and are no weights. Where the file
     /// does not name its parameters, single numbers that nothing but factors, bounds and exponents are, too.
     pub fn settings(&self) -> HashSet<String> {
-        let named = |node: &NodeProto| match node.op_type() {
-            "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
-            "Dropout" => node.input.iter().skip(1).cloned().collect(),
-            "Pad" => node.input.iter().skip(2).take(1).cloned().collect(),
-            _ => Vec::new(),
-        };
-        let mut settings: HashSet<_> = self.graph().node.iter().flat_map(named).collect();
+        let mut settings = self.named_settings();
         if self.record.exporter != Exporter::Other {
             return settings;
         }
         let single = self.initializers().filter(|(.., shape)| shape.iter().product::<usize>() == 1);
         settings.extend(single.map(|(name, ..)| name.to_owned()).filter(|name| self.is_number(name)));
         settings
+    }
+
+    /// Initializers that operators take as settings.
+    fn named_settings(&self) -> HashSet<String> {
+        let named = |node: &NodeProto| match node.op_type() {
+            "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
+            "Dropout" => node.input.iter().skip(1).cloned().collect(),
+            "Pad" => node.input.iter().skip(2).take(1).cloned().collect(),
+            _ => Vec::new(),
+        };
+        self.graph().node.iter().flat_map(named).collect()
+    }
+
+    /// Whether an operator takes that initializer as a setting.
+    pub fn is_setting(&self, name: &str) -> bool {
+        self.named_settings().contains(name)
+    }
+
+    /// Whether the model stops gradients by itself.
+    pub fn stops_gradients(&self) -> bool {
+        self.graph().node.iter().any(is_detach)
     }
 
     /// Whether every node that takes the initializer does with it what is done with a number.

@@ -16,6 +16,7 @@ pub(super) fn make_portable(graph: &mut GraphProto, shapes: &HashMap<String, Vec
     fold_casts(graph);
     fill_by_expanding(graph);
     split_without_sequences(graph, shapes);
+    fold_transposes(graph);
     plain_products(graph);
 }
 
@@ -176,9 +177,43 @@ fn plain_products(graph: &mut GraphProto) {
     }
     graph.node = nodes;
     let mut transposed: Vec<_> = transposed.into_values().collect();
+    transposed.retain(|tensor| !weights.contains_key(tensor.name()));
     transposed.sort_by(|a, b| a.name().cmp(b.name()));
     graph.initializer.extend(transposed);
     drop_unused(graph);
+}
+
+/// `Transpose` of a weight of the file before a `MatMul`, as PyTorch writes linear layers: the weight stored so.
+fn fold_transposes(graph: &mut GraphProto) {
+    let weights: HashMap<String, TensorProto> =
+        graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
+    let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let is_factor = |name: &String| {
+        let mut takers = graph.node.iter().filter(|node| node.input.contains(name));
+        takers.all(|node| node.op_type() == "MatMul" && node.input.get(1) == Some(name) && node.input[0] != *name)
+    };
+    let mut folded: HashMap<String, TensorProto> = HashMap::new();
+    for node in graph.node.iter().filter(|node| node.op_type() == "Transpose") {
+        let [source] = &node.input[..] else { continue };
+        let weight = weights.get(source).filter(|weight| weight.data_type() == DataType::Float as i32);
+        let output = &node.output[0];
+        if let Some(Ok(turned)) = weight.map(turned)
+            && is_factor(output)
+            && !outputs.contains(output)
+        {
+            folded.insert(output.clone(), turned);
+        }
+    }
+    graph.node.retain(|node| !node.output.first().is_some_and(|output| folded.contains_key(output)));
+    for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
+        if let Some(turned) = folded.get(name) {
+            *name = turned.name().to_owned();
+        }
+    }
+    let mut made: Vec<_> = folded.into_values().collect();
+    made.sort_by(|a, b| a.name().cmp(b.name()));
+    made.dedup_by(|a, b| a.name() == b.name());
+    graph.initializer.extend(made);
 }
 
 /// A matrix [rows, columns] as [columns, rows].

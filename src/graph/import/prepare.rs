@@ -30,7 +30,7 @@ pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), 
     name_bernoullis(graph);
     match exporter {
         Exporter::TorchScript => part_copies(&mut graph.node, &mut graph.initializer),
-        Exporter::Dynamo | Exporter::Other => drop_second_names(graph),
+        Exporter::Dynamo | Exporter::Retrained | Exporter::Other => drop_second_names(graph),
     }
     Ok(())
 }
@@ -77,8 +77,11 @@ fn drop_second_names(graph: &mut GraphProto) {
     });
 }
 
-/// Fails where a name stands for two values. Initializers may be the defaults of inputs.
+/// Fails where a name stands for two values, or a node gives none. Initializers may be the defaults of inputs.
 fn check_definitions(graph: &GraphProto) -> Result<(), GraphError> {
+    if let Some(node) = graph.node.iter().find(|node| node.output.iter().all(String::is_empty)) {
+        return Err(format!("node {} ({}) has no outputs", label(node), node.op_type()).into());
+    }
     let mut inputs = HashSet::new();
     let mut names = HashSet::new();
     let initializers = graph.initializer.iter().map(TensorProto::name);

@@ -43,7 +43,7 @@ pub(super) fn name_bernoullis(graph: &mut GraphProto) {
         let Some((last, _)) = only_taker(second) else { continue };
         let inputs = &graph.node[second].input;
         let other = inputs.iter().find(|name| *name != output).cloned();
-        let less = is(second, &["Less"]) && inputs.first() == Some(output) && is(last, &["Cast", "CastLike"]);
+        let less = is(second, &["Less"]) && inputs.first() == Some(output) && is_float_cast(&graph.node[last]);
         let floor = is(second, &["Add"]) && is(last, &["Floor"]);
         if let (true, Some(probability)) = (less || floor, other) {
             found.insert(last, [like.clone(), probability]);
@@ -63,6 +63,12 @@ pub(super) fn name_bernoullis(graph: &mut GraphProto) {
         nodes.push(node("Bernoulli", &[&spread], &output));
     }
     graph.node = nodes;
+}
+
+/// Whether a node makes floats of truth values, as far as it says.
+fn is_float_cast(node: &NodeProto) -> bool {
+    let to = node.attribute.iter().find(|attribute| attribute.name() == "to").and_then(|attribute| attribute.i);
+    node.op_type() == "CastLike" || (node.op_type() == "Cast" && to == Some(1))
 }
 
 /// What takes a random node's place in inference: its mean. `None`: it is not random.

@@ -12,6 +12,7 @@ use super::super::proto::{
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
 };
 use super::super::tensor::Constant;
+use super::exporter::TRAINED;
 use super::model::OnnxModel;
 use super::portable::make_portable;
 use super::random::{mean_of, node};
@@ -73,6 +74,14 @@ impl OnnxModel {
             key: Some(key.clone()),
             value: Some(value.clone()),
         };
+        // So that a model that is trained further has the same parameters, not what export has written beside them.
+        let mut trained: Vec<_> = with.weights.keys().cloned().collect();
+        trained.extend(trained.clone().iter().map(|name| format!("{name}.transposed")));
+        let graph = proto.graph.as_ref().expect("checked by parse");
+        trained.retain(|name| graph.initializer.iter().any(|tensor| tensor.name() == name));
+        trained.sort_unstable();
+        proto.metadata_props.retain(|own| own.key() != TRAINED);
+        proto.metadata_props.push(entry(&(TRAINED.to_owned(), trained.join("\n"))));
         proto.metadata_props.retain(|own| with.metadata.iter().all(|(key, _)| own.key() != key));
         proto.metadata_props.extend(with.metadata.iter().map(entry));
         proto.encode_to_vec()

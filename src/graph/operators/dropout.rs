@@ -4,6 +4,7 @@ use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::{DType, TensorType};
 use super::call::Call;
+use super::random::check_size;
 use super::{Family, fused, ty};
 
 pub(super) static FAMILY: Family =
@@ -34,6 +35,7 @@ fn expand_mask(graph: &mut Graph, node: &Node) -> Vec<Value> {
 
 fn import_dropout(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
+    check_size(&call.shape(x))?;
     let ratio = call.numbers(1)?.and_then(|values| values.first().copied()).unwrap_or(0.5);
     if !(0.0..1.0).contains(&ratio) {
         return Err(format!("the dropout ratio {ratio} is out of range").into());

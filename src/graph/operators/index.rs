@@ -70,6 +70,9 @@ fn import_arg(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 /// One of two values, by whether an index is that of the place along a new axis.
 fn import_one_hot(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (indices, values) = (call.input(0)?, call.input(2)?);
+    if call.shape(values) != [2] {
+        return Err("expected two values".into());
+    }
     let depth = call.numbers(1)?.and_then(|depth| depth.first().copied()).ok_or("the depth is missing")?;
     if !(1.0..=65536.0).contains(&depth) || !call.is_integer(indices) {
         return Err("expected integer indices and a depth of 1 to 65536".into());

@@ -21,18 +21,33 @@ pub(super) static FAMILY: Family = Family {
     ],
 };
 
+/// Elements of a random tensor beyond which nobody trains.
+const MOST_ELEMENTS: usize = 1 << 31;
+
 /// The shape of another tensor, or the one that is given.
 fn shape(call: &Call<'_>) -> Result<Vec<usize>, GraphError> {
-    if call.operator.ends_with("Like") {
-        return Ok(call.shape(call.input(0)?));
+    let shape = match call.operator.ends_with("Like") {
+        true => call.shape(call.input(0)?),
+        false => to_shape(&call.attributes.ints("shape", &[]))?,
+    };
+    check_size(&shape)?;
+    Ok(shape)
+}
+
+/// Fails for a tensor of more random numbers than a step could draw.
+pub(super) fn check_size(shape: &[usize]) -> Result<(), GraphError> {
+    let elements = shape.iter().try_fold(1usize, |elements, size| elements.checked_mul(*size));
+    match elements.is_some_and(|elements| elements <= MOST_ELEMENTS) {
+        true => Ok(()),
+        false => Err(format!("{shape:?} random numbers are too many").into()),
     }
-    to_shape(&call.attributes.ints("shape", &[]))
 }
 
 /// 1 with the probability that an element is, else 0.
 fn import_bernoulli(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let x = call.float(0)?;
     let shape = call.shape(x);
+    check_size(&shape)?;
     let Some(uniform) = call.training.uniform(call.graph, &shape) else { return Ok(vec![x]) };
     let hit = call.graph.less(uniform, x);
     Ok(vec![call.graph.to_f32(hit)])

@@ -136,8 +136,10 @@ fn plain(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 fn product(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     const MOST_FACTORS: usize = 512;
     let mut y = call.input(0)?;
-    let axes = import_axes(call)?;
-    let factors = axes.iter().map(|along| call.graph.shape(y)[*along]).product::<usize>();
+    let mut axes = import_axes(call)?;
+    axes.sort_unstable();
+    axes.dedup();
+    let factors = axes.iter().map(|along| call.graph.shape(y)[*along]).fold(1, usize::saturating_mul);
     if !(1..=MOST_FACTORS).contains(&factors) {
         return Err(format!("products of {factors} factors are not supported, only of 1 to {MOST_FACTORS}").into());
     }
