@@ -150,6 +150,23 @@ fn fit_and_check(bench: &Bench, name: &str, run: &str, more: &[&str]) {
     bench.python("check_own_model.py", &[&path, exported.to_str().unwrap(), "info.json", "data", "eval.json"]);
 }
 
+/// Half the size, and nearly the same answers.
+#[test]
+fn an_own_model_is_exported_with_weights_in_float16() {
+    let bench = bench();
+    bench.ok("emg-train", &fit(&model("conformer.dynamo"), "run", &["--set", "training.num_epochs=1"]));
+    bench.ok("emg-train", &["export", "run", "--dtype", "float16", "--out", "half.onnx"]);
+    let size = |path: &str| std::fs::metadata(bench.path(path)).unwrap().len() as f64;
+    assert!(size("half.onnx") < 0.75 * size("run/model.onnx"));
+    let error = |path: &str| {
+        let predicted =
+            bench.json("emg-train", &["predict", path, "data", "--out", path.strip_suffix(".onnx").unwrap(), "--json"]);
+        predicted["recordings"][0]["mae_deg"].as_f64().unwrap()
+    };
+    let [whole, half] = ["run/model.onnx", "half.onnx"].map(error);
+    assert!(whole != half && (whole - half).abs() < 1e-2 * whole, "{whole} and {half}");
+}
+
 #[test]
 fn refusals_say_why() {
     let bench = bench();

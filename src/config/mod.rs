@@ -27,7 +27,7 @@ pub use joints::{Joint, chosen_names};
 pub use layout::{AngleUnit, Interpolation, InvalidRows, Layout, LayoutChoice, METADATA_COLUMNS};
 pub use load::{Loaded, PRESETS, load, load_file, parse, preset_names};
 pub use logging::{LoggingConfig, Mode};
-pub use model::{AxisLayout, DecoderType, InitialPose, ModelConfig, ModelType, Target, TdsStage};
+pub use model::{AxisLayout, DecoderType, InitialPose, ModelConfig, ModelType, NormMode, Target, TdsStage};
 pub use reference::{json_schema, markdown_table};
 pub use training::{
     Device, LossType, MonitoredMetric, OnNan, Optimizer, Precision, Residency, Schedule, SchedulePer, TrainingConfig,

@@ -62,6 +62,9 @@ pub struct ModelConfig {
     /// What your own model predicts from a window. rows: all of its rows (fewer are interpolated; one is that of all).
     /// last, center: one pose, of the window's last row or of the one in its middle.
     pub target: Target,
+    /// Batch normalizations of your own model. train: they take the statistics of the batch, and move the running ones;
+    /// frozen: they take the running ones as they are; auto: as they were exported.
+    pub batch_norm: NormMode,
     /// Axis order of your own model's EMG input: channels_first [batch, channels, rows], channels_last, or auto
     /// (inferred from the sizes).
     pub emg_layout: AxisLayout,
@@ -111,6 +114,7 @@ impl Default for ModelConfig {
             left_context: 0,
             right_context: 0,
             target: Target::Rows,
+            batch_norm: NormMode::Auto,
             emg_layout: AxisLayout::Auto,
             angles_layout: AxisLayout::Auto,
             encoder_features: None,
@@ -229,6 +233,11 @@ words!(
 words!(
     /// Which axis of a user's model holds the channels or joints.
     AxisLayout { Auto = "auto", ChannelsFirst = "channels_first", ChannelsLast = "channels_last" }
+);
+
+words!(
+    /// How a user's batch normalizations train.
+    NormMode { Auto = "auto", Train = "train", Frozen = "frozen" }
 );
 
 words!(

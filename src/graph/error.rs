@@ -45,7 +45,7 @@ pub enum GraphError {
     )]
     BatchInTensor { name: String, shape: Vec<usize>, batch: usize },
     #[error(
-        "{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors; export the model again with {EXPORT_LINE}"
+        "{name} is the running {statistic} of a batch normalization and also used otherwise: the exporter has merged equal tensors (then export the model again with {EXPORT_LINE}), or the model uses it itself, which is not supported"
     )]
     MergedStatistic { name: String, statistic: &'static str },
     /// A node of PyTorch's newer exporter.
@@ -54,6 +54,28 @@ pub enum GraphError {
          use detach() instead of no_grad(), and take autocast out of forward (training.precision computes in half precision)"
     )]
     NoGradOrAutocast { node: String },
+    #[error(
+        "a tool has taken out of the file what PyTorch's exporter wrote about its parameters and gradients; use the file as it \
+         was exported by {EXPORT_LINE}"
+    )]
+    LostMetadata,
+    #[error(
+        "the model changes its buffer {name} while it trains, and only the running statistics of batch normalizations can be \
+         followed: compute it outside of the model, or make it a constant"
+    )]
+    ChangingBuffer { name: String },
+    #[error(
+        "the running statistic {name} is not in the file, as that of an InstanceNorm is not, so evaluation would be another than \
+         PyTorch's: use track_running_stats=False, or take out a layer that is not used"
+    )]
+    UntrackedStatistic { name: String },
+    #[error(
+        "all batch normalizations were exported in evaluation mode, and the file does not say whether they are to train: export \
+         `model.train()`, or set model.batch_norm to train or frozen"
+    )]
+    EvaluatingNorms,
+    #[error("tensor {name} is {kind}, and models are trained in float32: export `model.float()`")]
+    NotFloat32 { name: String, kind: String },
     #[error("{name} is defined more than once")]
     DefinedTwice { name: String },
     #[error("the loss must be a scalar, not {found}")]

@@ -9,7 +9,7 @@ use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
-use crate::config::{AxisLayout, ModelConfig, Target};
+use crate::config::{AxisLayout, ModelConfig, NormMode, Target};
 use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value};
 use crate::ports::INITIAL_POSE;
 use crate::units::EMG_STATISTICS;
@@ -38,9 +38,13 @@ impl Imported {
     /// of what only ONNX Runtime computes.
     pub(super) fn new(
         config: &ModelConfig,
-        onnx: OnnxModel,
+        mut onnx: OnnxModel,
         probe: Option<Arc<dyn Probe>>,
     ) -> Result<Self, ModelError> {
+        match config.batch_norm {
+            NormMode::Auto => {}
+            mode => onnx.set_norms(mode == NormMode::Train),
+        }
         onnx.check_export()?;
         let (poses, inputs): (Vec<_>, Vec<_>) = onnx.inputs().into_iter().partition(|input| input.name == INITIAL_POSE);
         let [emg] = &inputs[..] else {

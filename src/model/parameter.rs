@@ -131,6 +131,11 @@ impl Weights {
         })
     }
 
+    /// Whether there is a parameter of that name.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
     /// The parameter of that name.
     ///
     /// # Panics

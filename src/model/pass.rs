@@ -90,6 +90,10 @@ impl TrainingOperators for Pass {
         graph.mul(x, mask)
     }
 
+    fn running(&self, name: &str, value: Value) -> Value {
+        self.updates.iter().rev().find(|(other, _)| other == name).map_or(value, |(_, updated)| *updated)
+    }
+
     fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value> {
         self.dropout.as_mut().map(|dropout| dropout.uniform_like(graph, shape))
     }
@@ -111,7 +115,9 @@ impl TrainingOperators for Pass {
             return graph.fixed_norm(x, affine, statistics.map(|(_, value)| value), epsilon);
         }
         let (y, mean, variance) = graph.batch_norm(x, affine[0], affine[1], epsilon);
-        for ((name, _), now) in statistics.into_iter().zip([mean, variance]) {
+        // Statistics that the model computes itself are not kept.
+        let kept = statistics.into_iter().zip([mean, variance]).filter(|((name, _), _)| self.weights.has(name));
+        for ((name, _), now) in kept.collect::<Vec<_>>() {
             // A module that is used twice moves them twice.
             let running = self.updated(name);
             let next = graph.moving_average(running, now, momentum);

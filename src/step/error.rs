@@ -16,6 +16,4 @@ pub enum StepError {
          are not known: train with normalize_angles: train to export"
     )]
     UnknownAngles,
-    #[error("your own model can only be exported in float32; convert the exported file to float16 yourself")]
-    OwnFloat16,
 }

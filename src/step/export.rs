@@ -26,7 +26,8 @@ pub struct Exported<'a> {
     /// The training split's EMG statistics: the defaults of those inputs.
     pub train_emg: Affine,
     pub angles: Units,
-    /// float16: weights, and products with them, in half precision; inputs and outputs are float32 all the same.
+    /// float16: weights, and products with them, in half precision; inputs and outputs are float32 all the same. Of a user's
+    /// own model only the weights are.
     pub dtype: Dtype,
     pub metadata: Vec<(String, String)>,
 }
@@ -35,8 +36,7 @@ pub struct Exported<'a> {
 /// models that take it. Output: `joint_angles` [batch, rows - left_context, joints] in radians.
 ///
 /// # Errors
-/// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known. A user's own model in
-/// float16.
+/// Angles normalized by recording: the statistics of an unseen recording's angles cannot be known.
 pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, StepError> {
     let model = exported.model;
     if let Some(parts) = model.imported_parts(exported.parameters, exported.buffers, exported.rows) {
@@ -165,9 +165,6 @@ impl<'a> Writer<'a> {
 
 /// A user's own model: the file it came from, with the new weights and the units around it.
 fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u8>, StepError> {
-    if exported.dtype == Dtype::Float16 {
-        return Err(StepError::OwnFloat16);
-    }
     if exported.angles == Units::PerRecording {
         return Err(StepError::UnknownAngles);
     }
@@ -177,6 +174,7 @@ fn retrained(exported: &Exported<'_>, parts: &ImportedParts<'_>) -> Result<Vec<u
         train_emg: &exported.train_emg,
         angles: &exported.angles,
         channels_second: parts.channels_second,
+        half_weights: exported.dtype == Dtype::Float16,
         output_rank: parts.output_rank,
         shapes: &parts.shapes,
         metadata: &exported.metadata,

@@ -102,8 +102,12 @@ pub(super) fn update(
     let parameters = state[0];
     let decay = decay(graph, config, list)?;
     if config.optimizer == Optimizer::Sgd {
-        let pull = graph.mul(parameters, decay);
-        let gradient = graph.add(gradient, pull);
+        let mut gradient = gradient;
+        // What is not finite, such as a mask's minus infinity, stays as it is without decay.
+        if config.weight_decay != 0.0 {
+            let pull = graph.mul(parameters, decay);
+            gradient = graph.add(gradient, pull);
+        }
         let momentum = graph.scalar(MOMENTUM);
         let kept = graph.mul(state[1], momentum);
         let velocity = graph.add(kept, gradient);

@@ -259,7 +259,7 @@ pub fn gradient_graph(problem: &Problem, kernels: Kernels) -> Result<Vec<u8>, St
     for (gradient, parameter) in gradients.into_iter().zip(&parameters) {
         let gradient = flat(&mut graph, gradient, parameter);
         let gradient = graph.reshape(gradient, &parameter.shape);
-        graph.output(&parameter.name, gradient);
+        graph.output(&format!("gradient/{}", parameter.name), gradient);
     }
     Ok(written(graph, kernels))
 }

@@ -313,10 +313,10 @@ def export(model: nn.Module, x: Tensor, exporter: str, path: Path) -> None:
     elif exporter == "torchscript-default":
         torch.onnx.export(model, (x,), path, dynamo=False, dynamic_axes={"emg": {0: "batch"}}, **names)
     elif exporter == "dynamo":
-        # In evaluation mode, so that batch norms stay one operator; without the pass that would merge them away.
+        # As it trains, without the pass that would merge batch norms away.
         shapes = ({0: torch.export.Dim("batch")},)
         torch.onnx.export(
-            model.eval(), (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=False,
+            model.train(), (x,), path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=False,
             verbose=False, **names,
         )
     else:

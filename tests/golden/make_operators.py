@@ -116,6 +116,9 @@ case("logic", [
 case("Mod", [("Mod", ["n", "three"], ["m"], {}), ("Cast", ["m"], ["f"], {"to": 1}), ("Mul", ["x0", "f"], ["y"], {})],
      [(4,)], lambda x: x * torch.tensor([0.0, 1.0, 2.0, 0.0]), constants={"n": ints(0, 1, 2, 3), "three": ints(3)})
 
+case("EyeLike", [("EyeLike", ["n"], ["e"], {"dtype": 1, "k": 1}), ("Mul", ["x0", "e"], ["y"], {})], [(3, 4)],
+     lambda x: x * torch.diag(torch.ones(3), 1)[:3, :4], constants={"n": numpy.zeros((3, 4), numpy.int64)})
+
 for operator, function in {
     "ReduceMax": lambda x, k: torch.amax(x, (0, 2), k), "ReduceMin": lambda x, k: torch.amin(x, (0, 2), k),
     "ReduceMean": lambda x, k: x.mean((0, 2), k), "ReduceSum": lambda x, k: x.sum((0, 2), k),

@@ -14,6 +14,7 @@ use super::exporter::{is_detach, is_generated};
 use super::foreign::{self, Probe};
 use super::model::OnnxModel;
 use super::prepare::label;
+use super::program;
 use super::sequences::{self, Made, Sequences};
 use super::tensor::constant;
 
@@ -199,6 +200,9 @@ impl Builder<'_> {
                     Vec::new()
                 }
             });
+        }
+        if let Some(outputs) = program::apply(&mut call, node)? {
+            return Ok(outputs);
         }
         let is_fixed = !node.input.iter().any(|input| self.trained.contains(input));
         let outputs = match (is_known(node), operators::import(node.op_type())) {

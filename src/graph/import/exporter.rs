@@ -68,6 +68,12 @@ pub(super) struct Record {
     lost: Vec<String>,
     /// Whether a `detach()` was taken out.
     lost_detach: bool,
+    /// Whether a tool took out what the newer exporter wrote.
+    lost_metadata: bool,
+    /// Buffers that the program changes while it runs.
+    changed: Vec<String>,
+    /// A running statistic that is not in the file.
+    untracked: Option<String>,
 }
 
 impl Record {
@@ -82,7 +88,8 @@ impl Record {
             let from_pytorch = proto.producer_name() == "pytorch";
             let stripped = graph.node.iter().any(|node| node.name().starts_with("node_"));
             let exporter = if from_pytorch && !stripped { Exporter::TorchScript } else { Exporter::Other };
-            return Self { exporter, from_pytorch, ..Self::default() };
+            let lost_metadata = from_pytorch && stripped;
+            return Self { exporter, from_pytorch, lost_metadata, ..Self::default() };
         };
         let inputs: Vec<_> = signature.lines().filter_map(input).collect();
         let mut declared: BTreeMap<_, _> =
@@ -93,6 +100,15 @@ impl Record {
             }
         }
         let sources: Vec<_> = graph.node.iter().filter_map(source).collect();
+        let lost_metadata = sources.is_empty() && !graph.node.is_empty();
+        let untracked = inputs.iter().find(|(_, kind, target)| {
+            *kind == Declared::Buffer
+                && target.ends_with("running_var")
+                && !graph.initializer.iter().any(|t| t.name() == *target)
+        });
+        let untracked = untracked.map(|(_, _, target)| (*target).to_owned());
+        let changed = signature.lines().filter_map(|line| line.split_once(": BUFFER_MUTATION target=")?.1.get(1..));
+        let changed = changed.map(|name| name.trim_end_matches(['\'', '"']).to_owned()).collect();
         let words: HashSet<_> = sources.iter().flat_map(|source| arguments(source)).collect();
         let present: HashSet<_> = graph.initializer.iter().map(TensorProto::name).collect();
         // Missing without a trace are also parameters that the program does not use, and second names of others.
@@ -116,7 +132,16 @@ impl Record {
         let is_detached =
             |word: &&&str| word.strip_prefix("detach").is_some_and(|rest| rest.is_empty() || rest.starts_with('_'));
         let lost_detach = words.iter().filter(is_detached).any(|word| !detached.contains(word));
-        Self { exporter: Exporter::Dynamo, from_pytorch: true, declared, lost, lost_detach }
+        Self {
+            exporter: Exporter::Dynamo,
+            from_pytorch: true,
+            declared,
+            lost,
+            lost_detach,
+            lost_metadata,
+            changed,
+            untracked,
+        }
     }
 
     /// What the file says that initializer is; `None`: nothing.
@@ -130,18 +155,40 @@ impl Record {
     }
 
     /// Fails where the exporter lost what training needs.
-    pub(super) fn check(&self, initializers: &[TensorProto]) -> Result<(), GraphError> {
+    pub(super) fn check(&self, initializers: &[TensorProto], statistics: &HashSet<String>) -> Result<(), GraphError> {
+        if self.lost_metadata {
+            return Err(GraphError::LostMetadata);
+        }
+        if let Some(name) = &self.untracked {
+            return Err(GraphError::UntrackedStatistic { name: name.clone() });
+        }
+        let wrong = [DataType::Double, DataType::Float16, DataType::Bfloat16];
+        let wide = |tensor: &&TensorProto| {
+            let kind = wrong.iter().any(|kind| tensor.data_type() == *kind as i32);
+            let declared = self.declared.get(tensor.name());
+            kind && (declared == Some(&Declared::Parameter) || (declared.is_none() && !tensor.dims.is_empty()))
+        };
+        if let Some(tensor) = initializers.iter().find(wide) {
+            let kind = DataType::try_from(tensor.data_type()).map_or("?", |kind| kind.as_str_name()).to_lowercase();
+            return Err(GraphError::NotFloat32 { name: tensor.name().to_owned(), kind });
+        }
         let mut lost = self.lost.clone();
         if self.from_pytorch && self.exporter != Exporter::Dynamo {
             let floats = initializers.iter().filter(|tensor| tensor.data_type() == DataType::Float as i32);
             let weights = floats.filter(|tensor| tensor.dims.iter().fold(1i64, |n, dim| n.saturating_mul(*dim)) > 1);
             lost.extend(weights.map(|tensor| tensor.name().to_owned()).filter(|name| is_folded(name)));
         }
-        match (lost.is_empty(), self.lost_detach) {
-            (false, _) => Err(GraphError::LostParameters(lost)),
-            (true, true) => Err(GraphError::LostDetach),
-            (true, false) => Ok(()),
+        if !lost.is_empty() {
+            return Err(GraphError::LostParameters(lost));
         }
+        if self.lost_detach {
+            return Err(GraphError::LostDetach);
+        }
+        let counts = |name: &String| name.ends_with("num_batches_tracked");
+        if let Some(name) = self.changed.iter().find(|name| !statistics.contains(*name) && !counts(name)) {
+            return Err(GraphError::ChangingBuffer { name: name.clone() });
+        }
+        Ok(())
     }
 }
 
@@ -172,10 +219,12 @@ fn is_optimized(graph: &GraphProto) -> bool {
     entries.any(|entry| OPTIMIZED.iter().any(|prefix| entry.key().starts_with(prefix)))
 }
 
-/// Whether both exporters give such names to tensors that they compute: `onnx::Conv_77`, `val_30`.
+/// Whether exporters and optimizers give such names to tensors that they compute: `onnx::Conv_77`, `val_30`,
+/// `/conv/Transpose_output_0`.
 fn is_folded(name: &str) -> bool {
     let number = name.strip_prefix("val_").is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit()));
-    number || name.starts_with("onnx::")
+    // Optimizers call what they computed after the node that gave it.
+    number || name.starts_with("onnx::") || name.starts_with('/')
 }
 
 fn find<'a>(entries: &'a [StringStringEntryProto], key: &str) -> Option<&'a str> {
@@ -185,6 +234,18 @@ fn find<'a>(entries: &'a [StringStringEntryProto], key: &str) -> Option<&'a str>
 /// The program's node that a node comes from, such as `%add : [num_users=1] = call_function[target=..](args = (%x, 1), ..)`.
 fn source(node: &NodeProto) -> Option<&str> {
     find(&node.metadata_props, SOURCE)
+}
+
+/// What a node of the program calls, such as `torch.ops.aten.add.Tensor`.
+pub(super) fn target(node: &NodeProto) -> Option<&str> {
+    let (_, rest) = source(node)?.split_once("target=")?;
+    rest.split(']').next()
+}
+
+/// What a node of the program takes, as it is written: `(%x, 1)`.
+pub(super) fn arguments_of(node: &NodeProto) -> Option<&str> {
+    let (_, rest) = source(node)?.split_once("](args = ")?;
+    Some(rest.split(", kwargs").next().unwrap_or(rest))
 }
 
 /// The name that a node of the program has.
@@ -202,8 +263,10 @@ fn arguments(source: &str) -> impl Iterator<Item = &str> {
 /// A line of the signature: `p_conv_weight: PARAMETER target='conv.weight'`.
 fn input(line: &str) -> Option<(&str, Declared, &str)> {
     let (name, rest) = line.trim().split_once(": ")?;
-    let (word, rest) = rest.split_once(" target='")?;
-    Some((name, kind(word)?, rest.split_once('\'')?.0))
+    let (word, rest) = rest.split_once(" target=")?;
+    // Python quotes a name that holds a quote by the other one.
+    let quote = rest.chars().next().filter(|quote| ['\'', '"'].contains(quote))?;
+    Some((name, kind(word)?, rest[1..].rsplit_once(quote)?.0))
 }
 
 fn kind(word: &str) -> Option<Declared> {

@@ -8,6 +8,7 @@ mod legacy;
 mod model;
 mod portable;
 mod prepare;
+mod program;
 mod random;
 mod rewrite;
 mod sequences;

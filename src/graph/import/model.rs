@@ -12,7 +12,7 @@ use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::Constant;
 use super::exporter::{Declared, Exporter, Record, is_detach};
-use super::prepare::{prepare, prepare_legacy};
+use super::prepare::{prepare, prepare_legacy, set_modes};
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
 use crate::files::read_regular;
@@ -30,6 +30,8 @@ pub struct OnnxModel {
     pub(super) opset: i64,
     record: Record,
     legacy: bool,
+    /// Whether the file does not say if batch normalizations are to train.
+    norms_evaluate: bool,
 }
 
 /// An input or output of a model.
@@ -101,11 +103,12 @@ impl OnnxModel {
         graph.initializer.iter().try_for_each(|tensor| sizes(tensor).map(|_| ()))?;
         if legacy {
             prepare_legacy(&mut proto)?;
-            return Ok(Self { proto, opset, record: Record::default(), legacy });
+            let record = Record::default();
+            return Ok(Self { proto, opset, record, legacy, norms_evaluate: false });
         }
         let record = Record::new(&proto);
-        prepare(&mut proto, record.exporter)?;
-        Ok(Self { proto, opset, record, legacy })
+        let norms_evaluate = prepare(&mut proto, record.exporter)?;
+        Ok(Self { proto, opset, record, legacy, norms_evaluate })
     }
 
     /// The whole file, weights included.
@@ -148,6 +151,12 @@ impl OnnxModel {
         }
     }
 
+    /// Makes all batch normalizations take the batch's statistics in training, or none.
+    pub fn set_norms(&mut self, trains: bool) {
+        self.norms_evaluate = false;
+        set_modes(self.proto.graph.as_mut().expect("checked by parse"), trains);
+    }
+
     /// Whether it was read as by versions before 2026-12.
     pub fn is_legacy(&self) -> bool {
         self.legacy
@@ -172,7 +181,10 @@ impl OnnxModel {
         if self.legacy {
             return Ok(());
         }
-        self.record.check(&self.graph().initializer)?;
+        self.record.check(&self.graph().initializer, &self.statistics())?;
+        if self.norms_evaluate {
+            return Err(GraphError::EvaluatingNorms);
+        }
         self.check_statistics()?;
         self.check_batch()
     }

@@ -3,9 +3,11 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::super::core::Attribute;
 use super::super::error::GraphError;
+use super::super::onnx::attribute;
 use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
-use super::exporter::{Exporter, is_detach};
+use super::exporter::{Exporter, is_detach, target};
 use super::legacy::untie;
 use super::random::name_bernoullis;
 
@@ -20,20 +22,56 @@ pub(super) fn label(node: &NodeProto) -> String {
     name.cloned().unwrap_or_default()
 }
 
-/// Does all of it.
+/// Does all of it. Gives whether all batch normalizations were exported as they evaluate, by an exporter that would have
+/// written otherwise.
 ///
 /// # Errors
 /// Functions that call each other too deeply or too often; a value that is defined twice.
-pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<(), GraphError> {
+pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<bool, GraphError> {
     let graph = inline(proto)?;
     check_definitions(graph)?;
     name_bernoullis(graph);
+    let all_evaluate = keep_modes(graph);
     match exporter {
         Exporter::TorchScript => part_copies(&mut graph.node, &mut graph.initializer),
         Exporter::Dynamo | Exporter::Retrained | Exporter::Other => drop_second_names(graph),
     }
-    Ok(())
+    if all_evaluate && !matches!(exporter, Exporter::Dynamo | Exporter::TorchScript) {
+        // Models of others, and our own, are for inference.
+        set_modes(graph, true);
+    }
+    Ok(all_evaluate && matches!(exporter, Exporter::Dynamo | Exporter::TorchScript))
 }
+
+/// Writes into each batch normalization whether it is to take the batch's own statistics in training. Where all were
+/// exported as they evaluate, the file does not say: gives whether it is so.
+fn keep_modes(graph: &mut GraphProto) -> bool {
+    let evaluates = |node: &NodeProto| match target(node) {
+        Some(target) if target.contains("batch_norm") => target.contains("no_training"),
+        _ => node.attribute.iter().all(|attribute| attribute.name() != TRAINING_MODE || attribute.i != Some(1)),
+    };
+    let norms = |node: &&mut NodeProto| node.op_type() == "BatchNormalization";
+    let mut modes = Vec::new();
+    for node in graph.node.iter_mut().filter(norms) {
+        let trains = !evaluates(node);
+        modes.push(trains);
+        set_mode(node, trains);
+    }
+    !modes.is_empty() && modes.iter().all(|trains| !trains)
+}
+
+/// Makes all batch normalizations train, or none.
+pub(super) fn set_modes(graph: &mut GraphProto, trains: bool) {
+    let norms = graph.node.iter_mut().filter(|node| node.op_type() == "BatchNormalization");
+    norms.for_each(|node| set_mode(node, trains));
+}
+
+fn set_mode(node: &mut NodeProto, trains: bool) {
+    node.attribute.retain(|attribute| attribute.name() != TRAINING_MODE);
+    node.attribute.push(attribute(TRAINING_MODE, &Attribute::Int(i64::from(trains))));
+}
+
+const TRAINING_MODE: &str = "training_mode";
 
 /// As earlier versions did.
 ///

@@ -5,17 +5,19 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use super::super::onnx::tensor;
+use super::super::core::Attribute;
+use super::super::onnx::{attribute, tensor};
 use super::super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::super::proto::{
     AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
     ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
 };
-use super::super::tensor::Constant;
+use super::super::tensor::{Constant, DType};
 use super::exporter::TRAINED;
 use super::model::OnnxModel;
 use super::portable::make_portable;
 use super::random::{mean_of, node};
+use super::tensor::constant;
 use crate::ports::INITIAL_POSE;
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
@@ -32,6 +34,8 @@ pub struct Retrained<'a> {
     pub angles: &'a Units,
     /// Whether channels and joints are the second axis of input and output, or the last.
     pub channels_second: [bool; 2],
+    /// Whether weights are stored in float16; what is computed with them stays in float32.
+    pub half_weights: bool,
     /// Axes of the output.
     pub output_rank: usize,
     /// Shapes of the file's values for one window.
@@ -59,6 +63,9 @@ impl OnnxModel {
         let emg = emg.expect("checked when it was imported");
         let takes_pose = self.inputs().iter().any(|input| input.name == INITIAL_POSE);
         let angles = graph.output[0].name().to_owned();
+        if with.half_weights {
+            narrow_weights(graph, with.weights);
+        }
         if let Units::Fixed(units) = with.angles {
             denormalize(graph, &angles, units, with.channels_second[1] && with.output_rank == 3);
             if takes_pose {
@@ -86,6 +93,29 @@ impl OnnxModel {
         proto.metadata_props.extend(with.metadata.iter().map(entry));
         proto.encode_to_vec()
     }
+}
+
+/// Stores weights in float16, each behind a cast to float32.
+fn narrow_weights(graph: &mut GraphProto, weights: &HashMap<String, Vec<f32>>) {
+    let mut casts = Vec::new();
+    for weight in &mut graph.initializer {
+        let name = weight.name().to_owned();
+        let known = weights.contains_key(&name)
+            || name.strip_suffix(".transposed").is_some_and(|own| weights.contains_key(own));
+        let Some(Constant::F32(shape, values)) = constant(weight).ok().filter(|_| known) else { continue };
+        if values.len() == 1 {
+            continue;
+        }
+        let wide = format!("{name}/float32");
+        *weight = tensor(&name, &Constant::F32(shape, values).cast(DType::F16));
+        let mut cast = node("Cast", &[&name], &wide);
+        cast.attribute.push(attribute("to", &Attribute::Int(i64::from(DataType::Float as i32))));
+        for input in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|input| **input == name) {
+            input.clone_from(&wide);
+        }
+        casts.push(cast);
+    }
+    graph.node.splice(0..0, casts);
 }
 
 /// Makes tensors of the file of `Constant` nodes: converters to half precision leave those as they are.

@@ -64,7 +64,8 @@ fn exponential_below(call: &mut Call<'_>, alpha: f32, scale: f32) -> Result<Valu
     let x = call.float(0)?;
     let zero = call.scalar(x, 0.0);
     // The exponential of large x would be infinite, and its gradient undefined where it is not chosen.
-    let below = call.graph.min(x, zero);
+    let above = call.graph.greater(x, zero);
+    let below = call.graph.select(above, zero, x);
     let scaled = if scale == 1.0 {
         below
     } else {

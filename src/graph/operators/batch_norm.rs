@@ -100,6 +100,11 @@ fn import_batch_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     if affine.iter().chain(statistics.iter().map(|(_, value)| value)).any(|v| call.graph.shape(*v) != [channels]) {
         return Err(format!("scale, bias, mean and variance must have {channels} elements").into());
     }
+    if call.attributes.int("training_mode", 1) == 0 {
+        let epsilon = call.attributes.float("epsilon", 1e-5);
+        let statistics = statistics.map(|(name, value)| call.training.running(name, value));
+        return Ok(vec![call.graph.fixed_norm(x, affine, statistics, epsilon)]);
+    }
     let (epsilon, momentum) = (call.attributes.float("epsilon", 1e-5), call.attributes.float("momentum", 0.9));
     Ok(vec![call.training.batch_norm(call.graph, x, affine, statistics, epsilon, momentum)])
 }

@@ -10,6 +10,9 @@ pub trait TrainingOperators {
     /// x with a share of `ratio` of its elements dropped; x itself in evaluation.
     fn dropout(&mut self, graph: &mut Graph, x: Value, ratio: f64) -> Value;
 
+    /// A running statistic as it is by now, of a batch normalization that does not move it.
+    fn running(&self, name: &str, value: Value) -> Value;
+
     /// Numbers of this shape, uniform in [0, 1), other ones each time; `None` in evaluation.
     fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value>;
 

@@ -25,6 +25,7 @@ pub(super) static FAMILY: Family = Family {
     imports: &[
         ("ArgMax", import_arg),
         ("ArgMin", import_arg),
+        ("EyeLike", import_eye),
         ("Gather", import_gather),
         ("OneHot", import_one_hot),
         ("TopK", import_top_k),
@@ -65,6 +66,26 @@ fn import_arg(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     }
     let kept: Vec<_> = (0..shape.len()).filter(|i| *i != along).map(|i| shape[i]).collect();
     Ok(vec![call.graph.reshape(indices, &kept)])
+}
+
+/// Ones on a diagonal.
+fn import_eye(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
+    const MOST_ELEMENTS: usize = 1 << 24;
+    let x = call.input(0)?;
+    let [rows, columns] = call.shape(x)[..] else { return Err("expected a matrix".into()) };
+    if rows.saturating_mul(columns) > MOST_ELEMENTS {
+        return Err(format!("{rows} x {columns} is too large").into());
+    }
+    let (k, like) = (call.attributes.int("k", 0), call.graph.dtype(x));
+    let dtype = match call.attributes.get("dtype") {
+        Some(Attribute::Int(1 | 11)) => DType::F32,
+        Some(Attribute::Int(9)) => DType::Bool,
+        Some(_) => DType::I64,
+        None => like,
+    };
+    let element = |i: usize| f64::from(u8::from((i / columns) as i64 + k == (i % columns) as i64));
+    let numbers: Vec<_> = (0..rows * columns).map(element).collect();
+    Ok(vec![call.graph.constant(Constant::from_numbers(dtype, [rows, columns], &numbers))])
 }
 
 /// One of two values, by whether an index is that of the place along a new axis.

@@ -41,6 +41,7 @@ pub(super) use call::{Call, Import};
 pub(super) use concat::import_concat;
 pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
 pub use recurrence::Cell as RecurrentCell;
+pub(super) use reduce::root_of_sum;
 pub(crate) use transpose::as_batch_transpose;
 
 use std::sync::{Mutex, PoisonError};

@@ -176,7 +176,7 @@ fn l2(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 }
 
 /// sqrt(x) whose gradient at 0 is 0: where x is 0 the root is taken of 1, and not used.
-pub(super) fn root_of_sum(call: &mut Call<'_>, x: Value) -> Value {
+pub(in super::super) fn root_of_sum(call: &mut Call<'_>, x: Value) -> Value {
     let (zero, one) = (call.scalar(x, 0.0), call.scalar(x, 1.0));
     let positive = call.graph.greater(x, zero);
     let safe = call.graph.select(positive, x, one);
