@@ -159,9 +159,6 @@ impl Record {
         if self.lost_metadata {
             return Err(GraphError::LostMetadata);
         }
-        if let Some(name) = &self.untracked {
-            return Err(GraphError::UntrackedStatistic { name: name.clone() });
-        }
         let wrong = [DataType::Double, DataType::Float16, DataType::Bfloat16];
         let wide = |tensor: &&TensorProto| {
             let kind = wrong.iter().any(|kind| tensor.data_type() == *kind as i32);
@@ -183,6 +180,9 @@ impl Record {
         }
         if self.lost_detach {
             return Err(GraphError::LostDetach);
+        }
+        if let Some(name) = &self.untracked {
+            return Err(GraphError::UntrackedStatistic { name: name.clone() });
         }
         let counts = |name: &String| name.ends_with("num_batches_tracked");
         if let Some(name) = self.changed.iter().find(|name| !statistics.contains(*name) && !counts(name)) {
