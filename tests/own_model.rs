@@ -168,6 +168,20 @@ fn an_own_model_is_exported_with_weights_in_float16() {
     assert!(whole != half && (whole - half).abs() < 1e-2 * whole, "{whole} and {half}");
 }
 
+/// Branches take weights from outside, under the names that these have in the exported model.
+#[test]
+fn branches_keep_the_weights_that_they_take() {
+    let bench = bench();
+    fit_and_check(&bench, "branches", "run", &[]);
+    let error = |path: &str, out: &str| {
+        let predicted = bench.json("emg-train", &["predict", path, "data", "--out", out, "--json"]);
+        predicted["recordings"][0]["mae_deg"].as_f64().unwrap()
+    };
+    bench.ok("emg-train", &["export", "run", "--dtype", "float16", "--out", "half.onnx"]);
+    let [whole, half] = [error("run/model.onnx", "whole"), error("half.onnx", "half")];
+    assert!(whole != half && (whole - half).abs() < 1e-2 * whole, "{whole} and {half}");
+}
+
 #[test]
 fn refusals_say_why() {
     let bench = bench();
@@ -295,6 +309,9 @@ fn doctor_shows_what_is_trained_and_checks_gradients() {
         assert!(text.lines().any(|line| line.starts_with(name) && line.contains(role)), "{name}: {text}");
     }
     assert!(text.contains("2 of 2 gradients agree with differences of the loss to 1e-3 (float64)"), "{text}");
+    let args = doctor("branches", &["--check"]);
+    let text = bench.ok("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(text.contains("4 of 4 gradients agree with differences of the loss to 1e-3 (float64)"), "{text}");
     // ONNX Runtime has no convolution in float64.
     let args = doctor("cnn.torchscript", &["--check", "--json"]);
     let found = bench.json("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());

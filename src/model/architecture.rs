@@ -73,13 +73,14 @@ impl Model {
         rows: usize,
     ) -> Option<Result<ImportedParts<'_>, ModelError>> {
         let imported = self.imported.as_ref()?;
-        Some(imported.output_shape(rows).and_then(|shape| {
+        Some(imported.shapes(rows).and_then(|shapes| {
+            let shape = imported.output_shape(&shapes)?;
             Ok(ImportedParts {
-                shapes: imported.shapes(rows)?,
                 onnx: &imported.onnx,
                 weights: imported.weights(parameters, buffers),
-                channels_second: [imported.channels_second, imported.joints_second(&shape)?],
+                channels_second: [imported.channels_second, imported.joints_second(shape)?],
                 output_rank: shape.len(),
+                shapes,
             })
         }))
     }
@@ -90,7 +91,8 @@ impl Model {
     /// A user's own model does not fit windows of `rows` rows.
     pub(crate) fn channels_first(&self, rows: usize) -> Result<[bool; 2], ModelError> {
         let Some(imported) = &self.imported else { return Ok([false; 2]) };
-        Ok([imported.channels_second, imported.joints_second(&imported.output_shape(rows)?)?])
+        let shapes = imported.shapes(rows)?;
+        Ok([imported.channels_second, imported.joints_second(imported.output_shape(&shapes)?)?])
     }
 
     /// Whether training drops elements at random.

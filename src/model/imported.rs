@@ -138,11 +138,10 @@ impl Imported {
         }
     }
 
-    /// Shape of the model's output for one window of `rows` rows.
-    pub(super) fn output_shape(&self, rows: usize) -> Result<Vec<usize>, ModelError> {
-        let shapes = self.shapes(rows)?;
+    /// The shape of the model's output, among those of all its values.
+    pub(super) fn output_shape<'a>(&self, shapes: &'a HashMap<String, Vec<usize>>) -> Result<&'a [usize], ModelError> {
         let output = self.onnx.outputs().into_iter().next().ok_or(ModelError::NoOutput)?;
-        shapes.get(&output.name).cloned().ok_or(ModelError::NoOutput)
+        shapes.get(&output.name).map(Vec::as_slice).ok_or(ModelError::NoOutput)
     }
 
     /// Shapes of all values of the file, by name, for one window of `rows` rows.

@@ -56,7 +56,7 @@ impl ModelTensor {
 /// # Errors
 /// A pattern that matches no tensor that it could change, or a name that both lists match.
 pub(super) fn roles(onnx: &OnnxModel, freeze: &[String], train: &[String]) -> Result<Vec<ModelTensor>, ModelError> {
-    let (statistics, settings) = (onnx.statistics(), onnx.settings());
+    let (statistics, settings, named_settings) = (onnx.statistics(), onnx.settings(), onnx.named_settings());
     let mut tensors = Vec::new();
     for (name, _, shape) in onnx.initializers().filter(|(_, is_float, _)| *is_float) {
         let declared = onnx.declared(name);
@@ -74,7 +74,7 @@ pub(super) fn roles(onnx: &OnnxModel, freeze: &[String], train: &[String]) -> Re
         let said = declared.is_some();
         let may_be_buffer = role == Role::Trained && !said && !is_parameter_name(name);
         // A factor that is learned looks like one that is not.
-        let may_be_parameter = role == Role::Constant && !said && !shape.is_empty() && !onnx.is_setting(name);
+        let may_be_parameter = role == Role::Constant && !said && !shape.is_empty() && !named_settings.contains(name);
         tensors.push(ModelTensor { name: name.to_owned(), shape, role, may_be_buffer, may_be_parameter });
     }
     let names: Vec<_> = tensors.iter().map(|tensor| tensor.name.as_str()).collect();

@@ -3,10 +3,10 @@
 
     make_models.py OUTDIR
 
-writes OUTDIR/NAME.EXPORTER.onnx for each network that the exporter takes, and OUTDIR/losses.json: for each network its
-batch, window, left context and the loss (mse over valid rows, the output brought to the targets' rows as emg-train
-does) before each of 20 steps of Adam at 1e-3, in float64 from the exported parameters. Data are make_published's
-`noise`. Needs torch, onnx and onnxscript.
+writes OUTDIR/NAME.EXPORTER.onnx for each network that the exporter takes, OUTDIR/branches.onnx, and
+OUTDIR/losses.json: for each network its batch, window, left context and the loss (mse over valid rows, the output
+brought to the targets' rows as emg-train does) before each of 20 steps of Adam at 1e-3, in float64 from the exported
+parameters. Data are make_published's `noise`. Needs torch, onnx and onnxscript.
 """
 
 import copy
@@ -378,6 +378,48 @@ def slim(path: Path) -> None:
     onnx.save(model, path)
 
 
+def branches(path: Path) -> None:
+    """A network written by hand, whose second half is in the branches of an `If` with a known condition: they take
+    weights, a transposed one and a second name of one from outside, and one that is not taken has branches itself."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    rng = np.random.default_rng(0)
+    sizes = {"a.weight": (CHANNELS, 8), "b.weight": (JOINTS, 8), "b.bias": (JOINTS,), "c.weight": (JOINTS, JOINTS)}
+    weights = [numpy_helper.from_array(rng.normal(0, 0.3, size).astype("f4"), name) for name, size in sizes.items()]
+
+    def port(name: str, size: int) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WINDOW, size])
+
+    def branch(name: str, nodes: list[onnx.NodeProto]) -> onnx.GraphProto:
+        return helper.make_graph(nodes, name, [], [port(nodes[-1].output[0], JOINTS)])
+
+    node = helper.make_node
+    taken = [
+        node("MatMul", ["hidden", "b.turned"], ["product"]),
+        node("Add", ["product", "b.second"], ["sum"]),
+        node("MatMul", ["sum", "c.weight"], ["taken"]),
+    ]
+    inner = [branch(f"inner{i}", [node("MatMul", ["other", "c.weight"], [f"inner{i}"])]) for i in range(2)]
+    other = [
+        node("MatMul", ["hidden", "b.turned"], ["other"]),
+        node("If", ["condition"], ["left"], then_branch=inner[0], else_branch=inner[1]),
+    ]
+    nodes = [
+        node("Constant", [], ["condition"], value=numpy_helper.from_array(np.array(True))),
+        node("Transpose", ["b.weight"], ["b.turned"], perm=[1, 0]),
+        node("Identity", ["b.bias"], ["b.second"]),
+        node("MatMul", ["emg", "a.weight"], ["a"]),
+        node("Relu", ["a"], ["hidden"]),
+        node("If", ["condition"], ["angles"], then_branch=branch("then", taken), else_branch=branch("else", other)),
+    ]
+    graph = helper.make_graph(nodes, "branches", [port("emg", CHANNELS)], [port("angles", JOINTS)], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+
+
 def main() -> None:
     if len(sys.argv) != 2:
         sys.exit("usage: make_models.py OUTDIR")
@@ -411,6 +453,7 @@ def main() -> None:
             verbose=False, input_names=["emg", "initial_pose"][: len(given)], output_names=["angles"],
         )
         slim(path)
+    branches(folder / "branches.onnx")
     sizes = {"batch": BATCH, "window": WINDOW, "channels": CHANNELS, "joints": JOINTS}
     (folder / "losses.json").write_text(json.dumps(sizes | {"networks": curves}, indent=1) + "\n")
 

@@ -13,6 +13,7 @@ use super::super::tensor::Constant;
 use super::exporter::{is_detach, is_generated};
 use super::foreign::{self, Probe};
 use super::model::OnnxModel;
+use super::nodes::{find_attribute, taken};
 use super::prepare::label;
 use super::program;
 use super::sequences::{self, Made, Sequences};
@@ -76,9 +77,7 @@ impl OnnxModel {
     fn trained(&self, names: HashSet<String>) -> HashSet<String> {
         let mut trained = names;
         for node in self.graph().node.iter().filter(|node| !is_detach(node)) {
-            let takes = |node: &NodeProto| node.input.iter().any(|input| trained.contains(input));
-            let captures = |attribute: &AttributeProto| attribute.g.iter().flat_map(|g| &g.node).any(takes);
-            if takes(node) || node.attribute.iter().any(captures) {
+            if taken(node).any(|name| trained.contains(name)) {
                 trained.extend(node.output.iter().cloned());
             }
         }
@@ -266,7 +265,7 @@ impl Builder<'_> {
         let condition =
             condition.ok_or("its condition depends on the model's input, and only one branch could be trained")?;
         let name = if condition == 0.0 { "else_branch" } else { "then_branch" };
-        let graph = node.attribute.iter().find(|attribute| attribute.name() == name).and_then(|a| a.g.as_ref());
+        let graph = find_attribute(node, name).and_then(|attribute| attribute.g.as_ref());
         let graph = graph.ok_or_else(|| format!("it has no {name}"))?;
         self.check_branch(graph)?;
         // Names inside hide those outside.

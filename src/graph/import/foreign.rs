@@ -7,7 +7,7 @@ use prost::Message;
 
 use super::super::core::{Attribute, Value};
 use super::super::error::GraphError;
-use super::super::onnx::{IR_VERSION, OPSET, tensor};
+use super::super::onnx::{IR_VERSION, OPSET, attribute, tensor};
 use super::super::operators::{self, Call};
 use super::super::proto::{GraphProto, ModelProto, NodeProto, OperatorSetIdProto, ValueInfoProto};
 use super::super::tensor::{Constant, DType, TensorType};
@@ -54,7 +54,7 @@ pub(super) fn apply(
     let mut alone = NodeProto { input: Vec::new(), ..node.clone() };
     if name == "DFT" {
         alone.attribute.retain(|attribute| attribute.name() != "axis");
-        alone.attribute.push(super::super::onnx::attribute("axis", &Attribute::Int(call.attributes.int("axis", 1))));
+        alone.attribute.push(attribute("axis", &Attribute::Int(call.attributes.int("axis", 1))));
     }
     let name_of = |(i, value): (usize, &Option<Value>)| value.map_or_else(String::new, |_| format!("x{i}"));
     alone.input = call.inputs.iter().enumerate().map(name_of).collect();

@@ -6,6 +6,7 @@ mod exporter;
 mod foreign;
 mod legacy;
 mod model;
+mod nodes;
 mod portable;
 mod prepare;
 mod program;

@@ -12,6 +12,7 @@ use super::super::proto::tensor_shape_proto::dimension;
 use super::super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::super::tensor::Constant;
 use super::exporter::{Declared, Exporter, Record, is_detach};
+use super::nodes::with_inner;
 use super::prepare::{prepare, prepare_legacy, set_modes};
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
@@ -242,19 +243,14 @@ impl OnnxModel {
     }
 
     /// Initializers that operators take as settings.
-    fn named_settings(&self) -> HashSet<String> {
+    pub fn named_settings(&self) -> HashSet<String> {
         let named = |node: &NodeProto| match node.op_type() {
             "Clip" | "Resize" => node.input.iter().skip(1).cloned().collect::<Vec<_>>(),
             "Dropout" => node.input.iter().skip(1).cloned().collect(),
             "Pad" => node.input.iter().skip(2).take(1).cloned().collect(),
             _ => Vec::new(),
         };
-        self.graph().node.iter().flat_map(named).collect()
-    }
-
-    /// Whether an operator takes that initializer as a setting.
-    pub fn is_setting(&self, name: &str) -> bool {
-        self.named_settings().contains(name)
+        self.graph().node.iter().flat_map(with_inner).flat_map(named).collect()
     }
 
     /// Whether the model stops gradients by itself.
@@ -282,7 +278,7 @@ impl OnnxModel {
                     | "Where"
             )
         };
-        self.graph().node.iter().filter(takes).all(as_number)
+        self.graph().node.iter().flat_map(with_inner).filter(takes).all(as_number)
     }
 
     /// Names of the operators of its own nodes.

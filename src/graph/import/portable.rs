@@ -8,7 +8,7 @@ use super::super::onnx::{attribute, tensor};
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{GraphProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
-use super::random::node;
+use super::nodes::{float, int, node, rename_taken, takers};
 use super::tensor::constant;
 
 /// Rewrites nodes of an inference model in place. `shapes`: of its values, for one window.
@@ -18,11 +18,6 @@ pub(super) fn make_portable(graph: &mut GraphProto, shapes: &HashMap<String, Vec
     split_without_sequences(graph, shapes);
     fold_transposes(graph);
     plain_products(graph);
-}
-
-fn number(node: &NodeProto, name: &str, default: i64) -> i64 {
-    let given = node.attribute.iter().find(|attribute| attribute.name() == name);
-    given.and_then(|attribute| attribute.i).unwrap_or(default)
 }
 
 /// `Cast` of a tensor of the file to float32, as a tensor of the file.
@@ -35,7 +30,7 @@ fn fold_casts(graph: &mut GraphProto) {
     let initializers = &graph.initializer;
     graph.node.retain(|node| {
         let (Some(source), [output]) = (node.input.first(), &node.output[..]) else { return true };
-        let to_float = node.op_type() == "Cast" && number(node, "to", 0) == i64::from(DataType::Float as i32);
+        let to_float = node.op_type() == "Cast" && int(node, "to", 0) == i64::from(DataType::Float as i32);
         let found = tensors.get(source).copied().filter(|_| to_float && !inputs.contains(source));
         let Some(at) = found.filter(|_| !outputs.contains(output)) else { return true };
         let value = initializers.get(at).unwrap_or_else(|| &made[at - initializers.len()]);
@@ -74,17 +69,14 @@ fn split_without_sequences(graph: &mut GraphProto, shapes: &HashMap<String, Vec<
         .filter(|tensor| tensor.data_type() == DataType::Int64 as i32)
         .filter_map(|tensor| Some((tensor.name().to_owned(), constant(tensor).ok()?)))
         .collect();
-    let mut takers: HashMap<String, Vec<usize>> = HashMap::new();
-    for (i, node) in graph.node.iter().enumerate() {
-        node.input.iter().for_each(|name| takers.entry(name.clone()).or_default().push(i));
-    }
+    let takers = takers(graph);
     let mut replaced: HashMap<usize, Vec<NodeProto>> = HashMap::new();
     let mut made = Vec::new();
     for (i, split) in graph.node.iter().enumerate().filter(|(_, node)| node.op_type() == "SplitToSequence") {
         let (Some(x), Some(sequence)) = (split.input.first(), split.output.first()) else { continue };
         let Some(sizes) = split.input.get(1).and_then(|name| integers.get(name)) else { continue };
         let mut list: Vec<i64> = sizes.numbers().into_iter().map(|size| size as i64).collect();
-        let along = number(split, "axis", 0);
+        let along = int(split, "axis", 0);
         if sizes.shape().is_empty() {
             // Parts of one size, of an axis that is not the batch.
             let Some(shape) = shapes.get(x) else { continue };
@@ -100,7 +92,7 @@ fn split_without_sequences(graph: &mut GraphProto, shapes: &HashMap<String, Vec<
         let count = list.len() as i64;
         let mut parts: Vec<String> = (0..count).map(|part| format!("{sequence}/part{part}")).collect();
         let taken: Option<Vec<(usize, usize)>> =
-            takers.get(sequence).into_iter().flatten().try_fold(Vec::new(), |mut all, at| {
+            takers.get(sequence.as_str()).into_iter().flatten().try_fold(Vec::new(), |mut all, at| {
                 let take = &graph.node[*at];
                 let number = take.input.get(1).and_then(|name| integers.get(name))?.numbers().first().copied()? as i64;
                 let part = usize::try_from(if number < 0 { number + count } else { number }).ok()?;
@@ -142,22 +134,18 @@ fn plain_products(graph: &mut GraphProto) {
     let mut transposed: HashMap<String, TensorProto> = HashMap::new();
     let mut nodes = Vec::with_capacity(graph.node.len());
     for gemm in std::mem::take(&mut graph.node) {
-        let float = |name: &str| {
-            let given = gemm.attribute.iter().find(|attribute| attribute.name() == name);
-            given.and_then(|attribute| attribute.f).unwrap_or(1.0)
-        };
         let plain = gemm.op_type() == "Gemm"
             && gemm.input.get(1).is_some_and(|name| shared.contains(name))
-            && number(&gemm, "transA", 0) == 0
-            && float("alpha") == 1.0
-            && (float("beta") == 1.0 || gemm.input.len() < 3);
+            && int(&gemm, "transA", 0) == 0
+            && float(&gemm, "alpha", 1.0) == 1.0
+            && (float(&gemm, "beta", 1.0) == 1.0 || gemm.input.len() < 3);
         let weight = gemm.input.get(1).and_then(|name| weights.get(name)).filter(|_| plain);
         let Some(weight) = weight.filter(|weight| weight.data_type() == DataType::Float as i32) else {
             nodes.push(gemm);
             continue;
         };
         let mut factor = weight.name().to_owned();
-        if number(&gemm, "transB", 0) != 0 {
+        if int(&gemm, "transB", 0) != 0 {
             let Ok(turned) = turned(weight) else {
                 nodes.push(gemm);
                 continue;
@@ -188,8 +176,9 @@ fn fold_transposes(graph: &mut GraphProto) {
     let weights: HashMap<String, TensorProto> =
         graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.clone())).collect();
     let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
+    let takers = takers(graph);
     let is_factor = |name: &String| {
-        let mut takers = graph.node.iter().filter(|node| node.input.contains(name));
+        let mut takers = takers.get(name.as_str()).into_iter().flatten().map(|at| &graph.node[*at]);
         takers.all(|node| node.op_type() == "MatMul" && node.input.get(1) == Some(name) && node.input[0] != *name)
     };
     let mut folded: HashMap<String, TensorProto> = HashMap::new();
@@ -205,11 +194,8 @@ fn fold_transposes(graph: &mut GraphProto) {
         }
     }
     graph.node.retain(|node| !node.output.first().is_some_and(|output| folded.contains_key(output)));
-    for name in graph.node.iter_mut().flat_map(|node| &mut node.input) {
-        if let Some(turned) = folded.get(name) {
-            *name = turned.name().to_owned();
-        }
-    }
+    let names = folded.iter().map(|(output, turned)| (output.clone(), turned.name().to_owned()));
+    rename_taken(&mut graph.node, &names.collect());
     let mut made: Vec<_> = folded.into_values().collect();
     made.sort_by(|a, b| a.name().cmp(b.name()));
     made.dedup_by(|a, b| a.name() == b.name());
@@ -227,9 +213,7 @@ fn turned(weight: &TensorProto) -> Result<TensorProto, super::super::error::Grap
 
 /// Takes out tensors that no node takes any more.
 fn drop_unused(graph: &mut GraphProto) {
-    let mut used: HashSet<String> = graph.node.iter().flat_map(|node| node.input.iter().cloned()).collect();
-    let inner = graph.node.iter().flat_map(|node| &node.attribute).filter_map(|attribute| attribute.g.as_ref());
-    used.extend(inner.flat_map(|graph| &graph.node).flat_map(|node| node.input.iter().cloned()));
+    let mut used: HashSet<String> = takers(graph).into_keys().map(str::to_owned).collect();
     used.extend(graph.output.iter().map(|output| output.name().to_owned()));
     used.extend(graph.input.iter().map(|input| input.name().to_owned()));
     graph.initializer.retain(|tensor| used.contains(tensor.name()));

@@ -9,6 +9,7 @@ use super::super::onnx::attribute;
 use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};
 use super::exporter::{Exporter, is_detach, target};
 use super::legacy::untie;
+use super::nodes::{int, rename_taken};
 use super::random::name_bernoullis;
 
 /// Functions may call functions; deeper than this is a mistake in the file.
@@ -32,15 +33,16 @@ pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<bool
     check_definitions(graph)?;
     name_bernoullis(graph);
     let all_evaluate = keep_modes(graph);
+    // Models of others, and our own, are for inference.
+    let is_export = matches!(exporter, Exporter::Dynamo | Exporter::TorchScript);
+    if all_evaluate && !is_export {
+        set_modes(graph, true);
+    }
     match exporter {
         Exporter::TorchScript => part_copies(&mut graph.node, &mut graph.initializer),
         Exporter::Dynamo | Exporter::Retrained | Exporter::Other => drop_second_names(graph),
     }
-    if all_evaluate && !matches!(exporter, Exporter::Dynamo | Exporter::TorchScript) {
-        // Models of others, and our own, are for inference.
-        set_modes(graph, true);
-    }
-    Ok(all_evaluate && matches!(exporter, Exporter::Dynamo | Exporter::TorchScript))
+    Ok(all_evaluate && is_export)
 }
 
 /// Writes into each batch normalization whether it is to take the batch's own statistics in training. Where all were
@@ -48,7 +50,7 @@ pub(super) fn prepare(proto: &mut ModelProto, exporter: Exporter) -> Result<bool
 fn keep_modes(graph: &mut GraphProto) -> bool {
     let evaluates = |node: &NodeProto| match target(node) {
         Some(target) if target.contains("batch_norm") => target.contains("no_training"),
-        _ => node.attribute.iter().all(|attribute| attribute.name() != TRAINING_MODE || attribute.i != Some(1)),
+        _ => int(node, TRAINING_MODE, 0) != 1,
     };
     let norms = |node: &&mut NodeProto| node.op_type() == "BatchNormalization";
     let mut modes = Vec::new();
@@ -99,13 +101,9 @@ fn drop_second_names(graph: &mut GraphProto) {
     let tensors: HashSet<_> = graph.initializer.iter().map(|tensor| tensor.name().to_owned()).collect();
     let outputs: HashSet<_> = graph.output.iter().map(|output| output.name().to_owned()).collect();
     let mut second: HashMap<String, String> = HashMap::new();
-    graph.node.retain_mut(|node| {
-        for name in &mut node.input {
-            if let Some(first) = second.get(name) {
-                name.clone_from(first);
-            }
-        }
+    graph.node.retain(|node| {
         let (Some(source), Some(output)) = (node.input.first(), node.output.first()) else { return true };
+        let source = second.get(source).unwrap_or(source);
         let named = node.op_type() == "Identity" && tensors.contains(source) && !outputs.contains(output);
         if !named || is_detach(node) {
             return true;
@@ -113,6 +111,7 @@ fn drop_second_names(graph: &mut GraphProto) {
         second.insert(output.clone(), source.clone());
         false
     });
+    rename_taken(&mut graph.node, &second);
 }
 
 /// Fails where a name stands for two values, or a node gives none. Initializers may be the defaults of inputs.

@@ -10,13 +10,14 @@ use super::super::onnx::{attribute, tensor};
 use super::super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::super::proto::{
     AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, attribute_proto::AttributeType, tensor_proto::DataType, type_proto,
+    ValueInfoProto, tensor_proto::DataType, type_proto,
 };
 use super::super::tensor::{Constant, DType};
 use super::exporter::TRAINED;
 use super::model::OnnxModel;
+use super::nodes::{node, rename_taken};
 use super::portable::make_portable;
-use super::random::{mean_of, node};
+use super::random::mean_of;
 use super::tensor::constant;
 use crate::ports::INITIAL_POSE;
 use crate::units::{Affine, EMG_STATISTICS, Units};
@@ -87,17 +88,17 @@ impl OnnxModel {
         let graph = proto.graph.as_ref().expect("checked by parse");
         trained.retain(|name| graph.initializer.iter().any(|tensor| tensor.name() == name));
         trained.sort_unstable();
-        proto.metadata_props.retain(|own| own.key() != TRAINED);
-        proto.metadata_props.push(entry(&(TRAINED.to_owned(), trained.join("\n"))));
-        proto.metadata_props.retain(|own| with.metadata.iter().all(|(key, _)| own.key() != key));
-        proto.metadata_props.extend(with.metadata.iter().map(entry));
+        let mut metadata = vec![(TRAINED.to_owned(), trained.join("\n"))];
+        metadata.extend_from_slice(with.metadata);
+        proto.metadata_props.retain(|own| metadata.iter().all(|(key, _)| own.key() != key));
+        proto.metadata_props.extend(metadata.iter().map(entry));
         proto.encode_to_vec()
     }
 }
 
 /// Stores weights in float16, each behind a cast to float32.
 fn narrow_weights(graph: &mut GraphProto, weights: &HashMap<String, Vec<f32>>) {
-    let mut casts = Vec::new();
+    let (mut casts, mut names) = (Vec::new(), HashMap::new());
     for weight in &mut graph.initializer {
         let name = weight.name().to_owned();
         let known = weights.contains_key(&name)
@@ -110,11 +111,10 @@ fn narrow_weights(graph: &mut GraphProto, weights: &HashMap<String, Vec<f32>>) {
         *weight = tensor(&name, &Constant::F32(shape, values).cast(DType::F16));
         let mut cast = node("Cast", &[&name], &wide);
         cast.attribute.push(attribute("to", &Attribute::Int(i64::from(DataType::Float as i32))));
-        for input in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|input| **input == name) {
-            input.clone_from(&wide);
-        }
         casts.push(cast);
+        names.insert(name, wide);
     }
+    rename_taken(&mut graph.node, &names);
     graph.node.splice(0..0, casts);
 }
 
@@ -174,9 +174,7 @@ fn column(values: &[f32], second: bool) -> Constant {
 /// Puts (x - mean) / std behind the input.
 fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, second: bool) {
     let normal = format!("{emg}/normalized");
-    for name in graph.node.iter_mut().flat_map(|node| &mut node.input).filter(|name| *name == emg) {
-        name.clone_from(&normal);
-    }
+    rename_taken(&mut graph.node, &HashMap::from([(emg.to_owned(), normal.clone())]));
     let mut names = EMG_STATISTICS.map(str::to_owned);
     let mut first = Vec::new();
     for (name, values) in names.iter_mut().zip([&units.mean, &units.divisor]) {
@@ -191,12 +189,7 @@ fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, se
         if second {
             let turned = format!("{emg}/{name}");
             let mut transpose = node("Transpose", &[name], &turned);
-            transpose.attribute.push(AttributeProto {
-                name: Some("perm".into()),
-                r#type: Some(AttributeType::Ints as i32),
-                ints: vec![1, 0],
-                ..Default::default()
-            });
+            transpose.attribute.push(attribute("perm", &Attribute::Ints(vec![1, 0])));
             first.push(transpose);
             *name = turned;
         }
@@ -210,8 +203,9 @@ fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, se
 /// Puts x std + mean before the output.
 fn denormalize(graph: &mut GraphProto, angles: &str, units: &Affine, second: bool) {
     let [raw, scaled] = ["normalized", "scaled"].map(|part| format!("{angles}/{part}"));
-    let names = graph.node.iter_mut().flat_map(|node| node.input.iter_mut().chain(&mut node.output));
-    names.filter(|name| *name == angles).for_each(|name| name.clone_from(&raw));
+    rename_taken(&mut graph.node, &HashMap::from([(angles.to_owned(), raw.clone())]));
+    let outputs = graph.node.iter_mut().flat_map(|node| &mut node.output);
+    outputs.filter(|name| *name == angles).for_each(|name| name.clone_from(&raw));
     let [mean, std] = ["mean", "std"].map(|part| format!("{angles}/{part}"));
     graph.initializer.push(tensor(&mean, &column(&units.mean, second)));
     graph.initializer.push(tensor(&std, &column(&units.divisor, second)));
