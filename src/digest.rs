@@ -43,6 +43,23 @@ pub(crate) fn seal_model(bytes: &mut [u8]) {
     seal(bytes);
 }
 
+/// Completes a model that was made of one with a digest.
+pub(crate) fn seal_changed_model(bytes: &mut [u8]) {
+    let placeholder = model_placeholder();
+    if let Some(at) = find_model_digest(bytes).filter(|at| at + placeholder.len() <= bytes.len()) {
+        bytes[at..at + placeholder.len()].copy_from_slice(placeholder.as_bytes());
+        seal_model(bytes);
+    }
+}
+
+/// Where the digest in a model's metadata begins.
+fn find_model_digest(bytes: &[u8]) -> Option<usize> {
+    // StringStringEntryProto of onnx.proto: key = 1, value = 2.
+    let value = model_placeholder().len();
+    let entry = [&[0x0a, MODEL_DIGEST.len() as u8], MODEL_DIGEST.as_bytes(), &[0x12, value as u8]].concat();
+    memmem::find(bytes, &entry).map(|at| at + entry.len())
+}
+
 /// What a model's digest says of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ModelState {
@@ -55,11 +72,8 @@ pub(crate) enum ModelState {
 
 /// Compares an ONNX model with the digest in its metadata, before anything else in it is believed.
 pub(crate) fn check_model(bytes: &[u8]) -> ModelState {
-    // StringStringEntryProto of onnx.proto: key = 1, value = 2.
-    let value = model_placeholder().len();
-    let entry = [&[0x0a, MODEL_DIGEST.len() as u8], MODEL_DIGEST.as_bytes(), &[0x12, value as u8]].concat();
-    let Some(at) = memmem::find(bytes, &entry).map(|at| at + entry.len()) else { return ModelState::Unknown };
-    let text = bytes.get(at..at + value).and_then(|text| std::str::from_utf8(text).ok());
+    let Some(at) = find_model_digest(bytes) else { return ModelState::Unknown };
+    let text = bytes.get(at..at + model_placeholder().len()).and_then(|text| std::str::from_utf8(text).ok());
     let Some((length, digest)) = text.and_then(|text| text.split_once(':')) else { return ModelState::Damaged };
     match length.parse::<u64>() {
         Ok(length) if length != bytes.len() as u64 => ModelState::Unknown,

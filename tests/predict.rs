@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bench, stderr};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn bench(seconds: &str) -> Bench {
     Bench::tiny(&["--recordings", "4", "--seconds", seconds, "--ik-failures", "0.3"])
@@ -61,6 +61,54 @@ fn predictions_are_those_of_windows_run_one_by_one() {
     }
 }
 
+/// Every kind of network, and networks of users: with integer kernels, and nearly the same answers.
+#[test]
+fn models_are_exported_in_8_bit_integers() {
+    let bench = bench("2.1");
+    let variants: [&[&str]; 5] = [
+        &[],
+        &["model.initial_pose=true", "model.predict_velocity=true"],
+        &["data.normalize_emg=train", "model.decoder_type=mlp"],
+        &["data.normalize_emg=none", "data.normalize_angles=none", "model.type=lstm", "model.hidden_size=12"],
+        &["model.type=neuropose", "data.window_size=640", "data.stride=320"],
+    ];
+    for (i, sets) in variants.iter().enumerate() {
+        let run = format!("run{i}");
+        fit(&bench, &run, sets);
+        // Matrices that interpolate are no weights.
+        let rest = if i == 4 { json!({"MatMul": 3}) } else { json!({}) };
+        assert_eq!(check_int8(&bench, &run), rest, "{run}");
+    }
+    let said = bench.json("emg-train", &["export", "run0", "--dtype", "int8", "--calibrate", "3", "--json"]);
+    assert_eq!(said["model"].as_str(), Some("run0/model.int8.onnx"));
+    assert_eq!([&said["int8"]["calibration_windows"], &said["int8"]["compared_windows"]], [3, 3], "{said}");
+    assert_eq!(said["int8"]["split"], "test", "{said}");
+    let long = bench.fails("emg-train", 1, &["export", "run0", "--dtype", "int8", "--length", "5000"]);
+    assert!(long.contains("no recording of the cache's train split has a window for the model (5000 rows"), "{long}");
+    let refused = |args: &[&str]| bench.fails("emg-train", 2, &[&["export", "run0"], args].concat());
+    assert!(refused(&["--calibrate", "3"]).contains("--calibrate is for --dtype int8"));
+    assert!(refused(&["--dtype", "int8", "--streaming"]).contains("--dtype int8 is for whole windows"));
+}
+
+/// Exports a run's model in int8, checks it and what it predicts, and compares with float32; gives what stays float32.
+fn check_int8(bench: &Bench, run: &str) -> Value {
+    let (float32, int8) = (format!("{run}/model.onnx"), format!("{run}/model.int8.onnx"));
+    let said = bench.json("emg-train", &["export", run, "--dtype", "int8", "--json"]);
+    let [convolutions, products] = [&["Conv"][..], &["Gemm", "MatMul"]].map(|names| {
+        let count = |name: &&str| said["int8"]["int8"][*name].as_u64().unwrap_or(0);
+        names.iter().map(count).sum::<u64>().to_string()
+    });
+    let checked = bench.python("check_int8.py", &[&float32, &int8, &convolutions, &products]);
+    println!("{run}: {checked} {said}");
+    let (full, small) = (check(bench, &float32), check(bench, &int8));
+    // Steps that add to the pose before them add errors, too.
+    assert!((full - small).abs() < 0.1 * full && full != small, "{run}: {full} {small}");
+    let number = |name: &str| said["int8"][name].as_f64().unwrap();
+    assert!((number("mae_deg") - number("float32_mae_deg")).abs() < 0.05 * full, "{said}");
+    assert!((1e-4..0.05 * full).contains(&number("difference_deg")), "{said}");
+    said["int8"]["float32"].clone()
+}
+
 /// Where EMG is normalized by recording, each recording is by its own statistics.
 #[test]
 fn another_amplifier_changes_nothing_where_emg_is_normalized_by_recording() {
@@ -114,6 +162,11 @@ training: {num_epochs: 1, batch_size: 8, learning_rate: 0.01, warmup_epochs: 0, 
     }
     bench.ok("emg-train", &["export", "cnn.torchscript", "--dtype", "float16", "--out", "half.onnx"]);
     check(&bench, "half.onnx");
+    for (run, rest) in
+        [("cnn.torchscript", json!({})), ("tcn.dynamo", json!({})), ("gru.torchscript", json!({"GRU": 1}))]
+    {
+        assert_eq!(check_int8(&bench, run), rest, "{run}");
+    }
 }
 
 #[test]

@@ -142,7 +142,7 @@ fn exported_streams_run_in_python_and_in_a_browser() {
     let refused = |args: &[&str]| bench.fails("emg-train", 2, &[&["export", "run"], args].concat());
     assert!(refused(&["--streaming", "--chunk", "30"]).contains("a multiple of 4 rows"));
     assert!(refused(&["--chunk", "32"]).contains("--streaming"));
-    assert!(refused(&["--dtype", "int8"]).contains("expected one of float32, float16"));
+    assert!(refused(&["--dtype", "int4"]).contains("[possible values: float32, float16, int8]"));
     assert!(refused(&["--out", "."]).contains("expected the path of a file"));
     assert!(refused(&["--out", "/dev/null"]).contains("expected the path of a file"));
     // A link's target is replaced, not the link; other weights lie beside the best.

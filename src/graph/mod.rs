@@ -30,7 +30,10 @@ pub use build::Adam;
 pub use dim::Dim;
 pub use error::GraphError;
 pub use float64::to_float64;
-pub use import::{Declared, Exporter, ModelPort, OnnxModel, Probe, Retrained, known_operators};
+pub use import::{
+    ComputedWeight, Declared, Exporter, ModelPort, Observed, OnnxModel, Probe, QuantizedLayers, Quantizer, Retrained,
+    WeightModel, computed_weights, known_operators,
+};
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 pub use operators::{FUSED_DOMAIN, Operator, RecurrentCell, TrainingOperators, find as find_operator, fused_on_cuda};
 pub(crate) use operators::{as_batch_transpose, fused_shapes};

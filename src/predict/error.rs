@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use super::signature::SignatureError;
+use crate::cache::{CacheError, Split};
 use crate::files::FileError;
+use crate::graph::GraphError;
 use crate::recording::RecordingError;
 use crate::runtime::RuntimeError;
 
@@ -13,6 +15,18 @@ pub enum PredictError {
     File(#[from] FileError),
     #[error(transparent)]
     Recording(#[from] RecordingError),
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    #[error("cannot quantize the model: {0}")]
+    Quantize(GraphError),
+    #[error("the model has no linear layer or convolution to quantize; export it with --dtype float32 or float16")]
+    NothingToQuantize,
+    #[error(
+        "cannot calibrate 8-bit integers: no recording of the cache's {split} split has a window for the model ({window} rows, and a pose to start from if it needs one)"
+    )]
+    NothingToCalibrate { split: Split, window: usize },
+    #[error("cannot quantize the model: its value {name} is not finite for a window of the training split")]
+    NotFiniteActivation { name: String },
     #[error(
         "{path}: damaged, or changed since it was exported: it does not match its digest; export it again (if it was changed on purpose, remove its metadata entry `digest`)"
     )]

@@ -25,6 +25,8 @@ pub struct Predictor {
 
 /// Bytes of HDF5's chunk cache.
 const CHUNK_CACHE: usize = 64 << 20;
+/// Names and tensors.
+pub(super) type Inputs = Vec<(String, Tensor)>;
 /// Windows at once.
 const BATCH: usize = 16;
 
@@ -38,11 +40,24 @@ impl Predictor {
         if check_model(&onnx) == ModelState::Damaged {
             return Err(PredictError::Damaged { path: path.to_owned() });
         }
-        let session = Session::new(library, provider, &onnx)
+        Self::new(library, provider, path, &onnx)
+    }
+
+    /// A model that messages call `path`.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(super) fn new(library: &Library, provider: Provider, path: &Path, onnx: &[u8]) -> Result<Self, PredictError> {
+        let session = Session::new(library, provider, onnx)
             .map_err(|source| PredictError::Load { path: path.to_owned(), source })?;
         let signature =
             Signature::read(&session).map_err(|source| PredictError::Signature { path: path.to_owned(), source })?;
         Ok(Self { path: path.to_owned(), session, signature })
+    }
+
+    /// Rows of a window.
+    pub(super) fn window(&self) -> usize {
+        self.signature.window
     }
 
     /// Names of the joint angles.
@@ -105,7 +120,10 @@ impl Predictor {
         let (rows, joints) = (recording.time.len(), self.signature.joints.len());
         let mut angles = vec![0.0; rows * joints];
         let starts = self.signature.starts(rows);
-        let mut pose = self.signature.takes_pose.then(|| self.first_pose(&recording, place)).transpose()?;
+        let mut pose = match self.signature.takes_pose {
+            true => Some(self.first_pose(&recording).ok_or_else(|| PredictError::NoPose { path: place.label() })?),
+            false => None,
+        };
         let started_from_row = pose.as_ref().map(|(row, _)| *row).filter(|row| *row != self.signature.left_context);
         let mut done = self.signature.left_context;
         for starts in starts.chunks(self.batch()) {
@@ -139,24 +157,53 @@ impl Predictor {
         Ok(Prediction { recording, angles, about })
     }
 
+    /// The angles of a window alone [rows, joints], with zeros where it has none; a tracking model starts from the true pose.
+    pub(super) fn predict_window(&mut self, inputs: &Inputs) -> Result<Vec<f32>, PredictError> {
+        let predicted = self.run_inputs(inputs, 1)?;
+        let joints = self.signature.joints.len();
+        let mut angles = vec![0.0; self.signature.window * joints];
+        let first = self.signature.left_context * joints;
+        angles[first..first + predicted.len()].copy_from_slice(&predicted);
+        Ok(angles)
+    }
+
+    /// What the model takes of a window alone; `None` for a tracking model where no row has a pose to start from.
+    pub(super) fn window_inputs(&self, window: &Rows) -> Option<Inputs> {
+        if !self.signature.takes_pose {
+            return Some(self.inputs(window, &[0], None));
+        }
+        self.first_pose(window).map(|(_, pose)| self.inputs(window, &[0], Some(&pose)))
+    }
+
+    /// Angles that a window has.
+    pub(super) fn window_angles(&self) -> usize {
+        self.signature.predicted() * self.signature.joints.len()
+    }
+
     /// Windows that run at once: one where each needs the pose that the one before ends with.
     fn batch(&self) -> usize {
         if self.signature.takes_pose { 1 } else { self.signature.fixed_batch().unwrap_or(BATCH) }
     }
 
     /// The row with a true pose that is nearest to the first predicted one, and that pose.
-    fn first_pose(&self, recording: &Rows, place: &Place) -> Result<(usize, Vec<f32>), PredictError> {
+    fn first_pose(&self, recording: &Rows) -> Option<(usize, Vec<f32>)> {
         let (first, joints) = (self.signature.left_context, self.signature.joints.len());
         let valid = (0..recording.valid.len()).filter(|row| recording.valid[*row] > 0.0);
         let row = valid.min_by_key(|row| row.abs_diff(first));
-        let row = row.ok_or_else(|| PredictError::NoPose { path: place.label() })?;
+        let row = row?;
         let pose = &recording.angles[row * joints..(row + 1) * joints];
         // A joint that was not measured starts from 0, as in training.
-        Ok((row, pose.iter().map(|angle| if angle.is_nan() { 0.0 } else { *angle }).collect()))
+        Some((row, pose.iter().map(|angle| if angle.is_nan() { 0.0 } else { *angle }).collect()))
     }
 
     /// The windows' predictions, end to end.
     fn run(&mut self, recording: &Rows, starts: &[usize], pose: Option<&[f32]>) -> Result<Vec<f32>, PredictError> {
+        let inputs = self.inputs(recording, starts, pose);
+        self.run_inputs(&inputs, starts.len())
+    }
+
+    /// What the model takes, by name.
+    fn inputs(&self, recording: &Rows, starts: &[usize], pose: Option<&[f32]>) -> Inputs {
         let channels = self.signature.recordings.emg_channels;
         // A model with a fixed batch gets one that is full.
         let batch = self.signature.fixed_batch().unwrap_or(starts.len());
@@ -185,12 +232,18 @@ impl Predictor {
         if let Some(pose) = pose {
             inputs.push((INITIAL_POSE.to_owned(), Tensor::new([1, self.signature.joints.len()], pose.to_vec())));
         }
+        inputs
+    }
+
+    /// The predictions of so many windows.
+    fn run_inputs(&mut self, inputs: &Inputs, windows: usize) -> Result<Vec<f32>, PredictError> {
+        let batch = inputs[0].1.shape[0];
         let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         let failed = |source| PredictError::Load { path: self.path.clone(), source };
         let output = self.session.run(&inputs).map_err(failed)?.swap_remove(0);
-        let mut windows = self.rows_of(&output, batch)?;
-        windows.truncate(starts.len() * self.signature.predicted() * self.signature.joints.len());
-        Ok(windows)
+        let mut predicted = self.rows_of(&output, batch)?;
+        predicted.truncate(windows * self.signature.predicted() * self.signature.joints.len());
+        Ok(predicted)
     }
 
     /// A model's output as rows [batch, target rows, joints]: joints last, and interpolated where it gives fewer rows.
@@ -225,14 +278,19 @@ impl Predictor {
     }
 
     fn error(&self, recording: &Rows, angles: &[f32]) -> Option<f64> {
-        let (joints, from) = (self.signature.joints.len(), self.signature.left_context);
         if recording.angles.is_empty() {
             return None;
         }
+        let metrics = self.errors(recording, angles).finish();
+        Some(metrics).filter(|metrics| metrics.rows > 0).map(|metrics| metrics.mae_deg)
+    }
+
+    /// How far angles [rows, joints] are from the recording's.
+    pub(super) fn errors(&self, recording: &Rows, angles: &[f32]) -> Accumulator {
+        let (joints, from) = (self.signature.joints.len(), self.signature.left_context);
         let until = recording.valid.len() - self.signature.right_context;
         let [predicted, truth] = [angles, &recording.angles].map(|angles| &angles[from * joints..until * joints]);
         let valid = &recording.valid[from..until];
-        let sums = Accumulator::of(joints, self.signature.recordings.sample_rate, predicted, truth, valid);
-        Some(sums.finish()).filter(|metrics| metrics.rows > 0).map(|metrics| metrics.mae_deg)
+        Accumulator::of(joints, self.signature.recordings.sample_rate, predicted, truth, valid)
     }
 }

@@ -1,7 +1,7 @@
 //! A recording as a model takes it.
 
 use super::error::PredictError;
-use crate::cache::{SegmentSettings, measure};
+use crate::cache::{Cache, SegmentSettings, measure};
 use crate::recording::Recording;
 use crate::units::Affine;
 
@@ -24,6 +24,34 @@ pub(super) struct Rows {
 }
 
 impl Rows {
+    /// Rows of a cached recording, as an exported model takes them: where EMG was normalized by recording, it is already.
+    pub(super) fn cached(cache: &Cache, recording: usize, start: u64, rows: usize) -> Result<Self, PredictError> {
+        let settings = &cache.manifest().settings;
+        let (channels, joints) = (settings.emg_channels, settings.joint_angles_channels);
+        let recording = cache.recording(recording);
+        let segment = cache.segment(recording.segment);
+        let mut window = Self {
+            time: Vec::new(),
+            emg: vec![0.0; rows * channels],
+            angles: vec![0.0; rows * joints],
+            valid: vec![0.0; rows],
+            statistics: Affine { mean: vec![0.0; channels], divisor: vec![1.0; channels] },
+            texts: Vec::new(),
+            hash: String::new(),
+        };
+        let first = recording.content.first_row + start;
+        segment.copy_emg(first, &mut window.emg)?;
+        segment.copy_joint_angles(first, &mut window.angles)?;
+        for joint in &recording.content.unmeasured_joints {
+            window.angles.iter_mut().skip(*joint).step_by(joints).for_each(|angle| *angle = f32::NAN);
+        }
+        for (from, length) in &recording.content.valid_runs {
+            let place = |row: u64| row.saturating_sub(start).min(rows as u64) as usize;
+            window.valid[place(*from)..place(from + length)].fill(1.0);
+        }
+        Ok(window)
+    }
+
     pub(super) fn read(recording: &Recording, settings: &SegmentSettings) -> Result<Self, PredictError> {
         let (emg, angles, time) = (recording.emg(), recording.angles(), recording.time());
         let rows = recording.rows() as usize;

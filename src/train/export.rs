@@ -11,6 +11,7 @@ use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype};
 use crate::digest;
 use crate::model::Model;
+use crate::runtime::{Library, Provider, Session};
 use crate::step::{Exported, ExportedForm, ModelMetadata, export, export_stream};
 use crate::units::Affine;
 
@@ -51,6 +52,19 @@ impl ExportedModel {
         json!({
             "model": path.to_string_lossy(), "bytes": onnx.len(), "window": window, "left_context": left_context, "chunk": chunk, "lag": lag,
         })
+    }
+}
+
+/// Fails where ONNX Runtime does not load an exported model. Those of users' own files are tried before they are written.
+///
+/// # Errors
+/// [`TrainError::NotLoaded`].
+pub fn check_loads(library: &Library, model: &Model, onnx: &[u8]) -> Result<(), TrainError> {
+    match model.onnx() {
+        None => Ok(()),
+        Some(_) => {
+            Session::new(library, Provider::Cpu, onnx).map(drop).map_err(|source| TrainError::NotLoaded { source })
+        }
     }
 }
 

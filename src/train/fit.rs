@@ -91,6 +91,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     run.truncate_metrics(position.epoch)?;
     let own_model = own_model_key(&model);
     let mut training = Training {
+        library: &library,
         model,
         own_model,
         config,
@@ -107,6 +108,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
         // A run that dies in its first epoch can be resumed, too.
         training.must_save("last")?;
     }
+    training.rehearse_export()?;
     training.run.write_config(&training.config)?;
     let uploading = Instant::now();
     if let Some(bytes) = residency::upload(&mut training.learner, &loaded.train, &training.interrupted)? {

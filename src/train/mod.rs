@@ -36,7 +36,7 @@ pub use error::TrainError;
 pub use evaluate::{EvaluateOptions, Evaluation, evaluate};
 pub use events::{Event, Listener};
 pub use examples::{Example, Examples};
-pub use export::{ExportOptions, ExportedModel, Form, export_run};
+pub use export::{ExportOptions, ExportedModel, Form, check_loads, export_run};
 pub use fit::{FitOptions, fit};
 pub use gallery::{Gallery, gallery};
 pub use gradient_check::{GradientCheck, GradientChecks};

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::checkpoint::{Checkpoint, parameters_key};
 use super::error::TrainError;
 use super::events::Event;
-use super::export::{ExportOptions, export_run};
+use super::export::{ExportOptions, check_loads, export_run};
 use super::normalization::Normalization;
 use super::training::Training;
 use crate::config::{MonitoredMetric, Normalize};
@@ -73,6 +73,19 @@ impl Training<'_> {
         Err(TrainError::Interrupted)
     }
 
+    /// Warns where no model could be exported that loads, before anything is trained.
+    pub(super) fn rehearse_export(&mut self) -> Result<(), TrainError> {
+        let manifest = self.cache.manifest();
+        if self.model.onnx().is_none() || manifest.settings.normalize_angles == Normalize::Recording {
+            return Ok(());
+        }
+        let exported = export_run(&self.model, &self.checkpoint()?, manifest, ExportOptions::default())?;
+        if let Err(error) = check_loads(self.library, &self.model, &exported.onnx) {
+            self.listener.event(&Event::Warning(format!("no model can be exported from this run: {error}")));
+        }
+        Ok(())
+    }
+
     /// Exports the model that training ends with.
     pub(super) fn finish(mut self) -> Result<FitSummary, TrainError> {
         let (best, last) = (self.run.checkpoint("best"), self.run.checkpoint("last"));
@@ -91,7 +104,9 @@ impl Training<'_> {
                 loaded => loaded?,
             };
             let checkpoint = checkpoint.map_or_else(|| self.checkpoint(), Ok)?;
-            replace_file(&model, &export_run(&self.model, &checkpoint, manifest, ExportOptions::default())?.onnx)?;
+            let exported = export_run(&self.model, &checkpoint, manifest, ExportOptions::default())?;
+            check_loads(self.library, &self.model, &exported.onnx)?;
+            replace_file(&model, &exported.onnx)?;
         }
         saved?;
         Ok(FitSummary {

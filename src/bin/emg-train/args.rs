@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use emg_pipeline::cache::Split;
-use emg_pipeline::config::{Device, Dtype, Precision, TrainingConfig, preset_names};
+use emg_pipeline::config::{Device, Precision, TrainingConfig, preset_names};
 use paths::path;
 
 /// Train models that predict joint angles from surface EMG, with ONNX Runtime.
@@ -316,9 +316,13 @@ pub(crate) struct ExportArgs {
     /// Rows per window (default: the cache's test windows)
     #[arg(long)]
     pub(crate) length: Option<usize>,
-    /// Element type of weights and products with them: float32, or float16 for half the file size
-    #[arg(long, default_value_t = Dtype::Float32)]
-    pub(crate) dtype: Dtype,
+    /// Element type of weights and products with them: float32, float16 for half the file size, or int8 for a quarter and for
+    /// integer kernels, calibrated on the cache
+    #[arg(long, value_enum, default_value_t = ExportDtype::Float32)]
+    pub(crate) dtype: ExportDtype,
+    /// Windows of the training split to calibrate int8 on, and of the test split to compare it with float32 (default: 128)
+    #[arg(long, value_name = "WINDOWS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) calibrate: Option<u32>,
     /// Write a streaming model: its inputs are a chunk of EMG and a state, its outputs angles and the next state
     #[arg(long)]
     pub(crate) streaming: bool,
@@ -328,6 +332,17 @@ pub(crate) struct ExportArgs {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+    /// Path of libonnxruntime
+    #[arg(long, value_parser = path())]
+    pub(crate) ort_lib: Option<PathBuf>,
+}
+
+/// Element type of an exported model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportDtype {
+    Float32,
+    Float16,
+    Int8,
 }
 
 /// How the cache's rows are accessed.

@@ -11,24 +11,24 @@ use clap::CommandFactory;
 use emg_pipeline::cache::{
     self, Access, BuildOptions, Cache, Io, Key, Manifest, ManifestRecording, Stage, Store, Verify,
 };
-use emg_pipeline::config::{self, Config, Dtype, Loaded, ModelType};
-use emg_pipeline::files::{FileError, check_file_path, replace_named_file};
+use emg_pipeline::config::{self, Config, Loaded, ModelType};
+use emg_pipeline::files::FileError;
 use emg_pipeline::model::Model;
 use emg_pipeline::recording::Hdf5;
 use emg_pipeline::report::CountProgress;
 use emg_pipeline::runtime::{self, Provider};
 use emg_pipeline::startup::prepare_process;
 use emg_pipeline::train::{
-    self, BenchmarkLength, Checkpoint, EvaluateOptions, ExportOptions, Form, IMPORTED, TrainError, apply_manifest,
-    apply_splits, checkpoint_folder, evaluate, export_run, load_model, load_trained_model, throughput,
+    self, BenchmarkLength, Checkpoint, EvaluateOptions, IMPORTED, TrainError, apply_manifest, apply_splits,
+    checkpoint_folder, evaluate, load_model, load_trained_model, throughput,
 };
 use emg_pipeline::{note, say};
 
 use crate::args::{
-    AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, EvalArgs, ExportArgs, IoArg,
-    VerifyArg,
+    AccessArgs, Args, BenchArgs, CacheArgs, CheckpointArgs, Command, Derivatives, EvalArgs, IoArg, VerifyArg,
 };
 use crate::errors::UsageError;
+use crate::export::export;
 use crate::fit::fit;
 use crate::predict::predict;
 use crate::report::report;
@@ -117,34 +117,6 @@ fn other_labels(by: &[String], manifest: &Manifest) -> Result<Vec<String>> {
         }
     }
     Ok(others)
-}
-
-fn export(args: &ExportArgs) -> Result<ExitCode> {
-    let &ExportArgs { ref run, ref out, length, dtype, streaming, chunk, json } = args;
-    let (checkpoint, cache) = open_run(&run.run, &run.of, &Access::default())?;
-    let model = load_trained_model(&checkpoint, &run.run)?;
-    let form = if streaming { Form::Stream { chunk } } else { Form::Window };
-    // Exports with other weights, forms, lengths or types are written next to what `fit` wrote and do not replace it.
-    let weights = Path::new(&run.of.checkpoint).file_stem().filter(|name| *name != "best");
-    let parts = [
-        Some(if streaming { "stream" } else { "model" }.to_owned()),
-        weights.map(|name| name.to_string_lossy().into_owned()),
-        length.map(|rows| rows.to_string()),
-        chunk.map(|rows| format!("chunk{rows}")),
-        (dtype != Dtype::Float32).then(|| dtype.to_string()),
-        Some("onnx".to_owned()),
-    ];
-    let name = parts.into_iter().flatten().collect::<Vec<_>>().join(".");
-    let out = out.clone().unwrap_or_else(|| run.run.join(name));
-    check_file_path(&out)?;
-    let exported = export_run(&model, &checkpoint, cache.manifest(), ExportOptions { length, dtype, form })?;
-    replace_named_file(&out, &exported.onnx)?;
-    if json {
-        say!("{}", serde_json::to_string_pretty(&exported.about(&out))?);
-    } else {
-        say!("{}", out.display());
-    }
-    Ok(ExitCode::SUCCESS)
 }
 
 fn bench_data(args: &BenchArgs, started: Instant) -> Result<ExitCode> {

@@ -31,6 +31,10 @@ pub(crate) enum UsageError {
     NotRead { build: String },
     #[error("{}: this checkpoint does not say which cache it was trained on; choose a cache with --cache KEY", .checkpoint.display())]
     NoCache { checkpoint: PathBuf },
+    #[error("--dtype int8 is for whole windows; export a stream with --dtype float32 or float16")]
+    Int8Stream,
+    #[error("--calibrate is for --dtype int8")]
+    CalibratesNothing,
     #[error("--out {}: expected .h5, .hdf5 or .csv, or a folder", .out.display())]
     OutFormat { out: PathBuf },
     #[error("--out {} is one file, but there are {recordings} recordings: name a folder", .out.display())]

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod doctor;
 mod errors;
+mod export;
 mod fit;
 mod predict;
 mod print;

@@ -1,8 +1,10 @@
 //! Prints results on stdout for people to read.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use emg_pipeline::metrics::{OverUsers, Spread};
+use emg_pipeline::predict::Int8Report;
 use emg_pipeline::report;
 use emg_pipeline::say;
 use emg_pipeline::train::{Evaluation, FitSummary, GradientChecks, Throughput};
@@ -135,4 +137,26 @@ pub(crate) fn throughput(result: &Throughput) {
     if let Some(anonymous) = result.anonymous_bytes {
         say!("anonymous memory {}", bytes(anonymous as f64));
     }
+}
+
+/// What was quantized, and what it costs.
+pub(crate) fn int8(report: &Int8Report) -> String {
+    let counts = |nodes: &BTreeMap<String, usize>| {
+        nodes.iter().map(|(operator, count)| format!("{count} {operator}")).collect::<Vec<_>>().join(", ")
+    };
+    let Int8Report { layers, calibration_windows, compared_windows, split, mae_deg, float32_mae_deg, difference_deg } =
+        report;
+    let rest = match layers.float32.is_empty() {
+        true => String::new(),
+        false => format!("; {} stay float32", counts(&layers.float32)),
+    };
+    let error = match (mae_deg, float32_mae_deg) {
+        (Some(int8), Some(float32)) => format!("mae {int8:.3} deg (float32: {float32:.3}), "),
+        _ => String::new(),
+    };
+    format!(
+        "int8: {}{rest}; calibrated on {calibration_windows} windows; over {compared_windows} {split} windows {error}\
+         angles differ by {difference_deg:.3} deg on average",
+        counts(&layers.int8)
+    )
 }

@@ -10,6 +10,7 @@ mod nodes;
 mod portable;
 mod prepare;
 mod program;
+mod quantize;
 mod random;
 mod rewrite;
 mod sequences;
@@ -18,6 +19,7 @@ mod tensor;
 pub use exporter::{Declared, Exporter};
 pub use foreign::Probe;
 pub use model::{ModelPort, OnnxModel};
+pub use quantize::{ComputedWeight, Observed, QuantizedLayers, Quantizer, WeightModel, computed_weights};
 pub use rewrite::Retrained;
 
 /// Names of all operators that a user's model may have, beside `Constant`.

@@ -185,7 +185,7 @@ fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, se
         }
         let shape = vec![1, values.len()];
         graph.initializer.push(tensor(name, &Constant::F32(shape.clone(), values.clone())));
-        graph.input.push(float_input(name, &shape));
+        graph.input.push(float_port(name, Some(&shape)));
         if second {
             let turned = format!("{emg}/{name}");
             let mut transpose = node("Transpose", &[name], &turned);
@@ -213,11 +213,12 @@ fn denormalize(graph: &mut GraphProto, angles: &str, units: &Affine, second: boo
     graph.node.push(node("Add", &[&scaled, &mean], angles));
 }
 
-fn float_input(name: &str, shape: &[usize]) -> ValueInfoProto {
+/// An input or output of float32, of any shape if none is given.
+pub(super) fn float_port(name: &str, shape: Option<&[usize]>) -> ValueInfoProto {
     let dim = |size: &usize| Dimension { value: Some(dimension::Value::DimValue(*size as i64)), ..Default::default() };
     let tensor = type_proto::Tensor {
         elem_type: Some(DataType::Float as i32),
-        shape: Some(TensorShapeProto { dim: shape.iter().map(dim).collect() }),
+        shape: shape.map(|shape| TensorShapeProto { dim: shape.iter().map(dim).collect() }),
     };
     ValueInfoProto {
         name: Some(name.to_owned()),
