@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use crate::units::EMG_STATISTICS;
+
 /// EMG [batch, rows, channels].
 pub const EMG: &str = "emg";
 /// True joint angles [batch, target rows, joints], radians.
@@ -23,6 +25,10 @@ pub const ALL_VALID: &str = "all_valid";
 
 /// The pose that a tracking model starts from [batch, joints], radians: an input of exported models.
 pub const INITIAL_POSE: &str = "initial_pose";
+
+/// EMG statistics of each window's recording [batch, channels], in the recording's units: an input of some models.
+pub const EMG_MEAN: &str = EMG_STATISTICS[0];
+pub const EMG_STD: &str = EMG_STATISTICS[1];
 
 /// Element type of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -195,7 +195,9 @@ fn refusals_say_why() {
         ("depends", &[], "the shape of its output depends on the values of its input"),
         ("merged", &[], "of a batch normalization and also used otherwise"),
         ("pose", &[], "input initial_pose is [any, 7]; expected float32 [batch, 3]"),
-        ("inputs", &[], "expected a model with one input, the EMG, and perhaps a second one named initial_pose"),
+        ("statistics", &[], "input emg_std is [any, 7]; expected float32 [batch, 4]"),
+        ("mean", &[], "the model has an input emg_mean, but none named emg_std"),
+        ("inputs", &[], "the EMG, and perhaps others named initial_pose, or emg_mean and emg_std"),
         ("twice", &["--train", "*", "--freeze", "*"], "x is defined more than once"),
     ] {
         let message = bench.fails("emg-train", 2, &fit(&format!("{name}.onnx"), "run", more));
@@ -225,6 +227,25 @@ fn a_second_input_is_the_pose_that_a_window_starts_from() {
     fit_and_check(&bench, "tracker.dynamo", "run", &[]);
     let predicted = bench.json("emg-train", &["predict", "run/model.onnx", "data", "--out", "out", "--json"]);
     assert!(predicted.to_string().contains("mae_deg"), "{predicted}");
+}
+
+/// Whatever the EMG is normalized by, and where steps gather windows from rows on the device.
+#[test]
+fn further_inputs_are_the_statistics_of_each_recording() {
+    let bench = bench();
+    fit_and_check(&bench, "amplitude.dynamo", "recording", &[]);
+    let rotated = ["--set", "data.rotation=1", "--set", "training.num_epochs=3"];
+    let resident = [&rotated[..], &["--set", "training.data_residency=device"]].concat();
+    bench.ok("emg-train", &fit(&model("amplitude.dynamo"), "rotated", &rotated));
+    bench.ok("emg-train", &fit(&model("amplitude.dynamo"), "resident", &resident));
+    assert_eq!(losses(&bench, "rotated"), losses(&bench, "resident"));
+    for normalize in ["none", "train"] {
+        let set = format!("data.normalize_emg={normalize}");
+        let (key, _) = bench.build(&["--config", "own.yaml", "--set", &set]);
+        let info = bench.ok("emg-cache", &["info", &key, "--store", "st", "--json"]);
+        std::fs::write(bench.path("info.json"), info).unwrap();
+        fit_and_check(&bench, "amplitude.dynamo", normalize, &["--set", &set]);
+    }
 }
 
 #[test]
@@ -313,10 +334,12 @@ fn doctor_shows_what_is_trained_and_checks_gradients() {
     let text = bench.ok("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
     assert!(text.contains("4 of 4 gradients agree with differences of the loss to 1e-3 (float64)"), "{text}");
     // ONNX Runtime has no convolution in float64.
-    let args = doctor("cnn.torchscript", &["--check", "--json"]);
-    let found = bench.json("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
-    let check = &found["check"];
-    assert!(check["float64"] == false && check["wrong"] == 0, "{check}");
+    for name in ["cnn.torchscript", "amplitude.dynamo"] {
+        let args = doctor(name, &["--check", "--json"]);
+        let found = bench.json("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
+        let check = &found["check"];
+        assert!(check["float64"] == false && check["wrong"] == 0, "{name}: {check}");
+    }
     let args = doctor("infinite.dynamo", &["--check"]);
     let output = bench.run("emg-train", &args.iter().map(String::as_str).collect::<Vec<_>>());
     assert_eq!(output.status.code(), Some(1));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::Bench;
 use emg_pipeline::cache::{self, Access, BuildOptions, Cache, NoEvents, Split};
 use emg_pipeline::config;
-use emg_pipeline::dataset::{BatchShape, Gather, Loader, Pass, Targets, WindowIndex};
+use emg_pipeline::dataset::{BatchShape, Gather, Loader, Needs, Pass, WindowIndex};
 use emg_pipeline::random::Random;
 use emg_pipeline::recording::Hdf5;
 use serde_json::json;
@@ -77,7 +77,7 @@ fn dump(bench: &Bench, cache: &Arc<Cache>, case: u64, split: Split, context: usi
     let path = format!("case{case}-{split}.bin");
     let mut file = std::io::BufWriter::new(std::fs::File::create(bench.path(&path)).unwrap());
     if windows > 0 {
-        let gather = Arc::new(Gather { index, shape, targets: Targets::default(), resident: None });
+        let gather = Arc::new(Gather { index, shape, needs: Needs::default(), resident: None });
         let mut loader = Loader::start(gather, Pass::Evaluation, 2, 2);
         while let Some(batch) = loader.next_batch().unwrap() {
             let content = batch.rows().unwrap();

@@ -10,14 +10,16 @@ use super::windows::{Window, WindowIndex};
 use crate::cache::{CacheError, CacheRecording};
 use crate::ports::{self, Named, Values};
 use crate::random::Random;
+use crate::statistics::Moments;
 
 /// A batch of windows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Batch {
     pub shape: BatchShape,
     pub content: Content,
-    /// Where [`Targets::recording_statistics`] asks for them.
-    pub statistics: Option<AngleStatistics>,
+    /// Where [`Needs`] ask for them.
+    pub angle_statistics: Option<RecordingStatistics>,
+    pub emg_statistics: Option<RecordingStatistics>,
     /// Rows that count.
     pub valid_rows: usize,
     /// Where the windows lie; as many as there are real ones, the rest of the batch is masked.
@@ -53,11 +55,28 @@ pub struct Places {
     pub channels: Vec<i64>,
 }
 
-/// Statistics of each window's recording [batch, joints].
+/// Statistics of each window's recording [batch, joints or channels].
 #[derive(Debug, Clone, PartialEq)]
-pub struct AngleStatistics {
+pub struct RecordingStatistics {
     pub mean: Vec<f32>,
     pub divisor: Vec<f32>,
+}
+
+impl RecordingStatistics {
+    fn new(elements: usize) -> Self {
+        Self { mean: vec![0.0; elements], divisor: vec![1.0; elements] }
+    }
+
+    /// Sets those of the window in a slot; columns are rolled to the right.
+    fn set(&mut self, slot: usize, moments: &Moments, roll: isize) {
+        let columns = moments.mean.len();
+        let right = roll.rem_euclid(columns as isize) as usize;
+        for (all, own) in [(&mut self.mean, &moments.mean), (&mut self.divisor, &moments.divisor())] {
+            let out = &mut all[slot * columns..(slot + 1) * columns];
+            out.iter_mut().zip(own).for_each(|(out, value)| *out = *value as f32);
+            out.rotate_right(right);
+        }
+    }
 }
 
 /// One window's part of a batch's rows.
@@ -87,7 +106,7 @@ impl Rows {
 }
 
 impl Batch {
-    fn new(shape: BatchShape, targets: Targets, resident: bool) -> Self {
+    fn new(shape: BatchShape, needs: Needs, resident: bool) -> Self {
         let content = match resident {
             false => Content::Rows(Rows::new(shape)),
             true => Content::Places(Places {
@@ -95,11 +114,15 @@ impl Batch {
                 channels: vec![0; shape.batch * shape.channels],
             }),
         };
-        let elements = shape.batch * shape.joints;
-        let statistics = targets
-            .recording_statistics
-            .then(|| AngleStatistics { mean: vec![0.0; elements], divisor: vec![1.0; elements] });
-        Self { shape, content, statistics, valid_rows: 0, windows: Vec::with_capacity(shape.batch) }
+        let statistics = |needed: bool, columns: usize| needed.then(|| RecordingStatistics::new(shape.batch * columns));
+        Self {
+            shape,
+            content,
+            angle_statistics: statistics(needs.angle_statistics, shape.joints),
+            emg_statistics: statistics(needs.emg_statistics, shape.channels),
+            valid_rows: 0,
+            windows: Vec::with_capacity(shape.batch),
+        }
     }
 
     /// What the batch brings to the ports of a step.
@@ -116,8 +139,13 @@ impl Batch {
                 vec![(ports::FIRST_ROWS, Values::I64(first_rows)), (ports::CHANNELS, Values::I64(channels))]
             }
         };
-        if let Some(AngleStatistics { mean, divisor }) = &self.statistics {
-            ports.extend([(ports::ANGLE_MEAN, Values::F32(mean)), (ports::ANGLE_DIVISOR, Values::F32(divisor))]);
+        let statistics = [
+            (&self.angle_statistics, [ports::ANGLE_MEAN, ports::ANGLE_DIVISOR]),
+            (&self.emg_statistics, [ports::EMG_MEAN, ports::EMG_STD]),
+        ];
+        for (statistics, [mean, divisor]) in statistics {
+            let Some(statistics) = statistics else { continue };
+            ports.extend([(mean, Values::F32(&statistics.mean)), (divisor, Values::F32(&statistics.divisor))]);
         }
         ports
     }
@@ -149,13 +177,14 @@ impl Batch {
     }
 }
 
-/// What the model needs of the targets.
+/// What the model needs beside rows and targets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Targets {
+pub struct Needs {
     /// Mask windows whole whose first target row failed: the model starts from the true pose there.
     pub true_initial_pose: bool,
-    /// Fill in each recording's own angle statistics.
-    pub recording_statistics: bool,
+    /// Fill in each recording's own statistics.
+    pub angle_statistics: bool,
+    pub emg_statistics: bool,
 }
 
 /// Random changes to training windows; none for evaluation.
@@ -172,7 +201,7 @@ pub struct Augment {
 pub struct Gather {
     pub index: WindowIndex,
     pub shape: BatchShape,
-    pub targets: Targets,
+    pub needs: Needs,
     /// Where the split's rows lie that steps gather windows from themselves; `None`: batches have the rows.
     pub resident: Option<Resident>,
 }
@@ -180,7 +209,7 @@ pub struct Gather {
 impl Gather {
     /// A batch to be filled.
     pub(crate) fn batch(&self) -> Batch {
-        Batch::new(self.shape, self.targets, self.resident.is_some())
+        Batch::new(self.shape, self.needs, self.resident.is_some())
     }
 
     pub(crate) fn window(&self, k: u64, augment: Option<(&Augment, u64, u64)>) -> (Window, isize) {
@@ -210,8 +239,14 @@ impl Gather {
         debug_assert_eq!(batch.shape, self.shape);
         batch.windows.clear();
         batch.windows.extend(windows.iter().map(|(window, _)| *window));
-        if let Some(statistics) = &mut batch.statistics {
-            self.fill_statistics(statistics, windows);
+        for (slot, (window, roll)) in windows.iter().enumerate() {
+            let recorded = &self.index.cache().recording(window.recording).content;
+            if let Some(statistics) = &mut batch.angle_statistics {
+                statistics.set(slot, &recorded.joint_angles, 0);
+            }
+            if let Some(statistics) = &mut batch.emg_statistics {
+                statistics.set(slot, &recorded.emg, *roll);
+            }
         }
         batch.valid_rows = match (&mut batch.content, &self.resident) {
             (Content::Rows(rows), _) => self.fill_rows(rows, windows, parallel)?,
@@ -250,7 +285,7 @@ impl Gather {
         let mut valid_rows = 0;
         for ((window, _), first_row) in windows.iter().zip(&mut places.first_rows) {
             *first_row = resident.first_row(window) as i64;
-            let starts_failed = self.targets.true_initial_pose && !self.valid(window).any(|range| range.start == 0);
+            let starts_failed = self.needs.true_initial_pose && !self.valid(window).any(|range| range.start == 0);
             if !starts_failed {
                 valid_rows += self.valid(window).map(|range| range.len()).sum::<usize>();
             }
@@ -263,17 +298,6 @@ impl Gather {
         let first = window.start as i64 - self.index.shape().padding[0] as i64 + self.shape.context as i64;
         let runs = &self.index.cache().recording(window.recording).content.valid_runs;
         valid_ranges(runs, first, self.shape.target_rows())
-    }
-
-    fn fill_statistics(&self, statistics: &mut AngleStatistics, windows: &[(Window, isize)]) {
-        let joints = self.shape.joints;
-        let to_f32 = |values: &[f64], out: &mut [f32]| out.iter_mut().zip(values).for_each(|(o, v)| *o = *v as f32);
-        for (slot, (window, _)) in windows.iter().enumerate() {
-            let recorded = &self.index.cache().recording(window.recording).content.joint_angles;
-            let own = slot * joints..(slot + 1) * joints;
-            to_f32(&recorded.mean, &mut statistics.mean[own.clone()]);
-            to_f32(&recorded.divisor(), &mut statistics.divisor[own]);
-        }
     }
 
     fn fill_slot(&self, slot: Slot<'_>, window: &Window, roll: isize) -> Result<(), CacheError> {
@@ -305,7 +329,7 @@ impl Gather {
         mask.fill(0.0);
         self.valid(window).for_each(|range| mask[range].fill(1.0));
         clear_failed(angles, joints, mask);
-        if self.targets.true_initial_pose && mask.first() == Some(&0.0) {
+        if self.needs.true_initial_pose && mask.first() == Some(&0.0) {
             mask.fill(0.0);
         }
         Ok(())
@@ -341,5 +365,29 @@ impl Gather {
             };
         }
         range.into_iter().for_each(|(recording, first, end)| ask(recording, first, end));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statistics_follow_their_channels() {
+        let mut moments = Moments::new(3);
+        for row in [[1.0, 20.0, -3.0], [3.0, 40.0, 5.0]] {
+            moments.push(&row);
+        }
+        for roll in -2..=2isize {
+            let mut statistics = RecordingStatistics::new(2 * 3);
+            statistics.set(1, &moments, roll);
+            // As the rows of a window are.
+            let (mut mean, mut std) = ([2.0, 30.0, 1.0], [1.0, 10.0, 4.0]);
+            for row in [&mut mean, &mut std] {
+                row.rotate_right(roll.rem_euclid(3) as usize);
+            }
+            assert_eq!((&statistics.mean[..3], &statistics.mean[3..]), (&[0.0; 3][..], &mean[..]));
+            assert!(statistics.divisor[3..].iter().zip(std).all(|(found, std)| (found - std).abs() < 1e-6));
+        }
     }
 }

@@ -153,7 +153,7 @@ mod tests {
     use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
     use crate::config::{Config, Shuffle, SplitBy};
     use crate::dataset::order::BlockOrder;
-    use crate::dataset::{Augment, BatchShape, Content, Resident, Rows, Targets, WindowIndex};
+    use crate::dataset::{Augment, BatchShape, Content, Needs, Resident, Rows, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
 
     const ROWS: usize = 700;
@@ -186,7 +186,7 @@ mod tests {
         let cache = Arc::new(Cache::open(&root, &built.key, &Access::default()).unwrap());
         let index = WindowIndex::new(cache, Split::Train);
         let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context, after: 0 };
-        (folder, Arc::new(Gather { index, shape, targets: Targets::default(), resident: None }))
+        (folder, Arc::new(Gather { index, shape, needs: Needs::default(), resident: None }))
     }
 
     fn all(gather: &Arc<Gather>, pass: Pass, workers: usize, batches: usize) -> Vec<Batch> {
@@ -246,8 +246,7 @@ mod tests {
         for (skip, context) in [(true, 12), (false, 0), (false, 30)] {
             let (_folder, copied) = gather(skip, context);
             for true_initial_pose in [false, true] {
-                let copied =
-                    Gather { targets: Targets { true_initial_pose, ..copied.targets }, ..Gather::clone(&copied) };
+                let copied = Gather { needs: Needs { true_initial_pose, ..copied.needs }, ..Gather::clone(&copied) };
                 let resident = Resident::new(&copied.index, copied.shape);
                 let mut table = vec![f32::NAN; resident.rows() as usize * 16];
                 let mut reached = 0;

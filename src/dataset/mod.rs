@@ -8,7 +8,7 @@ mod resident;
 mod shape;
 mod windows;
 
-pub use batch::{AngleStatistics, Augment, Batch, Content, Gather, Places, Rows, Targets};
+pub use batch::{Augment, Batch, Content, Gather, Needs, Places, RecordingStatistics, Rows};
 pub use loader::Loader;
 pub use order::{Order, Permutation};
 pub use pass::Pass;

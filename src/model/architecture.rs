@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::error::ModelError;
 use super::imported::Imported;
 use super::lstm::PlainLstm;
-use super::network::Network;
+use super::network::{ModelInputs, Network};
 use super::neuropose::Neuropose;
 use super::parameter::Parameter;
 use super::pass::Pass;
@@ -119,6 +119,11 @@ impl Model {
         self.network.takes_initial_pose()
     }
 
+    /// Whether the model takes the EMG statistics of each recording.
+    pub fn takes_emg_statistics(&self) -> bool {
+        self.network.takes_emg_statistics()
+    }
+
     /// Fails where a window of `rows` rows does not suit the model.
     ///
     /// # Errors
@@ -151,19 +156,13 @@ impl Model {
         self.network.buffers()
     }
 
-    /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
-    /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
+    /// Angles [batch, rows - left_context - right_context, joints] in the model's own units. Without an initial pose, a model
+    /// that could take one starts from zeros.
     ///
     /// # Errors
     /// A user's model does not fit these sizes, or has operators that are not known.
-    pub fn forward(
-        &self,
-        graph: &mut Graph,
-        pass: &mut Pass,
-        emg: Value,
-        initial_pose: Option<Value>,
-    ) -> Result<Value, ModelError> {
-        self.network.forward(graph, pass, emg, initial_pose)
+    pub fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {
+        self.network.forward(graph, pass, inputs)
     }
 }
 

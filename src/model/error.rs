@@ -30,7 +30,7 @@ pub enum ModelError {
     #[error(transparent)]
     Graph(#[from] GraphError),
     #[error(
-        "expected a model with one input, the EMG, and perhaps a second one named initial_pose; found the inputs {}",
+        "expected a model with one input, the EMG, and perhaps others named initial_pose, or emg_mean and emg_std; found the inputs {}",
         .0.join(", ")
     )]
     Inputs(Vec<String>),
@@ -38,6 +38,10 @@ pub enum ModelError {
     PoseIsTarget { target: Target },
     #[error("input initial_pose is {dims}; expected float32 [batch, {joints}]")]
     InitialPose { dims: Dims, joints: usize },
+    #[error("input {name} is {dims}; expected float32 [batch, {channels}]: a value for each channel")]
+    EmgStatistics { name: &'static str, dims: Dims, channels: usize },
+    #[error("the model has an input {found}, but none named {missing}; statistics of a recording's EMG come as both")]
+    OneStatistic { found: &'static str, missing: &'static str },
     #[error("input {name}: expected float32 with three axes, found {}{dims}", if *is_float { "" } else { "another element type, " })]
     Input { name: String, is_float: bool, dims: Dims },
     #[error(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::error::{Dims, ModelError};
-use super::network::{Network, check_matrix};
+use super::network::{ModelInputs, Network, check_matrix};
 use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
@@ -22,6 +22,7 @@ pub(super) struct Imported {
     buffers: Vec<Parameter>,
     tensors: Vec<ModelTensor>,
     takes_initial_pose: bool,
+    takes_emg_statistics: bool,
     probe: Option<Arc<dyn Probe>>,
     channels: usize,
     joints: usize,
@@ -46,12 +47,15 @@ impl Imported {
             mode => onnx.set_norms(mode == NormMode::Train),
         }
         onnx.check_export()?;
-        let (poses, inputs): (Vec<_>, Vec<_>) = onnx.inputs().into_iter().partition(|input| input.name == INITIAL_POSE);
-        let [emg] = &inputs[..] else {
+        let inputs = onnx.inputs();
+        let find = |name: &str| inputs.iter().find(|input| input.name == name);
+        let emg: Vec<_> = inputs.iter().filter(|input| !input.is_beside_emg()).collect();
+        let [emg] = emg[..] else {
             return Err(ModelError::Inputs(inputs.into_iter().map(|input| input.name).collect()));
         };
         let emg = emg.clone();
-        let takes_initial_pose = check_initial_pose(config, poses.first())?;
+        let takes_initial_pose = check_initial_pose(config, find(INITIAL_POSE))?;
+        let takes_emg_statistics = check_emg_statistics(config, &emg, EMG_STATISTICS.map(find))?;
         if emg.is_half {
             return Err(ModelError::HalfPrecision { name: emg.name });
         }
@@ -59,7 +63,7 @@ impl Imported {
             return Err(ModelError::Input { name: emg.name, is_float: emg.is_float, dims: Dims(emg.dims) });
         }
         let channels_second = channels_second(config, &emg)?;
-        if let Some(name) = EMG_STATISTICS.iter().find(|name| onnx.has_value(name)) {
+        if let Some(name) = EMG_STATISTICS.iter().find(|name| find(name).is_none() && onnx.has_value(name)) {
             return Err(ModelError::NameTaken { name });
         }
         let tensors = roles(&onnx, &config.freeze, &config.train)?;
@@ -82,6 +86,7 @@ impl Imported {
             buffers,
             tensors,
             takes_initial_pose,
+            takes_emg_statistics,
             probe,
             channels: config.input_size,
             joints: config.output_size,
@@ -153,25 +158,32 @@ impl Imported {
         let flat = graph.input("weights", TensorType::f32([elements]));
         let list = [self.parameters.as_slice(), &self.buffers].concat();
         let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0, Kernels::Cpu);
-        let pose = TensorType::f32([batch, self.joints]);
-        let pose = self.takes_initial_pose.then(|| graph.input(INITIAL_POSE, pose));
-        let bound = self.bound(&mut graph, &pass, emg, pose);
+        let mut input = |name: &str, columns: usize| graph.input(name, TensorType::f32([batch, columns]));
+        let inputs = ModelInputs {
+            emg,
+            initial_pose: self.takes_initial_pose.then(|| input(INITIAL_POSE, self.joints)),
+            emg_statistics: self.takes_emg_statistics.then(|| EMG_STATISTICS.map(|name| input(name, self.channels))),
+        };
+        let bound = self.bound(&mut graph, &pass, &inputs);
         let values = self.onnx.build_all(&mut graph, &mut pass, &bound, self.probe.as_deref())?;
         Ok(values.into_iter().map(|(name, value)| (name, graph.shape(value).to_vec())).collect())
     }
 
     /// Values of the file's inputs and of the tensors that training changes.
-    fn bound(&self, graph: &mut Graph, pass: &Pass, emg: Value, pose: Option<Value>) -> HashMap<String, Value> {
+    fn bound(&self, graph: &mut Graph, pass: &Pass, inputs: &ModelInputs) -> HashMap<String, Value> {
+        let &ModelInputs { emg, initial_pose, emg_statistics } = inputs;
         let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
         let own = self.parameters.iter().chain(&self.buffers);
         let weights = own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name)));
-        let pose = pose.map(|pose| (INITIAL_POSE.to_owned(), pose));
-        weights.chain([(self.emg.name.clone(), x)]).chain(pose).collect()
+        let pose = initial_pose.map(|pose| (INITIAL_POSE.to_owned(), pose));
+        let statistics = emg_statistics.into_iter().flat_map(|values| EMG_STATISTICS.into_iter().zip(values));
+        let statistics = statistics.map(|(name, value)| (name.to_owned(), value));
+        weights.chain([(self.emg.name.clone(), x)]).chain(pose).chain(statistics).collect()
     }
 
     /// The output of the model itself.
-    fn output(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, pose: Option<Value>) -> Result<Value, ModelError> {
-        let bound = self.bound(graph, pass, emg, pose);
+    fn output(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {
+        let bound = self.bound(graph, pass, inputs);
         let outputs = self.onnx.build(graph, pass, &bound, self.probe.as_deref())?;
         outputs.first().copied().ok_or(ModelError::NoOutput)
     }
@@ -199,6 +211,30 @@ fn check_initial_pose(config: &ModelConfig, pose: Option<&ModelPort>) -> Result<
         _ if config.target != Target::Rows => Err(ModelError::PoseIsTarget { target: config.target }),
         [_, found] if pose.is_float && found.is_none_or(|found| found == joints) => Ok(true),
         _ => Err(ModelError::InitialPose { dims: Dims(pose.dims.clone()), joints }),
+    }
+}
+
+/// Whether there are inputs for the EMG statistics of each recording.
+fn check_emg_statistics(
+    config: &ModelConfig,
+    emg: &ModelPort,
+    ports: [Option<&ModelPort>; 2],
+) -> Result<bool, ModelError> {
+    let channels = config.input_size;
+    for (port, name) in ports.into_iter().zip(EMG_STATISTICS) {
+        let Some(port) = port.filter(|_| ports.iter().all(Option::is_some)) else { continue };
+        let fits = matches!(port.dims[..], [batch, found] if Some(&batch) == emg.dims.first() && found.is_none_or(|found| found == channels));
+        if !port.is_float || !fits {
+            return Err(ModelError::EmgStatistics { name, dims: Dims(port.dims.clone()), channels });
+        }
+    }
+    match ports.map(|port| port.is_some()) {
+        [true, true] => Ok(true),
+        [false, false] => Ok(false),
+        [has_mean, _] => {
+            let [found, missing] = if has_mean { EMG_STATISTICS } else { [EMG_STATISTICS[1], EMG_STATISTICS[0]] };
+            Err(ModelError::OneStatistic { found, missing })
+        }
     }
 }
 
@@ -271,19 +307,19 @@ impl Network for Imported {
         self.takes_initial_pose
     }
 
-    fn forward(
-        &self,
-        graph: &mut Graph,
-        pass: &mut Pass,
-        emg: Value,
-        initial_pose: Option<Value>,
-    ) -> Result<Value, ModelError> {
-        let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
+    fn takes_emg_statistics(&self) -> bool {
+        self.takes_emg_statistics
+    }
+
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {
+        let [batch, rows, channels] = graph.shape(inputs.emg)[..] else {
+            unreachable!("EMG is [batch, rows, channels]")
+        };
         debug_assert_eq!(channels, self.channels);
         if let Some(fixed) = self.emg.dims[0].filter(|fixed| *fixed != batch) {
             return Err(ModelError::FixedBatch { fixed });
         }
-        let y = self.output(graph, pass, emg, initial_pose)?;
+        let y = self.output(graph, pass, inputs)?;
         self.poses(graph, y, batch, rows)
     }
 }

@@ -1,7 +1,7 @@
 //! The plain LSTM: EMG resampled to the rollout rate, LSTM layers over the whole window, a linear layer.
 
 use super::error::ModelError;
-use super::network::{Network, check_cells, check_matrix, steps};
+use super::network::{ModelInputs, Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
 use super::resample;
@@ -72,7 +72,8 @@ impl Network for PlainLstm {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {
+        let emg = inputs.emg;
         let [batch, rows, _] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let steps = self.steps(rows);
         let x = resample::align_corners(graph, pass.interpolate, emg, steps);

@@ -21,6 +21,7 @@ pub(crate) use architecture::ImportedParts;
 pub use architecture::Model;
 pub use dropout::Dropout;
 pub use error::{Dims, ModelError, UnmatchedPattern};
+pub use network::ModelInputs;
 pub use parameter::{Init, Parameter, Weights, initialize, matching, total_elements, total_elements_exact};
 pub use pass::Pass;
 pub use resample::{Interpolate, align_corners, half_pixel};

@@ -8,6 +8,24 @@ use super::roles::ModelTensor;
 use super::stream::Stream;
 use crate::graph::{Graph, Value};
 
+/// What a model takes of a batch.
+#[derive(Debug, Clone, Copy)]
+pub struct ModelInputs {
+    /// [batch, rows, channels], normalized.
+    pub emg: Value,
+    /// [batch, joints] in the model's own units, for models that take it.
+    pub initial_pose: Option<Value>,
+    /// Mean and divisor of each recording's EMG [batch, channels], for models that take them.
+    pub emg_statistics: Option<[Value; 2]>,
+}
+
+impl ModelInputs {
+    /// EMG alone.
+    pub fn emg(emg: Value) -> Self {
+        Self { emg, initial_pose: None, emg_statistics: None }
+    }
+}
+
 /// An architecture with its sizes.
 pub(super) trait Network: std::fmt::Debug + Send + Sync {
     /// Rows at a window's start that have no prediction.
@@ -20,6 +38,11 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
 
     /// Whether the pose before the first step is the recording's.
     fn takes_initial_pose(&self) -> bool {
+        false
+    }
+
+    /// Whether it takes the EMG statistics of each recording.
+    fn takes_emg_statistics(&self) -> bool {
         false
     }
 
@@ -49,18 +72,12 @@ pub(super) trait Network: std::fmt::Debug + Send + Sync {
         Vec::new()
     }
 
-    /// EMG [batch, rows, channels], normalized, to angles [batch, rows - left_context, joints] in the model's own
-    /// units. `initial_pose` [batch, joints] in the same units, `None` for zeros.
+    /// Angles [batch, rows - left_context - right_context, joints] in the model's own units. Without an initial pose, a network
+    /// that could take one starts from zeros.
     ///
     /// # Errors
     /// A user's model does not fit these sizes, or has operators that are not known.
-    fn forward(
-        &self,
-        graph: &mut Graph,
-        pass: &mut Pass,
-        emg: Value,
-        initial_pose: Option<Value>,
-    ) -> Result<Value, ModelError>;
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError>;
 }
 
 /// Steps at `rate` per second in `rows` rows, rounded half to even, at least one.

@@ -2,7 +2,7 @@
 //! two-dimensional convolutions over time and electrodes.
 
 use super::error::ModelError;
-use super::network::{Network, check_matrix};
+use super::network::{ModelInputs, Network, check_matrix};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
 use super::resample;
@@ -98,7 +98,8 @@ impl Network for Neuropose {
         list.0
     }
 
-    fn forward(&self, graph: &mut Graph, pass: &mut Pass, emg: Value, _: Option<Value>) -> Result<Value, ModelError> {
+    fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {
+        let emg = inputs.emg;
         let [batch, rows, channels] = graph.shape(emg)[..] else { unreachable!("EMG is [batch, rows, channels]") };
         let mut x = graph.reshape(emg, &[batch, 1, rows, channels]);
         for (i, (_, pool)) in ENCODER.iter().enumerate() {

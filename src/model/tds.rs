@@ -4,7 +4,7 @@
 use super::decoder::{Decoder, Rollout};
 use super::encoder::Encoder;
 use super::error::ModelError;
-use super::network::{Network, check_cells, check_matrix, steps};
+use super::network::{ModelInputs, Network, check_cells, check_matrix, steps};
 use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
 use super::resample;
@@ -118,8 +118,7 @@ impl Network for Tds {
         &self,
         graph: &mut Graph,
         pass: &mut Pass,
-        emg: Value,
-        initial_pose: Option<Value>,
+        &ModelInputs { emg, initial_pose, .. }: &ModelInputs,
     ) -> Result<Value, ModelError> {
         let rows = graph.shape(emg)[1];
         let features = self.encoder.forward(graph, pass, emg, None);

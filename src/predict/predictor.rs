@@ -226,7 +226,8 @@ impl Predictor {
         if self.signature.takes_statistics {
             let Affine { mean, divisor } = &recording.statistics;
             for (name, values) in EMG_STATISTICS.into_iter().zip([mean, divisor]) {
-                inputs.push((name.to_owned(), Tensor::new([1, channels], values.clone())));
+                let times = self.signature.statistics_rows.unwrap_or(batch);
+                inputs.push((name.to_owned(), Tensor::new([times, channels], values.repeat(times))));
             }
         }
         if let Some(pose) = pose {

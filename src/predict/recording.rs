@@ -2,6 +2,7 @@
 
 use super::error::PredictError;
 use crate::cache::{Cache, SegmentSettings, measure};
+use crate::config::Normalize;
 use crate::recording::Recording;
 use crate::units::Affine;
 
@@ -24,7 +25,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows of a cached recording, as an exported model takes them: where EMG was normalized by recording, it is already.
+    /// Rows of a cached recording, as recorded.
     pub(super) fn cached(cache: &Cache, recording: usize, start: u64, rows: usize) -> Result<Self, PredictError> {
         let settings = &cache.manifest().settings;
         let (channels, joints) = (settings.emg_channels, settings.joint_angles_channels);
@@ -35,12 +36,18 @@ impl Rows {
             emg: vec![0.0; rows * channels],
             angles: vec![0.0; rows * joints],
             valid: vec![0.0; rows],
-            statistics: Affine { mean: vec![0.0; channels], divisor: vec![1.0; channels] },
+            statistics: Affine::new(&recording.content.emg),
             texts: Vec::new(),
             hash: String::new(),
         };
         let first = recording.content.first_row + start;
         segment.copy_emg(first, &mut window.emg)?;
+        if settings.normalize_emg == Normalize::Recording {
+            let Affine { mean, divisor } = &window.statistics;
+            for row in window.emg.chunks_exact_mut(channels) {
+                row.iter_mut().zip(mean.iter().zip(divisor)).for_each(|(x, (mean, divisor))| *x = *x * divisor + mean);
+            }
+        }
         segment.copy_joint_angles(first, &mut window.angles)?;
         for joint in &recording.content.unmeasured_joints {
             window.angles.iter_mut().skip(*joint).step_by(joints).for_each(|angle| *angle = f32::NAN);

@@ -26,6 +26,8 @@ pub(super) struct Signature {
     /// A user's own model, whose output may have fewer rows.
     pub(super) is_own: bool,
     pub(super) takes_statistics: bool,
+    /// Rows of the inputs for statistics, 1; `None`: as many as windows.
+    pub(super) statistics_rows: Option<usize>,
     pub(super) takes_pose: bool,
 }
 
@@ -71,6 +73,8 @@ impl Signature {
         let takes = |name: &str| inputs.iter().any(|input| input.name == name);
         let is_emg = |name: &str| name != INITIAL_POSE && !EMG_STATISTICS.contains(&name);
         let emg = inputs.iter().find(|input| is_emg(&input.name)).cloned().ok_or(SignatureError::NoEmg)?;
+        let mean = inputs.iter().find(|input| input.name == EMG_STATISTICS[0]);
+        let statistics_rows = mean.and_then(|input| input.shape.first().copied().flatten());
         let signature = Self {
             window,
             left_context,
@@ -81,6 +85,7 @@ impl Signature {
             angles_first: angles_layout == AxisLayout::ChannelsFirst,
             is_own: architecture == Some(ModelType::Onnx),
             takes_statistics: EMG_STATISTICS.into_iter().all(takes),
+            statistics_rows,
             takes_pose: takes(INITIAL_POSE),
             recordings: SegmentSettings { dtype: Dtype::Float32, ..recordings },
         };

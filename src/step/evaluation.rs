@@ -28,9 +28,9 @@ pub fn evaluation_step(problem: &Problem, predicted: usize, kernels: Kernels) ->
         }
     }
     let batch = problem.batch(&mut graph);
-    let initial_pose = batch.initial_pose(&mut graph, &problem.model);
+    let inputs = batch.inputs(&mut graph, &problem.model);
     let mut pass = Pass::evaluation(weights, kernels);
-    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
+    let prediction = problem.model.forward(&mut graph, &mut pass, &inputs)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     let mut outputs = outcome.outputs(&mut graph);
     if predicted > 0 {

@@ -7,7 +7,7 @@ use crate::graph::{
     Autocast, Constant, DType, Dim, Graph, InputDefault, Kernels, ModelInfo, Retrained, TensorType, Value,
     narrow_constants, plain_products, prune, select_kernels, to_onnx,
 };
-use crate::model::{ImportedParts, Model, Pass, Stream, Weights};
+use crate::model::{ImportedParts, Model, ModelInputs, Pass, Stream, Weights};
 use crate::ports;
 use crate::units::{Affine, EMG_STATISTICS, Units};
 
@@ -44,8 +44,8 @@ pub fn export(exported: &Exported<'_>) -> Result<Vec<u8>, StepError> {
     }
     let mut writer = Writer::new(exported)?;
     let emg = writer.emg(&[Dim::Batch(1).size(), exported.rows])?;
-    let initial_pose = writer.initial_pose(Dim::Batch(1).size());
-    let prediction = writer.body(|graph, pass| Ok(model.forward(graph, pass, emg, initial_pose)?))?;
+    let inputs = ModelInputs { emg, initial_pose: writer.initial_pose(Dim::Batch(1).size()), emg_statistics: None };
+    let prediction = writer.body(|graph, pass| Ok(model.forward(graph, pass, &inputs)?))?;
     let radians = writer.radians(prediction);
     writer.graph.output(ports::JOINT_ANGLES, radians);
     Ok(writer.finish(&exported.metadata))

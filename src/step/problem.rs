@@ -3,9 +3,9 @@
 use crate::config::LossType;
 use crate::dataset::BatchShape;
 use crate::graph::{DType, Graph, TensorType, Value};
-use crate::model::Model;
+use crate::model::{Model, ModelInputs};
 use crate::ports::{self, Element, Port, StepPorts};
-use crate::units::{Affine, Units};
+use crate::units::{Affine, EMG_STATISTICS, Units};
 
 /// A model with its data's shapes and units, and its loss.
 #[derive(Debug, Clone)]
@@ -42,6 +42,8 @@ pub(super) struct BatchValues {
     pub(super) measured: Option<Value>,
     /// Mean and divisor of the model's angle units, broadcastable over [batch, rows, joints].
     pub(super) units: Option<(Value, Value)>,
+    /// Mean and divisor of each recording's EMG [batch, channels], for models that take them.
+    emg_statistics: Option<[Value; 2]>,
 }
 
 impl Problem {
@@ -78,6 +80,9 @@ impl Problem {
         };
         if self.angles == Units::PerRecording {
             ports.extend([ports::ANGLE_MEAN, ports::ANGLE_DIVISOR].map(|name| Port::f32(name, [batch, joints])));
+        }
+        if self.model.takes_emg_statistics() {
+            ports.extend(EMG_STATISTICS.map(|name| Port::f32(name, [batch, channels])));
         }
         ports
     }
@@ -149,7 +154,8 @@ impl Problem {
         } else {
             (joint_angles, None)
         };
-        BatchValues { emg, joint_angles, mask, measured, units }
+        let emg_statistics = self.model.takes_emg_statistics().then(|| EMG_STATISTICS.map(|name| inputs.get(name)));
+        BatchValues { emg, joint_angles, mask, measured, units, emg_statistics }
     }
 }
 
@@ -207,8 +213,17 @@ pub(super) fn to_radians(graph: &mut Graph, angles: Value, units: Option<(Value,
 }
 
 impl BatchValues {
+    /// What the model takes.
+    pub(super) fn inputs(&self, graph: &mut Graph, model: &Model) -> ModelInputs {
+        ModelInputs {
+            emg: self.emg,
+            initial_pose: self.initial_pose(graph, model),
+            emg_statistics: self.emg_statistics,
+        }
+    }
+
     /// The true pose at the first target row, in the model's units, for models that start from it.
-    pub(super) fn initial_pose(&self, graph: &mut Graph, model: &Model) -> Option<Value> {
+    fn initial_pose(&self, graph: &mut Graph, model: &Model) -> Option<Value> {
         model.takes_initial_pose().then(|| {
             let first = graph.slice(self.joint_angles, 1, 0, 1);
             let pose = to_units(graph, first, self.units);

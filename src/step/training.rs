@@ -80,14 +80,14 @@ impl<'a> Step<'a> {
         let batch = problem.batch(&mut graph);
         let probability = problem.model.config().dropout;
         let dropout = problem.model.has_dropout().then(|| Dropout::new(&mut graph, RANDOM, probability));
-        let initial_pose = batch.initial_pose(&mut graph, &problem.model);
+        let inputs = batch.inputs(&mut graph, &problem.model);
         let mut pass = Pass::training(weights, dropout, kernels);
         graph.set_autocast(match config.precision {
             Precision::Bf16 => Some(Autocast::Bf16),
             Precision::Fp16 => Some(Autocast::Fp16),
             Precision::Tf32 | Precision::Fp32 => None,
         });
-        let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
+        let prediction = problem.model.forward(&mut graph, &mut pass, &inputs)?;
         graph.set_autocast(None);
         let prediction = graph.to_f32(prediction);
         let outcome = outcome(&mut graph, problem, &batch, prediction);
@@ -294,9 +294,9 @@ fn loss_of(problem: &Problem, kernels: Kernels) -> Result<(Graph, [Value; 2], Ve
         weights = weights.and(Weights::split(&mut graph, all, &buffers).0);
     }
     let batch = problem.batch(&mut graph);
-    let initial_pose = batch.initial_pose(&mut graph, &problem.model);
+    let inputs = batch.inputs(&mut graph, &problem.model);
     let mut pass = Pass::training(weights, None, kernels);
-    let prediction = problem.model.forward(&mut graph, &mut pass, batch.emg, initial_pose)?;
+    let prediction = problem.model.forward(&mut graph, &mut pass, &inputs)?;
     let outcome = outcome(&mut graph, problem, &batch, prediction);
     Ok((graph, [outcome.loss, prediction], ordered))
 }

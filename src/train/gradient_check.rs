@@ -4,7 +4,6 @@ use super::error::TrainError;
 use super::trial::Trial;
 use crate::graph::{Kernels, OnnxModel, to_float64};
 use crate::model::Parameter;
-use crate::ports::{EMG, JOINT_ANGLES, MASK};
 use crate::random::Random;
 use crate::runtime::{Library, Provider, Session, Tensor};
 use crate::step::{BUFFERS, PARAMETERS, loss_graph};
@@ -117,7 +116,7 @@ impl<'a> Loss<'a> {
         }
         let flat = |values: &[f64]| Tensor::new([values.len()], values.iter().map(|value| *value as f32).collect());
         let buffers = Tensor::new([trial.buffers.len()], trial.buffers.clone());
-        let mut inputs = vec![(EMG, &trial.emg), (JOINT_ANGLES, &trial.joint_angles), (MASK, &trial.mask)];
+        let mut inputs: Vec<_> = trial.batch.iter().map(|(name, tensor)| (*name, tensor)).collect();
         inputs.extend(self.has_buffers.then_some((BUFFERS, &buffers)));
         if !self.float64 {
             let parameters = flat(&parameters);

@@ -10,7 +10,7 @@ use super::learner::{Evaluator, Learner};
 use super::normalization::Normalization;
 use crate::cache::{Cache, Split};
 use crate::config::{Config, Normalize, TrainingConfig};
-use crate::dataset::{Augment, Batch, BatchShape, Gather, Loader, Pass, Targets, WindowIndex};
+use crate::dataset::{Augment, Batch, BatchShape, Gather, Loader, Needs, Pass, WindowIndex};
 use crate::model::Model;
 use crate::runtime::{Library, Provider};
 use crate::startup::memory_limit;
@@ -34,11 +34,12 @@ pub(super) fn gather(cache: &Arc<Cache>, config: &Config, model: &Model, split: 
         after: model.right_context(),
     };
     check_size(shape, &config.training)?;
-    let targets = Targets {
+    let needs = Needs {
         true_initial_pose: model.takes_initial_pose(),
-        recording_statistics: settings.normalize_angles == Normalize::Recording,
+        angle_statistics: settings.normalize_angles == Normalize::Recording,
+        emg_statistics: model.takes_emg_statistics(),
     };
-    Ok(Gather { index, shape, targets, resident: None })
+    Ok(Gather { index, shape, needs, resident: None })
 }
 
 /// Fails if batches of this shape cannot fit into memory.

@@ -11,7 +11,7 @@ use crate::config::{self, Optimizer, Precision, TrainingConfig};
 use crate::files::{FileError, replace_named_file};
 use crate::graph::Kernels;
 use crate::model::{Parameter, initialize, total_elements};
-use crate::ports::{EMG, JOINT_ANGLES, MASK, Values};
+use crate::ports::{EMG, EMG_MEAN, EMG_STD, JOINT_ANGLES, MASK, Values};
 use crate::random::Random;
 use crate::runtime::{Library, Provider, Session, Stepper, Tensor};
 use crate::step::{
@@ -21,13 +21,12 @@ use crate::step::{
 use crate::units::{Affine, Units};
 
 /// A model with a made-up batch: EMG [batch, rows, channels] of standard deviation 1, angles [batch, target rows, joints]
-/// within half a radian, and a mask [batch, target rows] in which one row in eight does not count.
+/// within half a radian, and a mask [batch, target rows] in which one row in eight does not count; EMG statistics [batch,
+/// channels] for a model that takes them.
 #[derive(Debug)]
 pub struct Trial<'a> {
     pub(super) problem: &'a Problem,
-    pub emg: Tensor,
-    pub joint_angles: Tensor,
-    pub mask: Tensor,
+    pub(super) batch: Vec<(&'static str, Tensor)>,
     pub(super) parameters: Vec<f32>,
     pub(super) buffers: Vec<f32>,
 }
@@ -66,9 +65,20 @@ impl<'a> Trial<'a> {
         let mut random = Random::new(&[seed, 2]);
         let mask = (0..shape.batch * targets).map(|_| f32::from(u8::from(random.up_to(7) > 0))).collect();
         let mask = Tensor::new([shape.batch, targets], mask);
+        let mut batch = vec![(EMG, emg), (JOINT_ANGLES, joint_angles), (MASK, mask)];
+        if problem.model.takes_emg_statistics() {
+            let mut random = Random::new(&[seed, 3]);
+            let mut between = |low: f32, high: f32| {
+                let unit = |random: &mut Random| (random.next_u64() >> 40) as f32 / (1 << 24) as f32;
+                let sizes = [shape.batch, shape.channels];
+                let values = (0..sizes.iter().product()).map(|_| low + (high - low) * unit(&mut random));
+                Tensor::new(sizes, values.collect())
+            };
+            batch.extend([(EMG_MEAN, between(-0.5, 0.5)), (EMG_STD, between(0.5, 1.5))]);
+        }
         let (parameters, buffers) =
             (initialize(&problem.model.parameters(), seed), initialize(&problem.model.buffers(), seed));
-        Self { problem, emg, joint_angles, mask, parameters, buffers }
+        Self { problem, batch, parameters, buffers }
     }
 
     /// Loss, prediction and gradients at these parameters, without dropout.
@@ -81,14 +91,9 @@ impl<'a> Trial<'a> {
         let parameters = Tensor::new([self.parameters.len()], self.parameters.clone());
         let buffers = Tensor::new([self.buffers.len()], self.buffers.clone());
         let takes = |name: &str| session.inputs().iter().any(|input| input.name == name);
-        let all = [
-            (PARAMETERS, &parameters),
-            (BUFFERS, &buffers),
-            (EMG, &self.emg),
-            (JOINT_ANGLES, &self.joint_angles),
-            (MASK, &self.mask),
-        ];
-        let given: Vec<_> = all.into_iter().filter(|(name, _)| takes(name)).collect();
+        let batch = self.batch.iter().map(|(name, tensor)| (*name, tensor));
+        let all = [(PARAMETERS, &parameters), (BUFFERS, &buffers)].into_iter().chain(batch);
+        let given: Vec<_> = all.filter(|(name, _)| takes(name)).collect();
         let mut outputs = session.run(&given)?.into_iter();
         let loss = outputs.next().map_or(f32::NAN, |loss| loss.values[0]);
         let prediction = outputs.next().expect("the graph gives a prediction");
@@ -121,11 +126,7 @@ impl<'a> Trial<'a> {
             stepper.set_state(BUFFERS, &self.buffers)?;
         }
         let hyper = Hyperparameters::new(config.learning_rate, 1).values();
-        let batch = [
-            (EMG, Values::F32(&self.emg.values)),
-            (JOINT_ANGLES, Values::F32(&self.joint_angles.values)),
-            (MASK, Values::F32(&self.mask.values)),
-        ];
+        let batch: Vec<_> = self.batch.iter().map(|(name, tensor)| (*name, Values::F32(&tensor.values))).collect();
         stepper.step(&batch, &[(HYPERPARAMETERS, Values::F32(&hyper))], |_| ())?;
         let parameters = stepper.state(PARAMETERS)?;
         let buffers = if has_buffers { stepper.state(BUFFERS)? } else { self.buffers.clone() };
@@ -142,13 +143,10 @@ impl<'a> Trial<'a> {
         let found = self.gradients(library)?;
         let step = self.step(library, training)?;
         let (parameters, buffers) = (self.problem.model.parameters(), self.problem.model.buffers());
-        let mut tensors = HashMap::from([
-            (EMG.to_owned(), self.emg.clone()),
-            (JOINT_ANGLES.to_owned(), self.joint_angles.clone()),
-            (MASK.to_owned(), self.mask.clone()),
-            (results::LOSS.to_owned(), Tensor::new([], vec![found.loss])),
-            (results::PREDICTION.to_owned(), found.prediction),
-        ]);
+        let mut tensors: HashMap<_, _> =
+            self.batch.iter().map(|(name, tensor)| ((*name).to_owned(), tensor.clone())).collect();
+        tensors.insert(results::LOSS.to_owned(), Tensor::new([], vec![found.loss]));
+        tensors.insert(results::PREDICTION.to_owned(), found.prediction);
         for (parameter, gradient) in parameters.iter().zip(found.gradients) {
             tensors.insert(format!("gradient/{}", parameter.name), gradient);
         }

@@ -203,6 +203,22 @@ class Tracker(nn.Module):
         return initial_pose.unsqueeze(1) + self.head(y)
 
 
+class Amplitude(nn.Module):
+    """[B, C, T] as recorded, and mean and deviation of the recording's EMG [B, C], to [B, J, T]: normalizes by itself, and
+    looks at how strong the recording is."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(CHANNELS, 8, 5, padding=2)
+        self.gain = nn.Linear(2 * CHANNELS, 8)
+        self.head = nn.Conv1d(8, JOINTS, 1)
+
+    def forward(self, x: Tensor, emg_mean: Tensor, emg_std: Tensor) -> Tensor:
+        y = self.first((x - emg_mean.unsqueeze(2)) / emg_std.unsqueeze(2))
+        gain = self.gain(torch.cat([emg_mean / emg_std, torch.log(emg_std)], dim=1))
+        return self.head(torch.relu(y + gain.unsqueeze(2)))
+
+
 class Noisy(nn.Module):
     """[B, T, C] to [B, T, J]: noise on the input and stochastic depth, as it trains."""
 
@@ -256,7 +272,7 @@ class Infinite(nn.Module):
 
 
 # Networks without golden losses: for what is around training.
-OTHERS = {"tracker": Tracker, "noisy": Noisy, "spectrogram": Spectrogram, "stuck": Stuck, "infinite": Infinite}
+OTHERS = {"amplitude": Amplitude, "tracker": Tracker, "noisy": Noisy, "spectrogram": Spectrogram, "stuck": Stuck, "infinite": Infinite}
 
 # Network, whether it takes [B, C, T], left context.
 NETWORKS = {
@@ -446,11 +462,14 @@ def main() -> None:
     for name, make in OTHERS.items():
         torch.manual_seed(0)
         path = folder / f"{name}.dynamo.onnx"
-        given = (torch.zeros(2, WINDOW, CHANNELS), torch.zeros(2, JOINTS))[: 2 if name == "tracker" else 1]
+        beside = {"tracker": {"initial_pose": JOINTS}, "amplitude": {"emg_mean": CHANNELS, "emg_std": CHANNELS}}
+        beside = beside.get(name, {})
+        emg = torch.zeros(2, CHANNELS, WINDOW) if name == "amplitude" else torch.zeros(2, WINDOW, CHANNELS)
+        given = (emg, *(torch.ones(2, columns) for columns in beside.values()))
         shapes = tuple({0: torch.export.Dim("batch")} for _ in given)
         torch.onnx.export(
             make().train(), given, path, dynamo=True, dynamic_shapes=shapes, external_data=False, optimize=False,
-            verbose=False, input_names=["emg", "initial_pose"][: len(given)], output_names=["angles"],
+            verbose=False, input_names=["emg", *beside], output_names=["angles"],
         )
         slim(path)
     branches(folder / "branches.onnx")

@@ -51,7 +51,7 @@ def outcome(against, model, sizes, exporter: str, lost: bool, note: str = "") ->
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "exported.onnx"
         try:
-            against.export(copy.deepcopy(model), sizes.example(), exporter, path)
+            against.export(copy.deepcopy(model), sizes.example(), exporter, path, sizes.joints, sizes.channels)
             against.compare(model, path, sizes)
         except against.NotExported as error:
             return "not exported" if exporter == "torchscript" else f"WRONG: not exported: {error}"

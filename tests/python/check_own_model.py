@@ -36,13 +36,14 @@ def main() -> int:
     settings = info["settings"]
     before, after = onnx.load(original), onnx.load(exported)
     onnx.checker.check_model(after, full_check=True)
-    added = {"emg_mean", "emg_std"}
+    added = {"emg_mean", "emg_std"}  # by the export, where EMG is normalized by recording
     names = [[[value.name for value in values if value.name not in added] for values in (m.graph.input, m.graph.output)]
              for m in (before, after)]
     if names[0] != names[1]:
         print(f"inputs and outputs were {names[0]}, are {names[1]}")
         return 1
-    inputs, (angles_name,) = names[1]
+    _, (angles_name,) = names[1]
+    inputs = [value.name for value in after.graph.input]
     emg_name = inputs[0]
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
@@ -59,7 +60,7 @@ def main() -> int:
         angles = table["joint_angles"].astype(np.float64)[context : size - after]
         emg = table["emg"].astype(np.float32)
         feed = {emg_name: (emg.T if channels_first else emg)[None]}
-        if settings["normalize_emg"] == "recording":
+        if "emg_mean" in inputs:
             statistics = recording["statistics"]["emg"]
             std = np.array(statistics["std"])
             feed["emg_mean"] = np.array(statistics["mean"], np.float32)[None]

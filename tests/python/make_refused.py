@@ -21,6 +21,10 @@ def node(operator, inputs, outputs, **attributes):
     return helper.make_node(operator, inputs, outputs, name=f"{operator}_node", **attributes)
 
 
+def port(name, columns):
+    return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", columns])
+
+
 linear = node("MatMul", ["emg", "weight"], ["y"])
 made = {
     "twice": model([node("Neg", ["emg"], ["x"]), node("Abs", ["emg"], ["x"]), node("MatMul", ["x", "weight"], ["y"])]),
@@ -35,8 +39,10 @@ made = {
                      node("BatchNormalization", ["t", "one", "zero", "zero", "one"], ["n"]),
                      node("Transpose", ["n"], ["u"], perm=[0, 2, 1]), node("MatMul", ["u", "weight"], ["y"])],
                     [("one", np.ones(4, np.float32)), ("zero", np.zeros(4, np.float32))]),
-    "pose": model([linear], more=[helper.make_tensor_value_info("initial_pose", TensorProto.FLOAT, ["batch", 7])]),
-    "inputs": model([linear], more=[helper.make_tensor_value_info("other", TensorProto.FLOAT, ["batch", 7])]),
+    "statistics": model([linear], more=[port("emg_mean", 4), port("emg_std", 7)]),
+    "mean": model([linear], more=[port("emg_mean", 4)]),
+    "pose": model([linear], more=[port("initial_pose", 7)]),
+    "inputs": model([linear], more=[port("other", 7)]),
 }
 for name, value in made.items():
     onnx.save(value, f"{name}.onnx")

@@ -17,6 +17,8 @@ use super::prepare::{prepare, prepare_legacy, set_modes};
 use super::tensor::{constant, embed, sizes};
 use crate::digest::{ModelState, check_model};
 use crate::files::read_regular;
+use crate::ports::INITIAL_POSE;
+use crate::units::EMG_STATISTICS;
 
 /// Opsets whose operators are known (ONNX 1.8 to 1.17).
 const OPSETS: std::ops::RangeInclusive<i64> = 13..=22;
@@ -43,6 +45,13 @@ pub struct ModelPort {
     pub is_half: bool,
     /// `None`: known only when the model runs.
     pub dims: Vec<Option<usize>>,
+}
+
+impl ModelPort {
+    /// Whether it is an input beside the EMG, known by its name.
+    pub fn is_beside_emg(&self) -> bool {
+        self.name == INITIAL_POSE || EMG_STATISTICS.contains(&self.name.as_str())
+    }
 }
 
 fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
@@ -208,7 +217,8 @@ impl OnnxModel {
 
     /// Fails for a tensor with a row for each window of a fixed batch, such as an expanded token or a zero state.
     fn check_batch(&self) -> Result<(), GraphError> {
-        let batch = self.inputs().first().and_then(|input| input.dims.first().copied().flatten());
+        let emg = self.inputs().into_iter().find(|input| !input.is_beside_emg());
+        let batch = emg.and_then(|input| input.dims.first().copied().flatten());
         let Some(batch) = batch.filter(|batch| *batch > 1) else { return Ok(()) };
         let rowwise = |name: &str| {
             let mut takers = self.graph().node.iter().filter(|node| node.input.iter().any(|input| input == name));

@@ -60,8 +60,8 @@ impl OnnxModel {
         make_portable(graph, with.shapes);
         // Types of inner values, which tools that change types trip over and infer themselves.
         graph.value_info.clear();
-        let emg = self.inputs().into_iter().map(|input| input.name).find(|name| *name != INITIAL_POSE);
-        let emg = emg.expect("checked when it was imported");
+        let emg = self.inputs().into_iter().find(|input| !input.is_beside_emg());
+        let emg = emg.expect("checked when it was imported").name;
         let takes_pose = self.inputs().iter().any(|input| input.name == INITIAL_POSE);
         let angles = graph.output[0].name().to_owned();
         if with.half_weights {
@@ -181,6 +181,14 @@ fn normalize(graph: &mut GraphProto, emg: &str, units: &Affine, inputs: bool, se
         if !inputs {
             *name = format!("{emg}/{name}");
             graph.initializer.push(tensor(name, &column(values, second)));
+            continue;
+        }
+        if graph.input.iter().any(|input| input.name() == name) {
+            // The model's own, [batch, channels].
+            let (wide, axes) = (format!("{emg}/{name}"), format!("{emg}/{name}/axes"));
+            graph.initializer.push(tensor(&axes, &Constant::I64(vec![1], vec![if second { 2 } else { 1 }])));
+            first.push(node("Unsqueeze", &[name, &axes], &wide));
+            *name = wide;
             continue;
         }
         let shape = vec![1, values.len()];

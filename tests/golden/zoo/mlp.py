@@ -182,11 +182,28 @@ class FingerKinematics(nn.Module):
         return angles - self.rate * gradient
 
 
+class MlpInputs(nn.Module):
+    """Takes everything that a network may: a pose to start from, and the recording's EMG statistics; normalizes by itself."""
+
+    def __init__(self, hidden: int = 12) -> None:
+        super().__init__()
+        self.embed = nn.Linear(CHANNELS, hidden)
+        self.gain = nn.Linear(2 * CHANNELS, hidden)
+        self.start = nn.Linear(JOINTS, hidden)
+        self.head = nn.Linear(hidden, JOINTS)
+
+    def forward(self, x: Tensor, emg_std: Tensor, initial_pose: Tensor, emg_mean: Tensor) -> Tensor:
+        y = self.embed((x - emg_mean.unsqueeze(1)) / emg_std.unsqueeze(1))
+        gain = self.gain(torch.cat([emg_mean / emg_std, emg_std.log()], dim=1)) + self.start(initial_pose)
+        return self.head(F.gelu(y + gain.unsqueeze(1))) + initial_pose.unsqueeze(1)
+
+
 NETWORKS = {
     "mlp": Network(Mlp),
     "mlp_activations": Network(MlpActivations),
     "mlp_limits": Network(MlpLimits),
     "mlp_pose": Network(MlpPose),
+    "mlp_inputs": Network(MlpInputs),
     "mlp_mixer": Network(MlpMixer),
     "rms_norm": Network(RmsNormNetwork),
     "log_softmax_bins": Network(LogSoftmaxBins),
