@@ -168,6 +168,64 @@ fn an_own_model_is_exported_with_weights_in_float16() {
     assert!(whole != half && (whole - half).abs() < 1e-2 * whole, "{whole} and {half}");
 }
 
+/// As the model over all rows of a recording at once.
+#[test]
+fn causal_convolutions_are_exported_as_streams() {
+    let bench = bench();
+    bench.python("make_causal.py", &[]);
+    let contexts =
+        |left: &str, right: &str| [format!("model.left_context={left}"), format!("model.right_context={right}")];
+    for (name, [left, right]) in [
+        ("padded.onnx", contexts("0", "0")),
+        ("padded.onnx", contexts("11", "0")),
+        ("chomped.onnx", contexts("0", "0")),
+        ("valid.onnx", contexts("13", "0")),
+        ("ahead.onnx", contexts("4", "5")),
+        ("scaled.onnx", contexts("0", "0")),
+        ("memoryless.onnx", contexts("0", "0")),
+        (&model("tcn.dynamo"), contexts("14", "0")),
+        (&model("amplitude.dynamo"), contexts("0", "0")),
+    ] {
+        let run = format!("{}.{left}", name.rsplit('/').next().unwrap());
+        let path = if name.starts_with('/') { name.to_owned() } else { bench.path(name).to_str().unwrap().to_owned() };
+        let fit = fit(&path, &run, &["--set", "training.num_epochs=1", "--set", &left, "--set", &right]);
+        bench.ok("emg-train", &fit);
+        let export = ["export", &run, "--streaming", "--json"];
+        if name.ends_with("amplitude.dynamo.onnx") {
+            let message = bench.fails("emg-train", 2, &export);
+            assert!(message.contains("its angles depend on 2 later rows"), "{message}");
+            continue;
+        }
+        let mut streams = Vec::new();
+        for chunk in ["1", "7", "64"] {
+            let out = format!("{run}/stream.chunk{chunk}.onnx");
+            let said = bench.json("emg-train", &[&export[..], &["--chunk", chunk]].concat());
+            assert_eq!((said["model"].as_str(), said["chunk"].to_string()), (Some(&*out), chunk.to_owned()), "{said}");
+            streams.push(out);
+        }
+        let half = format!("{run}/half.onnx");
+        let said = bench.json("emg-train", &[&export[..], &["--dtype", "float16", "--out", &half]].concat());
+        // 20 ms at 200 Hz.
+        assert_eq!(said["chunk"], 4, "{said}");
+        let whole = format!("{run}/model.onnx");
+        let streams: Vec<_> = std::iter::once(&*whole).chain(streams.iter().map(String::as_str)).collect();
+        println!("{run}: {}", bench.python("check_causal.py", &streams));
+        println!("{run}: {}", bench.python("check_causal.py", &[&whole, &half]));
+    }
+    for (name, expected) in [
+        ("same", "its angles depend on 2 later rows"),
+        ("placed", "Add_0: it has numbers for each row of the window"),
+        ("strided", "Conv_0: it has a stride in time"),
+        ("attends", "MatMul_2: it needs the whole window at once"),
+        ("centred", "ReduceMean_0: it needs the whole window at once"),
+    ] {
+        let path = bench.path(&format!("{name}.onnx"));
+        bench.ok("emg-train", &fit(path.to_str().unwrap(), name, &["--set", "training.num_epochs=1"]));
+        let message = bench.fails("emg-train", 2, &["export", name, "--streaming"]);
+        assert!(message.contains(expected), "{name}: {message}");
+    }
+}
+
 /// Branches take weights from outside, under the names that these have in the exported model.
 #[test]
 fn branches_keep_the_weights_that_they_take() {

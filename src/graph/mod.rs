@@ -20,6 +20,7 @@ mod proto;
 mod prune;
 mod recurrent;
 mod simplify;
+mod streaming;
 mod target;
 mod tensor;
 
@@ -40,5 +41,6 @@ pub(crate) use operators::{as_batch_transpose, fused_shapes};
 pub use precision::{Autocast, narrow_constants};
 pub use products::plain_products;
 pub use prune::prune;
+pub use streaming::{ROWS, Streamable};
 pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

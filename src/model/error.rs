@@ -115,9 +115,11 @@ pub enum ModelError {
     #[error("{architecture}: {source}")]
     Stream { architecture: ModelType, source: Box<Self> },
     #[error(
-        "it needs the whole window at once: only tds_lstm, tds_mlp and emg2pose's networks except neuropose can be streamed"
+        "it needs the whole window at once: only tds_lstm, tds_mlp, emg2pose's networks except neuropose, and your own networks of causal convolutions can be streamed"
     )]
     NeedsWholeWindow,
+    #[error("{0}")]
+    NotCausal(GraphError),
     #[error("a stage with kernel size {kernel} and stride {stride} cannot be streamed: it leaves out rows")]
     LeavesOutRows { kernel: usize, stride: usize },
     #[error(

@@ -3,14 +3,16 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::causal_stream::CausalStream;
 use super::error::{Dims, ModelError};
 use super::network::{ModelInputs, Network, check_matrix};
 use super::parameter::{Init, Parameter, Weights, total_elements};
 use super::pass::Pass;
 use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
+use super::stream::{Stream, default_chunk};
 use crate::config::{AxisLayout, ModelConfig, NormMode, Target};
-use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value};
+use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, ROWS, TensorType, Value, prune};
 use crate::ports::INITIAL_POSE;
 use crate::units::EMG_STATISTICS;
 
@@ -29,6 +31,8 @@ pub(super) struct Imported {
     left_context: usize,
     right_context: usize,
     target: Target,
+    /// Hz.
+    rate: f64,
     /// Whether EMG is [batch, channels, rows], not [batch, rows, channels].
     pub(super) channels_second: bool,
     angles_layout: AxisLayout,
@@ -93,6 +97,7 @@ impl Imported {
             left_context: config.left_context,
             right_context: config.right_context,
             target: config.target,
+            rate: config.original_sampling_rate,
             channels_second,
             angles_layout: config.angles_layout,
         })
@@ -158,15 +163,20 @@ impl Imported {
         let flat = graph.input("weights", TensorType::f32([elements]));
         let list = [self.parameters.as_slice(), &self.buffers].concat();
         let mut pass = Pass::evaluation(Weights::split(&mut graph, flat, &list).0, Kernels::Cpu);
-        let mut input = |name: &str, columns: usize| graph.input(name, TensorType::f32([batch, columns]));
-        let inputs = ModelInputs {
-            emg,
-            initial_pose: self.takes_initial_pose.then(|| input(INITIAL_POSE, self.joints)),
-            emg_statistics: self.takes_emg_statistics.then(|| EMG_STATISTICS.map(|name| input(name, self.channels))),
-        };
+        let inputs = self.inputs(&mut graph, emg, batch);
         let bound = self.bound(&mut graph, &pass, &inputs);
         let values = self.onnx.build_all(&mut graph, &mut pass, &bound, self.probe.as_deref())?;
         Ok(values.into_iter().map(|(name, value)| (name, graph.shape(value).to_vec())).collect())
+    }
+
+    /// Inputs of a graph for all that the model takes.
+    fn inputs(&self, graph: &mut Graph, emg: Value, batch: usize) -> ModelInputs {
+        let mut input = |name: &str, columns: usize| graph.input(name, TensorType::f32([batch, columns]));
+        ModelInputs {
+            emg,
+            initial_pose: self.takes_initial_pose.then(|| input(INITIAL_POSE, self.joints)),
+            emg_statistics: self.takes_emg_statistics.then(|| EMG_STATISTICS.map(|name| input(name, self.channels))),
+        }
     }
 
     /// Values of the file's inputs and of the tensors that training changes.
@@ -309,6 +319,22 @@ impl Network for Imported {
 
     fn takes_emg_statistics(&self) -> bool {
         self.takes_emg_statistics
+    }
+
+    fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, ModelError> {
+        if self.target != Target::Rows {
+            return Err(ModelError::NeedsWholeWindow);
+        }
+        let mut graph = Graph::new();
+        let emg = graph.input(ROWS, TensorType::f32([1, rows, self.channels]));
+        let inputs = self.inputs(&mut graph, emg, 1);
+        let weights = [self.parameters.as_slice(), &self.buffers].concat();
+        let mut pass = Pass::export(Weights::inputs(&mut graph, weights.iter()));
+        let y = self.forward(&mut graph, &mut pass, &inputs)?;
+        graph.output("angles", y);
+        prune(&mut graph);
+        let chunk = chunk.unwrap_or_else(|| default_chunk(1, self.rate));
+        CausalStream::new(graph, &weights, self.left_context, chunk).map(Into::into)
     }
 
     fn forward(&self, graph: &mut Graph, pass: &mut Pass, inputs: &ModelInputs) -> Result<Value, ModelError> {

@@ -1,6 +1,7 @@
 //! Architectures, as builders of forward graphs.
 
 mod architecture;
+mod causal_stream;
 mod decoder;
 mod dropout;
 mod encoder;
@@ -16,6 +17,7 @@ mod resample;
 mod roles;
 mod stream;
 mod tds;
+mod tds_stream;
 
 pub(crate) use architecture::ImportedParts;
 pub use architecture::Model;

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use wildmatch::WildMatch;
 
 use super::error::UnmatchedPattern;
-use crate::graph::{DType, Graph, Value};
+use crate::graph::{DType, Graph, TensorType, Value};
 
 /// Initial value of a parameter; PyTorch's defaults for this project's own models.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +110,15 @@ impl Weights {
         }
         assert!(rest.is_empty(), "values beyond the parameters'");
         Self(weights)
+    }
+
+    /// The parameters as inputs of their names.
+    pub(super) fn inputs<'a>(graph: &mut Graph, parameters: impl Iterator<Item = &'a Parameter>) -> Self {
+        let input = |parameter: &Parameter| {
+            let value = graph.input(&parameter.name, TensorType::f32(parameter.shape.clone()));
+            (parameter.name.clone(), value)
+        };
+        Self(parameters.map(input).collect())
     }
 
     /// Adds weights of other names.

@@ -9,6 +9,7 @@ use super::parameter::{Parameter, ParameterList};
 use super::pass::Pass;
 use super::resample;
 use super::stream::Stream;
+use super::tds_stream::TdsStream;
 use crate::config::{InitialPose, ModelConfig, ModelType, TdsStage};
 use crate::graph::{Graph, Value};
 
@@ -111,7 +112,8 @@ impl Network for Tds {
 
     fn stream(&self, rows: usize, chunk: Option<usize>) -> Result<Stream, ModelError> {
         self.check_window(rows)?;
-        Stream::new(&self.encoder, &self.decoder, rows, self.steps(rows), chunk, self.sampling_rate)
+        let steps = self.steps(rows);
+        TdsStream::new(&self.encoder, &self.decoder, rows, steps, chunk, self.sampling_rate).map(Into::into)
     }
 
     fn forward(

@@ -64,9 +64,8 @@ pub fn export_stream(exported: &Exported<'_>, stream: &Stream) -> Result<Vec<u8>
     let rows = writer.graph.input("rows", TensorType::new(DType::I64, [1]));
     let state = writer.graph.input("state", TensorType::f32([stream.state_elements()]));
     let position = writer.graph.input("position", TensorType::new(DType::I64, [Stream::POSITIONS]));
-    let initial_pose = writer.initial_pose(1);
-    let streamed =
-        writer.body(|graph, pass| Ok(stream.forward(graph, pass, emg, rows, [state, position], initial_pose)))?;
+    let inputs = ModelInputs { emg, initial_pose: writer.initial_pose(1), emg_statistics: writer.emg_statistics() };
+    let streamed = writer.body(|graph, pass| Ok(stream.forward(graph, pass, &inputs, rows, [state, position])?))?;
     let radians = writer.radians(streamed.angles);
     let graph = &mut writer.graph;
     let zero = graph.scalar(0.0);
@@ -85,6 +84,8 @@ struct Writer<'a> {
     /// Mean and divisor of the model's angle units.
     units: Option<(Value, Value)>,
     defaults: Vec<InputDefault>,
+    /// Inputs for the statistics of a recording's EMG, where there are any.
+    emg_statistics: Option<[Value; 2]>,
 }
 
 impl<'a> Writer<'a> {
@@ -95,7 +96,7 @@ impl<'a> Writer<'a> {
             Units::Fixed(affine) => Some(constants(&mut graph, affine)),
             Units::PerRecording => return Err(StepError::UnknownAngles),
         };
-        Ok(Self { graph, exported, units, defaults: Vec::new() })
+        Ok(Self { graph, exported, units, defaults: Vec::new(), emg_statistics: None })
     }
 
     /// The input `emg` [batch, rows, channels], normalized.
@@ -116,6 +117,7 @@ impl<'a> Writer<'a> {
                 };
                 let [mean_name, std_name] = EMG_STATISTICS;
                 let (mean, std) = (optional(mean_name, &affine.mean), optional(std_name, &affine.divisor));
+                self.emg_statistics = Some([mean, std]);
                 let centred = graph.sub(emg, mean);
                 graph.div(centred, std)
             }
@@ -129,6 +131,15 @@ impl<'a> Writer<'a> {
             let pose = self.graph.input(ports::INITIAL_POSE, TensorType::f32([batch, joints]));
             to_units(&mut self.graph, pose, self.units)
         })
+    }
+
+    /// The inputs [1, channels] of a model that takes the statistics of a recording's EMG.
+    fn emg_statistics(&mut self) -> Option<[Value; 2]> {
+        let model = self.exported.model;
+        let ty = TensorType::f32([1, model.config().input_size]);
+        let made = self.emg_statistics;
+        let mut inputs = || EMG_STATISTICS.map(|name| self.graph.input(name, ty.clone()));
+        model.takes_emg_statistics().then(|| made.unwrap_or_else(&mut inputs))
     }
 
     /// What the model computes, in the precision of the export.

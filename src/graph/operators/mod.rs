@@ -40,8 +40,10 @@ pub use call::TrainingOperators;
 pub(super) use call::{Call, Import};
 pub(super) use concat::import_concat;
 pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
+pub(super) use pad::pads;
 pub use recurrence::Cell as RecurrentCell;
 pub(super) use reduce::root_of_sum;
+pub(super) use slice::ranges;
 pub(crate) use transpose::as_batch_transpose;
 
 use std::sync::{Mutex, PoisonError};

@@ -14,7 +14,8 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Pad", import_pad)],
 };
 
-fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, GraphError> {
+/// Elements before and after each axis.
+pub(in crate::graph) fn pads(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize)>, GraphError> {
     let (rank, pads) = (ty(graph, node, 0)?.rank(), to_shape(&constant_ints(graph, node, 1)?)?);
     if pads.len() != 2 * rank {
         return Err(format!("{} pads do not fit {rank} axes", pads.len()).into());

@@ -18,6 +18,11 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Slice", import_slice)],
 };
 
+/// What a slice takes of each axis: start, end and step.
+pub(in crate::graph) fn ranges(graph: &Graph, node: &Node) -> Result<Vec<(usize, usize, usize)>, GraphError> {
+    Ok(Ranges::of(graph, node)?.0)
+}
+
 /// What a slice takes: (start, end, step) for each axis.
 struct Ranges(Vec<(usize, usize, usize)>);
 

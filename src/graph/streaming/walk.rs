@@ -1,0 +1,471 @@
+//! The way through a window's nodes, each in its form for chunks.
+
+use std::collections::HashMap;
+
+use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::error::GraphError;
+use super::super::operators::{axis as axis_of, pads, ranges};
+use super::super::tensor::TensorType;
+
+/// Where a value of the window went.
+#[derive(Debug, Clone, Copy)]
+enum Moved {
+    /// The same for all rows.
+    Still(Value),
+    Rows(Rows),
+}
+
+/// A value with a row for each of the chunk's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Rows {
+    pub(super) value: Value,
+    /// The axis of rows.
+    axis: usize,
+    /// The window's first row of this value can be computed with the recording's row `first`. Before the recording, where
+    /// `first` is negative, rows are zero.
+    pub(super) first: i64,
+    /// Rows that the window's value has beyond its last: what is padded there.
+    pub(super) beyond: i64,
+}
+
+/// The way through a window's nodes.
+pub(super) struct Walk<'a> {
+    window: &'a Graph,
+    graph: &'a mut Graph,
+    chunk: usize,
+    time: Value,
+    moved: HashMap<Value, Moved>,
+    /// Gives what was kept of the chunk before.
+    keep: &'a mut dyn FnMut(&mut Graph, TensorType) -> Value,
+    kept: Vec<Value>,
+}
+
+/// What a node did.
+type Step = Result<Vec<Moved>, GraphError>;
+
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        window: &'a Graph,
+        graph: &'a mut Graph,
+        chunk: usize,
+        time: Value,
+        keep: &'a mut dyn FnMut(&mut Graph, TensorType) -> Value,
+    ) -> Self {
+        Self { window, graph, chunk, time, moved: HashMap::new(), keep, kept: Vec::new() }
+    }
+
+    pub(super) fn run(
+        mut self,
+        rows: Value,
+        others: &HashMap<String, Value>,
+    ) -> Result<(Rows, Vec<Value>), GraphError> {
+        for (name, value) in self.window.inputs() {
+            let moved = match others.get(name) {
+                Some(other) => Moved::Still(*other),
+                None => Moved::Rows(Rows { value: rows, axis: 1, first: 0, beyond: 0 }),
+            };
+            self.moved.insert(*value, moved);
+        }
+        for node in self.window.nodes() {
+            let moved = self.node(node).map_err(|source| GraphError::Node {
+                node: node.origin.as_deref().unwrap_or(node.operator.name).to_owned(),
+                source: Box::new(source),
+            })?;
+            self.moved.extend(node.outputs.iter().copied().zip(moved));
+        }
+        let (_, output) = self.window.outputs()[0];
+        match self.moved.get(&output) {
+            Some(Moved::Rows(rows)) if rows.axis == 1 => Ok((*rows, self.kept)),
+            _ => Err("its output has no row for each row of EMG".into()),
+        }
+    }
+
+    /// Where a value went.
+    fn find(&mut self, value: Value) -> Moved {
+        if let Some(moved) = self.moved.get(&value) {
+            return *moved;
+        }
+        let constant = self.window.as_constant(value).expect("inputs and nodes come before what takes them").clone();
+        let moved = Moved::Still(self.graph.constant(constant));
+        self.moved.insert(value, moved);
+        moved
+    }
+
+    fn node(&mut self, node: &Node) -> Step {
+        let inputs: Vec<_> = node.inputs.iter().map(|input| input.map(|value| self.find(value))).collect();
+        let rows: Vec<_> = inputs.iter().flatten().filter_map(Moved::rows).collect();
+        let Some(first) = rows.first().copied() else {
+            return self.again(node, &inputs).map(|values| values.into_iter().map(Moved::Still).collect());
+        };
+        if node.operator.is_foreign {
+            return Err("it is not known what the operator does with rows".into());
+        }
+        if first.first < 0 && !keeps_zeros(node.operator.name) {
+            return Err("it changes zeros that were padded before the first row".into());
+        }
+        match node.operator.name {
+            name if is_row_by_row(name) => self.broadcast(node, &inputs, &rows),
+            "Transpose" => {
+                let order = node.ints("perm", &[]);
+                let axis = order.iter().position(|from| *from == first.axis as i64);
+                self.same(node, &inputs, first, axis.ok_or("the order of axes is missing")?)
+            }
+            "Reshape" => self.reshape(node, first),
+            "Expand" => self.expand(node, first),
+            "Slice" => self.slice(node, &inputs, first),
+            "Pad" => self.pad(node, &inputs, first),
+            "Conv" => self.convolution(node, &inputs, first),
+            "MatMul" => self.product(node, &inputs, &rows),
+            "Gemm" if rows.len() == 1 && node.int("transA", 0) == 0 && matches!(inputs[0], Some(Moved::Rows(_))) => {
+                inputs.get(2).copied().flatten().map_or(Ok(()), |bias| self.check_still(bias, 2))?;
+                self.same(node, &inputs, first, 0)
+            }
+            "Concat" | "Split" | "Softmax" | "LogSoftmax" => {
+                self.check_axis(node.int("axis", -1), node, first)?;
+                self.check_alike(&rows, node.operator.name != "Concat" || rows.len() == inputs.len())?;
+                self.same(node, &inputs, first, first.axis)
+            }
+            "LayerNormalization" | "LayerNorm" => {
+                let rank = self.shape(node.input(0)).len();
+                let begin = axis_of(node.int("axis", -1), rank)?;
+                if begin <= first.axis {
+                    return Err(WHOLE_WINDOW.into());
+                }
+                self.same(node, &inputs, first, first.axis)
+            }
+            "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceSum" => self.reduce(node, &inputs, first),
+            "Gather" if rows.len() == 1 && matches!(inputs[0], Some(Moved::Rows(_))) => {
+                self.gather(node, &inputs, first)
+            }
+            _ => Err(WHOLE_WINDOW.into()),
+        }
+    }
+
+    fn shape(&self, value: Value) -> Vec<usize> {
+        self.window.shape(value).to_vec()
+    }
+
+    /// The node, on these inputs.
+    fn again(&mut self, node: &Node, inputs: &[Option<Moved>]) -> Result<Vec<Value>, GraphError> {
+        let inputs: Vec<_> = inputs.iter().map(|input| input.map(Moved::value)).collect();
+        if node.operator.is_foreign {
+            let types = node.outputs.iter().map(|output| self.window.ty(*output).clone()).collect();
+            return Ok(self.graph.foreign(node.operator, inputs, node.attributes.clone(), types));
+        }
+        self.graph.try_apply(node.operator.name, inputs, node.attributes.clone())
+    }
+
+    /// The node, which leaves the rows where they are in time.
+    fn same(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows, axis: usize) -> Step {
+        let values = self.again(node, inputs)?;
+        Ok(values.into_iter().map(|value| Moved::Rows(Rows { value, axis, ..rows })).collect())
+    }
+
+    /// Fails where rows do not lie at the same axis and time.
+    fn check_alike(&self, rows: &[Rows], all: bool) -> Result<(), GraphError> {
+        if !all {
+            return Err(PER_ROW.into());
+        }
+        if rows.iter().any(|other| other.axis != rows[0].axis) {
+            return Err(WHOLE_WINDOW.into());
+        }
+        check_times(rows)
+    }
+
+    /// Fails where a value that is the same for all rows has several numbers along their axis, `from_end` axes before the end
+    /// of `rank`.
+    fn check_still(&self, moved: Moved, from_end: usize) -> Result<(), GraphError> {
+        let Moved::Still(value) = moved else { return Ok(()) };
+        let shape = self.graph.shape(value);
+        match shape.len().checked_sub(from_end).map(|at| shape[at]) {
+            None | Some(1) => Ok(()),
+            Some(_) => Err(PER_ROW.into()),
+        }
+    }
+
+    fn broadcast(&mut self, node: &Node, inputs: &[Option<Moved>], rows: &[Rows]) -> Step {
+        let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
+        let own = from_end(&rows[0], self.graph);
+        if rows.iter().any(|other| from_end(other, self.graph) != own) {
+            return Err(WHOLE_WINDOW.into());
+        }
+        check_times(rows)?;
+        let rank = self.shape(node.outputs[0]).len();
+        for input in inputs.iter().flatten() {
+            self.check_still(*input, own)?;
+        }
+        self.same(node, inputs, rows[0], rank - own)
+    }
+
+    fn reshape(&mut self, node: &Node, rows: Rows) -> Step {
+        let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
+        let before: usize = from[..rows.axis].iter().product();
+        let fits = |at: &usize| to[*at] == from[rows.axis] && to[..*at].iter().product::<usize>() == before;
+        let axis = (0..to.len()).find(fits).ok_or("it mixes rows with other axes")?;
+        to[axis] = self.chunk;
+        let value = self.graph.reshape(rows.value, &to);
+        Ok(vec![Moved::Rows(Rows { value, axis, ..rows })])
+    }
+
+    fn expand(&mut self, node: &Node, rows: Rows) -> Step {
+        let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
+        let axis = rows.axis + to.len() - from.len();
+        to[axis] = self.chunk;
+        let value = self.graph.expand(rows.value, &to);
+        Ok(vec![Moved::Rows(Rows { value, axis, ..rows })])
+    }
+
+    /// A slice in time only moves the first and the last row.
+    fn slice(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+        if !matches!(inputs[0], Some(Moved::Rows(_))) {
+            return Err(WHOLE_WINDOW.into());
+        }
+        let (all, from) = (ranges(self.window, node)?, self.shape(node.input(0)));
+        let (mut value, mut moved) = (rows.value, rows);
+        for (axis, ((start, end, step), size)) in all.into_iter().zip(from).enumerate() {
+            if axis == rows.axis {
+                if step != 1 {
+                    return Err("it leaves out rows".into());
+                }
+                moved.first += start as i64;
+                moved.beyond -= (size - end) as i64;
+            } else if (start, end, step) != (0, size, 1) {
+                value = self.graph.strided_slice(value, axis, start, end, step);
+            }
+        }
+        Ok(vec![Moved::Rows(Rows { value, ..moved })])
+    }
+
+    fn pad(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+        let mut all = pads(self.window, node)?;
+        let (before, after) = std::mem::take(&mut all[rows.axis]);
+        let mut moved = rows;
+        if before > 0 {
+            let fill = inputs.get(2).copied().flatten().map_or(Some(0.0), |fill| self.number(fill));
+            if fill != Some(0.0) {
+                return Err("it pads rows with other numbers than 0".into());
+            }
+            moved = self.zero_before(rows);
+        }
+        let mut value = moved.value;
+        if all.iter().any(|pads| *pads != (0, 0)) {
+            let list: Vec<_> =
+                all.iter().map(|pads| pads.0 as i64).chain(all.iter().map(|pads| pads.1 as i64)).collect();
+            let list = self.graph.i64s(&list);
+            let fill = inputs.get(2).copied().flatten().map(Moved::value);
+            value = self.graph.try_apply("Pad", vec![Some(value), Some(list), fill], node.attributes.clone())?[0];
+        }
+        let (first, beyond) = (moved.first - before as i64, moved.beyond + after as i64);
+        Ok(vec![Moved::Rows(Rows { value, first, beyond, ..moved })])
+    }
+
+    /// The number that a value is everywhere.
+    fn number(&self, moved: Moved) -> Option<f64> {
+        let numbers = self.graph.as_constant(moved.value())?.numbers();
+        numbers.first().copied().filter(|first| numbers.iter().all(|number| number == first))
+    }
+
+    /// The rows with zeros where the window's value has none yet.
+    fn zero_before(&mut self, rows: Rows) -> Rows {
+        if rows.first <= 0 {
+            return rows;
+        }
+        let first = self.graph.i64s(&[rows.first]);
+        let missing = self.graph.less(self.time, first);
+        let mut shape = vec![1; self.graph.shape(rows.value).len()];
+        shape[rows.axis] = self.chunk;
+        let missing = self.graph.reshape(missing, &shape);
+        let zero = self.graph.scalar_like(rows.value, 0.0);
+        Rows { value: self.graph.select(missing, zero, rows.value), ..rows }
+    }
+
+    /// A convolution over time, of the rows before the chunk and the chunk's.
+    fn convolution(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+        let spatial = rows.axis.checked_sub(2).ok_or(WHOLE_WINDOW)?;
+        if !matches!(inputs[0], Some(Moved::Rows(_)))
+            || inputs[1..].iter().flatten().any(|input| input.rows().is_some())
+        {
+            return Err(WHOLE_WINDOW.into());
+        }
+        let kernel = self.shape(node.input(1))[rows.axis] as i64;
+        let axes = self.shape(node.input(1)).len() - 2;
+        let at = |name: &str, default: i64| node.ints(name, &vec![default; axes])[spatial];
+        if at("strides", 1) != 1 {
+            return Err("it has a stride in time".into());
+        }
+        let span = (kernel - 1) * at("dilations", 1);
+        let mut pads = node.ints("pads", &vec![0; 2 * axes]);
+        let [before, after] = [spatial, axes + spatial].map(|at| std::mem::take(&mut pads[at]));
+        let padded = if before > 0 { self.zero_before(rows) } else { rows };
+        let first = rows.first - before + span;
+        if first < 0 {
+            return Err("it is padded with more rows than it looks back".into());
+        }
+        let mut value = padded.value;
+        if span > 0 {
+            let mut ty = self.graph.ty(value).clone();
+            ty.shape[rows.axis] = span as usize;
+            let kept = (self.keep)(self.graph, ty);
+            value = self.graph.concat(&[kept, value], rows.axis);
+            let end = self.chunk + span as usize;
+            self.kept.push(self.graph.slice(value, rows.axis, self.chunk, end));
+        }
+        let mut attributes: Attributes = node.attributes.clone();
+        attributes.insert("pads".into(), Attribute::Ints(pads));
+        let others = inputs[1..].iter().map(|input| input.map(Moved::value));
+        let inputs = std::iter::once(Some(value)).chain(others).collect();
+        let value = self.graph.try_apply("Conv", inputs, attributes)?[0];
+        Ok(vec![Moved::Rows(Rows { value, axis: rows.axis, first, beyond: rows.beyond + after })])
+    }
+
+    fn product(&mut self, node: &Node, inputs: &[Option<Moved>], rows: &[Rows]) -> Step {
+        let rank = self.shape(node.outputs[0]).len();
+        let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
+        let own = from_end(&rows[0], self.graph);
+        let left = matches!(inputs[0], Some(Moved::Rows(_)));
+        let is_batch = own > 2;
+        let fits = match rows {
+            [_] => is_batch || own == if left { 2 } else { 1 },
+            _ => is_batch && rows.iter().all(|other| from_end(other, self.graph) == own),
+        };
+        if !fits {
+            return Err(WHOLE_WINDOW.into());
+        }
+        check_times(rows)?;
+        if is_batch {
+            for input in inputs.iter().flatten() {
+                self.check_still(*input, own)?;
+            }
+        }
+        self.same(node, inputs, rows[0], rank - own)
+    }
+
+    /// Fails where an operator works along the axis of rows.
+    fn check_axis(&self, along: i64, node: &Node, rows: Rows) -> Result<(), GraphError> {
+        let along = axis_of(along, self.shape(node.input(0)).len())?;
+        if along == rows.axis { Err(WHOLE_WINDOW.into()) } else { Ok(()) }
+    }
+
+    fn reduce(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+        let rank = self.shape(node.input(0)).len();
+        let axes = node.optional(1).and_then(|axes| self.window.as_i64s(axes)).ok_or(WHOLE_WINDOW)?;
+        let axes = axes.iter().map(|along| axis_of(*along, rank)).collect::<Result<Vec<_>, _>>()?;
+        if axes.is_empty() || axes.contains(&rows.axis) {
+            return Err(WHOLE_WINDOW.into());
+        }
+        let gone = if node.int("keepdims", 1) == 0 { axes.iter().filter(|axis| **axis < rows.axis).count() } else { 0 };
+        self.same(node, inputs, rows, rows.axis - gone)
+    }
+
+    fn gather(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+        self.check_axis(node.int("axis", 0), node, rows)?;
+        let along = axis_of(node.int("axis", 0), self.shape(node.input(0)).len())?;
+        let more = self.shape(node.input(1)).len();
+        let axis = if along < rows.axis { rows.axis - 1 + more } else { rows.axis };
+        self.same(node, inputs, rows, axis)
+    }
+}
+
+const WHOLE_WINDOW: &str = "it needs the whole window at once";
+const PER_ROW: &str = "it has numbers for each row of the window";
+
+impl Moved {
+    fn value(self) -> Value {
+        match self {
+            Self::Still(value) | Self::Rows(Rows { value, .. }) => value,
+        }
+    }
+
+    fn rows(&self) -> Option<Rows> {
+        match self {
+            Self::Still(_) => None,
+            Self::Rows(rows) => Some(*rows),
+        }
+    }
+}
+
+/// Fails where rows are combined that lie apart in time.
+fn check_times(rows: &[Rows]) -> Result<(), GraphError> {
+    let apart = rows.iter().map(|other| (other.first - rows[0].first).abs()).max().unwrap_or(0);
+    if apart > 0 {
+        return Err(format!("it combines rows that are known {apart} rows apart: part of the model looks ahead").into());
+    }
+    if rows.iter().any(|other| other.beyond != rows[0].beyond) {
+        return Err("it combines values that end at different rows".into());
+    }
+    Ok(())
+}
+
+/// Whether an operator gives zeros for zeros.
+fn keeps_zeros(name: &str) -> bool {
+    const NAMES: [&str; 12] = [
+        "Concat",
+        "Conv",
+        "Expand",
+        "Gather",
+        "Identity",
+        "MatMul",
+        "Pad",
+        "ReduceSum",
+        "Reshape",
+        "Slice",
+        "Split",
+        "Transpose",
+    ];
+    NAMES.contains(&name)
+}
+
+/// Whether an operator does the same at every place of its inputs, which are broadcast.
+fn is_row_by_row(name: &str) -> bool {
+    const NAMES: [&str; 48] = [
+        "Abs",
+        "Acos",
+        "Acosh",
+        "Add",
+        "And",
+        "Asin",
+        "Asinh",
+        "Atan",
+        "Atanh",
+        "Cast",
+        "Ceil",
+        "Cos",
+        "Cosh",
+        "Div",
+        "Equal",
+        "Erf",
+        "Exp",
+        "Floor",
+        "Greater",
+        "GreaterOrEqual",
+        "Identity",
+        "IsInf",
+        "IsNaN",
+        "LeakyRelu",
+        "Less",
+        "LessOrEqual",
+        "Log",
+        "Max",
+        "Min",
+        "Mod",
+        "Mul",
+        "Neg",
+        "Not",
+        "Or",
+        "Pow",
+        "Reciprocal",
+        "Relu",
+        "Round",
+        "Sigmoid",
+        "Sign",
+        "Sin",
+        "Sinh",
+        "Softplus",
+        "Sqrt",
+        "Sub",
+        "Tan",
+        "Tanh",
+        "Where",
+    ];
+    NAMES.contains(&name)
+}
