@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use emg_pipeline::config::{LossType, OnNan, PRESETS, Precision, TrainingConfig, load};
 use emg_pipeline::dataset::BatchShape;
-use emg_pipeline::graph::{DType, Kernels, Signature, fused_on_cuda};
+use emg_pipeline::graph::{DType, Kernels, OnnxModel, Signature, fused_on_cuda};
 use emg_pipeline::model::Model;
 use emg_pipeline::step::{Problem, ResidentRows, evaluation_step, training_step};
 use emg_pipeline::units::Units;
@@ -79,5 +79,32 @@ fn step_graphs_use_only_what_the_cuda_provider_has() {
         let resident = Some(ResidentRows { rows: 100_000, rolled: true });
         let step = training_step(&Problem { resident, ..problem }, &config.training, Kernels::Cuda).unwrap();
         check(&format!("{name}, rows on the device"), &step.signatures, &table);
+    }
+}
+
+/// Recurrences of users' models are one operator each, which has a kernel; short LSTMs are unrolled.
+#[test]
+fn recurrences_of_any_length_have_a_kernel() {
+    let table = table();
+    for (name, rows, fused) in [("gru.dynamo", 40, true), ("bilstm.dynamo", 40, false)] {
+        let path = format!("{}/tests/golden/models/{name}.onnx", env!("CARGO_MANIFEST_DIR"));
+        let sets = ["model.input_size=4", "model.output_size=3", "data.emg_channels=4", "data.joint_angles_channels=3"]
+            .map(str::to_owned);
+        let config = load(None, &sets).unwrap().config;
+        let model = Model::imported(&config.model, OnnxModel::load(path.as_ref()).unwrap(), None).unwrap();
+        let shape = BatchShape { batch: 4, rows, channels: 4, joints: 3, context: 0, after: 0 };
+        let problem = Problem::new(model, shape, LossType::Mse, 0.0);
+        let step = training_step(&problem, &config.training, Kernels::Cuda).unwrap();
+        check(name, &step.signatures, &table);
+        for operator in ["Recurrence", "RecurrenceGradient"] {
+            assert_eq!(
+                step.signatures.iter().any(|signature| signature.operator == operator),
+                fused,
+                "{name}: {operator}"
+            );
+        }
+        // Without kernels of this project, standard operators.
+        let step = training_step(&problem, &config.training, Kernels::Standard).unwrap();
+        check(name, &step.signatures, &table);
     }
 }

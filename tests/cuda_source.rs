@@ -52,6 +52,13 @@ template <class Call> static void each(unsigned x, unsigned y, Call call) {
             thread.join();
     }
 }
+// As `each`, for kernels whose threads do not wait for each other.
+template <class Call> static void each_alone(unsigned x, Call call) {
+    for (unsigned i = 0; i < 256 * x; i++) {
+        blockIdx = {i / 256, 0, 0}, threadIdx = {i % 256, 0, 0};
+        call();
+    }
+}
 static unsigned blocks(unsigned columns) { return (columns + 255) / 256; }
 extern "C" void cell(unsigned rows, const float **in, float **out, unsigned columns, unsigned b, unsigned c) {
     each(rows, blocks(columns), [=] {
@@ -75,6 +82,19 @@ extern "C" void layer_norm(unsigned rows, const float **in, float **out, unsigne
     each((rows + 7) / 8, 1, [=] { kernel(layer_norm_input_gradient); });
     each(parts, blocks(columns), [=] { kernel(layer_norm_partial_sums); });
     each((2 * columns + 31) / 32, 1, [=] { kernel(layer_norm_sums); });
+}
+extern "C" void pass(const float **in, float **out, float *scratch, const unsigned *n) {
+    const auto kernel = [=](auto entry) {
+        entry(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], scratch, n[0], n[1], n[2], n[3], n[4]);
+    };
+    each_alone(blocks(4 * n[2] * n[2]), [=] { kernel(recurrence_weights); });
+    each((n[1] + ROWS - 1) / ROWS, 1, [=] { kernel(recurrence); });
+}
+extern "C" void pass_gradient(const float **in, float **out, float *scratch, const unsigned *n) {
+    each((n[1] + ROWS - 1) / ROWS, 1, [=] {
+        recurrence_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], out[0], out[1], out[2], out[3],
+                            scratch, n[0], n[1], n[2], n[3], n[4]);
+    });
 }
 "#;
 
@@ -278,5 +298,170 @@ fn gradients_of_layer_normalizations_are_their_differences() {
             gradient(rows as u32, given.as_ptr(), made.as_ptr(), columns as u32, parts);
         }
         assert_eq!(few[2], out[2]);
+    }
+}
+
+/// A recurrent pass in float64, as its operator defines it.
+#[derive(Clone)]
+struct Pass {
+    kind: usize,
+    reverse: bool,
+    steps: usize,
+    batch: usize,
+    hidden: usize,
+    /// [steps, batch, gates hidden], [gates hidden, hidden], [batch, hidden], and the fourth input.
+    given: [Vec<f64>; 4],
+}
+
+impl Pass {
+    fn gates(&self) -> usize {
+        [4, 3, 1, 1][self.kind]
+    }
+
+    /// The states before each step, those behind it, and the last cell state.
+    fn run(&self) -> [Vec<f64>; 3] {
+        let &Self { kind, reverse, steps, batch, hidden, .. } = self;
+        let [shares, weights, start, fourth] = &self.given;
+        let (width, mut cells) =
+            (self.gates() * hidden, if kind == 0 { fourth.clone() } else { vec![0.0; batch * hidden] });
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let (mut earlier, mut states) = (vec![0.0; steps * batch * hidden], vec![0.0; steps * batch * hidden]);
+        let mut state = start.clone();
+        for step in 0..steps {
+            let t = if reverse { steps - 1 - step } else { step };
+            let before = state.clone();
+            for (row, unit) in (0..batch).flat_map(|row| (0..hidden).map(move |unit| (row, unit))) {
+                let own = &before[row * hidden..(row + 1) * hidden];
+                let share = |gate: usize| shares[(t * batch + row) * width + gate * hidden + unit];
+                let product = |gate: usize| -> f64 {
+                    let weights = &weights[(gate * hidden + unit) * hidden..][..hidden];
+                    weights.iter().zip(own).map(|(w, h)| w * h).sum()
+                };
+                let at = row * hidden + unit;
+                state[at] = match kind {
+                    0 => {
+                        let [input, forget, output] = [0, 1, 2].map(|gate| sigmoid(share(gate) + product(gate)));
+                        cells[at] = forget * cells[at] + input * (share(3) + product(3)).tanh();
+                        output * cells[at].tanh()
+                    }
+                    1 => {
+                        let [update, reset] = [0, 1].map(|gate| sigmoid(share(gate) + product(gate)));
+                        let fresh = (share(2) + reset * (product(2) + fourth[unit])).tanh();
+                        (1.0 - update) * fresh + update * own[unit]
+                    }
+                    2 => (share(0) + product(0)).tanh(),
+                    _ => (share(0) + product(0)).max(0.0),
+                };
+            }
+            let place = t * batch * hidden..(t + 1) * batch * hidden;
+            earlier[place.clone()].copy_from_slice(&before);
+            states[place].copy_from_slice(&state);
+        }
+        [earlier, states, cells]
+    }
+
+    /// A sum of all that the pass gives, each number with its own factor.
+    fn loss(&self, [dy, dlast, dcell]: &[Vec<f32>; 3]) -> f64 {
+        let [_, states, cells] = self.run();
+        let end = if self.reverse { 0 } else { states.len() - cells.len() };
+        let sum = |values: &[f64], factors: &[f32]| -> f64 {
+            values.iter().zip(factors).map(|(x, f)| x * f64::from(*f)).sum()
+        };
+        sum(&states, dy) + sum(&states[end..end + cells.len()], dlast) + sum(&cells, dcell)
+    }
+
+    /// What the loss changes by from an element of an input on.
+    fn slope(&self, factors: &[Vec<f32>; 3], input: usize, at: usize) -> f64 {
+        let moved = |by: f64| {
+            let mut other = self.clone();
+            other.given[input][at] += by;
+            other.loss(factors)
+        };
+        (moved(1e-5) - moved(-1e-5)) / 2e-5
+    }
+}
+
+#[test]
+fn passes_over_time_and_their_gradients_are_what_they_are_defined_as() {
+    let (_folder, library) = compiled();
+    for (kind, reverse) in (0..4).flat_map(|kind| [(kind, false), (kind, true)]) {
+        check_pass(&library, kind, reverse, [5, 3, 7]);
+        // More units than threads.
+        if kind < 2 && !reverse {
+            check_pass(&library, kind, reverse, [2, 1, 258]);
+        }
+    }
+}
+
+fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidden]: [usize; 3]) {
+    type Kernel = unsafe extern "C" fn(*const *const f32, *const *mut f32, *mut f32, *const u32);
+    let (gates, kept) = ([4, 3, 1, 1][kind], [6, 4, 1, 1][kind]);
+    let (all, width) = (batch * hidden, gates * hidden);
+    let scale = |seed: u64, n: usize, by: f32| -> Vec<f32> { noise(seed, n).map(|x| by * x).collect() };
+    let given = [
+        scale(1, steps * batch * width, 1.0),
+        scale(2, width * hidden, 1.0 / (hidden as f32).sqrt()),
+        scale(3, all, 1.0),
+        scale(4, [all, hidden, 0, 0][kind], 1.0),
+    ];
+    let numbers = [steps, batch, hidden, kind, usize::from(reverse)].map(|n| n as u32);
+    let mut made = [steps * all, all, all, steps * kept * all].map(|n| vec![f32::NAN; n]);
+    let mut scratch = vec![f32::NAN; width * hidden + 3 * all];
+    let exact = Pass {
+        kind,
+        reverse,
+        steps,
+        batch,
+        hidden,
+        given: given.clone().map(|x| x.iter().map(|x| f64::from(*x)).collect()),
+    };
+    // SAFETY: arrays of the sizes that the kernels expect.
+    unsafe {
+        let pass: Symbol<'_, Kernel> = library.get(b"pass").unwrap();
+        let given = pointers(&given.each_ref().map(Vec::as_slice));
+        pass(given.as_ptr(), outputs(&mut made).as_ptr(), scratch.as_mut_ptr(), numbers.as_ptr());
+        // Outputs that nobody takes.
+        let mut none = [Vec::new(), vec![f32::NAN; all], Vec::new(), Vec::new()];
+        pass(given.as_ptr(), outputs(&mut none).as_ptr(), scratch.as_mut_ptr(), numbers.as_ptr());
+        assert_eq!(none[1], made[1]);
+    }
+    let what = format!("kind {kind}, reverse {reverse}, {steps} x {batch} x {hidden}");
+    let [earlier, states, cells] = exact.run();
+    made[0].iter().zip(&states).for_each(|(found, expected)| close(*found, *expected, &what));
+    made[2].iter().zip(&cells).for_each(|(found, expected)| close(*found, *expected, &what));
+    let end = if reverse { 0 } else { (steps - 1) * all };
+    assert_eq!(made[1], made[0][end..end + all]);
+
+    let factors = [scale(5, steps * all, 1.0), scale(6, all, 1.0), scale(7, all, f32::from(u8::from(kind == 0)))];
+    let mut found = [steps * batch * width, steps * batch * width, all, all].map(|n| vec![f32::NAN; n]);
+    let mut scratch = vec![f32::NAN; (2 + gates) * all];
+    // SAFETY: as above.
+    unsafe {
+        let pass: Symbol<'_, Kernel> = library.get(b"pass_gradient").unwrap();
+        let taken = [&factors[0], &factors[1], &factors[2], &given[1], &made[3], &made[0], &given[2], &given[3]];
+        let taken = pointers(&taken.map(Vec::as_slice));
+        pass(taken.as_ptr(), outputs(&mut found).as_ptr(), scratch.as_mut_ptr(), numbers.as_ptr());
+    }
+    let near = |found: f64, expected: f64, name: &str| {
+        assert!((found - expected).abs() < 2e-5 * expected.abs().max(1.0), "{what}: {name} {found}, not {expected}");
+    };
+    // Some elements of each, spread over all.
+    let some = |n: usize| (0..12).map(move |i| i * (n - 1) / 11);
+    for at in some(found[0].len()) {
+        near(found[0][at].into(), exact.slope(&factors, 0, at), "gradient of what inputs give");
+    }
+    for at in some(all) {
+        near(found[2][at].into(), exact.slope(&factors, 2, at), "gradient of the state before");
+        if kind == 0 {
+            near(found[3][at].into(), exact.slope(&factors, 3, at), "gradient of the cell state before");
+        }
+    }
+    // What the weights get is the sum of these products over rows and steps.
+    let products = if kind == 1 { &found[1] } else { &found[0] };
+    for at in some(width * hidden) {
+        let (gate, unit) = (at / hidden, at % hidden);
+        let sum: f64 =
+            (0..steps * batch).map(|row| f64::from(products[row * width + gate]) * earlier[row * hidden + unit]).sum();
+        near(sum, exact.slope(&factors, 1, at), "gradient of a weight");
     }
 }

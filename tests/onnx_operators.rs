@@ -8,8 +8,8 @@ use std::sync::OnceLock;
 
 use common::{from_hex, noise};
 use emg_pipeline::graph::{
-    DType, Graph, GraphError, Kernels, ModelInfo, OnnxModel, TensorType, TrainingOperators, Value, gradients,
-    known_operators, prune, select_kernels, to_onnx,
+    DType, Graph, GraphError, Kernels, ModelInfo, OnnxModel, RecurrentCell, TensorType, TrainingOperators, Value,
+    gradients, known_operators, prune, select_kernels, to_onnx,
 };
 use emg_pipeline::runtime::{self, Provider, Session, Tensor};
 use proptest::prelude::*;
@@ -25,8 +25,8 @@ impl TrainingOperators for Evaluation {
         x
     }
 
-    fn fuses_recurrences(&self) -> bool {
-        self.fuses
+    fn most_unrolled(&self, _: RecurrentCell) -> Option<usize> {
+        self.fuses.then_some(4)
     }
 
     fn running(&self, _: &str, value: Value) -> Value {

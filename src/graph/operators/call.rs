@@ -3,7 +3,7 @@
 use super::super::core::{Attributes, Graph, Value};
 use super::super::error::GraphError;
 use super::super::tensor::{Constant, DType};
-use super::axis;
+use super::{RecurrentCell, axis};
 
 /// What differs between training and evaluation, and belongs to who trains.
 pub trait TrainingOperators {
@@ -16,8 +16,8 @@ pub trait TrainingOperators {
     /// Numbers of this shape, uniform in [0, 1), other ones each time; `None` in evaluation.
     fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value>;
 
-    /// Whether a pass over time may be one operator, which only the CPU has a kernel of.
-    fn fuses_recurrences(&self) -> bool;
+    /// Steps up to which a pass over time is unrolled although one operator could do it; `None` where no kernel can.
+    fn most_unrolled(&self, cell: RecurrentCell) -> Option<usize>;
 
     /// Batch normalization of x [batch, channels, ..] with scale and bias. `statistics`: names of the initializers
     /// that hold running mean and variance, and their values; `momentum`: the share that the old ones keep.

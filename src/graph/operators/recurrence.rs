@@ -10,7 +10,10 @@ use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
 pub(super) static FAMILY: Family = Family {
-    operators: &[fused("Recurrence", recurrence).gradient(gradient), fused("RecurrenceGradient", gradient_types)],
+    operators: &[
+        fused("Recurrence", recurrence).gradient(gradient).on_cuda(),
+        fused("RecurrenceGradient", gradient_types).on_cuda(),
+    ],
     imports: &[],
 };
 

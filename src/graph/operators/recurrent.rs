@@ -11,8 +11,6 @@ pub(super) static FAMILY: Family = Family { operators: &[], imports: &[("GRU", g
 
 /// Steps x directions of one recurrent node that are unrolled; beyond them the graph would take minutes to load.
 const LONGEST: usize = 512;
-/// Steps that are unrolled where one operator could take all of them, too.
-const SHORT: usize = 4;
 
 /// A recurrent node's inputs, brought into one form.
 struct Layer {
@@ -39,7 +37,8 @@ struct Direction {
 }
 
 impl Layer {
-    fn new(call: &mut Call<'_>, gates: usize) -> Result<Self, GraphError> {
+    fn new(call: &mut Call<'_>, cell: Cell) -> Result<Self, GraphError> {
+        let gates = cell.gates();
         let (mut x, w, r) = (call.float(0)?, call.float(1)?, call.float(2)?);
         let [directions, width, hidden] = call.shape(r)[..] else { return Err("R must have three axes".into()) };
         let inputs = call.shape(x).get(2).copied().unwrap_or(0);
@@ -54,12 +53,12 @@ impl Layer {
             x = call.graph.transpose(x, &[1, 0, 2]);
         }
         let steps = call.shape(x)[0];
-        let is_fused = call.training.fuses_recurrences() && steps > SHORT;
+        let is_fused = call.training.most_unrolled(cell).is_some_and(|most| steps > most);
         if steps * directions > LONGEST && !is_fused {
             return Err(format!(
-                "{steps} time steps in {directions} directions: on CUDA, and in standard operators, recurrences are \
-                 unrolled up to {LONGEST} steps x directions; reduce the steps before it, e.g. with a strided convolution \
-                 or a pool, or set training.device: cpu"
+                "{steps} time steps in {directions} directions: in standard operators, recurrences are unrolled up to {LONGEST} \
+                 steps x directions; reduce the steps before it, e.g. with a strided convolution or a pool, or set \
+                 training.device: cpu, or training.cuda_kernels: true"
             )
             .into());
         }
@@ -188,7 +187,7 @@ impl Layer {
 
 /// ONNX's gates are input, output, forget, candidate.
 fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
-    let layer = Layer::new(call, 4)?;
+    let layer = Layer::new(call, Cell::Lstm)?;
     layer.check_activations(call, &["sigmoid", "tanh", "tanh"])?;
     if call.optional(7).is_some() || call.attributes.int("input_forget", 0) != 0 {
         return Err("peepholes and input_forget are not supported".into());
@@ -222,7 +221,7 @@ fn lstm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 
 /// ONNX's gates are update, reset, candidate.
 fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
-    let layer = Layer::new(call, 3)?;
+    let layer = Layer::new(call, Cell::Gru)?;
     layer.check_activations(call, &["sigmoid", "tanh"])?;
     let before_reset = call.attributes.int("linear_before_reset", 0) == 0;
     let mut directions = Vec::new();
@@ -250,7 +249,7 @@ fn gru(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
 }
 
 fn rnn(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
-    let layer = Layer::new(call, 1)?;
+    let layer = Layer::new(call, Cell::Tanh)?;
     let activation = match call.attributes.get("activations") {
         Some(Attribute::Texts(names)) if names.iter().all(|name| name.eq_ignore_ascii_case("relu")) => "Relu",
         _ => {

@@ -140,3 +140,211 @@ extern "C" __global__ void layer_norm_sums(LAYER_NORM_GRADIENT) {
     if (out)
         out[at < columns ? at : at - columns] = sum;
 }
+
+// A recurrent layer's pass over time: see Recurrence in graph/operators/recurrence.rs. A block takes ROWS rows of the batch
+// through all steps; its threads have the hidden units. Scratch: the weights turned to [hidden, gates hidden], the hidden
+// states before and after a step, and the cell states, [batch, hidden] each.
+#define RECURRENCE                                                                                                     \
+    const float *shares, const float *weights, const float *start, const float *fourth, float *states, float *last,    \
+        float *last_cell, float *kept, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind, \
+        unsigned reverse
+#define ROWS 2
+
+enum { LSTM, GRU, TANH, RELU };
+
+__device__ unsigned gates_of(unsigned kind) { return kind == LSTM ? 4 : kind == GRU ? 3 : 1; }
+
+extern "C" __global__ void recurrence_weights(RECURRENCE) {
+    const unsigned width = gates_of(kind) * hidden, at = blockIdx.x * blockDim.x + threadIdx.x;
+    if (at < width * hidden)
+        scratch[at % hidden * width + at / hidden] = weights[at];
+}
+
+// Unit `unit` of row `row` behind step `t`, from its products with the state before.
+template <int KIND>
+__device__ float recurrence_cell(const float *products, const float *shares, const float *fourth, float before,
+                                 float *cell, float *kept, unsigned hidden, unsigned unit) {
+    if (KIND == LSTM) {
+        float sums[4];
+        for (int gate = 0; gate < 4; gate++)
+            sums[gate] = products[gate] + shares[gate * hidden + unit];
+        const float input = sigmoid(sums[0]), forget = sigmoid(sums[1]), output = sigmoid(sums[2]);
+        const float fresh = tanhf(sums[3]), earlier = *cell, state = forget * earlier + input * fresh;
+        const float squash = tanhf(state), numbers[6] = {input, forget, output, fresh, earlier, squash};
+        if (kept)
+            for (int i = 0; i < 6; i++)
+                kept[i * hidden + unit] = numbers[i];
+        *cell = state;
+        return output * squash;
+    }
+    if (KIND == GRU) {
+        const float update = sigmoid(products[0] + shares[unit]);
+        const float reset = sigmoid(products[1] + shares[hidden + unit]);
+        const float remembered = products[2] + fourth[unit];
+        const float fresh = tanhf(shares[2 * hidden + unit] + reset * remembered);
+        const float numbers[4] = {update, reset, fresh, remembered};
+        if (kept)
+            for (int i = 0; i < 4; i++)
+                kept[i * hidden + unit] = numbers[i];
+        return (1.0f - update) * fresh + update * before;
+    }
+    const float sum = products[0] + shares[unit];
+    return KIND == TANH ? tanhf(sum) : fmaxf(sum, 0.0f);
+}
+
+template <int KIND, int gates, int numbers> __device__ void recurrence_pass(RECURRENCE) {
+    const unsigned first = blockIdx.x * ROWS, width = gates * hidden, all = batch * hidden;
+    const unsigned rows = batch - first < ROWS ? batch - first : ROWS;
+    float *state = scratch + width * hidden, *cells = state + 2 * all;
+    for (unsigned i = first * hidden + threadIdx.x; i < (first + rows) * hidden; i += blockDim.x) {
+        state[i] = start[i];
+        cells[i] = KIND == LSTM ? fourth[i] : 0.0f;
+    }
+    __syncthreads();
+    for (unsigned step = 0; step < steps; step++) {
+        const unsigned t = reverse ? steps - 1 - step : step;
+        const float *before = state + step % 2 * all;
+        float *after = state + (step + 1) % 2 * all;
+        for (unsigned unit = threadIdx.x; unit < hidden; unit += blockDim.x) {
+            float products[ROWS][gates] = {};
+            // Rows that are not there are computed as the last one.
+            const float *own[ROWS];
+            for (unsigned r = 0; r < ROWS; r++)
+                own[r] = before + (first + (r < rows ? r : rows - 1)) * hidden;
+#pragma unroll 8
+            for (unsigned k = 0; k < hidden; k++) {
+                const float *weight = scratch + k * width + unit;
+                for (int gate = 0; gate < gates; gate++)
+                    for (unsigned r = 0; r < ROWS; r++)
+                        products[r][gate] += weight[gate * hidden] * own[r][k];
+            }
+            for (unsigned r = 0; r < rows; r++) {
+                const unsigned row = t * batch + first + r, at = (first + r) * hidden + unit;
+                const float made = recurrence_cell<KIND>(products[r], shares + row * width, fourth, before[at], cells + at,
+                                                         kept ? kept + row * numbers * hidden : nullptr, hidden, unit);
+                after[at] = made;
+                if (states)
+                    states[row * hidden + unit] = made;
+            }
+        }
+        __syncthreads();
+    }
+    for (unsigned i = first * hidden + threadIdx.x; i < (first + rows) * hidden; i += blockDim.x) {
+        if (last)
+            last[i] = state[steps % 2 * all + i];
+        if (last_cell)
+            last_cell[i] = cells[i];
+    }
+}
+
+#define OF_KIND(pass, ...)                                                                                             \
+    if (kind == LSTM)                                                                                                  \
+        pass<LSTM, 4, 6>(__VA_ARGS__);                                                                                 \
+    else if (kind == GRU)                                                                                              \
+        pass<GRU, 3, 4>(__VA_ARGS__);                                                                                  \
+    else if (kind == TANH)                                                                                             \
+        pass<TANH, 1, 1>(__VA_ARGS__);                                                                                 \
+    else                                                                                                               \
+        pass<RELU, 1, 1>(__VA_ARGS__)
+
+extern "C" __global__ void recurrence(RECURRENCE) {
+    OF_KIND(recurrence_pass, shares, weights, start, fourth, states, last, last_cell, kept, scratch, steps, batch, hidden,
+            kind, reverse);
+}
+
+// Its gradient: see RecurrenceGradient there. Scratch: gradients of the state and of the cell state [batch, hidden], and of a
+// step's products [batch, gates hidden].
+#define RECURRENCE_GRADIENT                                                                                            \
+    const float *dy, const float *dlast, const float *dlast_cell, const float *weights, const float *kept,             \
+        const float *states, const float *start, const float *fourth, float *dshares, float *dproducts, float *dstart, \
+        float *dstart_cell, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind,            \
+        unsigned reverse
+
+// What a unit's gates get from `down`, the gradient of its state: `inputs` of what is given to them, `products` of what the
+// state before gives to them. Gives what the state before gets beside that.
+template <int KIND>
+__device__ float recurrence_cell_gradient(float down, float *cell, const float *kept, float state, float before,
+                                          float *inputs, float *products, unsigned hidden, unsigned unit) {
+    if (KIND == LSTM) {
+        float k[6];
+        for (int i = 0; i < 6; i++)
+            k[i] = kept[i * hidden + unit];
+        const float input = k[0], forget = k[1], output = k[2], fresh = k[3], earlier = k[4], squash = k[5];
+        const float dcell = *cell + down * output * (1.0f - squash * squash);
+        inputs[0] = dcell * fresh * input * (1.0f - input);
+        inputs[1] = dcell * earlier * forget * (1.0f - forget);
+        inputs[2] = down * squash * output * (1.0f - output);
+        inputs[3] = dcell * input * (1.0f - fresh * fresh);
+        for (int gate = 0; gate < 4; gate++)
+            products[gate] = inputs[gate];
+        *cell = dcell * forget;
+        return 0.0f;
+    }
+    if (KIND == GRU) {
+        const float update = kept[unit], reset = kept[hidden + unit], fresh = kept[2 * hidden + unit];
+        const float remembered = kept[3 * hidden + unit], dfresh = down * (1.0f - update) * (1.0f - fresh * fresh);
+        products[0] = inputs[0] = down * (before - fresh) * update * (1.0f - update);
+        products[1] = inputs[1] = dfresh * remembered * reset * (1.0f - reset);
+        inputs[2] = dfresh;
+        products[2] = dfresh * reset;
+        return down * update;
+    }
+    products[0] = inputs[0] = down * (KIND == TANH ? 1.0f - state * state : state > 0.0f ? 1.0f : 0.0f);
+    return 0.0f;
+}
+
+template <int KIND, int gates, int numbers> __device__ void recurrence_pass_back(RECURRENCE_GRADIENT) {
+    const unsigned first = blockIdx.x * ROWS, width = gates * hidden, all = batch * hidden;
+    const unsigned rows = batch - first < ROWS ? batch - first : ROWS;
+    float *dstate = scratch, *dcells = scratch + all, *dgates = scratch + 2 * all;
+    for (unsigned i = first * hidden + threadIdx.x; i < (first + rows) * hidden; i += blockDim.x) {
+        dstate[i] = dlast[i];
+        dcells[i] = dlast_cell[i];
+    }
+    __syncthreads();
+    for (unsigned step = steps; step-- > 0;) {
+        const unsigned t = reverse ? steps - 1 - step : step;
+        const float *earlier = step == 0 ? start : states + (reverse ? t + 1 : t - 1) * all;
+        for (unsigned unit = threadIdx.x; unit < hidden; unit += blockDim.x)
+            for (unsigned r = 0; r < rows; r++) {
+                const unsigned row = t * batch + first + r, at = (first + r) * hidden + unit;
+                float inputs[gates], products[gates];
+                dstate[at] = recurrence_cell_gradient<KIND>(
+                    dstate[at] + dy[row * hidden + unit], dcells + at, kept + row * numbers * hidden,
+                    states[row * hidden + unit], earlier[at], inputs, products, hidden, unit);
+                for (int gate = 0; gate < gates; gate++) {
+                    const unsigned i = gate * hidden + unit;
+                    dgates[(first + r) * width + i] = products[gate];
+                    if (dshares)
+                        dshares[row * width + i] = inputs[gate];
+                    if (dproducts)
+                        dproducts[row * width + i] = KIND == GRU ? products[gate] : 0.0f;
+                }
+            }
+        __syncthreads();
+        for (unsigned unit = threadIdx.x; unit < hidden; unit += blockDim.x) {
+            float sums[ROWS] = {};
+            const float *own[ROWS];
+            for (unsigned r = 0; r < ROWS; r++)
+                own[r] = dgates + (first + (r < rows ? r : rows - 1)) * width;
+#pragma unroll 8
+            for (unsigned j = 0; j < width; j++)
+                for (unsigned r = 0; r < ROWS; r++)
+                    sums[r] += own[r][j] * weights[j * hidden + unit];
+            for (unsigned r = 0; r < rows; r++)
+                dstate[(first + r) * hidden + unit] += sums[r];
+        }
+        __syncthreads();
+    }
+    for (unsigned i = first * hidden + threadIdx.x; i < (first + rows) * hidden; i += blockDim.x) {
+        if (dstart)
+            dstart[i] = dstate[i];
+        if (dstart_cell)
+            dstart_cell[i] = dcells[i];
+    }
+}
+
+extern "C" __global__ void recurrence_gradient(RECURRENCE_GRADIENT) {
+    OF_KIND(recurrence_pass_back, dy, dlast, dlast_cell, weights, kept, states, start, fourth, dshares, dproducts, dstart,
+            dstart_cell, scratch, steps, batch, hidden, kind, reverse);
+}

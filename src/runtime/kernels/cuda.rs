@@ -70,12 +70,15 @@ impl Module {
 }
 
 /// The kernels of cuda.cu.
-pub(super) const ENTRIES: [&str; 6] = [
+pub(super) const ENTRIES: [&str; 9] = [
     "layer_norm_input_gradient",
     "layer_norm_partial_sums",
     "layer_norm_sums",
     "lstm_cell",
     "lstm_cell_gradient",
+    "recurrence",
+    "recurrence_gradient",
+    "recurrence_weights",
     "relu_gradient",
 ];
 
@@ -241,8 +244,13 @@ mod tests {
             text[start..start + text[start..].find(to).unwrap()].replace('\\', " ")
         };
         let mut list = between(SOURCE, &format!("__global__ void {entry}("), ")");
-        if list == "LAYER_NORM_GRADIENT" {
-            list = between(SOURCE, "#define LAYER_NORM_GRADIENT", "\n\n");
+        // Parameters that kernels share are a macro, up to a line that does not go on.
+        if list.chars().all(|c| c.is_ascii_uppercase() || c == '_') {
+            let start = SOURCE.find(&format!("#define {list} ")).unwrap();
+            let lines = SOURCE[start..].lines();
+            let macro_lines = lines.clone().take_while(|line| line.ends_with('\\')).count() + 1;
+            let text: Vec<_> = lines.take(macro_lines).collect();
+            list = text.join(" ").replace(&format!("#define {list} "), "").replace('\\', " ");
         }
         list.split(',').map(|one| one.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
     }
@@ -258,6 +266,12 @@ mod tests {
                 vec![rows.clone(), rows.clone(), vec![6, 120], rows.clone(), rows.clone(), rows.clone()]
             }
             "LayerNormGradient" => vec![rows.clone(), rows.clone(), vec![40], vec![6, 1], vec![6, 1]],
+            "Recurrence" => vec![vec![3, 6, 160], vec![160, 40], rows.clone(), rows.clone()],
+            "RecurrenceGradient" => {
+                let (state, over_time) = (rows.clone(), |width| vec![3, 6, width]);
+                let [dy, kept, states] = [40, 240, 40].map(over_time);
+                vec![dy, state.clone(), state.clone(), vec![160, 40], kept, states, state.clone(), state]
+            }
             _ => vec![rows.clone(), rows.clone()],
         };
         for fused in OPERATORS {
@@ -288,7 +302,7 @@ mod tests {
 
     #[test]
     fn the_operators_that_graphs_may_use_are_those_with_a_kernel() {
-        let shapes = vec![vec![4, 8]; 8];
+        let shapes = vec![vec![4, 8, 8]; 8];
         let launches = |fused: &Fused| {
             let attributes = fused.read(|_| Some(1), |_| Some(vec![1, 0]), |_| Some(1.0));
             let node = FusedNode::new(*fused, attributes).unwrap();

@@ -1,10 +1,13 @@
 //! Recurrent layers over time, and their gradients. Rows of a batch are independent, so each piece of work takes a few of
 //! them through all steps, with the recurrent weights packed once for products of few rows.
 
+use super::launch::{BLOCK, Launch};
 use super::lstm::{sigmoid, tanh};
 use super::operator::{Attributes, Input, Kernel, Workers};
 use crate::graph::RecurrentCell as Cell;
 
+/// Rows of a batch per block of threads: ROWS of cuda.cu.
+const CUDA_ROWS: usize = 2;
 /// Rows of a batch per piece of work, which stay in registers during a product.
 const ROWS: usize = 4;
 /// Columns of a packed panel.
@@ -120,6 +123,19 @@ impl Settings {
         let cell = Cell::numbered(attributes.int("kind", 0)).unwrap_or(Cell::Tanh);
         Self { cell, reverse: attributes.int("reverse", 0) != 0 }
     }
+
+    /// Kernels of which the last takes [`CUDA_ROWS`] rows of the batch per block through all steps.
+    fn launch(
+        self,
+        mut kernels: Vec<(&'static str, [usize; 2])>,
+        last: &'static str,
+        [steps, batch, hidden]: [usize; 3],
+        scratch: usize,
+    ) -> Launch {
+        kernels.push((last, [batch.div_ceil(CUDA_ROWS), 1]));
+        let numbers = [steps, batch, hidden, self.cell as usize, usize::from(self.reverse)];
+        Launch { kernels, numbers: numbers.map(|number| number as u32).to_vec(), scratch }
+    }
 }
 
 /// The forward pass.
@@ -174,6 +190,15 @@ impl Kernel for Recurrence {
             })
             .collect();
         workers.each(work, |rows: Forward<'_>| forward(rows, cell, reverse, n, &packed))
+    }
+
+    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+        let [steps, batch, width] = shapes[0][..] else { return None };
+        let Settings { cell, .. } = self.0;
+        let hidden = width / cell.gates();
+        let turning = ("recurrence_weights", [(width * hidden).div_ceil(BLOCK), 1]);
+        let scratch = width * hidden + 3 * batch * hidden;
+        Some(self.0.launch(vec![turning], "recurrence", [steps, batch, hidden], scratch))
     }
 }
 
@@ -297,6 +322,12 @@ impl Kernel for RecurrenceGradient {
             )
             .collect();
         workers.each(work, |rows: Back<'_>| backward(rows, cell, reverse, n, &packed))
+    }
+
+    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+        let [steps, batch, hidden] = shapes[0][..] else { return None };
+        let scratch = (2 + self.0.cell.gates()) * batch * hidden;
+        Some(self.0.launch(Vec::new(), "recurrence_gradient", [steps, batch, hidden], scratch))
     }
 }
 
