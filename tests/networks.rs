@@ -8,11 +8,16 @@ use std::process::{Child, Command, Stdio};
 
 /// A process that checks some of them, with PyTorch, which scripts/setup --test fetches.
 fn check(args: &[&str]) -> Child {
+    python("check_networks.py", args)
+}
+
+/// A script with PyTorch.
+fn python(script: &str, args: &[&str]) -> Child {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let packages = ["torch", "python"].map(|name| root.join(".tools").join(name).display().to_string());
     assert!(Path::new(&packages[0]).is_dir(), "run scripts/setup --test first");
     Command::new("python3")
-        .arg(root.join("tests/python/check_networks.py"))
+        .arg(root.join("tests/python").join(script))
         .arg(env!("CARGO_BIN_EXE_emg-train"))
         .args(args)
         .env("PYTHONPATH", packages.join(":"))
@@ -48,6 +53,12 @@ fn the_zoo_trains_as_in_pytorch_or_is_refused() {
     // Of 84 networks by three exporters: all by the newer one train, and most by the older one.
     assert!(count(&counts, "trains as in PyTorch") >= 160, "{counts}");
     assert!(count(&counts, "not exported") + count(&counts, "lost by the exporter") <= 12, "{counts}");
+}
+
+/// The messages for what PyTorch writes and what cannot be trained as it is, and `model.batch_norm`.
+#[test]
+fn refusals_of_exported_networks_say_why() {
+    assert!(finish(vec![python("check_refusals.py", &[])]).starts_with("ok: "));
 }
 
 /// EMG_NETWORKS: how many (default 200).

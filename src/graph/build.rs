@@ -1,6 +1,7 @@
 //! Shorthands for building graphs. They panic where shapes do not fit, which is a mistake in the caller.
 
-use super::core::{Attribute, Attributes, Graph, Value};
+use super::attributes::{Attribute, Attributes};
+use super::core::{Graph, Value};
 use super::dim::Dim;
 use super::tensor::{Constant, DType};
 

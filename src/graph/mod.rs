@@ -3,6 +3,7 @@
 //!
 //! Graphs are built bottom up, so nodes are always in topological order, and equal nodes are made once.
 
+mod attributes;
 mod autodiff;
 mod build;
 mod core;
@@ -24,8 +25,9 @@ mod streaming;
 mod target;
 mod tensor;
 
-pub(crate) use self::core::Attributes;
-pub use self::core::{Attribute, Graph, Node, Signature, Value};
+pub use self::core::{Graph, Node, Signature, Value};
+pub use attributes::Attribute;
+pub(crate) use attributes::Attributes;
 pub use autodiff::gradients;
 pub use build::Adam;
 pub use dim::Dim;

@@ -4,7 +4,8 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use prost::Message;
 
-use super::core::{Attribute, Graph, Node, Value};
+use super::attributes::Attribute;
+use super::core::{Graph, Node, Value};
 use super::dim::Dim;
 use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_shape_proto::{Dimension, dimension};

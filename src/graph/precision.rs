@@ -2,8 +2,9 @@
 //! take their inputs in the lower precision, cheap operators follow their inputs, and the rest (sums, norms,
 //! exponentials) computes in float32. Gradients then run in the precision of what they belong to.
 
+use super::attributes::Attribute;
 use super::build::attributes;
-use super::core::{Attribute, Graph, Node, Value};
+use super::core::{Graph, Node, Value};
 use super::operators::{Operator, Precision};
 use super::tensor::DType;
 

@@ -1,6 +1,7 @@
 //! Recurrent layers, unrolled over time.
 
-use super::core::{Attributes, Graph, Value};
+use super::attributes::Attributes;
+use super::core::{Graph, Value};
 use super::dim::Dim;
 
 impl Graph {

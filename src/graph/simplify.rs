@@ -1,7 +1,8 @@
 //! Local simplification: before a node is made, its operator's rule may replace it, if the node would do nothing or can
 //! be merged with the node before it.
 
-use super::core::{Attributes, Graph, Value};
+use super::attributes::Attributes;
+use super::core::{Graph, Value};
 use super::tensor::TensorType;
 
 /// A node about to be made.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::super::core::{Attribute, Attributes, Graph, Value};
+use super::super::attributes::{Attribute, Attributes};
+use super::super::core::{Graph, Value};
 use super::super::error::GraphError;
 use super::super::operators::{self, Call, TrainingOperators};
 use super::super::proto::attribute_proto::AttributeType;

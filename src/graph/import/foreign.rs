@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use prost::Message;
 
-use super::super::core::{Attribute, Value};
+use super::super::attributes::Attribute;
+use super::super::core::Value;
 use super::super::error::GraphError;
 use super::super::onnx::{IR_VERSION, OPSET, attribute, tensor};
 use super::super::operators::{self, Call};

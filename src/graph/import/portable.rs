@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::core::Attribute;
+use super::super::attributes::Attribute;
 use super::super::onnx::{attribute, tensor};
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{GraphProto, NodeProto, TensorProto};

@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::super::core::Attribute;
+use super::super::attributes::Attribute;
 use super::super::error::GraphError;
 use super::super::onnx::attribute;
 use super::super::proto::{AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto};

@@ -1,7 +1,8 @@
 //! What a PyTorch program did, where its gradient is another than that of the ONNX operators it was written as. The newer
 //! exporter names the program's node with each of its own.
 
-use super::super::core::{Attribute, Attributes, Value};
+use super::super::attributes::{Attribute, Attributes};
+use super::super::core::Value;
 use super::super::error::GraphError;
 use super::super::operators::{self, Call, root_of_sum};
 use super::super::proto::NodeProto;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::core::Attribute;
+use super::super::attributes::Attribute;
 use super::super::onnx::attribute;
 use super::super::proto::{GraphProto, NodeProto};
 use super::super::tensor::Constant;

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
-use super::super::core::Attribute;
+use super::super::attributes::Attribute;
 use super::super::onnx::{attribute, tensor};
 use super::super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::super::proto::{

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::super::core::{Attribute, Value};
+use super::super::attributes::Attribute;
+use super::super::core::Value;
 use super::super::error::GraphError;
 use super::super::operators::{Call, axis, import_concat};
 

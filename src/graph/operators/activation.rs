@@ -1,8 +1,9 @@
 //! Activations: rectifiers, and functions that are made of others.
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;

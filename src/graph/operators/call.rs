@@ -1,6 +1,7 @@
 //! One node of a user's model, as its operator sees it.
 
-use super::super::core::{Attributes, Graph, Value};
+use super::super::attributes::Attributes;
+use super::super::core::{Graph, Value};
 use super::super::error::GraphError;
 use super::super::tensor::{Constant, DType};
 use super::{RecurrentCell, axis};

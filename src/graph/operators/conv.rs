@@ -1,8 +1,9 @@
 //! Convolutions over one or more spatial axes, and their transposes.
 
+use super::super::attributes::Attribute;
 use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
-use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;

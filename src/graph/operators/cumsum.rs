@@ -1,8 +1,9 @@
 //! Running sums along an axis.
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node};
+use super::super::core::{Graph, Node};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, axis, constant_ints, op, ty};

@@ -1,7 +1,8 @@
 //! Sliding windows over spatial axes, as convolutions and pools have them.
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::build::{attributes, ints};
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::Constant;
 use super::call::Call;

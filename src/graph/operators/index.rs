@@ -1,9 +1,10 @@
 //! Operators that pick elements by index, put them back, or keep a triangle of them. Indices are integers and carry
 //! no gradient; picking and putting are each other's gradients.
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, DType, TensorType};

@@ -1,8 +1,9 @@
 //! Layer normalization over the last axis (Ba, Kiros and Hinton 2016).
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::super::attributes::Attributes;
 use super::super::autodiff::Backward;
-use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};

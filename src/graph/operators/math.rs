@@ -1,7 +1,8 @@
 //! Functions of one input, element by element.
 
+use super::super::attributes::Attributes;
 use super::super::autodiff::Backward;
-use super::super::core::{Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::fold::Fold;
 use super::super::tensor::TensorType;

@@ -1,8 +1,9 @@
 //! Matrix products, in all the forms that ONNX has.
 
+use super::super::attributes::Attribute;
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;

@@ -48,8 +48,9 @@ pub(crate) use transpose::as_batch_transpose;
 
 use std::sync::{Mutex, PoisonError};
 
+use super::attributes::Attributes;
 use super::autodiff::Backward;
-use super::core::{Attributes, Graph, Node, Value};
+use super::core::{Graph, Node, Value};
 use super::error::GraphError;
 use super::fold::Fold;
 use super::simplify::Given;

@@ -2,9 +2,10 @@
 //! ONNX's and PyTorch's form) and the plain recurrent network. Input projections and the weights' gradients are products
 //! over all steps outside of it.
 
+use super::super::attributes::Attribute;
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};

@@ -1,6 +1,7 @@
 //! LSTM, GRU and RNN: one operator over time where there is a kernel of it, else unrolled.
 
-use super::super::core::{Attribute, Value};
+use super::super::attributes::Attribute;
+use super::super::core::Value;
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::Family;

@@ -1,8 +1,9 @@
 //! Sums, means, extremes and norms over axes.
 
+use super::super::attributes::Attribute;
 use super::super::autodiff::Backward;
 use super::super::build::attributes;
-use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;

@@ -1,8 +1,9 @@
 //! Other shapes of the same elements, repetition, and what models compute about shapes: known once the batch and the
 //! window are, so most of it becomes constants.
 
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::dim::Dim;
 use super::super::error::GraphError;
 use super::super::fold::{self, Fold};

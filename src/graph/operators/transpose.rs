@@ -1,8 +1,9 @@
 //! Axes in another order.
 
+use super::super::attributes::Attribute;
 use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
-use super::super::core::{Attribute, Graph, Node, Value};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::fold::{self, Fold};
 use super::super::tensor::{Constant, TensorType};

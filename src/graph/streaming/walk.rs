@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::super::core::{Attribute, Attributes, Graph, Node, Value};
+use super::super::attributes::{Attribute, Attributes};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::operators::{axis as axis_of, pads, ranges};
 use super::super::tensor::TensorType;

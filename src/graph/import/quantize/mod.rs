@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use prost::Message;
 
-use super::super::core::Attribute;
+use super::super::attributes::Attribute;
 use super::super::error::GraphError;
 use super::super::onnx::{attribute, tensor};
 use super::super::proto::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};

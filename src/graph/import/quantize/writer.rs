@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::super::core::Attribute;
+use super::super::super::attributes::Attribute;
 use super::super::super::error::GraphError;
 use super::super::super::onnx::{attribute, tensor};
 use super::super::super::proto::{GraphProto, NodeProto, TensorProto, tensor_proto::DataType};
