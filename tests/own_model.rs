@@ -168,6 +168,39 @@ fn an_own_model_is_exported_with_weights_in_float16() {
     assert!(whole != half && (whole - half).abs() < 1e-2 * whole, "{whole} and {half}");
 }
 
+/// Tiny and dead channels with their biases, parts of a tensor, computed biases; products with vectors.
+#[test]
+fn layers_that_are_hard_to_quantize_keep_what_they_compute() {
+    let bench = bench();
+    bench.python("make_layers.py", &[]);
+    for (name, [convolutions, products]) in
+        [("tiny", [3, 0]), ("split", [0, 3]), ("unbiased", [2, 0]), ("vector", [0, 1]), ("scaled", [0, 0])]
+    {
+        let path = bench.path(&format!("{name}.onnx"));
+        let slow = ["--set", "training.num_epochs=1", "--set", "training.learning_rate=1e-12"];
+        bench.ok("emg-train", &fit(path.to_str().unwrap(), name, &slow));
+        let eval = bench.json("emg-train", &["eval", name, "--split", "val", "--json"]);
+        std::fs::write(bench.path("eval.json"), eval.to_string()).unwrap();
+        let exported = bench.path(name).join("model.onnx");
+        let arguments = [path.to_str().unwrap(), exported.to_str().unwrap(), "info.json", "data", "eval.json"];
+        bench.python("check_own_model.py", &arguments);
+        let export = ["export", name, "--dtype", "int8", "--json"];
+        if convolutions + products == 0 {
+            let message = bench.fails("emg-train", 1, &export);
+            assert!(message.contains("no linear layer or convolution to quantize"), "{message}");
+            continue;
+        }
+        let said = bench.json("emg-train", &export);
+        let int8 = bench.path(name).join("model.int8.onnx");
+        let counts = [convolutions, products].map(|count| count.to_string());
+        let checked = bench.python("check_int8.py", &[arguments[1], int8.to_str().unwrap(), &counts[0], &counts[1]]);
+        println!("{name}: {checked} {said}");
+        assert_eq!(said["int8"]["float32"], serde_json::json!({}), "{said}");
+        let [difference, mae] = ["difference_deg", "float32_mae_deg"].map(|key| said["int8"][key].as_f64().unwrap());
+        assert!(difference < 0.1 * mae, "{said}");
+    }
+}
+
 /// As the model over all rows of a recording at once.
 #[test]
 fn causal_convolutions_are_exported_as_streams() {
@@ -182,18 +215,21 @@ fn causal_convolutions_are_exported_as_streams() {
         ("valid.onnx", contexts("13", "0")),
         ("ahead.onnx", contexts("4", "5")),
         ("scaled.onnx", contexts("0", "0")),
+        ("differences.onnx", contexts("0", "0")),
+        ("residuals.onnx", contexts("0", "5")),
+        ("residuals.onnx", contexts("4", "7")),
         ("memoryless.onnx", contexts("0", "0")),
         (&model("tcn.dynamo"), contexts("14", "0")),
         (&model("amplitude.dynamo"), contexts("0", "0")),
     ] {
-        let run = format!("{}.{left}", name.rsplit('/').next().unwrap());
+        let run = format!("{}.{left}.{right}", name.rsplit('/').next().unwrap());
         let path = if name.starts_with('/') { name.to_owned() } else { bench.path(name).to_str().unwrap().to_owned() };
         let fit = fit(&path, &run, &["--set", "training.num_epochs=1", "--set", &left, "--set", &right]);
         bench.ok("emg-train", &fit);
         let export = ["export", &run, "--streaming", "--json"];
         if name.ends_with("amplitude.dynamo.onnx") {
             let message = bench.fails("emg-train", 2, &export);
-            assert!(message.contains("its angles depend on 2 later rows"), "{message}");
+            assert!(message.contains("its last angles depend on 2 rows that are padded"), "{message}");
             continue;
         }
         let mut streams = Vec::new();
@@ -212,8 +248,17 @@ fn causal_convolutions_are_exported_as_streams() {
         println!("{run}: {}", bench.python("check_causal.py", &streams));
         println!("{run}: {}", bench.python("check_causal.py", &[&whole, &half]));
     }
+    let path = bench.path("forecast.onnx");
+    let late = ["--set", "training.num_epochs=1", "--set", "model.left_context=13"];
+    bench.ok("emg-train", &fit(path.to_str().unwrap(), "forecast", &late));
+    let message = bench.fails("emg-train", 2, &["export", "forecast", "--streaming"]);
+    assert!(message.contains("its angles are known 13 rows before the rows that they are of"), "{message}");
     for (name, expected) in [
-        ("same", "its angles depend on 2 later rows"),
+        ("same", "its last angles depend on 2 rows that are padded behind the window"),
+        ("residuals", "train with model.right_context: 5"),
+        ("last", "it needs the whole window at once"),
+        ("cropped", "it pads behind its rows after some of them were cropped"),
+        ("bordered", "it pads rows with other numbers than 0"),
         ("placed", "Add_0: it has numbers for each row of the window"),
         ("strided", "Conv_0: it has a stride in time"),
         ("attends", "MatMul_2: it needs the whole window at once"),

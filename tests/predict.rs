@@ -84,7 +84,7 @@ fn models_are_exported_in_8_bit_integers() {
     assert_eq!([&said["int8"]["calibration_windows"], &said["int8"]["compared_windows"]], [3, 3], "{said}");
     assert_eq!(said["int8"]["split"], "test", "{said}");
     let long = bench.fails("emg-train", 1, &["export", "run0", "--dtype", "int8", "--length", "5000"]);
-    assert!(long.contains("no recording of the cache's train split has a window for the model (5000 rows"), "{long}");
+    assert!(long.contains("no recording of the cache's train split has 5000 rows (one window of the model)"), "{long}");
     let refused = |args: &[&str]| bench.fails("emg-train", 2, &[&["export", "run0"], args].concat());
     assert!(refused(&["--calibrate", "3"]).contains("--calibrate is for --dtype int8"));
     assert!(refused(&["--dtype", "int8", "--streaming"]).contains("--dtype int8 is for whole windows"));

@@ -367,27 +367,3 @@ impl Gather {
         range.into_iter().for_each(|(recording, first, end)| ask(recording, first, end));
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statistics_follow_their_channels() {
-        let mut moments = Moments::new(3);
-        for row in [[1.0, 20.0, -3.0], [3.0, 40.0, 5.0]] {
-            moments.push(&row);
-        }
-        for roll in -2..=2isize {
-            let mut statistics = RecordingStatistics::new(2 * 3);
-            statistics.set(1, &moments, roll);
-            // As the rows of a window are.
-            let (mut mean, mut std) = ([2.0, 30.0, 1.0], [1.0, 10.0, 4.0]);
-            for row in [&mut mean, &mut std] {
-                row.rotate_right(roll.rem_euclid(3) as usize);
-            }
-            assert_eq!((&statistics.mean[..3], &statistics.mean[3..]), (&[0.0; 3][..], &mean[..]));
-            assert!(statistics.divisor[3..].iter().zip(std).all(|(found, std)| (found - std).abs() < 1e-6));
-        }
-    }
-}

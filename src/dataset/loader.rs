@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
-    use crate::config::{Config, Shuffle, SplitBy};
+    use crate::config::{Config, Normalize, Shuffle, SplitBy};
     use crate::dataset::order::BlockOrder;
     use crate::dataset::{Augment, BatchShape, Content, Needs, Resident, Rows, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
@@ -165,12 +165,17 @@ mod tests {
 
     /// Windows of 50 rows, stride 20, padding 10 and 5, of one recording.
     fn gather(skip: bool, context: usize) -> (tempfile::TempDir, Arc<Gather>) {
+        gather_normalized(Normalize::Recording, skip, context)
+    }
+
+    fn gather_normalized(emg: Normalize, skip: bool, context: usize) -> (tempfile::TempDir, Arc<Gather>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.hdf5");
         write_fixture(&path, ROWS, value);
         let mut config = Config::default();
         (config.data.window_size, config.data.stride, config.data.padding) = (50, 20, [10, 5]);
         config.data.skip_ik_failures = skip;
+        config.data.normalize_emg = Some(emg);
         let options = BuildOptions {
             settings: CacheSettings::new(&config),
             inputs: vec![path],
@@ -187,6 +192,32 @@ mod tests {
         let index = WindowIndex::new(cache, Split::Train);
         let shape = BatchShape { batch: 4, rows: 65, channels: 16, joints: 20, context, after: 0 };
         (folder, Arc::new(Gather { index, shape, needs: Needs::default(), resident: None }))
+    }
+
+    /// Columns of the fixture differ by a constant: so do channels and their means, but only if both are rolled alike.
+    #[test]
+    fn statistics_are_rolled_as_the_channels_are() {
+        let (_folder, gather) = gather_normalized(Normalize::None, false, 0);
+        let needs = Needs { emg_statistics: true, ..gather.needs };
+        let gather = Arc::new(Gather { needs, ..Gather::clone(&gather) });
+        let augment = Augment { jitter: true, rotation: 1, seed: 3 };
+        let pass = Pass::Training { shuffle: Shuffle::Full, augment, first_epoch: 0, first_batch: 0 };
+        let mut first_means = BTreeSet::new();
+        for batch in all(&gather, pass, 2, 10) {
+            let statistics = batch.emg_statistics.as_ref().unwrap();
+            let rows = batch.rows().unwrap().emg.chunks_exact(65 * 16);
+            for ((window, means), stds) in
+                rows.zip(statistics.mean.chunks_exact(16)).zip(statistics.divisor.chunks_exact(16))
+            {
+                first_means.insert(means[0] as i64);
+                assert!(stds.iter().all(|std| (std - stds[0]).abs() < 1e-3 * stds[0]));
+                for row in window.chunks_exact(16).filter(|row| row[0] != 0.0) {
+                    let levels: Vec<_> = row.iter().zip(means).map(|(x, mean)| x - mean).collect();
+                    assert!(levels.iter().all(|level| (level - levels[0]).abs() < 0.1), "{levels:?}");
+                }
+            }
+        }
+        assert_eq!(first_means.len(), 3, "rolled by -1, 0 and 1: {first_means:?}");
     }
 
     fn all(gather: &Arc<Gather>, pass: Pass, workers: usize, batches: usize) -> Vec<Batch> {

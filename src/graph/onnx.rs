@@ -77,8 +77,10 @@ impl<'a> Writer<'a> {
         let outputs = graph.outputs.iter().map(|(_, value)| *value);
         let used: HashSet<_> = inputs.chain(outputs).collect();
         let mut names: HashMap<_, _> = used.iter().map(|value| (*value, format!("v{}", value.0))).collect();
-        names.extend(graph.names.clone());
         let named = graph.outputs.iter().chain(&graph.inputs);
+        let ports: HashSet<_> = named.clone().map(|(name, _)| name.as_str()).collect();
+        let constants = graph.names.iter().filter(|(_, name)| !ports.contains(name.as_str()));
+        names.extend(constants.map(|(value, name)| (*value, name.clone())));
         names.extend(named.map(|(name, value)| (*value, name.clone())));
         Self { graph, names, used }
     }

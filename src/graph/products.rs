@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::core::{Graph, Node, Value};
 use super::tensor::Constant;
 
+/// What the name of a weight ends with that is stored as a product takes it.
+pub const TRANSPOSED: &str = ".transposed";
+
 /// Writes each Gemm as a MatMul, and an Add for its bias, with weights stored as the product takes them: tools such as ONNX
 /// Runtime's quantizer trip over a transposed weight that several products share, and over a second factor that is no
 /// initializer.
@@ -22,7 +25,7 @@ pub fn plain_products(graph: &mut Graph) {
             *transposed.entry(x).or_insert_with(|| match graph.as_constant(x).map(transpose) {
                 Some(constant) => {
                     let y = graph.constant(constant);
-                    if let Some(name) = graph.names.get(&x).map(|name| format!("{name}.transposed")) {
+                    if let Some(name) = graph.names.get(&x).map(|name| format!("{name}{TRANSPOSED}")) {
                         graph.names.insert(y, name);
                     }
                     y

@@ -8,8 +8,6 @@ use super::parameter::Parameter;
 use super::pass::Pass;
 use super::stream::{Stream, Streamed, check_chunk};
 use crate::graph::{Graph, Streamable, Value};
-use crate::ports::INITIAL_POSE;
-use crate::units::EMG_STATISTICS;
 
 /// A model as a stream.
 #[derive(Debug, Clone)]
@@ -30,6 +28,10 @@ impl CausalStream {
     ) -> Result<Self, ModelError> {
         check_chunk(chunk, 1)?;
         let graph = Streamable::new(window, chunk).map_err(ModelError::NotCausal)?;
+        let early = left_context as i64 - graph.first();
+        if early > 0 {
+            return Err(ModelError::KnownEarlier { rows: early });
+        }
         let weights = weights.iter().map(|weight| weight.name.clone()).collect();
         Ok(Self { graph, weights, left_context })
     }
@@ -60,10 +62,7 @@ impl CausalStream {
         let offsets = graph.i64s(&offsets);
         let time = graph.add(before, offsets);
         let named = self.weights.iter().map(|name| (name.clone(), pass.weights.get(name)));
-        let pose = inputs.initial_pose.map(|pose| (INITIAL_POSE.to_owned(), pose));
-        let statistics = inputs.emg_statistics.into_iter().flat_map(|values| EMG_STATISTICS.into_iter().zip(values));
-        let statistics = statistics.map(|(name, value)| (name.to_owned(), value));
-        let others: HashMap<_, _> = named.chain(pose).chain(statistics).collect();
+        let others: HashMap<_, _> = named.chain(inputs.beside_emg()).collect();
         let (angles, state) = self.graph.forward(graph, [inputs.emg, time, state], &others)?;
 
         let (one, first) = (graph.i64s(&[1]), graph.i64s(&[self.graph.first() - 1]));

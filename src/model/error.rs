@@ -120,6 +120,11 @@ pub enum ModelError {
     NeedsWholeWindow,
     #[error("{0}")]
     NotCausal(GraphError),
+    #[error(
+        "its angles are known {rows} rows before the rows that they are of (model.left_context), and a stream gives none of later \
+         rows"
+    )]
+    KnownEarlier { rows: i64 },
     #[error("a stage with kernel size {kernel} and stride {stride} cannot be streamed: it leaves out rows")]
     LeavesOutRows { kernel: usize, stride: usize },
     #[error(

@@ -12,7 +12,7 @@ use super::resample::{self, Interpolate};
 use super::roles::{ModelTensor, Role, roles};
 use super::stream::{Stream, default_chunk};
 use crate::config::{AxisLayout, ModelConfig, NormMode, Target};
-use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, ROWS, TensorType, Value, prune};
+use crate::graph::{Graph, Kernels, ModelPort, OnnxModel, Probe, TensorType, Value, prune};
 use crate::ports::INITIAL_POSE;
 use crate::units::EMG_STATISTICS;
 
@@ -181,14 +181,11 @@ impl Imported {
 
     /// Values of the file's inputs and of the tensors that training changes.
     fn bound(&self, graph: &mut Graph, pass: &Pass, inputs: &ModelInputs) -> HashMap<String, Value> {
-        let &ModelInputs { emg, initial_pose, emg_statistics } = inputs;
+        let emg = inputs.emg;
         let x = if self.channels_second { graph.transpose(emg, &[0, 2, 1]) } else { emg };
         let own = self.parameters.iter().chain(&self.buffers);
         let weights = own.map(|parameter| (parameter.name.clone(), pass.weights.get(&parameter.name)));
-        let pose = initial_pose.map(|pose| (INITIAL_POSE.to_owned(), pose));
-        let statistics = emg_statistics.into_iter().flat_map(|values| EMG_STATISTICS.into_iter().zip(values));
-        let statistics = statistics.map(|(name, value)| (name.to_owned(), value));
-        weights.chain([(self.emg.name.clone(), x)]).chain(pose).chain(statistics).collect()
+        weights.chain([(self.emg.name.clone(), x)]).chain(inputs.beside_emg()).collect()
     }
 
     /// The output of the model itself.
@@ -326,7 +323,7 @@ impl Network for Imported {
             return Err(ModelError::NeedsWholeWindow);
         }
         let mut graph = Graph::new();
-        let emg = graph.input(ROWS, TensorType::f32([1, rows, self.channels]));
+        let emg = graph.input("emg", TensorType::f32([1, rows, self.channels]));
         let inputs = self.inputs(&mut graph, emg, 1);
         let weights = [self.parameters.as_slice(), &self.buffers].concat();
         let mut pass = Pass::export(Weights::inputs(&mut graph, weights.iter()));

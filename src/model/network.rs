@@ -7,6 +7,8 @@ use super::pass::Pass;
 use super::roles::ModelTensor;
 use super::stream::Stream;
 use crate::graph::{Graph, Value};
+use crate::ports::INITIAL_POSE;
+use crate::units::EMG_STATISTICS;
 
 /// What a model takes of a batch.
 #[derive(Debug, Clone, Copy)]
@@ -23,6 +25,13 @@ impl ModelInputs {
     /// EMG alone.
     pub fn emg(emg: Value) -> Self {
         Self { emg, initial_pose: None, emg_statistics: None }
+    }
+
+    /// What there is beside the EMG, by name.
+    pub(super) fn beside_emg(&self) -> impl Iterator<Item = (String, Value)> {
+        let pose = self.initial_pose.map(|pose| (INITIAL_POSE, pose));
+        let statistics = self.emg_statistics.into_iter().flat_map(|values| EMG_STATISTICS.into_iter().zip(values));
+        pose.into_iter().chain(statistics).map(|(name, value)| (name.to_owned(), value))
     }
 }
 

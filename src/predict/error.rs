@@ -22,9 +22,13 @@ pub enum PredictError {
     #[error("the model has no linear layer or convolution to quantize; export it with --dtype float32 or float16")]
     NothingToQuantize,
     #[error(
-        "cannot calibrate 8-bit integers: no recording of the cache's {split} split has a window for the model ({window} rows, and a pose to start from if it needs one)"
+        "cannot calibrate 8-bit integers: no recording of the cache's {split} split has {window} rows (one window of the model)"
     )]
     NothingToCalibrate { split: Split, window: usize },
+    #[error(
+        "cannot calibrate 8-bit integers: the model starts from the true pose, and no window of the cache's {split} split has one"
+    )]
+    NoPoseToCalibrate { split: Split },
     #[error("cannot quantize the model: its value {name} is not finite for a window of the training split")]
     NotFiniteActivation { name: String },
     #[error(

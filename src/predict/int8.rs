@@ -37,8 +37,8 @@ pub struct Int8Report {
     /// Mean absolute errors over rows with a true pose; `None` where there are none.
     pub mae_deg: Option<f64>,
     pub float32_mae_deg: Option<f64>,
-    /// Mean absolute difference of the two models' angles.
-    pub difference_deg: f64,
+    /// Mean absolute difference of the two models' angles; `None` where no window was compared.
+    pub difference_deg: Option<f64>,
 }
 
 /// The model of float32 `onnx` in 8-bit integers. Activations' ranges are those over `windows` windows of the training split;
@@ -80,7 +80,8 @@ pub fn int8(
         split: compared.split,
         mae_deg: comparison.mae_deg(1),
         float32_mae_deg: comparison.mae_deg(0),
-        difference_deg: comparison.difference.to_degrees() / comparison.elements as f64,
+        difference_deg: (comparison.elements > 0)
+            .then(|| comparison.difference.to_degrees() / comparison.elements as f64),
     };
     Ok(Int8Model { onnx, about })
 }
@@ -129,7 +130,7 @@ fn observe(
         }
     }
     if used == 0 {
-        return Err(PredictError::NothingToCalibrate { split: windows.split, window: windows.rows });
+        return Err(PredictError::NoPoseToCalibrate { split: windows.split });
     }
     Ok((all, used))
 }

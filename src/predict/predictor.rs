@@ -157,7 +157,7 @@ impl Predictor {
         Ok(Prediction { recording, angles, about })
     }
 
-    /// The angles of a window alone [rows, joints], with zeros where it has none; a tracking model starts from the true pose.
+    /// The angles of a window alone [rows, joints], with zeros where it has none.
     pub(super) fn predict_window(&mut self, inputs: &Inputs) -> Result<Vec<f32>, PredictError> {
         let predicted = self.run_inputs(inputs, 1)?;
         let joints = self.signature.joints.len();
@@ -167,7 +167,8 @@ impl Predictor {
         Ok(angles)
     }
 
-    /// What the model takes of a window alone; `None` for a tracking model where no row has a pose to start from.
+    /// What the model takes of a window alone, a tracking model the pose of the valid row that is nearest to its first angles;
+    /// `None` where it finds none.
     pub(super) fn window_inputs(&self, window: &Rows) -> Option<Inputs> {
         if !self.signature.takes_pose {
             return Some(self.inputs(window, &[0], None));

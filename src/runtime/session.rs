@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use ort::session::SessionOutputs;
+
 use super::error::RuntimeError;
 use super::library::Library;
 use super::providers::Provider;
@@ -133,11 +135,32 @@ impl Session {
         Ok(values.to_vec())
     }
 
+    /// Runs the model on named inputs, whatever its outputs are.
+    ///
+    /// # Errors
+    /// The library's.
+    pub fn try_run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<(), RuntimeError> {
+        self.outputs_for(inputs).map(drop)
+    }
+
     /// Runs the model on named inputs; gives all outputs in the model's order.
     ///
     /// # Errors
     /// The library's, e.g. for inputs of another shape.
     pub fn run(&mut self, inputs: &[(&str, &Tensor)]) -> Result<Vec<Tensor>, RuntimeError> {
+        let outputs = self.outputs_for(inputs)?;
+        outputs
+            .iter()
+            .map(|(_, value)| {
+                let (shape, values) =
+                    value.try_extract_tensor::<f32>().map_err(RuntimeError::ort("running a model"))?;
+                let shape = shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
+                Ok(Tensor::new(shape, values.to_vec()))
+            })
+            .collect()
+    }
+
+    fn outputs_for(&mut self, inputs: &[(&str, &Tensor)]) -> Result<SessionOutputs<'_>, RuntimeError> {
         let doing = "running a model";
         let given = inputs
             .iter()
@@ -146,14 +169,6 @@ impl Session {
                 Ok((*name, view.map_err(RuntimeError::ort(doing))?))
             })
             .collect::<Result<Vec<_>, RuntimeError>>()?;
-        let outputs = self.inner.run(given).map_err(RuntimeError::ort(doing))?;
-        outputs
-            .iter()
-            .map(|(_, value)| {
-                let (shape, values) = value.try_extract_tensor::<f32>().map_err(RuntimeError::ort(doing))?;
-                let shape = shape.iter().map(|dim| *dim as usize).collect::<Vec<_>>();
-                Ok(Tensor::new(shape, values.to_vec()))
-            })
-            .collect()
+        self.inner.run(given).map_err(RuntimeError::ort(doing))
     }
 }

@@ -133,13 +133,15 @@ impl<'a> Writer<'a> {
         })
     }
 
-    /// The inputs [1, channels] of a model that takes the statistics of a recording's EMG.
+    /// The inputs [1, channels] of a model that takes the statistics of a recording's EMG: those that [`emg`](Self::emg) has
+    /// made, if it has.
     fn emg_statistics(&mut self) -> Option<[Value; 2]> {
         let model = self.exported.model;
+        if !model.takes_emg_statistics() || self.emg_statistics.is_some() {
+            return self.emg_statistics.filter(|_| model.takes_emg_statistics());
+        }
         let ty = TensorType::f32([1, model.config().input_size]);
-        let made = self.emg_statistics;
-        let mut inputs = || EMG_STATISTICS.map(|name| self.graph.input(name, ty.clone()));
-        model.takes_emg_statistics().then(|| made.unwrap_or_else(&mut inputs))
+        Some(EMG_STATISTICS.map(|name| self.graph.input(name, ty.clone())))
     }
 
     /// What the model computes, in the precision of the export.

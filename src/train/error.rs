@@ -75,7 +75,7 @@ pub enum TrainError {
     BatchTooLarge { batch: usize, bytes: u128, buffers: usize, limit: u64 },
     #[error("the model has {elements} parameters; expected at most {most}")]
     ModelTooLarge { elements: u128, most: u128 },
-    #[error("ONNX Runtime does not load the exported model, so it was not written: {source}")]
+    #[error("ONNX Runtime does not run the exported model, so it was not written: {source}")]
     NotLoaded { source: RuntimeError },
     #[error("the checkpoint holds no {name}")]
     MissingState { name: &'static str },

@@ -1,5 +1,6 @@
 //! Exporting a checkpoint as an ONNX model.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::Serialize;
@@ -10,8 +11,9 @@ use super::error::TrainError;
 use crate::cache::{Manifest, Split};
 use crate::config::{AxisLayout, Dtype};
 use crate::digest;
-use crate::model::Model;
-use crate::runtime::{Library, Provider, Session};
+use crate::graph::TRANSPOSED;
+use crate::model::{Model, Role};
+use crate::runtime::{Library, Provider, RuntimeError, Session, Tensor, TensorInfo};
 use crate::step::{Exported, ExportedForm, ModelMetadata, export, export_stream};
 use crate::units::Affine;
 
@@ -40,6 +42,8 @@ pub struct ExportedModel {
     pub onnx: Vec<u8>,
     pub window: usize,
     pub left_context: usize,
+    /// Names that parameters, trained or frozen, may have in the file.
+    pub weights: HashSet<String>,
     /// Rows of a stream's chunk, and rows that its angles lag behind.
     pub chunk: Option<usize>,
     pub lag: Option<usize>,
@@ -48,24 +52,44 @@ pub struct ExportedModel {
 impl ExportedModel {
     /// What a program that uses the file must know.
     pub fn about(&self, path: &Path) -> impl Serialize + use<> {
-        let Self { onnx, window, left_context, chunk, lag } = self;
+        let Self { onnx, window, left_context, chunk, lag, .. } = self;
         json!({
             "model": path.to_string_lossy(), "bytes": onnx.len(), "window": window, "left_context": left_context, "chunk": chunk, "lag": lag,
         })
     }
 }
 
-/// Fails where ONNX Runtime does not load an exported model. Those of users' own files are tried before they are written.
+/// Fails where ONNX Runtime does not load the exported model of a user's own file, or does not run it on a window.
 ///
 /// # Errors
 /// [`TrainError::NotLoaded`].
-pub fn check_loads(library: &Library, model: &Model, onnx: &[u8]) -> Result<(), TrainError> {
+pub fn check_loads(
+    library: &Library,
+    provider: Provider,
+    model: &Model,
+    exported: &ExportedModel,
+) -> Result<(), TrainError> {
     match model.onnx() {
         None => Ok(()),
-        Some(_) => {
-            Session::new(library, Provider::Cpu, onnx).map(drop).map_err(|source| TrainError::NotLoaded { source })
-        }
+        Some(_) => run_once(library, provider, exported).map_err(|source| TrainError::NotLoaded { source }),
     }
+}
+
+/// Runs a model on a window of zeros; a stream, which takes integers, is only loaded.
+fn run_once(library: &Library, provider: Provider, exported: &ExportedModel) -> Result<(), RuntimeError> {
+    let mut session = Session::new(library, provider, &exported.onnx)?;
+    if exported.chunk.is_some() {
+        return Ok(());
+    }
+    let zeros = |input: &TensorInfo| {
+        let size = |(axis, size): (usize, &Option<usize>)| size.unwrap_or(if axis == 0 { 1 } else { exported.window });
+        let shape: Vec<_> = input.shape.iter().enumerate().map(size).collect();
+        let elements = shape.iter().product();
+        (input.name.clone(), Tensor::new(shape, vec![0.0; elements]))
+    };
+    let inputs: Vec<_> = session.inputs().iter().map(zeros).collect();
+    let inputs: Vec<_> = inputs.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
+    session.try_run(&inputs)
 }
 
 /// The checkpoint's model as ONNX bytes.
@@ -109,7 +133,14 @@ pub fn export_run(
     };
     let mut onnx = onnx?;
     digest::seal_model(&mut onnx);
-    Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), chunk, lag })
+    Ok(ExportedModel { onnx, window: rows, left_context: model.left_context(), weights: weights(model), chunk, lag })
+}
+
+fn weights(model: &Model) -> HashSet<String> {
+    let (parameters, tensors) = (model.parameters(), model.tensors());
+    let frozen = tensors.iter().filter(|tensor| tensor.role == Role::Frozen).map(|tensor| &tensor.name);
+    let names = parameters.iter().map(|parameter| &parameter.name).chain(frozen);
+    names.flat_map(|name| [name.clone(), format!("{name}{TRANSPOSED}")]).collect()
 }
 
 fn metadata(

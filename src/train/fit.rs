@@ -92,6 +92,7 @@ pub fn fit(options: FitOptions<'_>) -> Result<FitSummary, TrainError> {
     let own_model = own_model_key(&model);
     let mut training = Training {
         library: &library,
+        provider,
         model,
         own_model,
         config,

@@ -73,14 +73,17 @@ impl Training<'_> {
         Err(TrainError::Interrupted)
     }
 
-    /// Warns where no model could be exported that loads, before anything is trained.
+    /// Tries the export of a user's own model before anything is trained: warns where ONNX Runtime does not load it.
+    ///
+    /// # Errors
+    /// It cannot be written.
     pub(super) fn rehearse_export(&mut self) -> Result<(), TrainError> {
         let manifest = self.cache.manifest();
         if self.model.onnx().is_none() || manifest.settings.normalize_angles == Normalize::Recording {
             return Ok(());
         }
         let exported = export_run(&self.model, &self.checkpoint()?, manifest, ExportOptions::default())?;
-        if let Err(error) = check_loads(self.library, &self.model, &exported.onnx) {
+        if let Err(error) = check_loads(self.library, self.provider, &self.model, &exported) {
             self.listener.event(&Event::Warning(format!("no model can be exported from this run: {error}")));
         }
         Ok(())
@@ -93,6 +96,7 @@ impl Training<'_> {
         let model = self.run.model();
         let exportable = manifest.settings.normalize_angles != Normalize::Recording;
         let saved = self.run.save_rest();
+        let mut is_exported = false;
         if exportable {
             let wanted = if self.config.training.restore_best_weights { "best" } else { "last" };
             let checkpoint = match self.run.load(wanted) {
@@ -105,8 +109,13 @@ impl Training<'_> {
             };
             let checkpoint = checkpoint.map_or_else(|| self.checkpoint(), Ok)?;
             let exported = export_run(&self.model, &checkpoint, manifest, ExportOptions::default())?;
-            check_loads(self.library, &self.model, &exported.onnx)?;
-            replace_file(&model, &exported.onnx)?;
+            match check_loads(self.library, self.provider, &self.model, &exported) {
+                Ok(()) => {
+                    replace_file(&model, &exported.onnx)?;
+                    is_exported = true;
+                }
+                Err(error) => self.listener.event(&Event::Warning(error.to_string())),
+            }
         }
         saved?;
         Ok(FitSummary {
@@ -115,7 +124,7 @@ impl Training<'_> {
             best: self.position.monitor.best,
             best_checkpoint: best,
             last_checkpoint: last,
-            model: exportable.then_some(model),
+            model: is_exported.then_some(model),
         })
     }
 }

@@ -17,11 +17,12 @@ use crate::cache::{Cache, Key};
 use crate::config::{Config, Mode, Schedule};
 use crate::dataset::Batch;
 use crate::model::Model;
-use crate::runtime::Library;
+use crate::runtime::{Library, Provider};
 
 /// A training under way.
 pub(super) struct Training<'a> {
     pub(super) library: &'a Library,
+    pub(super) provider: Provider,
     pub(super) model: Model,
     /// BLAKE3 of a user's own model.
     pub(super) own_model: Option<Key>,

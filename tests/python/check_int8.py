@@ -34,12 +34,22 @@ def compared_weights(whole, quantized) -> int:
         axis = {a.name: a.i for a in node.attribute}["axis"]
         assert not zero.any() and zero.dtype == steps.dtype, node.input
         name = node.input[0].removesuffix("/quantized")
-        if steps.dtype != np.int8 or name not in of_whole:
+        if steps.dtype == np.int32:
+            # A bias, called after the node that takes it.
+            bias = of_whole.get(name.rpartition("/")[2])
+            assert np.abs(steps.astype(np.int64)).max() < 2**31 - 1, name
+            if bias is not None:
+                np.testing.assert_allclose(steps * scale, bias, atol=0.51 * scale.max())
+            continue
+        if name not in of_whole:
             continue
         weight = of_whole[name]
         others = tuple(i for i in range(weight.ndim) if i != axis)
         largest = np.abs(weight).max(axis=others)
-        np.testing.assert_allclose(scale[largest > 0], largest[largest > 0] / 64, rtol=1e-6)
+        # A channel whose bias needs it has larger steps.
+        assert (scale >= largest / 64 * (1 - 1e-6)).all(), name
+        usual = largest > 1e-4
+        np.testing.assert_allclose(scale[usual], largest[usual] / 64, rtol=1e-6)
         wide = scale.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])
         assert np.abs(steps).max() <= 64, name
         assert (np.abs(steps * wide - weight) <= 0.5001 * wide).all(), name

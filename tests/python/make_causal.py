@@ -57,7 +57,7 @@ class Network:
         self.nodes.append(helper.make_node("Identity", [angles], ["angles"]))
         dims = ["batch", CHANNELS, "rows"] if self.channels_first else ["batch", "rows", CHANNELS]
         given = helper.make_tensor_value_info("emg", TensorProto.FLOAT, dims)
-        made = helper.make_tensor_value_info("angles", TensorProto.FLOAT, None)
+        made = helper.make_tensor_value_info("angles", TensorProto.FLOAT, ["batch", None, None])
         graph = helper.make_graph(self.nodes, name, [given, *beside], [made], self.tensors)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
         onnx.save(model, f"{name}.onnx")
@@ -115,6 +115,23 @@ def scaled() -> tuple[Network, str]:
     return n, n.conv(n.pad(x, 2), CHANNELS, JOINTS, 3)
 
 
+def differences() -> tuple[Network, str]:
+    """What rows differ by from those 1 and 3 before them, and a residual around all of that."""
+    n = Network()
+    x = n.conv("emg", CHANNELS, WIDTH, 1)
+    earlier = [n.crop(n.pad(x, rows), 0, -rows) for rows in (1, 3)]
+    y = n.node("Concat", n.node("Sub", x, earlier[0]), n.node("Mul", x, earlier[1]), axis=1)
+    return n, n.conv(n.node("Add", n.conv(y, 2 * WIDTH, WIDTH, 1), x), WIDTH, JOINTS, 1)
+
+
+def residuals() -> tuple[Network, str]:
+    """Padded on both sides, with residuals: looks 5 rows ahead."""
+    n = Network()
+    x = n.conv("emg", CHANNELS, WIDTH, 7, pads=[3, 3])
+    y = n.conv(n.node("Relu", x), WIDTH, WIDTH, 3, pads=[2, 2], dilations=[2])
+    return n, n.conv(n.node("Add", n.node("Mul", x, y), x), WIDTH, JOINTS, 1)
+
+
 def memoryless() -> tuple[Network, str]:
     n = Network(channels_first=False)
     return n, n.node("MatMul", n.node("Abs", "emg"), n.weight(CHANNELS, JOINTS))
@@ -123,6 +140,35 @@ def memoryless() -> tuple[Network, str]:
 def same() -> tuple[Network, str]:
     n = Network()
     return n, n.conv(n.conv("emg", CHANNELS, WIDTH, 5, pads=[2, 2]), WIDTH, JOINTS, 1)
+
+
+def forecast() -> tuple[Network, str]:
+    """Angles of rows 13 after those that they are computed with."""
+    n = Network()
+    return n, n.crop(n.conv("emg", CHANNELS, JOINTS, 1), 0, -13)
+
+
+def cropped() -> tuple[Network, str]:
+    """The last rows cropped, then zeros in their place."""
+    n = Network()
+    x = n.conv("emg", CHANNELS, JOINTS, 1)
+    return n, n.node("Add", x, n.pad(n.crop(x, 0, -5), 0, 5))
+
+
+def last() -> tuple[Network, str]:
+    """The window's last row, for all rows."""
+    n = Network()
+    x = n.crop(n.conv("emg", CHANNELS, JOINTS, 1), -1)
+    return n, n.node("Expand", x, n.ints(1, 1, 40))
+
+
+def bordered() -> tuple[Network, str]:
+    """Zeros before the rows, then ones around the channels, of which those rows get some, too."""
+    n = Network(channels_first=False)
+    x = n.node("Unsqueeze", n.node("Pad", "emg", n.ints(0, 2, 0, 0, 0, 0)), n.ints(1))
+    x = n.node("Pad", x, n.ints(0, 0, 0, 1, 0, 0, 0, 1), n.tensor(np.float32(1)))
+    x = n.node("Conv", x, n.weight(JOINTS, 1, 3, CHANNELS + 2))
+    return n, n.node("Squeeze", x, n.ints(3))
 
 
 def placed() -> tuple[Network, str]:
@@ -148,8 +194,13 @@ def centred() -> tuple[Network, str]:
     return n, n.node("MatMul", x, n.weight(CHANNELS, JOINTS))
 
 
-for make in (padded, chomped, valid, ahead, scaled, memoryless, same, placed, strided, attends, centred):
-    network, angles = make()
-    network.save(make.__name__, angles)
-if len(sys.argv) > 1:
-    sys.exit("usage: make_causal.py")
+def main() -> None:
+    if len(sys.argv) > 1:
+        sys.exit("usage: make_causal.py")
+    for make in (padded, chomped, valid, ahead, scaled, differences, residuals, memoryless, same, forecast, cropped, last, bordered, placed, strided, attends, centred):
+        network, angles = make()
+        network.save(make.__name__, angles)
+
+
+if __name__ == "__main__":
+    main()

@@ -4,13 +4,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use emg_pipeline::cache::{Access, Cache};
+use emg_pipeline::cache::Access;
 use emg_pipeline::config::Dtype;
 use emg_pipeline::files::{check_file_path, replace_named_file};
-use emg_pipeline::model::Model;
-use emg_pipeline::predict::{Int8Report, int8};
-use emg_pipeline::runtime::{self, Library};
-use emg_pipeline::train::{ExportOptions, ExportedModel, Form, check_loads, export_run, load_trained_model};
+use emg_pipeline::predict::int8;
+use emg_pipeline::runtime::{self, Provider};
+use emg_pipeline::train::{ExportOptions, Form, TrainError, check_loads, export_run, load_trained_model};
 use emg_pipeline::{note, say};
 use serde_json::json;
 
@@ -41,10 +40,14 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     let mut report = None;
     if needs_library {
         let library = runtime::load(args.ort_lib.as_deref())?;
-        check_loads(&library, &model, &exported.onnx)?;
+        let provider = Provider::choose(&library, &checkpoint.config.training).map_err(TrainError::from)?;
+        check_loads(&library, provider, &model, &exported)?;
         if dtype == ExportDtype::Int8 {
             let windows = calibrate.unwrap_or(CALIBRATION_WINDOWS);
-            report = Some(quantize(&library, &mut exported, &model, &cache, windows)?);
+            let is_weight = |name: &str| exported.weights.contains(name);
+            let quantized = int8(&library, &exported.onnx, is_weight, &cache, windows as usize)?;
+            exported.onnx = quantized.onnx;
+            report = Some(quantized.about);
         }
     }
     replace_named_file(&out, &exported.onnx)?;
@@ -61,24 +64,6 @@ pub(crate) fn export(args: &ExportArgs) -> Result<ExitCode> {
     }
     say!("{}", out.display());
     Ok(ExitCode::SUCCESS)
-}
-
-/// The exported model in 8-bit integers, in its place.
-fn quantize(
-    library: &Library,
-    exported: &mut ExportedModel,
-    model: &Model,
-    cache: &Cache,
-    windows: u32,
-) -> Result<Int8Report> {
-    let parameters = model.parameters();
-    let is_weight = |name: &str| {
-        let name = name.strip_suffix(".transposed").unwrap_or(name);
-        parameters.iter().any(|parameter| parameter.name == name)
-    };
-    let quantized = int8(library, &exported.onnx, is_weight, cache, windows as usize)?;
-    exported.onnx = quantized.onnx;
-    Ok(quantized.about)
 }
 
 /// The file to write: exports with other weights, forms, lengths or types are written next to what `fit` wrote and do not

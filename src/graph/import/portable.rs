@@ -5,6 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::attributes::Attribute;
 use super::super::onnx::{attribute, tensor};
+use super::super::products::TRANSPOSED;
 use super::super::proto::tensor_proto::DataType;
 use super::super::proto::{GraphProto, NodeProto, TensorProto};
 use super::super::tensor::Constant;
@@ -18,9 +19,39 @@ pub(super) fn make_portable(graph: &mut GraphProto, shapes: &HashMap<String, Vec
     split_without_sequences(graph, shapes);
     fold_transposes(graph);
     plain_products(graph);
+    vectors_as_matrices(graph, shapes);
 }
 
-/// `Cast` of a tensor of the file to float32, as a tensor of the file.
+/// Products with a vector, as products with a matrix of one column: ONNX Runtime 1.31 computes something else where it merges
+/// them with a transposition of the first factor.
+fn vectors_as_matrices(graph: &mut GraphProto, shapes: &HashMap<String, Vec<usize>>) {
+    let tensors = graph.initializer.iter().map(|tensor| (tensor.name().to_owned(), tensor.dims.len()));
+    let mut axes: HashMap<String, usize> = shapes.iter().map(|(name, shape)| (name.clone(), shape.len())).collect();
+    axes.extend(tensors);
+    const LAST: &str = "vector/axis";
+    let mut nodes = Vec::with_capacity(graph.node.len());
+    let mut found = false;
+    for mut product in std::mem::take(&mut graph.node) {
+        let is_vector = |product: &NodeProto| axes.get(&product.input[1]) == Some(&1);
+        if product.op_type() != "MatMul" || product.input.len() != 2 || !is_vector(&product) {
+            nodes.push(product);
+            continue;
+        }
+        found = true;
+        let output = product.output[0].clone();
+        let [column, wide] = ["column", "product"].map(|part| format!("{output}/{part}"));
+        nodes.push(node("Unsqueeze", &[&product.input[1], LAST], &column));
+        product.input[1] = column;
+        product.output[0].clone_from(&wide);
+        nodes.extend([product, node("Squeeze", &[&wide, LAST], &output)]);
+    }
+    graph.node = nodes;
+    if found {
+        graph.initializer.push(tensor(LAST, &Constant::I64(vec![1], vec![-1])));
+    }
+}
+
+/// `Cast` of a tensor of the file to float32, or to the type of an input, which is that, as a tensor of the file.
 fn fold_casts(graph: &mut GraphProto) {
     let mut tensors: HashMap<String, usize> =
         graph.initializer.iter().enumerate().map(|(i, tensor)| (tensor.name().to_owned(), i)).collect();
@@ -30,7 +61,11 @@ fn fold_casts(graph: &mut GraphProto) {
     let initializers = &graph.initializer;
     graph.node.retain(|node| {
         let (Some(source), [output]) = (node.input.first(), &node.output[..]) else { return true };
-        let to_float = node.op_type() == "Cast" && int(node, "to", 0) == i64::from(DataType::Float as i32);
+        let to_float = match node.op_type() {
+            "Cast" => int(node, "to", 0) == i64::from(DataType::Float as i32),
+            "CastLike" => node.input.get(1).is_some_and(|like| inputs.contains(like)),
+            _ => false,
+        };
         let found = tensors.get(source).copied().filter(|_| to_float && !inputs.contains(source));
         let Some(at) = found.filter(|_| !outputs.contains(output)) else { return true };
         let value = initializers.get(at).unwrap_or_else(|| &made[at - initializers.len()]);
@@ -208,7 +243,7 @@ fn turned(weight: &TensorProto) -> Result<TensorProto, super::super::error::Grap
     let [rows, columns] = value.shape()[..] else { return Err("expected a matrix".into()) };
     let numbers = value.numbers();
     let turned = (0..rows * columns).map(|i| numbers[i % rows * columns + i / rows] as f32).collect();
-    Ok(tensor(&format!("{}.transposed", weight.name()), &Constant::F32(vec![columns, rows], turned)))
+    Ok(tensor(&format!("{}{TRANSPOSED}", weight.name()), &Constant::F32(vec![columns, rows], turned)))
 }
 
 /// Takes out tensors that no node takes any more.

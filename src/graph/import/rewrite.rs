@@ -7,6 +7,7 @@ use prost::Message;
 
 use super::super::attributes::Attribute;
 use super::super::onnx::{attribute, tensor};
+use super::super::products::TRANSPOSED;
 use super::super::proto::tensor_shape_proto::{Dimension, dimension};
 use super::super::proto::{
     AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto,
@@ -84,7 +85,7 @@ impl OnnxModel {
         };
         // So that a model that is trained further has the same parameters, not what export has written beside them.
         let mut trained: Vec<_> = with.weights.keys().cloned().collect();
-        trained.extend(trained.clone().iter().map(|name| format!("{name}.transposed")));
+        trained.extend(trained.clone().iter().map(|name| format!("{name}{TRANSPOSED}")));
         let graph = proto.graph.as_ref().expect("checked by parse");
         trained.retain(|name| graph.initializer.iter().any(|tensor| tensor.name() == name));
         trained.sort_unstable();
@@ -101,8 +102,8 @@ fn narrow_weights(graph: &mut GraphProto, weights: &HashMap<String, Vec<f32>>) {
     let (mut casts, mut names) = (Vec::new(), HashMap::new());
     for weight in &mut graph.initializer {
         let name = weight.name().to_owned();
-        let known = weights.contains_key(&name)
-            || name.strip_suffix(".transposed").is_some_and(|own| weights.contains_key(own));
+        let known =
+            weights.contains_key(&name) || name.strip_suffix(TRANSPOSED).is_some_and(|own| weights.contains_key(own));
         let Some(Constant::F32(shape, values)) = constant(weight).ok().filter(|_| known) else { continue };
         if values.len() == 1 {
             continue;

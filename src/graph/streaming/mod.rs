@@ -16,7 +16,8 @@ use walk::Walk;
 /// A graph that can be run chunk by chunk.
 #[derive(Debug, Clone)]
 pub struct Streamable {
-    /// With an input [`ROWS`] [1, rows, columns], others that are the same for all rows, and one output [1, rows', columns].
+    /// Its first input is the EMG [1, rows, channels], further ones are the same for all rows; its output is [1, rows',
+    /// columns].
     window: Graph,
     chunk: usize,
     /// Shapes of what is kept for the next chunk.
@@ -25,29 +26,30 @@ pub struct Streamable {
     first: i64,
 }
 
-/// The input that a chunk is of.
-pub const ROWS: &str = "emg";
-
 impl Streamable {
+    /// Of a window whose first input is the EMG [1, rows, channels].
+    ///
     /// # Errors
-    /// A node looks ahead, at the whole window, or has numbers for each of its rows.
+    /// A node looks at the whole window, or has numbers for each of its rows; the output depends on rows behind the window.
     pub fn new(window: Graph, chunk: usize) -> Result<Self, GraphError> {
         let mut scratch = Graph::new();
-        let rows = scratch.input(ROWS, window_type(&window, chunk));
+        let mut ty = window.ty(window.inputs()[0].1).clone();
+        ty.shape[1] = chunk;
+        let rows = scratch.input("emg", ty);
         let time = scratch.input("time", TensorType::new(DType::I64, [chunk]));
-        let others = window.inputs().iter().filter(|(name, _)| name != ROWS);
+        let others = &window.inputs()[1..];
         let others: HashMap<_, _> =
-            others.map(|(name, value)| (name.clone(), scratch.input(name, window.ty(*value).clone()))).collect();
+            others.iter().map(|(name, value)| (name.clone(), scratch.input(name, window.ty(*value).clone()))).collect();
         let mut kept = Vec::new();
         let mut keep = |graph: &mut Graph, ty: TensorType| {
             kept.push(ty.shape.clone());
             graph.input("kept", ty)
         };
-        let walk = Walk::new(&window, &mut scratch, chunk, time, &mut keep);
-        let (output, _) = walk.run(rows, &others)?;
+        let (output, _) = Walk::new(&window, &mut scratch, time, &mut keep).run(rows, &others)?;
         if output.beyond > 0 {
             return Err(format!(
-                "its angles depend on {} later rows: it pads its convolutions on both sides",
+                "its last angles depend on {0} rows that are padded behind the window: pad before the rows only, or train with \
+                 model.right_context: {0}",
                 output.beyond
             )
             .into());
@@ -87,8 +89,7 @@ impl Streamable {
             let part = parts.next().expect("as many as when it was made");
             graph.reshape(part, &ty.shape)
         };
-        let walk = Walk::new(&self.window, graph, self.chunk, time, &mut keep);
-        let (output, kept) = walk.run(rows, others)?;
+        let (output, kept) = Walk::new(&self.window, graph, time, &mut keep).run(rows, others)?;
         let flat: Vec<_> = kept
             .into_iter()
             .map(|x| {
@@ -99,11 +100,4 @@ impl Streamable {
         let state = if flat.is_empty() { state } else { graph.concat(&flat, 0) };
         Ok((output.value, state))
     }
-}
-
-fn window_type(window: &Graph, rows: usize) -> TensorType {
-    let (_, value) = window.inputs().iter().find(|(name, _)| name == ROWS).expect("a window has rows");
-    let mut ty = window.ty(*value).clone();
-    ty.shape[1] = rows;
-    ty
 }

@@ -8,9 +8,9 @@ use super::super::error::GraphError;
 use super::super::operators::{axis as axis_of, pads, ranges};
 use super::super::tensor::TensorType;
 
-/// Where a value of the window went.
+/// A value of the window in the stream.
 #[derive(Debug, Clone, Copy)]
-enum Moved {
+enum Streamed {
     /// The same for all rows.
     Still(Value),
     Rows(Rows),
@@ -33,26 +33,31 @@ pub(super) struct Rows {
 pub(super) struct Walk<'a> {
     window: &'a Graph,
     graph: &'a mut Graph,
+    emg: Value,
+    /// Of the window.
+    rows: i64,
     chunk: usize,
     time: Value,
-    moved: HashMap<Value, Moved>,
+    values: HashMap<Value, Streamed>,
     /// Gives what was kept of the chunk before.
     keep: &'a mut dyn FnMut(&mut Graph, TensorType) -> Value,
     kept: Vec<Value>,
 }
 
-/// What a node did.
-type Step = Result<Vec<Moved>, GraphError>;
+/// A node's outputs in the stream.
+type Outputs = Result<Vec<Streamed>, GraphError>;
 
 impl<'a> Walk<'a> {
+    /// `time`: the rows of the recording that the chunk has.
     pub(super) fn new(
         window: &'a Graph,
         graph: &'a mut Graph,
-        chunk: usize,
         time: Value,
         keep: &'a mut dyn FnMut(&mut Graph, TensorType) -> Value,
     ) -> Self {
-        Self { window, graph, chunk, time, moved: HashMap::new(), keep, kept: Vec::new() }
+        let (_, emg) = window.inputs()[0];
+        let (rows, chunk) = (window.shape(emg)[1] as i64, graph.shape(time)[0]);
+        Self { window, graph, emg, rows, chunk, time, values: HashMap::new(), keep, kept: Vec::new() }
     }
 
     pub(super) fn run(
@@ -62,41 +67,55 @@ impl<'a> Walk<'a> {
     ) -> Result<(Rows, Vec<Value>), GraphError> {
         for (name, value) in self.window.inputs() {
             let moved = match others.get(name) {
-                Some(other) => Moved::Still(*other),
-                None => Moved::Rows(Rows { value: rows, axis: 1, first: 0, beyond: 0 }),
+                _ if *value == self.emg => Streamed::Rows(Rows { value: rows, axis: 1, first: 0, beyond: 0 }),
+                Some(other) => Streamed::Still(*other),
+                None => unreachable!("{name} is given"),
             };
-            self.moved.insert(*value, moved);
+            self.values.insert(*value, moved);
         }
         for node in self.window.nodes() {
             let moved = self.node(node).map_err(|source| GraphError::Node {
                 node: node.origin.as_deref().unwrap_or(node.operator.name).to_owned(),
                 source: Box::new(source),
             })?;
-            self.moved.extend(node.outputs.iter().copied().zip(moved));
+            for (output, moved) in node.outputs.iter().zip(&moved) {
+                self.check_length(*output, moved)?;
+            }
+            self.values.extend(node.outputs.iter().copied().zip(moved));
         }
         let (_, output) = self.window.outputs()[0];
-        match self.moved.get(&output) {
-            Some(Moved::Rows(rows)) if rows.axis == 1 => Ok((*rows, self.kept)),
+        match self.values.get(&output) {
+            Some(Streamed::Rows(rows)) if rows.axis == 1 => Ok((*rows, self.kept)),
             _ => Err("its output has no row for each row of EMG".into()),
         }
     }
 
-    /// Where a value went.
-    fn find(&mut self, value: Value) -> Moved {
-        if let Some(moved) = self.moved.get(&value) {
+    /// Fails where the window's value has not as many rows as its first and last one say.
+    fn check_length(&self, output: Value, moved: &Streamed) -> Result<(), GraphError> {
+        let Streamed::Rows(rows) = moved else { return Ok(()) };
+        let expected = self.rows + rows.beyond - rows.first;
+        let of_window = self.window.shape(output).get(rows.axis).map(|found| *found as i64);
+        let of_chunk = self.graph.shape(rows.value).get(rows.axis);
+        if of_window == Some(expected) && of_chunk == Some(&self.chunk) { Ok(()) } else { Err(WHOLE_WINDOW.into()) }
+    }
+
+    /// A value of the window in the stream.
+    fn streamed(&mut self, value: Value) -> Streamed {
+        if let Some(moved) = self.values.get(&value) {
             return *moved;
         }
         let constant = self.window.as_constant(value).expect("inputs and nodes come before what takes them").clone();
-        let moved = Moved::Still(self.graph.constant(constant));
-        self.moved.insert(value, moved);
+        let moved = Streamed::Still(self.graph.constant(constant));
+        self.values.insert(value, moved);
         moved
     }
 
-    fn node(&mut self, node: &Node) -> Step {
-        let inputs: Vec<_> = node.inputs.iter().map(|input| input.map(|value| self.find(value))).collect();
-        let rows: Vec<_> = inputs.iter().flatten().filter_map(Moved::rows).collect();
+    fn node(&mut self, node: &Node) -> Outputs {
+        let inputs: Vec<_> = node.inputs.iter().map(|input| input.map(|value| self.streamed(value))).collect();
+        let rows: Vec<_> = inputs.iter().flatten().filter_map(Streamed::rows).collect();
+        let (inputs, rows) = self.together(inputs, rows);
         let Some(first) = rows.first().copied() else {
-            return self.again(node, &inputs).map(|values| values.into_iter().map(Moved::Still).collect());
+            return self.copy_node(node, &inputs).map(|values| values.into_iter().map(Streamed::Still).collect());
         };
         if node.operator.is_foreign {
             return Err("it is not known what the operator does with rows".into());
@@ -117,7 +136,12 @@ impl<'a> Walk<'a> {
             "Pad" => self.pad(node, &inputs, first),
             "Conv" => self.convolution(node, &inputs, first),
             "MatMul" => self.product(node, &inputs, &rows),
-            "Gemm" if rows.len() == 1 && node.int("transA", 0) == 0 && matches!(inputs[0], Some(Moved::Rows(_))) => {
+            "Gemm"
+                if rows.len() == 1
+                    && first.axis == 0
+                    && node.int("transA", 0) == 0
+                    && matches!(inputs[0], Some(Streamed::Rows(_))) =>
+            {
                 inputs.get(2).copied().flatten().map_or(Ok(()), |bias| self.check_still(bias, 2))?;
                 self.same(node, &inputs, first, 0)
             }
@@ -135,11 +159,46 @@ impl<'a> Walk<'a> {
                 self.same(node, &inputs, first, first.axis)
             }
             "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceSum" => self.reduce(node, &inputs, first),
-            "Gather" if rows.len() == 1 && matches!(inputs[0], Some(Moved::Rows(_))) => {
+            "Gather" if rows.len() == 1 && matches!(inputs[0], Some(Streamed::Rows(_))) => {
                 self.gather(node, &inputs, first)
             }
             _ => Err(WHOLE_WINDOW.into()),
         }
+    }
+
+    /// A node's inputs, with those that are known earlier than others delayed, so that rows of one time meet.
+    fn together(&mut self, inputs: Vec<Option<Streamed>>, rows: Vec<Rows>) -> (Vec<Option<Streamed>>, Vec<Rows>) {
+        let latest = rows.iter().map(|rows| rows.first).max().unwrap_or(0);
+        if rows.iter().all(|rows| rows.first == latest) {
+            return (inputs, rows);
+        }
+        let delayed = |input: Option<Streamed>| match input {
+            Some(Streamed::Rows(rows)) => Some(Streamed::Rows(self.delayed(rows, latest - rows.first))),
+            other => other,
+        };
+        let inputs: Vec<_> = inputs.into_iter().map(delayed).collect();
+        let rows = inputs.iter().flatten().filter_map(Streamed::rows).collect();
+        (inputs, rows)
+    }
+
+    /// Rows so many rows later.
+    fn delayed(&mut self, rows: Rows, by: i64) -> Rows {
+        if by == 0 {
+            return rows;
+        }
+        let value = self.with_earlier(rows.value, rows.axis, by as usize);
+        let value = self.graph.slice(value, rows.axis, 0, self.chunk);
+        Rows { value, first: rows.first + by, beyond: rows.beyond + by, ..rows }
+    }
+
+    /// The chunk's rows behind the `count` rows before them, of which the last ones are kept for the next chunk.
+    fn with_earlier(&mut self, value: Value, axis: usize, count: usize) -> Value {
+        let mut ty = self.graph.ty(value).clone();
+        ty.shape[axis] = count;
+        let kept = (self.keep)(self.graph, ty);
+        let all = self.graph.concat(&[kept, value], axis);
+        self.kept.push(self.graph.slice(all, axis, self.chunk, self.chunk + count));
+        all
     }
 
     fn shape(&self, value: Value) -> Vec<usize> {
@@ -147,8 +206,8 @@ impl<'a> Walk<'a> {
     }
 
     /// The node, on these inputs.
-    fn again(&mut self, node: &Node, inputs: &[Option<Moved>]) -> Result<Vec<Value>, GraphError> {
-        let inputs: Vec<_> = inputs.iter().map(|input| input.map(Moved::value)).collect();
+    fn copy_node(&mut self, node: &Node, inputs: &[Option<Streamed>]) -> Result<Vec<Value>, GraphError> {
+        let inputs: Vec<_> = inputs.iter().map(|input| input.map(Streamed::value)).collect();
         if node.operator.is_foreign {
             let types = node.outputs.iter().map(|output| self.window.ty(*output).clone()).collect();
             return Ok(self.graph.foreign(node.operator, inputs, node.attributes.clone(), types));
@@ -157,9 +216,9 @@ impl<'a> Walk<'a> {
     }
 
     /// The node, which leaves the rows where they are in time.
-    fn same(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows, axis: usize) -> Step {
-        let values = self.again(node, inputs)?;
-        Ok(values.into_iter().map(|value| Moved::Rows(Rows { value, axis, ..rows })).collect())
+    fn same(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows, axis: usize) -> Outputs {
+        let values = self.copy_node(node, inputs)?;
+        Ok(values.into_iter().map(|value| Streamed::Rows(Rows { value, axis, ..rows })).collect())
     }
 
     /// Fails where rows do not lie at the same axis and time.
@@ -175,8 +234,8 @@ impl<'a> Walk<'a> {
 
     /// Fails where a value that is the same for all rows has several numbers along their axis, `from_end` axes before the end
     /// of `rank`.
-    fn check_still(&self, moved: Moved, from_end: usize) -> Result<(), GraphError> {
-        let Moved::Still(value) = moved else { return Ok(()) };
+    fn check_still(&self, moved: Streamed, from_end: usize) -> Result<(), GraphError> {
+        let Streamed::Still(value) = moved else { return Ok(()) };
         let shape = self.graph.shape(value);
         match shape.len().checked_sub(from_end).map(|at| shape[at]) {
             None | Some(1) => Ok(()),
@@ -184,7 +243,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn broadcast(&mut self, node: &Node, inputs: &[Option<Moved>], rows: &[Rows]) -> Step {
+    fn broadcast(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: &[Rows]) -> Outputs {
         let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
         let own = from_end(&rows[0], self.graph);
         if rows.iter().any(|other| from_end(other, self.graph) != own) {
@@ -198,27 +257,27 @@ impl<'a> Walk<'a> {
         self.same(node, inputs, rows[0], rank - own)
     }
 
-    fn reshape(&mut self, node: &Node, rows: Rows) -> Step {
+    fn reshape(&mut self, node: &Node, rows: Rows) -> Outputs {
         let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
         let before: usize = from[..rows.axis].iter().product();
         let fits = |at: &usize| to[*at] == from[rows.axis] && to[..*at].iter().product::<usize>() == before;
         let axis = (0..to.len()).find(fits).ok_or("it mixes rows with other axes")?;
         to[axis] = self.chunk;
         let value = self.graph.reshape(rows.value, &to);
-        Ok(vec![Moved::Rows(Rows { value, axis, ..rows })])
+        Ok(vec![Streamed::Rows(Rows { value, axis, ..rows })])
     }
 
-    fn expand(&mut self, node: &Node, rows: Rows) -> Step {
+    fn expand(&mut self, node: &Node, rows: Rows) -> Outputs {
         let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
         let axis = rows.axis + to.len() - from.len();
         to[axis] = self.chunk;
         let value = self.graph.expand(rows.value, &to);
-        Ok(vec![Moved::Rows(Rows { value, axis, ..rows })])
+        Ok(vec![Streamed::Rows(Rows { value, axis, ..rows })])
     }
 
     /// A slice in time only moves the first and the last row.
-    fn slice(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
-        if !matches!(inputs[0], Some(Moved::Rows(_))) {
+    fn slice(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
+        if !matches!(inputs[0], Some(Streamed::Rows(_))) {
             return Err(WHOLE_WINDOW.into());
         }
         let (all, from) = (ranges(self.window, node)?, self.shape(node.input(0)));
@@ -234,14 +293,15 @@ impl<'a> Walk<'a> {
                 value = self.graph.strided_slice(value, axis, start, end, step);
             }
         }
-        Ok(vec![Moved::Rows(Rows { value, ..moved })])
+        Ok(vec![Streamed::Rows(Rows { value, ..moved })])
     }
 
-    fn pad(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+    fn pad(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
         let mut all = pads(self.window, node)?;
         let (before, after) = std::mem::take(&mut all[rows.axis]);
+        check_end(rows, after as i64)?;
         let mut moved = rows;
-        if before > 0 {
+        if before > 0 || rows.first < 0 {
             let fill = inputs.get(2).copied().flatten().map_or(Some(0.0), |fill| self.number(fill));
             if fill != Some(0.0) {
                 return Err("it pads rows with other numbers than 0".into());
@@ -253,15 +313,15 @@ impl<'a> Walk<'a> {
             let list: Vec<_> =
                 all.iter().map(|pads| pads.0 as i64).chain(all.iter().map(|pads| pads.1 as i64)).collect();
             let list = self.graph.i64s(&list);
-            let fill = inputs.get(2).copied().flatten().map(Moved::value);
+            let fill = inputs.get(2).copied().flatten().map(Streamed::value);
             value = self.graph.try_apply("Pad", vec![Some(value), Some(list), fill], node.attributes.clone())?[0];
         }
         let (first, beyond) = (moved.first - before as i64, moved.beyond + after as i64);
-        Ok(vec![Moved::Rows(Rows { value, first, beyond, ..moved })])
+        Ok(vec![Streamed::Rows(Rows { value, first, beyond, ..moved })])
     }
 
     /// The number that a value is everywhere.
-    fn number(&self, moved: Moved) -> Option<f64> {
+    fn number(&self, moved: Streamed) -> Option<f64> {
         let numbers = self.graph.as_constant(moved.value())?.numbers();
         numbers.first().copied().filter(|first| numbers.iter().all(|number| number == first))
     }
@@ -281,9 +341,9 @@ impl<'a> Walk<'a> {
     }
 
     /// A convolution over time, of the rows before the chunk and the chunk's.
-    fn convolution(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+    fn convolution(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
         let spatial = rows.axis.checked_sub(2).ok_or(WHOLE_WINDOW)?;
-        if !matches!(inputs[0], Some(Moved::Rows(_)))
+        if !matches!(inputs[0], Some(Streamed::Rows(_)))
             || inputs[1..].iter().flatten().any(|input| input.rows().is_some())
         {
             return Err(WHOLE_WINDOW.into());
@@ -297,6 +357,7 @@ impl<'a> Walk<'a> {
         let span = (kernel - 1) * at("dilations", 1);
         let mut pads = node.ints("pads", &vec![0; 2 * axes]);
         let [before, after] = [spatial, axes + spatial].map(|at| std::mem::take(&mut pads[at]));
+        check_end(rows, after)?;
         let padded = if before > 0 { self.zero_before(rows) } else { rows };
         let first = rows.first - before + span;
         if first < 0 {
@@ -304,26 +365,21 @@ impl<'a> Walk<'a> {
         }
         let mut value = padded.value;
         if span > 0 {
-            let mut ty = self.graph.ty(value).clone();
-            ty.shape[rows.axis] = span as usize;
-            let kept = (self.keep)(self.graph, ty);
-            value = self.graph.concat(&[kept, value], rows.axis);
-            let end = self.chunk + span as usize;
-            self.kept.push(self.graph.slice(value, rows.axis, self.chunk, end));
+            value = self.with_earlier(value, rows.axis, span as usize);
         }
         let mut attributes: Attributes = node.attributes.clone();
         attributes.insert("pads".into(), Attribute::Ints(pads));
-        let others = inputs[1..].iter().map(|input| input.map(Moved::value));
+        let others = inputs[1..].iter().map(|input| input.map(Streamed::value));
         let inputs = std::iter::once(Some(value)).chain(others).collect();
         let value = self.graph.try_apply("Conv", inputs, attributes)?[0];
-        Ok(vec![Moved::Rows(Rows { value, axis: rows.axis, first, beyond: rows.beyond + after })])
+        Ok(vec![Streamed::Rows(Rows { value, axis: rows.axis, first, beyond: rows.beyond + after })])
     }
 
-    fn product(&mut self, node: &Node, inputs: &[Option<Moved>], rows: &[Rows]) -> Step {
+    fn product(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: &[Rows]) -> Outputs {
         let rank = self.shape(node.outputs[0]).len();
         let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
         let own = from_end(&rows[0], self.graph);
-        let left = matches!(inputs[0], Some(Moved::Rows(_)));
+        let left = matches!(inputs[0], Some(Streamed::Rows(_)));
         let is_batch = own > 2;
         let fits = match rows {
             [_] => is_batch || own == if left { 2 } else { 1 },
@@ -347,7 +403,7 @@ impl<'a> Walk<'a> {
         if along == rows.axis { Err(WHOLE_WINDOW.into()) } else { Ok(()) }
     }
 
-    fn reduce(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+    fn reduce(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
         let rank = self.shape(node.input(0)).len();
         let axes = node.optional(1).and_then(|axes| self.window.as_i64s(axes)).ok_or(WHOLE_WINDOW)?;
         let axes = axes.iter().map(|along| axis_of(*along, rank)).collect::<Result<Vec<_>, _>>()?;
@@ -358,7 +414,7 @@ impl<'a> Walk<'a> {
         self.same(node, inputs, rows, rows.axis - gone)
     }
 
-    fn gather(&mut self, node: &Node, inputs: &[Option<Moved>], rows: Rows) -> Step {
+    fn gather(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
         self.check_axis(node.int("axis", 0), node, rows)?;
         let along = axis_of(node.int("axis", 0), self.shape(node.input(0)).len())?;
         let more = self.shape(node.input(1)).len();
@@ -370,7 +426,7 @@ impl<'a> Walk<'a> {
 const WHOLE_WINDOW: &str = "it needs the whole window at once";
 const PER_ROW: &str = "it has numbers for each row of the window";
 
-impl Moved {
+impl Streamed {
     fn value(self) -> Value {
         match self {
             Self::Still(value) | Self::Rows(Rows { value, .. }) => value,
@@ -385,12 +441,16 @@ impl Moved {
     }
 }
 
-/// Fails where rows are combined that lie apart in time.
-fn check_times(rows: &[Rows]) -> Result<(), GraphError> {
-    let apart = rows.iter().map(|other| (other.first - rows[0].first).abs()).max().unwrap_or(0);
-    if apart > 0 {
-        return Err(format!("it combines rows that are known {apart} rows apart: part of the model looks ahead").into());
+/// Fails where rows are padded in the place of some that were cropped at the end.
+fn check_end(rows: Rows, after: i64) -> Result<(), GraphError> {
+    if after > 0 && rows.beyond < 0 {
+        return Err("it pads behind its rows after some of them were cropped".into());
     }
+    Ok(())
+}
+
+/// Fails where rows are combined that end at different times.
+fn check_times(rows: &[Rows]) -> Result<(), GraphError> {
     if rows.iter().any(|other| other.beyond != rows[0].beyond) {
         return Err("it combines values that end at different rows".into());
     }

@@ -10,7 +10,7 @@
 
 __device__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
 
-// The cell of a long short-term memory: see LstmCell in graph/operators/cell.rs. Gates are the sum of up to three
+// The cell of a long short-term memory: see LstmCell in graph/operators/lstm_cell.rs. Gates are the sum of up to three
 // arrays [rows, 4 columns]; of the second and third, row i begins i x stride elements after the first (0: one row).
 extern "C" __global__ void lstm_cell(const float *gates, const float *before, const float *second, const float *third,
                                      float *hidden, float *cell, float *sigmoids, float *candidate, float *squashed,
@@ -72,7 +72,7 @@ extern "C" __global__ void relu_gradient(const float *dy, const float *y, float 
         dx[at] = y[at] > 0.0f ? dy[at] : slope == 0.0f ? 0.0f : slope * dy[at];
 }
 
-// The gradient of a layer normalization of `rows` rows: see LayerNormGradient in graph/operators/norm.rs. With xhat =
+// The gradient of a layer normalization of `rows` rows: see LayerNormGradient in graph/operators/layer_norm.rs. With xhat =
 // (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat) and dbias =
 // sum(dy).
 #define LAYER_NORM_GRADIENT                                                                                            \
@@ -189,7 +189,7 @@ __device__ float recurrence_cell(const float *products, const float *shares, con
         return (1.0f - update) * fresh + update * before;
     }
     const float sum = products[0] + shares[unit];
-    return KIND == TANH ? tanhf(sum) : fmaxf(sum, 0.0f);
+    return KIND == TANH ? tanhf(sum) : (sum < 0.0f ? 0.0f : sum);
 }
 
 template <int KIND, int gates, int numbers> __device__ void recurrence_pass(RECURRENCE) {

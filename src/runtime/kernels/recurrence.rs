@@ -218,7 +218,7 @@ fn forward(mut rows: Forward<'_>, cell: Cell, reverse: bool, n: usize, packed: &
             Cell::Lstm => lstm(&gates, &mut cells, &mut state, kept, n),
             Cell::Gru => gru(&gates, rows.shares[t], rows.fourth, &mut state, kept, n),
             Cell::Tanh => state.iter_mut().zip(&gates).for_each(|(y, x)| *y = tanh(*x)),
-            Cell::Relu => state.iter_mut().zip(&gates).for_each(|(y, x)| *y = x.max(0.0)),
+            Cell::Relu => state.iter_mut().zip(&gates).for_each(|(y, x)| *y = if *x < 0.0 { 0.0 } else { *x }),
         }
         rows.states[t].copy_from_slice(&state);
     }

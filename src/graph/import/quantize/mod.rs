@@ -15,10 +15,10 @@ use super::super::error::GraphError;
 use super::super::onnx::{attribute, tensor};
 use super::super::proto::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};
 use super::super::tensor::Constant;
-use super::nodes::{float, int, node, takers};
+use super::nodes::{float, int, node, rename_taken, takers};
 use super::rewrite::float_port;
 pub use weights::{ComputedWeight, WeightModel, computed_weights};
-use weights::{drop_unused, fold_norms, own_name, part_sums, weights};
+use weights::{drop_unused, fold_norms, split_biases, unfolded_name, weights};
 use writer::Writer;
 
 /// Operators with weights. What of them is not quantized is counted.
@@ -77,14 +77,14 @@ impl Quantizer {
     pub fn new(onnx: &[u8], is_weight: impl Fn(&str) -> bool, computed: &[ComputedWeight]) -> Result<Self, GraphError> {
         let mut proto = decode(onnx)?;
         let graph = proto.graph.as_mut().expect("checked by decode");
-        let names: HashSet<_> = computed.iter().map(|weight| weight.name.as_str()).collect();
-        let made = |node: &NodeProto| matches!(&node.output[..], [name] if names.contains(name.as_str()));
-        graph.node.retain(|node| !made(node));
-        let tensors = computed
-            .iter()
-            .map(|ComputedWeight { name, shape, values }| tensor(name, &Constant::F32(shape.clone(), values.clone())));
+        let names = computed.iter().map(|weight| (weight.name.clone(), format!("{}/computed", weight.name))).collect();
+        rename_taken(&mut graph.node, &names);
+        let tensors = computed.iter().map(|ComputedWeight { name, shape, values }| {
+            tensor(&names[name], &Constant::F32(shape.clone(), values.clone()))
+        });
         graph.initializer.extend(tensors);
-        part_sums(graph);
+        let names: HashSet<_> = names.into_values().collect();
+        split_biases(graph);
         fold_norms(graph);
         let layers = layers(graph, |name| is_weight(name) || names.contains(name));
         let inputs = layers.iter().map(|layer| graph.node[layer.node].input[0].clone());
@@ -140,9 +140,12 @@ impl Quantizer {
     pub fn quantized(&self, observed: &[Observed]) -> Result<Vec<u8>, GraphError> {
         let mut proto = self.proto.clone();
         let graph = proto.graph.as_mut().expect("checked when it was made");
-        let steps = observed.iter().map(|observed| Step::of(*observed));
-        let steps: HashMap<_, _> = self.activations.iter().cloned().zip(steps).collect();
-        let mut writer = Writer { graph, steps: &steps, weights: HashMap::new(), first: Vec::new() };
+        let ranges = observed.iter().map(|observed| Quantization::of(*observed));
+        let ranges: HashMap<_, _> = self.activations.iter().cloned().zip(ranges).collect();
+        let mut writer = Writer::new(graph, &ranges);
+        for layer in &self.layers {
+            writer.check_bias(layer)?;
+        }
         for layer in &self.layers {
             writer.layer(layer)?;
         }
@@ -155,13 +158,13 @@ impl Quantizer {
 
 /// Scale and zero point of an activation.
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct Quantization {
     scale: f32,
     zero: u8,
     rank: usize,
 }
 
-impl Step {
+impl Quantization {
     /// That of values between two bounds, and zero.
     fn of(observed: Observed) -> Self {
         let (low, high) = (observed.least.min(0.0), observed.greatest.max(0.0));
@@ -180,14 +183,14 @@ fn layers(graph: &GraphProto, is_weight: impl Fn(&str) -> bool) -> Vec<Layer> {
     let mut layers = Vec::new();
     for (at, node) in graph.node.iter().enumerate() {
         let [input, name, ..] = &node.input[..] else { continue };
-        let Some(weight) = weights.get(name.as_str()).filter(|_| is_weight(own_name(name))) else { continue };
+        let Some(weight) = weights.get(name.as_str()).filter(|_| is_weight(unfolded_name(name))) else { continue };
         if weight.data_type() != DataType::Float as i32 || weights.contains_key(input.as_str()) {
             continue;
         }
         let (axis, output) = match (node.op_type(), weight.dims.len()) {
             ("MatMul", 2) => (1, None),
             ("Gemm", 2) if is_plain(node) => (if int(node, "transB", 0) == 0 { 1 } else { 0 }, None),
-            ("Conv", 3..) if node.input.get(2).is_none_or(|bias| weights.contains_key(bias.as_str())) => {
+            ("Conv", 3..) if bias_of(node).is_none_or(|bias| weights.contains_key(bias)) => {
                 let output = &node.output[0];
                 (0, Some(relu_behind(output).unwrap_or_else(|| output.clone())))
             }
@@ -201,4 +204,9 @@ fn layers(graph: &GraphProto, is_weight: impl Fn(&str) -> bool) -> Vec<Layer> {
 /// Whether a `Gemm` is only a product.
 fn is_plain(gemm: &NodeProto) -> bool {
     gemm.input.len() == 2 && int(gemm, "transA", 0) == 0 && float(gemm, "alpha", 1.0) == 1.0
+}
+
+/// The bias of a convolution.
+fn bias_of(conv: &NodeProto) -> Option<&str> {
+    conv.input.get(2).map(String::as_str).filter(|name| !name.is_empty())
 }

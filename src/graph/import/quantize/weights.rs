@@ -30,7 +30,7 @@ pub struct WeightModel {
     pub names: Vec<String>,
 }
 
-/// What computes weights of an exported model's layers; `None` where all are tensors of the file.
+/// What computes weights and biases of an exported model's layers; `None` where all are tensors of the file.
 ///
 /// # Errors
 /// The bytes are no model.
@@ -50,11 +50,11 @@ pub fn computed_weights(onnx: &[u8], is_weight: impl Fn(&str) -> bool) -> Result
             let of_weight = given.into_iter().flatten().any(|of_weight| *of_weight);
             constants.extend(node.output.iter().map(|name| (name.clone(), of_weight)));
             nodes.push(node);
-        } else if let ("Conv" | "Gemm" | "MatMul", Some(weight)) = (node.op_type(), node.input.get(1)) {
-            let is_tensor = graph.initializer.iter().any(|tensor| tensor.name() == weight);
-            if constants.get(weight) == Some(&true) && !is_tensor {
-                wanted.insert(weight.clone());
-            }
+        } else if let "Conv" | "Gemm" | "MatMul" = node.op_type() {
+            let is_tensor = |name: &String| graph.initializer.iter().any(|tensor| tensor.name() == name);
+            let weight = node.input.get(1).filter(|name| constants.get(*name) == Some(&true));
+            let bias = node.input.get(2).filter(|name| weight.is_some() && constants.contains_key(*name));
+            wanted.extend(weight.into_iter().chain(bias).filter(|name| !is_tensor(name)).cloned());
         }
     }
     graph.node = nodes;
@@ -71,8 +71,8 @@ pub(super) fn weights(graph: &GraphProto) -> HashMap<&str, &TensorProto> {
     tensors.map(|tensor| (tensor.name(), tensor)).collect()
 }
 
-/// Parts each `Gemm` with a sum into the product and an `Add`.
-pub(super) fn part_sums(graph: &mut GraphProto) {
+/// Splits each `Gemm` with a bias into the product and an `Add`.
+pub(super) fn split_biases(graph: &mut GraphProto) {
     let mut nodes = Vec::with_capacity(graph.node.len());
     for mut gemm in std::mem::take(&mut graph.node) {
         let is_sum = gemm.op_type() == "Gemm" && gemm.input.len() == 3 && float(&gemm, "beta", 1.0) == 1.0;
@@ -97,7 +97,7 @@ pub(super) fn fold_norms(graph: &mut GraphProto) {
             let output = conv.output.first()?;
             let [norm] = takers.get(output.as_str())?[..] else { return None };
             let is_norm = graph.node[norm].op_type() == "BatchNormalization" && !outputs.contains(output.as_str());
-            let known = |name: &String| weights.contains_key(name.as_str());
+            let known = |name: &String| name.is_empty() || weights.contains_key(name.as_str());
             let constant = conv.input.iter().skip(1).all(known) && graph.node[norm].input.iter().skip(1).all(known);
             (is_norm && constant).then_some((at, norm))
         };
@@ -123,7 +123,8 @@ fn fold_norm(graph: &mut GraphProto, conv: usize, norm: usize) -> Option<[Tensor
         _ => None,
     };
     let epsilon = float(&graph.node[norm], "epsilon", 1e-5);
-    let (weight_name, bias_name) = (&graph.node[conv].input[1], graph.node[conv].input.get(2));
+    let (weight_name, bias_name) =
+        (&graph.node[conv].input[1], graph.node[conv].input.get(2).filter(|name| !name.is_empty()));
     let (shape, mut weight) = values(weight_name)?;
     let channels = shape[0];
     let mut bias = bias_name.map_or(Some(vec![0.0; channels]), |name| Some(values(name)?.1))?;
@@ -154,7 +155,7 @@ fn fold_norm(graph: &mut GraphProto, conv: usize, norm: usize) -> Option<[Tensor
 const FOLDED: &str = "/folded/";
 
 /// The name of the weight that a tensor was made of.
-pub(super) fn own_name(name: &str) -> &str {
+pub(super) fn unfolded_name(name: &str) -> &str {
     name.split_once(FOLDED).map_or(name, |(own, _)| own)
 }
 

@@ -9,7 +9,7 @@ use super::super::super::proto::{GraphProto, NodeProto, TensorProto, tensor_prot
 use super::super::super::tensor::Constant;
 use super::super::nodes::{node, rename_taken};
 use super::super::tensor::constant;
-use super::{Layer, Step};
+use super::{Layer, Quantization, bias_of};
 
 /// Weights reach from -64 to 64, not to 127: processors without VNNI add two products of 8 bits in 16, which saturate
 /// silently beyond that.
@@ -17,15 +17,35 @@ const LARGEST_WEIGHT: f32 = 64.0;
 
 /// Writes quantized layers into a graph.
 pub(super) struct Writer<'a> {
-    pub(super) graph: &'a mut GraphProto,
-    pub(super) steps: &'a HashMap<String, Step>,
+    graph: &'a mut GraphProto,
+    activations: &'a HashMap<String, Quantization>,
+    /// Scales that biases need: what a channel's weights are quantized by must not be less.
+    least: HashMap<String, Vec<f32>>,
     /// Scales of the weights that are quantized already.
-    pub(super) weights: HashMap<String, Vec<f32>>,
+    weights: HashMap<String, Vec<f32>>,
     /// Nodes that give weights and biases.
-    pub(super) first: Vec<NodeProto>,
+    first: Vec<NodeProto>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    pub(super) fn new(graph: &'a mut GraphProto, activations: &'a HashMap<String, Quantization>) -> Self {
+        Self { graph, activations, least: HashMap::new(), weights: HashMap::new(), first: Vec::new() }
+    }
+
+    /// Notes what scales of a layer's weight let its bias fit into 32 bits. Channels with tiny weights need larger ones.
+    pub(super) fn check_bias(&mut self, layer: &Layer) -> Result<(), GraphError> {
+        const LARGEST_BIAS: f32 = (1u32 << 30) as f32;
+        let node = &self.graph.node[layer.node];
+        let Some(bias) = bias_of(node).filter(|_| node.op_type() == "Conv") else { return Ok(()) };
+        let (weight, scale) = (node.input[1].clone(), self.activations[&node.input[0]].scale);
+        let (_, values) = self.values(bias)?;
+        let least = self.least.entry(weight).or_insert_with(|| vec![0.0; values.len()]);
+        for (least, bias) in least.iter_mut().zip(&values) {
+            *least = least.max(bias.abs() / scale / LARGEST_BIAS);
+        }
+        Ok(())
+    }
+
     pub(super) fn layer(&mut self, layer: &Layer) -> Result<(), GraphError> {
         let [input, weight, ..] = &self.graph.node[layer.node].input[..] else { unreachable!("a layer has both") };
         let (input, weight) = (input.clone(), weight.clone());
@@ -33,16 +53,16 @@ impl Writer<'_> {
             let scales = self.weight(&weight, layer.axis)?;
             self.weights.insert(weight.clone(), scales);
         }
-        if let Some(bias) = self.graph.node[layer.node].input.get(2).filter(|name| !name.is_empty()).cloned() {
-            let step = self.steps[&input].scale;
-            let scales: Vec<_> = self.weights[&weight].iter().map(|scale| scale * step).collect();
+        if let Some(bias) = bias_of(&self.graph.node[layer.node]).map(str::to_owned) {
+            let of_input = self.activations[&input].scale;
+            let scales: Vec<_> = self.weights[&weight].iter().map(|scale| scale * of_input).collect();
             let own = format!("{}/{bias}", self.graph.node[layer.node].output[0]);
             self.bias(&bias, &own, scales)?;
             self.graph.node[layer.node].input[2] = dequantized(&own);
         }
         let node = &mut self.graph.node[layer.node];
-        if node.op_type() == "MatMul" && self.steps[&input].rank == 2 {
-            // ONNX Runtime takes a MatMul and a sum behind it for a Gemm first, which it then finds no integer kernel for.
+        if node.op_type() == "MatMul" && self.activations[&input].rank == 2 {
+            // ONNX Runtime merges a MatMul with the addition after it into a Gemm first, for which it has no integer kernel.
             node.op_type = Some("Gemm".into());
         }
         node.input[0] = dequantized(&input);
@@ -56,7 +76,7 @@ impl Writer<'_> {
         // Of a weight's elements, those of one channel follow each other so often, or lie that far apart.
         let inner: usize = shape[axis + 1..].iter().product();
         let channel = |at: usize| at / inner % shape[axis];
-        let mut scales = vec![0f32; shape[axis]];
+        let mut scales = self.least.get(name).cloned().unwrap_or_else(|| vec![0.0; shape[axis]]);
         for (at, value) in values.iter().enumerate() {
             let scale = &mut scales[channel(at)];
             *scale = scale.max(value.abs() / LARGEST_WEIGHT);
@@ -120,7 +140,7 @@ impl Writer<'_> {
 
     /// The nodes that quantize an activation and give its numbers; none for other values.
     fn quantize(&mut self, name: &str) -> Vec<NodeProto> {
-        let Some(Step { scale, zero, .. }) = self.steps.get(name) else { return Vec::new() };
+        let Some(Quantization { scale, zero, .. }) = self.activations.get(name) else { return Vec::new() };
         let [scale_name, zero_name, quantized] =
             ["scale", "zero_point", "quantized"].map(|part| format!("{name}/{part}"));
         self.graph.initializer.push(tensor(&scale_name, &Constant::F32(Vec::new(), vec![*scale])));
