@@ -87,9 +87,9 @@ const EXPORT_LINE: &str = "`torch.onnx.export(model.train(), (x,), \"model.onnx\
                            torch.export.Dim(\"batch\")},), optimize=False)`";
 
 /// The first names of a list, and how many more there are.
-fn listed(names: &[String]) -> String {
+pub(crate) fn listed<S: AsRef<str>>(names: &[S]) -> String {
     const SHOWN: usize = 6;
-    let shown = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    let shown = names.iter().take(SHOWN).map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
     match names.len().saturating_sub(SHOWN) {
         0 => shown,
         more => format!("{shown} and {more} more"),

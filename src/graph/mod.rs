@@ -32,6 +32,7 @@ pub use autodiff::gradients;
 pub use build::Adam;
 pub use dim::Dim;
 pub use error::GraphError;
+pub(crate) use error::listed;
 pub use float64::to_float64;
 pub use import::{
     ComputedWeight, Declared, Exporter, ModelPort, Observed, OnnxModel, Probe, QuantizedLayers, Quantizer, Retrained,

@@ -21,7 +21,7 @@ use crate::cache::{Cache, Split};
 use crate::config::{Config, Normalize};
 use crate::dataset::{Batch, Gather, Resident};
 use crate::files::replace_file;
-use crate::graph::{Exporter, OnnxModel};
+use crate::graph::{Exporter, OnnxModel, listed};
 use crate::model::{Model, ModelTensor, total_elements};
 use crate::runtime::{self, Library, Provider};
 use crate::step::training_step;
@@ -229,7 +229,7 @@ fn tell_tensors(model: &Model, unreached: &[String], listener: &mut dyn Listener
         listener.event(&Event::Tensors { tensors: &tensors, unreached });
     }
     if !unreached.is_empty() {
-        let message = format!("the loss does not depend on {}: training leaves them as they are", unreached.join(", "));
+        let message = format!("the loss does not depend on {}: training leaves them as they are", listed(unreached));
         listener.event(&Event::Warning(message));
     }
     let named = |unsure: fn(&ModelTensor) -> bool| -> Vec<&str> {
