@@ -151,7 +151,7 @@ mod tests {
 
     use super::*;
     use crate::cache::{Access, Assignment, BuildOptions, Cache, CacheSettings, NoEvents, Split, build};
-    use crate::config::{Config, Normalize, Shuffle, SplitBy};
+    use crate::config::{Config, Shuffle, SplitBy};
     use crate::dataset::order::BlockOrder;
     use crate::dataset::{Augment, BatchShape, Content, Needs, Resident, Rows, WindowIndex};
     use crate::recording::{Hdf5, write_fixture};
@@ -165,17 +165,12 @@ mod tests {
 
     /// Windows of 50 rows, stride 20, padding 10 and 5, of one recording.
     fn gather(skip: bool, context: usize) -> (tempfile::TempDir, Arc<Gather>) {
-        gather_normalized(Normalize::Recording, skip, context)
-    }
-
-    fn gather_normalized(emg: Normalize, skip: bool, context: usize) -> (tempfile::TempDir, Arc<Gather>) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("r.hdf5");
         write_fixture(&path, ROWS, value);
         let mut config = Config::default();
         (config.data.window_size, config.data.stride, config.data.padding) = (50, 20, [10, 5]);
         config.data.skip_ik_failures = skip;
-        config.data.normalize_emg = Some(emg);
         let options = BuildOptions {
             settings: CacheSettings::new(&config),
             inputs: vec![path],
@@ -197,7 +192,7 @@ mod tests {
     /// Columns of the fixture differ by a constant: so do channels and their means, but only if both are rolled alike.
     #[test]
     fn statistics_are_rolled_as_the_channels_are() {
-        let (_folder, gather) = gather_normalized(Normalize::None, false, 0);
+        let (_folder, gather) = gather(false, 0);
         let needs = Needs { emg_statistics: true, ..gather.needs };
         let gather = Arc::new(Gather { needs, ..Gather::clone(&gather) });
         let augment = Augment { jitter: true, rotation: 1, seed: 3 };
