@@ -15,6 +15,15 @@ fn fit(bench: &Bench, run: &str, sets: &[&str]) {
     bench.ok("emg-train", &[&["fit", "--config", "tiny.yaml", "--run", run], sets.as_slice()].concat());
 }
 
+/// Every kind of network.
+const VARIANTS: [&[&str]; 5] = [
+    &[],
+    &["model.initial_pose=true", "model.predict_velocity=true"],
+    &["data.normalize_emg=train", "model.decoder_type=mlp"],
+    &["data.normalize_emg=none", "data.normalize_angles=none", "model.type=lstm", "model.hidden_size=12"],
+    &["model.type=neuropose", "data.window_size=640", "data.stride=320"],
+];
+
 const FIRST: &str = "data/synth-00000_left.hdf5";
 
 /// Predicts the first recording, to HDF5 and CSV, and has both checked; gives the mean absolute error.
@@ -31,14 +40,7 @@ fn check(bench: &Bench, model: &str) -> f64 {
 #[test]
 fn predictions_are_those_of_windows_run_one_by_one() {
     let bench = bench("2.1");
-    let variants: [&[&str]; 5] = [
-        &[],
-        &["model.initial_pose=true", "model.predict_velocity=true"],
-        &["data.normalize_emg=train", "model.decoder_type=mlp"],
-        &["data.normalize_emg=none", "data.normalize_angles=none", "model.type=lstm", "model.hidden_size=12"],
-        &["model.type=neuropose", "data.window_size=640", "data.stride=320"],
-    ];
-    for (i, sets) in variants.iter().enumerate() {
+    for (i, sets) in VARIANTS.iter().enumerate() {
         let run = format!("run{i}");
         fit(&bench, &run, sets);
         check(&bench, &format!("{run}/model.onnx"));
@@ -65,14 +67,7 @@ fn predictions_are_those_of_windows_run_one_by_one() {
 #[test]
 fn models_are_exported_in_8_bit_integers() {
     let bench = bench("2.1");
-    let variants: [&[&str]; 5] = [
-        &[],
-        &["model.initial_pose=true", "model.predict_velocity=true"],
-        &["data.normalize_emg=train", "model.decoder_type=mlp"],
-        &["data.normalize_emg=none", "data.normalize_angles=none", "model.type=lstm", "model.hidden_size=12"],
-        &["model.type=neuropose", "data.window_size=640", "data.stride=320"],
-    ];
-    for (i, sets) in variants.iter().enumerate() {
+    for (i, sets) in VARIANTS.iter().enumerate() {
         let run = format!("run{i}");
         fit(&bench, &run, sets);
         // Matrices that interpolate are no weights.

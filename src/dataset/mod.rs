@@ -14,4 +14,5 @@ pub use order::{Order, Permutation};
 pub use pass::Pass;
 pub use resident::{Resident, RowBlock};
 pub use shape::BatchShape;
+pub(crate) use shape::valid_ranges;
 pub use windows::{Window, WindowIndex};

@@ -31,7 +31,7 @@ impl BatchShape {
 }
 
 /// The parts of rows [first, first + rows) that count, from the first on.
-pub(super) fn valid_ranges(runs: &[(u64, u64)], first: i64, rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn valid_ranges(runs: &[(u64, u64)], first: i64, rows: usize) -> impl Iterator<Item = Range<usize>> {
     let clip = move |at: u64| (at as i64 - first).clamp(0, rows as i64) as usize;
     overlapping(runs, first, rows).iter().map(move |&(start, length)| clip(start)..clip(start + length))
 }

@@ -46,6 +46,12 @@ impl Accumulator {
         }
     }
 
+    /// Mean absolute error in degrees; `None` without valid rows.
+    pub fn mae_deg(&self) -> Option<f64> {
+        let metrics = self.finish();
+        (metrics.rows > 0).then_some(metrics.mae_deg)
+    }
+
     /// The metrics of all that was added.
     pub fn finish(&self) -> Metrics {
         summarize(&self.sums, &self.targets.m2, &self.differences, self.rate)

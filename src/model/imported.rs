@@ -228,20 +228,20 @@ fn check_emg_statistics(
     ports: [Option<&ModelPort>; 2],
 ) -> Result<bool, ModelError> {
     let channels = config.input_size;
-    for (port, name) in ports.into_iter().zip(EMG_STATISTICS) {
-        let Some(port) = port.filter(|_| ports.iter().all(Option::is_some)) else { continue };
-        let fits = matches!(port.dims[..], [batch, found] if Some(&batch) == emg.dims.first() && found.is_none_or(|found| found == channels));
-        if !port.is_float || !fits {
-            return Err(ModelError::EmgStatistics { name, dims: Dims(port.dims.clone()), channels });
+    let check = |name: &'static str, port: &ModelPort| {
+        let is_batch = port.dims.first() == emg.dims.first();
+        let fits = matches!(port.dims[..], [_, found] if is_batch && found.is_none_or(|found| found == channels));
+        if port.is_float && fits {
+            return Ok(());
         }
-    }
-    match ports.map(|port| port.is_some()) {
-        [true, true] => Ok(true),
-        [false, false] => Ok(false),
-        [has_mean, _] => {
-            let [found, missing] = if has_mean { EMG_STATISTICS } else { [EMG_STATISTICS[1], EMG_STATISTICS[0]] };
-            Err(ModelError::OneStatistic { found, missing })
-        }
+        Err(ModelError::EmgStatistics { name, dims: Dims(port.dims.clone()), channels })
+    };
+    let [mean_name, std_name] = EMG_STATISTICS;
+    match ports {
+        [None, None] => Ok(false),
+        [Some(mean), Some(std)] => check(mean_name, mean).and_then(|()| check(std_name, std)).map(|()| true),
+        [Some(_), None] => Err(ModelError::OneStatistic { found: mean_name, missing: std_name }),
+        [None, Some(_)] => Err(ModelError::OneStatistic { found: std_name, missing: mean_name }),
     }
 }
 

@@ -22,11 +22,6 @@ pub struct ModelInputs {
 }
 
 impl ModelInputs {
-    /// EMG alone.
-    pub fn emg(emg: Value) -> Self {
-        Self { emg, initial_pose: None, emg_statistics: None }
-    }
-
     /// What there is beside the EMG, by name.
     pub(super) fn beside_emg(&self) -> impl Iterator<Item = (String, Value)> {
         let pose = self.initial_pose.map(|pose| (INITIAL_POSE, pose));

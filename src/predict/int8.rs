@@ -43,7 +43,7 @@ pub struct Int8Report {
 
 /// The model of float32 `onnx` in 8-bit integers. Activations' ranges are those over `windows` windows of the training split;
 /// both models predict as many of the test split (if that has none: of the validation or training split).
-/// `is_weight` names the tensors that training changed.
+/// `is_weight` names the parameters, trained or frozen.
 ///
 /// # Errors
 /// The cache has no window for the model; nothing can be quantized; the library's.
@@ -73,13 +73,14 @@ pub fn int8(
     for window in compared.iter() {
         comparison.add([&mut float32, &mut quantized], &window?)?;
     }
+    let [float32_mae_deg, mae_deg] = comparison.errors.map(|errors| errors.mae_deg());
     let about = Int8Report {
         layers,
         calibration_windows,
         compared_windows: comparison.windows,
         split: compared.split,
-        mae_deg: comparison.mae_deg(1),
-        float32_mae_deg: comparison.mae_deg(0),
+        mae_deg,
+        float32_mae_deg,
         difference_deg: (comparison.elements > 0)
             .then(|| comparison.difference.to_degrees() / comparison.elements as f64),
     };
@@ -201,10 +202,5 @@ impl Comparison {
         let pairs = angles[0].iter().zip(&angles[1]);
         self.difference += pairs.map(|(a, b)| f64::from((a - b).abs())).sum::<f64>();
         Ok(())
-    }
-
-    fn mae_deg(&self, model: usize) -> Option<f64> {
-        let metrics = self.errors[model].finish();
-        (metrics.rows > 0).then_some(metrics.mae_deg)
     }
 }

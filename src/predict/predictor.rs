@@ -283,8 +283,7 @@ impl Predictor {
         if recording.angles.is_empty() {
             return None;
         }
-        let metrics = self.errors(recording, angles).finish();
-        Some(metrics).filter(|metrics| metrics.rows > 0).map(|metrics| metrics.mae_deg)
+        self.errors(recording, angles).mae_deg()
     }
 
     /// How far angles [rows, joints] are from the recording's.

@@ -3,6 +3,7 @@
 use super::error::PredictError;
 use crate::cache::{Cache, SegmentSettings, measure};
 use crate::config::Normalize;
+use crate::dataset::valid_ranges;
 use crate::recording::Recording;
 use crate::units::Affine;
 
@@ -25,7 +26,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Rows of a cached recording, as recorded.
+    /// Rows of a cached recording, as recorded. Joints that were not measured are NaN in the cache, too.
     pub(super) fn cached(cache: &Cache, recording: usize, start: u64, rows: usize) -> Result<Self, PredictError> {
         let settings = &cache.manifest().settings;
         let (channels, joints) = (settings.emg_channels, settings.joint_angles_channels);
@@ -49,13 +50,8 @@ impl Rows {
             }
         }
         segment.copy_joint_angles(first, &mut window.angles)?;
-        for joint in &recording.content.unmeasured_joints {
-            window.angles.iter_mut().skip(*joint).step_by(joints).for_each(|angle| *angle = f32::NAN);
-        }
-        for (from, length) in &recording.content.valid_runs {
-            let place = |row: u64| row.saturating_sub(start).min(rows as u64) as usize;
-            window.valid[place(*from)..place(from + length)].fill(1.0);
-        }
+        let runs = valid_ranges(&recording.content.valid_runs, start as i64, rows);
+        runs.for_each(|range| window.valid[range].fill(1.0));
         Ok(window)
     }
 

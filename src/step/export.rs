@@ -136,12 +136,11 @@ impl<'a> Writer<'a> {
     /// The inputs [1, channels] of a model that takes the statistics of a recording's EMG: those that [`emg`](Self::emg) has
     /// made, if it has.
     fn emg_statistics(&mut self) -> Option<[Value; 2]> {
-        let model = self.exported.model;
-        if !model.takes_emg_statistics() || self.emg_statistics.is_some() {
-            return self.emg_statistics.filter(|_| model.takes_emg_statistics());
-        }
+        let (model, graph) = (self.exported.model, &mut self.graph);
         let ty = TensorType::f32([1, model.config().input_size]);
-        Some(EMG_STATISTICS.map(|name| self.graph.input(name, ty.clone())))
+        let made = self.emg_statistics;
+        let inputs = || made.unwrap_or_else(|| EMG_STATISTICS.map(|name| graph.input(name, ty.clone())));
+        model.takes_emg_statistics().then(inputs)
     }
 
     /// What the model computes, in the precision of the export.

@@ -55,7 +55,7 @@ impl<'a> Trial<'a> {
         let targets = shape.target_rows();
         let noise = |tensor: u64, scale: f32, sizes: [usize; 3]| {
             let mut random = Random::new(&[seed, tensor]);
-            let mut unit = || (random.next_u64() >> 40) as f32 / (1 << 24) as f32 - 0.5;
+            let mut unit = || unit(&mut random) - 0.5;
             // Of four uniform numbers: nearly normal.
             let values = (0..sizes.iter().product()).map(|_| scale * (unit() + unit() + unit() + unit()) * 3f32.sqrt());
             Tensor::new(sizes, values.collect())
@@ -69,7 +69,6 @@ impl<'a> Trial<'a> {
         if problem.model.takes_emg_statistics() {
             let mut random = Random::new(&[seed, 3]);
             let mut between = |low: f32, high: f32| {
-                let unit = |random: &mut Random| (random.next_u64() >> 40) as f32 / (1 << 24) as f32;
                 let sizes = [shape.batch, shape.channels];
                 let values = (0..sizes.iter().product()).map(|_| low + (high - low) * unit(&mut random));
                 Tensor::new(sizes, values.collect())
@@ -171,6 +170,11 @@ impl<'a> Trial<'a> {
         replace_named_file(&folder.join("model.onnx"), &onnx)?;
         Ok(())
     }
+}
+
+/// A number in [0, 1).
+fn unit(random: &mut Random) -> f32 {
+    (random.next_u64() >> 40) as f32 / (1 << 24) as f32
 }
 
 /// The parameters that `values` are, end to end.

@@ -154,12 +154,11 @@ pub(crate) fn int8(report: &Int8Report) -> String {
         (Some(int8), Some(float32)) => format!("mae {int8:.3} deg (float32: {float32:.3}), "),
         _ => String::new(),
     };
-    let difference = match difference_deg {
-        Some(difference) => format!("{error}angles differ by {difference:.3} deg on average"),
-        None => "no angles, since none has a pose to start from".to_owned(),
+    let comparison = match difference_deg {
+        Some(difference) => {
+            format!("over {compared_windows} {split} windows {error}angles differ by {difference:.3} deg on average")
+        }
+        None => format!("not compared: no {split} window has a pose to start from"),
     };
-    format!(
-        "int8: {}{rest}; calibrated on {calibration_windows} windows; over {compared_windows} {split} windows {difference}",
-        counts(&layers.int8)
-    )
+    format!("int8: {}{rest}; calibrated on {calibration_windows} windows; {comparison}", counts(&layers.int8))
 }

@@ -54,7 +54,7 @@ impl ModelPort {
     }
 }
 
-fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
+pub(super) fn decode(bytes: &[u8]) -> Result<ModelProto, GraphError> {
     ModelProto::decode(bytes).map_err(|error| GraphError::NotOnnx { reason: error.to_string() })
 }
 

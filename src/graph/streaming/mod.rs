@@ -4,6 +4,7 @@
 //! A value of the stream stands for the whole recording, not for a window: what a convolution pads before its first row is
 //! there once, before the recording's first row.
 
+mod rules;
 mod walk;
 
 use std::collections::HashMap;

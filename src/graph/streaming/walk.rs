@@ -2,15 +2,14 @@
 
 use std::collections::HashMap;
 
-use super::super::attributes::{Attribute, Attributes};
 use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
-use super::super::operators::{axis as axis_of, pads, ranges};
 use super::super::tensor::TensorType;
+use super::rules::keeps_zeros;
 
 /// A value of the window in the stream.
 #[derive(Debug, Clone, Copy)]
-enum Streamed {
+pub(super) enum Streamed {
     /// The same for all rows.
     Still(Value),
     Rows(Rows),
@@ -21,7 +20,7 @@ enum Streamed {
 pub(super) struct Rows {
     pub(super) value: Value,
     /// The axis of rows.
-    axis: usize,
+    pub(super) axis: usize,
     /// The window's first row of this value can be computed with the recording's row `first`. Before the recording, where
     /// `first` is negative, rows are zero.
     pub(super) first: i64,
@@ -31,13 +30,13 @@ pub(super) struct Rows {
 
 /// The way through a window's nodes.
 pub(super) struct Walk<'a> {
-    window: &'a Graph,
-    graph: &'a mut Graph,
+    pub(super) window: &'a Graph,
+    pub(super) graph: &'a mut Graph,
     emg: Value,
     /// Of the window.
     rows: i64,
-    chunk: usize,
-    time: Value,
+    pub(super) chunk: usize,
+    pub(super) time: Value,
     values: HashMap<Value, Streamed>,
     /// Gives what was kept of the chunk before.
     keep: &'a mut dyn FnMut(&mut Graph, TensorType) -> Value,
@@ -45,7 +44,7 @@ pub(super) struct Walk<'a> {
 }
 
 /// A node's outputs in the stream.
-type Outputs = Result<Vec<Streamed>, GraphError>;
+pub(super) type Outputs = Result<Vec<Streamed>, GraphError>;
 
 impl<'a> Walk<'a> {
     /// `time`: the rows of the recording that the chunk has.
@@ -66,22 +65,22 @@ impl<'a> Walk<'a> {
         others: &HashMap<String, Value>,
     ) -> Result<(Rows, Vec<Value>), GraphError> {
         for (name, value) in self.window.inputs() {
-            let moved = match others.get(name) {
+            let streamed = match others.get(name) {
                 _ if *value == self.emg => Streamed::Rows(Rows { value: rows, axis: 1, first: 0, beyond: 0 }),
                 Some(other) => Streamed::Still(*other),
                 None => unreachable!("{name} is given"),
             };
-            self.values.insert(*value, moved);
+            self.values.insert(*value, streamed);
         }
         for node in self.window.nodes() {
-            let moved = self.node(node).map_err(|source| GraphError::Node {
+            let outputs = self.node(node).map_err(|source| GraphError::Node {
                 node: node.origin.as_deref().unwrap_or(node.operator.name).to_owned(),
                 source: Box::new(source),
             })?;
-            for (output, moved) in node.outputs.iter().zip(&moved) {
-                self.check_length(*output, moved)?;
+            for (value, output) in node.outputs.iter().zip(&outputs) {
+                self.check_length(*value, output)?;
             }
-            self.values.extend(node.outputs.iter().copied().zip(moved));
+            self.values.extend(node.outputs.iter().copied().zip(outputs));
         }
         let (_, output) = self.window.outputs()[0];
         match self.values.get(&output) {
@@ -91,23 +90,23 @@ impl<'a> Walk<'a> {
     }
 
     /// Fails where the window's value has not as many rows as its first and last one say.
-    fn check_length(&self, output: Value, moved: &Streamed) -> Result<(), GraphError> {
-        let Streamed::Rows(rows) = moved else { return Ok(()) };
+    fn check_length(&self, value: Value, output: &Streamed) -> Result<(), GraphError> {
+        let Streamed::Rows(rows) = output else { return Ok(()) };
         let expected = self.rows + rows.beyond - rows.first;
-        let of_window = self.window.shape(output).get(rows.axis).map(|found| *found as i64);
+        let of_window = self.window.shape(value).get(rows.axis).map(|found| *found as i64);
         let of_chunk = self.graph.shape(rows.value).get(rows.axis);
         if of_window == Some(expected) && of_chunk == Some(&self.chunk) { Ok(()) } else { Err(WHOLE_WINDOW.into()) }
     }
 
     /// A value of the window in the stream.
     fn streamed(&mut self, value: Value) -> Streamed {
-        if let Some(moved) = self.values.get(&value) {
-            return *moved;
+        if let Some(streamed) = self.values.get(&value) {
+            return *streamed;
         }
         let constant = self.window.as_constant(value).expect("inputs and nodes come before what takes them").clone();
-        let moved = Streamed::Still(self.graph.constant(constant));
-        self.values.insert(value, moved);
-        moved
+        let streamed = Streamed::Still(self.graph.constant(constant));
+        self.values.insert(value, streamed);
+        streamed
     }
 
     fn node(&mut self, node: &Node) -> Outputs {
@@ -123,47 +122,7 @@ impl<'a> Walk<'a> {
         if first.first < 0 && !keeps_zeros(node.operator.name) {
             return Err("it changes zeros that were padded before the first row".into());
         }
-        match node.operator.name {
-            name if is_row_by_row(name) => self.broadcast(node, &inputs, &rows),
-            "Transpose" => {
-                let order = node.ints("perm", &[]);
-                let axis = order.iter().position(|from| *from == first.axis as i64);
-                self.same(node, &inputs, first, axis.ok_or("the order of axes is missing")?)
-            }
-            "Reshape" => self.reshape(node, first),
-            "Expand" => self.expand(node, first),
-            "Slice" => self.slice(node, &inputs, first),
-            "Pad" => self.pad(node, &inputs, first),
-            "Conv" => self.convolution(node, &inputs, first),
-            "MatMul" => self.product(node, &inputs, &rows),
-            "Gemm"
-                if rows.len() == 1
-                    && first.axis == 0
-                    && node.int("transA", 0) == 0
-                    && matches!(inputs[0], Some(Streamed::Rows(_))) =>
-            {
-                inputs.get(2).copied().flatten().map_or(Ok(()), |bias| self.check_still(bias, 2))?;
-                self.same(node, &inputs, first, 0)
-            }
-            "Concat" | "Split" | "Softmax" | "LogSoftmax" => {
-                self.check_axis(node.int("axis", -1), node, first)?;
-                self.check_alike(&rows, node.operator.name != "Concat" || rows.len() == inputs.len())?;
-                self.same(node, &inputs, first, first.axis)
-            }
-            "LayerNormalization" | "LayerNorm" => {
-                let rank = self.shape(node.input(0)).len();
-                let begin = axis_of(node.int("axis", -1), rank)?;
-                if begin <= first.axis {
-                    return Err(WHOLE_WINDOW.into());
-                }
-                self.same(node, &inputs, first, first.axis)
-            }
-            "ReduceMax" | "ReduceMean" | "ReduceMin" | "ReduceSum" => self.reduce(node, &inputs, first),
-            "Gather" if rows.len() == 1 && matches!(inputs[0], Some(Streamed::Rows(_))) => {
-                self.gather(node, &inputs, first)
-            }
-            _ => Err(WHOLE_WINDOW.into()),
-        }
+        self.apply(node, &inputs, &rows)
     }
 
     /// A node's inputs, with those that are known earlier than others delayed, so that rows of one time meet.
@@ -192,7 +151,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The chunk's rows behind the `count` rows before them, of which the last ones are kept for the next chunk.
-    fn with_earlier(&mut self, value: Value, axis: usize, count: usize) -> Value {
+    pub(super) fn with_earlier(&mut self, value: Value, axis: usize, count: usize) -> Value {
         let mut ty = self.graph.ty(value).clone();
         ty.shape[axis] = count;
         let kept = (self.keep)(self.graph, ty);
@@ -201,12 +160,12 @@ impl<'a> Walk<'a> {
         all
     }
 
-    fn shape(&self, value: Value) -> Vec<usize> {
+    pub(super) fn shape(&self, value: Value) -> Vec<usize> {
         self.window.shape(value).to_vec()
     }
 
     /// The node, on these inputs.
-    fn copy_node(&mut self, node: &Node, inputs: &[Option<Streamed>]) -> Result<Vec<Value>, GraphError> {
+    pub(super) fn copy_node(&mut self, node: &Node, inputs: &[Option<Streamed>]) -> Result<Vec<Value>, GraphError> {
         let inputs: Vec<_> = inputs.iter().map(|input| input.map(Streamed::value)).collect();
         if node.operator.is_foreign {
             let types = node.outputs.iter().map(|output| self.window.ty(*output).clone()).collect();
@@ -214,319 +173,21 @@ impl<'a> Walk<'a> {
         }
         self.graph.try_apply(node.operator.name, inputs, node.attributes.clone())
     }
-
-    /// The node, which leaves the rows where they are in time.
-    fn same(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows, axis: usize) -> Outputs {
-        let values = self.copy_node(node, inputs)?;
-        Ok(values.into_iter().map(|value| Streamed::Rows(Rows { value, axis, ..rows })).collect())
-    }
-
-    /// Fails where rows do not lie at the same axis and time.
-    fn check_alike(&self, rows: &[Rows], all: bool) -> Result<(), GraphError> {
-        if !all {
-            return Err(PER_ROW.into());
-        }
-        if rows.iter().any(|other| other.axis != rows[0].axis) {
-            return Err(WHOLE_WINDOW.into());
-        }
-        check_times(rows)
-    }
-
-    /// Fails where a value that is the same for all rows has several numbers along their axis, `from_end` axes before the end
-    /// of `rank`.
-    fn check_still(&self, moved: Streamed, from_end: usize) -> Result<(), GraphError> {
-        let Streamed::Still(value) = moved else { return Ok(()) };
-        let shape = self.graph.shape(value);
-        match shape.len().checked_sub(from_end).map(|at| shape[at]) {
-            None | Some(1) => Ok(()),
-            Some(_) => Err(PER_ROW.into()),
-        }
-    }
-
-    fn broadcast(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: &[Rows]) -> Outputs {
-        let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
-        let own = from_end(&rows[0], self.graph);
-        if rows.iter().any(|other| from_end(other, self.graph) != own) {
-            return Err(WHOLE_WINDOW.into());
-        }
-        check_times(rows)?;
-        let rank = self.shape(node.outputs[0]).len();
-        for input in inputs.iter().flatten() {
-            self.check_still(*input, own)?;
-        }
-        self.same(node, inputs, rows[0], rank - own)
-    }
-
-    fn reshape(&mut self, node: &Node, rows: Rows) -> Outputs {
-        let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
-        let before: usize = from[..rows.axis].iter().product();
-        let fits = |at: &usize| to[*at] == from[rows.axis] && to[..*at].iter().product::<usize>() == before;
-        let axis = (0..to.len()).find(fits).ok_or("it mixes rows with other axes")?;
-        to[axis] = self.chunk;
-        let value = self.graph.reshape(rows.value, &to);
-        Ok(vec![Streamed::Rows(Rows { value, axis, ..rows })])
-    }
-
-    fn expand(&mut self, node: &Node, rows: Rows) -> Outputs {
-        let (from, mut to) = (self.shape(node.input(0)), self.shape(node.outputs[0]));
-        let axis = rows.axis + to.len() - from.len();
-        to[axis] = self.chunk;
-        let value = self.graph.expand(rows.value, &to);
-        Ok(vec![Streamed::Rows(Rows { value, axis, ..rows })])
-    }
-
-    /// A slice in time only moves the first and the last row.
-    fn slice(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
-        if !matches!(inputs[0], Some(Streamed::Rows(_))) {
-            return Err(WHOLE_WINDOW.into());
-        }
-        let (all, from) = (ranges(self.window, node)?, self.shape(node.input(0)));
-        let (mut value, mut moved) = (rows.value, rows);
-        for (axis, ((start, end, step), size)) in all.into_iter().zip(from).enumerate() {
-            if axis == rows.axis {
-                if step != 1 {
-                    return Err("it leaves out rows".into());
-                }
-                moved.first += start as i64;
-                moved.beyond -= (size - end) as i64;
-            } else if (start, end, step) != (0, size, 1) {
-                value = self.graph.strided_slice(value, axis, start, end, step);
-            }
-        }
-        Ok(vec![Streamed::Rows(Rows { value, ..moved })])
-    }
-
-    fn pad(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
-        let mut all = pads(self.window, node)?;
-        let (before, after) = std::mem::take(&mut all[rows.axis]);
-        check_end(rows, after as i64)?;
-        let mut moved = rows;
-        if before > 0 || rows.first < 0 {
-            let fill = inputs.get(2).copied().flatten().map_or(Some(0.0), |fill| self.number(fill));
-            if fill != Some(0.0) {
-                return Err("it pads rows with other numbers than 0".into());
-            }
-            moved = self.zero_before(rows);
-        }
-        let mut value = moved.value;
-        if all.iter().any(|pads| *pads != (0, 0)) {
-            let list: Vec<_> =
-                all.iter().map(|pads| pads.0 as i64).chain(all.iter().map(|pads| pads.1 as i64)).collect();
-            let list = self.graph.i64s(&list);
-            let fill = inputs.get(2).copied().flatten().map(Streamed::value);
-            value = self.graph.try_apply("Pad", vec![Some(value), Some(list), fill], node.attributes.clone())?[0];
-        }
-        let (first, beyond) = (moved.first - before as i64, moved.beyond + after as i64);
-        Ok(vec![Streamed::Rows(Rows { value, first, beyond, ..moved })])
-    }
-
-    /// The number that a value is everywhere.
-    fn number(&self, moved: Streamed) -> Option<f64> {
-        let numbers = self.graph.as_constant(moved.value())?.numbers();
-        numbers.first().copied().filter(|first| numbers.iter().all(|number| number == first))
-    }
-
-    /// The rows with zeros where the window's value has none yet.
-    fn zero_before(&mut self, rows: Rows) -> Rows {
-        if rows.first <= 0 {
-            return rows;
-        }
-        let first = self.graph.i64s(&[rows.first]);
-        let missing = self.graph.less(self.time, first);
-        let mut shape = vec![1; self.graph.shape(rows.value).len()];
-        shape[rows.axis] = self.chunk;
-        let missing = self.graph.reshape(missing, &shape);
-        let zero = self.graph.scalar_like(rows.value, 0.0);
-        Rows { value: self.graph.select(missing, zero, rows.value), ..rows }
-    }
-
-    /// A convolution over time, of the rows before the chunk and the chunk's.
-    fn convolution(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
-        let spatial = rows.axis.checked_sub(2).ok_or(WHOLE_WINDOW)?;
-        if !matches!(inputs[0], Some(Streamed::Rows(_)))
-            || inputs[1..].iter().flatten().any(|input| input.rows().is_some())
-        {
-            return Err(WHOLE_WINDOW.into());
-        }
-        let kernel = self.shape(node.input(1))[rows.axis] as i64;
-        let axes = self.shape(node.input(1)).len() - 2;
-        let at = |name: &str, default: i64| node.ints(name, &vec![default; axes])[spatial];
-        if at("strides", 1) != 1 {
-            return Err("it has a stride in time".into());
-        }
-        let span = (kernel - 1) * at("dilations", 1);
-        let mut pads = node.ints("pads", &vec![0; 2 * axes]);
-        let [before, after] = [spatial, axes + spatial].map(|at| std::mem::take(&mut pads[at]));
-        check_end(rows, after)?;
-        let padded = if before > 0 { self.zero_before(rows) } else { rows };
-        let first = rows.first - before + span;
-        if first < 0 {
-            return Err("it is padded with more rows than it looks back".into());
-        }
-        let mut value = padded.value;
-        if span > 0 {
-            value = self.with_earlier(value, rows.axis, span as usize);
-        }
-        let mut attributes: Attributes = node.attributes.clone();
-        attributes.insert("pads".into(), Attribute::Ints(pads));
-        let others = inputs[1..].iter().map(|input| input.map(Streamed::value));
-        let inputs = std::iter::once(Some(value)).chain(others).collect();
-        let value = self.graph.try_apply("Conv", inputs, attributes)?[0];
-        Ok(vec![Streamed::Rows(Rows { value, axis: rows.axis, first, beyond: rows.beyond + after })])
-    }
-
-    fn product(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: &[Rows]) -> Outputs {
-        let rank = self.shape(node.outputs[0]).len();
-        let from_end = |rows: &Rows, graph: &Graph| graph.shape(rows.value).len() - rows.axis;
-        let own = from_end(&rows[0], self.graph);
-        let left = matches!(inputs[0], Some(Streamed::Rows(_)));
-        let is_batch = own > 2;
-        let fits = match rows {
-            [_] => is_batch || own == if left { 2 } else { 1 },
-            _ => is_batch && rows.iter().all(|other| from_end(other, self.graph) == own),
-        };
-        if !fits {
-            return Err(WHOLE_WINDOW.into());
-        }
-        check_times(rows)?;
-        if is_batch {
-            for input in inputs.iter().flatten() {
-                self.check_still(*input, own)?;
-            }
-        }
-        self.same(node, inputs, rows[0], rank - own)
-    }
-
-    /// Fails where an operator works along the axis of rows.
-    fn check_axis(&self, along: i64, node: &Node, rows: Rows) -> Result<(), GraphError> {
-        let along = axis_of(along, self.shape(node.input(0)).len())?;
-        if along == rows.axis { Err(WHOLE_WINDOW.into()) } else { Ok(()) }
-    }
-
-    fn reduce(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
-        let rank = self.shape(node.input(0)).len();
-        let axes = node.optional(1).and_then(|axes| self.window.as_i64s(axes)).ok_or(WHOLE_WINDOW)?;
-        let axes = axes.iter().map(|along| axis_of(*along, rank)).collect::<Result<Vec<_>, _>>()?;
-        if axes.is_empty() || axes.contains(&rows.axis) {
-            return Err(WHOLE_WINDOW.into());
-        }
-        let gone = if node.int("keepdims", 1) == 0 { axes.iter().filter(|axis| **axis < rows.axis).count() } else { 0 };
-        self.same(node, inputs, rows, rows.axis - gone)
-    }
-
-    fn gather(&mut self, node: &Node, inputs: &[Option<Streamed>], rows: Rows) -> Outputs {
-        self.check_axis(node.int("axis", 0), node, rows)?;
-        let along = axis_of(node.int("axis", 0), self.shape(node.input(0)).len())?;
-        let more = self.shape(node.input(1)).len();
-        let axis = if along < rows.axis { rows.axis - 1 + more } else { rows.axis };
-        self.same(node, inputs, rows, axis)
-    }
 }
 
-const WHOLE_WINDOW: &str = "it needs the whole window at once";
-const PER_ROW: &str = "it has numbers for each row of the window";
+pub(super) const WHOLE_WINDOW: &str = "it needs the whole window at once";
 
 impl Streamed {
-    fn value(self) -> Value {
+    pub(super) fn value(self) -> Value {
         match self {
             Self::Still(value) | Self::Rows(Rows { value, .. }) => value,
         }
     }
 
-    fn rows(&self) -> Option<Rows> {
+    pub(super) fn rows(&self) -> Option<Rows> {
         match self {
             Self::Still(_) => None,
             Self::Rows(rows) => Some(*rows),
         }
     }
-}
-
-/// Fails where rows are padded in the place of some that were cropped at the end.
-fn check_end(rows: Rows, after: i64) -> Result<(), GraphError> {
-    if after > 0 && rows.beyond < 0 {
-        return Err("it pads behind its rows after some of them were cropped".into());
-    }
-    Ok(())
-}
-
-/// Fails where rows are combined that end at different times.
-fn check_times(rows: &[Rows]) -> Result<(), GraphError> {
-    if rows.iter().any(|other| other.beyond != rows[0].beyond) {
-        return Err("it combines values that end at different rows".into());
-    }
-    Ok(())
-}
-
-/// Whether an operator gives zeros for zeros.
-fn keeps_zeros(name: &str) -> bool {
-    const NAMES: [&str; 12] = [
-        "Concat",
-        "Conv",
-        "Expand",
-        "Gather",
-        "Identity",
-        "MatMul",
-        "Pad",
-        "ReduceSum",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Transpose",
-    ];
-    NAMES.contains(&name)
-}
-
-/// Whether an operator does the same at every place of its inputs, which are broadcast.
-fn is_row_by_row(name: &str) -> bool {
-    const NAMES: [&str; 48] = [
-        "Abs",
-        "Acos",
-        "Acosh",
-        "Add",
-        "And",
-        "Asin",
-        "Asinh",
-        "Atan",
-        "Atanh",
-        "Cast",
-        "Ceil",
-        "Cos",
-        "Cosh",
-        "Div",
-        "Equal",
-        "Erf",
-        "Exp",
-        "Floor",
-        "Greater",
-        "GreaterOrEqual",
-        "Identity",
-        "IsInf",
-        "IsNaN",
-        "LeakyRelu",
-        "Less",
-        "LessOrEqual",
-        "Log",
-        "Max",
-        "Min",
-        "Mod",
-        "Mul",
-        "Neg",
-        "Not",
-        "Or",
-        "Pow",
-        "Reciprocal",
-        "Relu",
-        "Round",
-        "Sigmoid",
-        "Sign",
-        "Sin",
-        "Sinh",
-        "Softplus",
-        "Sqrt",
-        "Sub",
-        "Tan",
-        "Tanh",
-        "Where",
-    ];
-    NAMES.contains(&name)
 }

@@ -15,6 +15,7 @@ use super::super::error::GraphError;
 use super::super::onnx::{attribute, tensor};
 use super::super::proto::{GraphProto, ModelProto, NodeProto, tensor_proto::DataType};
 use super::super::tensor::Constant;
+use super::model::decode;
 use super::nodes::{float, int, node, rename_taken, takers};
 use super::rewrite::float_port;
 pub use weights::{ComputedWeight, WeightModel, computed_weights};
@@ -33,8 +34,9 @@ pub struct Observed {
     pub rank: usize,
 }
 
-fn decode(onnx: &[u8]) -> Result<ModelProto, GraphError> {
-    let proto = ModelProto::decode(onnx).map_err(|error| GraphError::NotOnnx { reason: error.to_string() })?;
+/// Reads a model that this program wrote.
+fn decode_graph(onnx: &[u8]) -> Result<ModelProto, GraphError> {
+    let proto = decode(onnx)?;
     if proto.graph.is_none() {
         return Err(GraphError::NotOnnx { reason: "it has no graph".into() });
     }
@@ -75,8 +77,8 @@ impl Quantizer {
     /// # Errors
     /// The bytes are no model.
     pub fn new(onnx: &[u8], is_weight: impl Fn(&str) -> bool, computed: &[ComputedWeight]) -> Result<Self, GraphError> {
-        let mut proto = decode(onnx)?;
-        let graph = proto.graph.as_mut().expect("checked by decode");
+        let mut proto = decode_graph(onnx)?;
+        let graph = proto.graph.as_mut().expect("checked by decode_graph");
         let names = computed.iter().map(|weight| (weight.name.clone(), format!("{}/computed", weight.name))).collect();
         rename_taken(&mut graph.node, &names);
         let tensors = computed.iter().map(|ComputedWeight { name, shape, values }| {

@@ -12,7 +12,7 @@ use super::super::super::tensor::Constant;
 use super::super::nodes::{float, node, taken, takers};
 use super::super::rewrite::float_port;
 use super::super::tensor::constant;
-use super::decode;
+use super::{bias_of, decode_graph};
 
 /// A tensor that a model computes of its weights alone.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,8 +35,8 @@ pub struct WeightModel {
 /// # Errors
 /// The bytes are no model.
 pub fn computed_weights(onnx: &[u8], is_weight: impl Fn(&str) -> bool) -> Result<Option<WeightModel>, GraphError> {
-    let mut proto = decode(onnx)?;
-    let graph = proto.graph.as_mut().expect("checked by decode");
+    let mut proto = decode_graph(onnx)?;
+    let graph = proto.graph.as_mut().expect("checked by decode_graph");
     let inputs: HashSet<_> = graph.input.iter().map(|input| input.name().to_owned()).collect();
     graph.input.clear();
     // For each constant, whether it depends on a weight.
@@ -117,14 +117,13 @@ pub(super) fn fold_norms(graph: &mut GraphProto) {
 
 /// A convolution with the norm behind it in its weight and bias, new tensors; the norm is left without outputs.
 fn fold_norm(graph: &mut GraphProto, conv: usize, norm: usize) -> Option<[TensorProto; 2]> {
-    let find = |name: &String| graph.initializer.iter().find(|tensor| tensor.name() == name);
-    let values = |name: &String| match constant(find(name)?).ok()? {
+    let find = |name: &str| graph.initializer.iter().find(|tensor| tensor.name() == name);
+    let values = |name: &str| match constant(find(name)?).ok()? {
         Constant::F32(shape, values) => Some((shape, values)),
         _ => None,
     };
     let epsilon = float(&graph.node[norm], "epsilon", 1e-5);
-    let (weight_name, bias_name) =
-        (&graph.node[conv].input[1], graph.node[conv].input.get(2).filter(|name| !name.is_empty()));
+    let (weight_name, bias_name) = (&graph.node[conv].input[1], bias_of(&graph.node[conv]));
     let (shape, mut weight) = values(weight_name)?;
     let channels = shape[0];
     let mut bias = bias_name.map_or(Some(vec![0.0; channels]), |name| Some(values(name)?.1))?;
