@@ -59,7 +59,8 @@ impl ExportedModel {
     }
 }
 
-/// Fails where ONNX Runtime does not load the exported model of a user's own file, or does not run it on a window.
+/// Fails where ONNX Runtime does not load the exported model of a user's own file, or does not run it on a window: on the
+/// CPU, which has memory to spare beside a training, or else by the run's provider, which may have operators of its own.
 ///
 /// # Errors
 /// [`TrainError::NotLoaded`].
@@ -71,7 +72,9 @@ pub fn check_loads(
 ) -> Result<(), TrainError> {
     match model.onnx() {
         None => Ok(()),
-        Some(_) => run_once(library, provider, exported).map_err(|source| TrainError::NotLoaded { source }),
+        Some(_) => run_once(library, Provider::Cpu, exported)
+            .or_else(|_| run_once(library, provider, exported))
+            .map_err(|source| TrainError::NotLoaded { source }),
     }
 }
 
