@@ -70,19 +70,6 @@ extern "C" void cell_gradient(unsigned rows, const float **in, float **out, unsi
         lstm_cell_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], out[0], out[1], columns);
     });
 }
-extern "C" void rectifier(unsigned rows, const float **in, float **out, unsigned columns, unsigned n, float slope) {
-    each(rows, blocks(columns), [=] { relu_gradient(in[0], in[1], out[0], columns, n, slope); });
-}
-extern "C" void layer_norm(unsigned rows, const float **in, float **out, unsigned columns, unsigned parts) {
-    std::vector<float> sums(2 * columns * parts, NAN);
-    float *scratch = sums.data();
-    const auto kernel = [=](auto entry) {
-        entry(in[0], in[1], in[2], in[3], in[4], out[0], out[1], out[2], scratch, columns, rows, parts);
-    };
-    each((rows + 7) / 8, 1, [=] { kernel(layer_norm_input_gradient); });
-    each(parts, blocks(columns), [=] { kernel(layer_norm_partial_sums); });
-    each((2 * columns + 31) / 32, 1, [=] { kernel(layer_norm_sums); });
-}
 extern "C" void pass(const float **in, float **out, float *scratch, const unsigned *n) {
     const auto kernel = [=](auto entry) {
         entry(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], scratch, n[0], n[1], n[2], n[3], n[4]);
@@ -207,97 +194,6 @@ fn cells_and_their_gradients_are_what_they_are_defined_as() {
             forward(ROWS as u32, given.as_ptr(), made.as_ptr(), columns, stride(&second), stride(&third));
         }
         assert_eq!(few[0], out[0]);
-    }
-}
-
-#[test]
-fn rectifiers_pass_gradients_where_their_output_is_positive() {
-    type Rectifier = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32, f32);
-    let (_folder, library) = compiled();
-    let n = ROWS * COLUMNS - 7; // the last row is not full
-    let (mut dy, y) = (values(1, n), values(2, n));
-    dy[3] = f32::INFINITY;
-    for slope in [0.0, 0.25] {
-        let mut dx = [vec![f32::NAN; n]];
-        // SAFETY: as above.
-        unsafe {
-            let rectifier: Symbol<'_, Rectifier> = library.get(b"rectifier").unwrap();
-            let (given, made) = (pointers(&[&dy, &y]), outputs(&mut dx));
-            rectifier(ROWS as u32, given.as_ptr(), made.as_ptr(), COLUMNS as u32, n as u32, slope);
-        }
-        for i in 0..n {
-            let expected = if y[i] > 0.0 {
-                dy[i]
-            } else if slope == 0.0 {
-                0.0
-            } else {
-                slope * dy[i]
-            };
-            assert_eq!(dx[0][i], expected, "element {i} of slope {slope}");
-        }
-    }
-}
-
-#[test]
-fn gradients_of_layer_normalizations_are_their_differences() {
-    type Gradient = unsafe extern "C" fn(u32, *const *const f32, *const *mut f32, u32, u32);
-    const EPSILON: f64 = 1e-5;
-    let (_folder, library) = compiled();
-    for (rows, columns, parts) in [(70, 300, 3), (5, 48, 1), (33, 32, 9), (1, 40, 1), (40, 20, 2)] {
-        let (dy, x, scale) = (values(1, rows * columns), values(2, rows * columns), values(3, columns));
-        let row = |values: &[f32], row: usize| -> Vec<f64> {
-            values[row * columns..(row + 1) * columns].iter().map(|x| f64::from(*x)).collect()
-        };
-        let statistics = |x: &[f64]| {
-            let n = x.len() as f64;
-            let mean = x.iter().sum::<f64>() / n;
-            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n;
-            (mean, 1.0 / (variance + EPSILON).sqrt())
-        };
-        let all: Vec<_> = (0..rows).map(|i| statistics(&row(&x, i))).collect();
-        let (mean, inverse): (Vec<_>, Vec<_>) =
-            all.iter().map(|(mean, inverse)| (*mean as f32, *inverse as f32)).unzip();
-        let mut out = [rows * columns, columns, columns].map(|n| vec![f32::NAN; n]);
-        // SAFETY: as above.
-        unsafe {
-            let gradient: Symbol<'_, Gradient> = library.get(b"layer_norm").unwrap();
-            let (given, made) = (pointers(&[&dy, &x, &scale, &mean, &inverse]), outputs(&mut out));
-            gradient(rows as u32, given.as_ptr(), made.as_ptr(), columns as u32, parts);
-        }
-        let (mut dscale, mut dbias) = (vec![0.0; columns], vec![0.0; columns]);
-        for i in 0..rows {
-            let (dy, x) = (row(&dy, i), row(&x, i));
-            let (mean, inverse) = all[i];
-            for c in 0..columns {
-                dscale[c] += dy[c] * (x[c] - mean) * inverse;
-                dbias[c] += dy[c];
-            }
-            let loss = |x: &[f64]| {
-                let (mean, inverse) = statistics(x);
-                (0..columns).map(|c| dy[c] * f64::from(scale[c]) * (x[c] - mean) * inverse).sum::<f64>()
-            };
-            for c in (i % 7..columns).step_by(7) {
-                let at = |by: f64| {
-                    loss(&x.iter().enumerate().map(|(k, x)| if k == c { x + by } else { *x }).collect::<Vec<_>>())
-                };
-                close(out[0][i * columns + c], (at(1e-4) - at(-1e-4)) / 2e-4, "dx");
-            }
-        }
-        for c in 0..columns {
-            let sum = |found: f32, expected: f64, what: &str| {
-                assert!((f64::from(found) - expected).abs() <= 1e-4, "{what} {c}: {found}, not {expected}");
-            };
-            sum(out[1][c], dscale[c], "dscale");
-            sum(out[2][c], dbias[c], "dbias");
-        }
-        let mut few = [Vec::new(), Vec::new(), vec![f32::NAN; columns]];
-        // SAFETY: as above.
-        unsafe {
-            let gradient: Symbol<'_, Gradient> = library.get(b"layer_norm").unwrap();
-            let (given, made) = (pointers(&[&dy, &x, &scale, &mean, &inverse]), outputs(&mut few));
-            gradient(rows as u32, given.as_ptr(), made.as_ptr(), columns as u32, parts);
-        }
-        assert_eq!(few[2], out[2]);
     }
 }
 

@@ -20,6 +20,7 @@ mod products;
 mod proto;
 mod prune;
 mod recurrent;
+mod region;
 mod simplify;
 mod streaming;
 mod target;
@@ -39,11 +40,15 @@ pub use import::{
     WeightModel, computed_weights, known_operators,
 };
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
+#[cfg(test)]
+pub(crate) use operators::pointwise;
 pub use operators::{FUSED_DOMAIN, Operator, RecurrentCell, TrainingOperators, find as find_operator, fused_on_cuda};
 pub(crate) use operators::{as_batch_transpose, fused_shapes};
 pub use precision::{Autocast, narrow_constants};
 pub use products::{TRANSPOSED, plain_products};
 pub use prune::prune;
+pub(crate) use region::row_major;
+pub use region::{Operation, Output, PROGRAM, Program, REGION, Reduction, Step, region_programs};
 pub use streaming::Streamable;
 pub use target::{Kernels, select_kernels};
 pub use tensor::{Constant, DType, TensorType};

@@ -1,8 +1,10 @@
 //! From the operators that differentiation uses to those that a provider has.
 
 use super::core::{Graph, Node};
-use super::operators::{self, absorb_sums, is_cell};
+use super::operators::{self, absorb_sums, is_cell, part_sums};
 use super::precision::widen;
+use super::prune::prune;
+use super::region;
 use super::tensor::DType;
 
 /// Which operators a graph may use.
@@ -24,21 +26,28 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
         widen(graph, |_, _| true);
         return exchange(graph);
     }
-    let fuses = |graph: &Graph, node: &Node| {
-        let has_kernel = node.operator.has_cuda_kernel && graph.dtype(node.outputs[0]) == DType::F32;
-        kernels == Kernels::Cuda && has_kernel
+    let is_cuda = kernels == Kernels::Cuda;
+    let stays = |graph: &Graph, node: &Node| {
+        let fits = node.operator.cuda_halves || graph.dtype(node.outputs[0]) == DType::F32;
+        is_cuda && node.operator.has_cuda_kernel && fits
     };
     // A cell's gradient and its forward pass belong together.
-    if graph.nodes.iter().any(|node| is_cell(node) && !fuses(graph, node)) {
+    if graph.nodes.iter().any(|node| is_cell(node) && !stays(graph, node)) {
         operators::expand_cells(graph);
     }
-    graph.rewrite(|graph, node, _| match node.operator.expand.filter(|_| !fuses(graph, node)) {
-        Some(expand) => Some(expand(graph, node)),
-        None => node.operator.cuda_form.filter(|_| kernels == Kernels::Cuda)?(graph, node).map(|y| vec![y]),
+    graph.rewrite(|graph, node, _| {
+        if stays(graph, node) {
+            return None;
+        }
+        let form = node.operator.region_form.filter(|_| is_cuda).and_then(|form| form(graph, node));
+        form.or_else(|| node.operator.expand.map(|expand| expand(graph, node)))
     });
     widen(graph, |operator, dtype| dtype == DType::BF16 && operator.lacks_bf16);
-    if kernels == Kernels::Cuda {
+    if is_cuda {
         absorb_sums(graph);
+        part_sums(graph);
+        prune(graph);
+        region::grow(graph, 1);
     }
 }
 
@@ -91,29 +100,6 @@ mod tests {
             assert_eq!(inputs("LstmCell"), parts);
             // The first step's hidden state is used twice.
             assert_eq!(inputs("LstmCellGradient"), [6, 7]);
-            // Of the bias's own gradient.
-            assert_eq!(inputs("Add").len(), 1);
-        }
-    }
-
-    #[test]
-    fn large_sums_between_other_axes_go_over_the_last() {
-        let sums = |shape: [usize; 3], axis: usize, kernels: Kernels| {
-            let mut graph = Graph::new();
-            let x = graph.input("x", TensorType::f32(shape));
-            let y = graph.reduce_sum(x, &[axis], false);
-            graph.output("y", y);
-            select_kernels(&mut graph, kernels);
-            assert_eq!(graph.shape(graph.outputs[0].1), [&shape[..axis], &shape[axis + 1..]].concat());
-            graph.nodes().iter().map(|node| node.operator.name).collect::<Vec<_>>()
-        };
-        assert_eq!(sums([4, 1 << 16, 20], 1, Kernels::Cuda), ["Transpose", "ReduceSum"]);
-        for (shape, axis, kernels) in [
-            ([4, 1 << 16, 20], 1, Kernels::Standard),
-            ([4, 9, 20], 1, Kernels::Cuda),
-            ([4, 1 << 16, 20], 2, Kernels::Cuda),
-        ] {
-            assert_eq!(sums(shape, axis, kernels), ["ReduceSum"]);
         }
     }
 }

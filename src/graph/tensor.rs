@@ -7,7 +7,7 @@ use half::{bf16, f16};
 use super::proto::tensor_proto::DataType;
 
 /// Element types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub enum DType {
     F32,
     F16,

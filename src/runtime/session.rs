@@ -90,7 +90,7 @@ impl Session {
         let doing = "creating a session";
         let builder = ort::session::Session::builder(&library.environment).map_err(RuntimeError::ort(doing))?;
         let builder = builder.with_memory_pattern(false).map_err(RuntimeError::ort(doing))?;
-        let mut builder = provider.configure(builder, steps)?;
+        let mut builder = provider.configure(builder, steps.then_some(onnx))?;
         if let Ok(file) = std::env::var("EMG_PROFILE") {
             builder = builder.with_profiling(file).map_err(RuntimeError::ort(doing))?;
         }

@@ -12,9 +12,9 @@ use super::{Family, Precision, fused, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        op("LeakyRelu", unary).gradient(leaky_relu).no_bf16(),
-        op("Relu", unary).gradient(relu).precision(Precision::Follow),
-        fused("ReluGradient", alike).expand(expand_relu_gradient).on_cuda(),
+        op("LeakyRelu", unary).pointwise().gradient(leaky_relu).no_bf16(),
+        op("Relu", unary).pointwise().gradient(relu).precision(Precision::Follow),
+        fused("ReluGradient", alike).expand(expand_relu_gradient),
     ],
     imports: &[
         ("Celu", celu),

@@ -12,24 +12,28 @@ use super::{Family, Given, Precision, broadcast, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         op("Add", binary)
+            .exact()
             .gradient(add)
             .precision(Precision::Follow)
             .fold(Fold::Binary(|a, b, _| Some(a + b)))
             .simplify(|graph, given| given.other_than(graph, 0.0, true)),
         op("Div", binary)
+            .exact()
             .gradient(div)
             .fold(Fold::Binary(quotient))
             .simplify(|graph, given| given.other_than(graph, 1.0, false)),
-        op("Max", binary).gradient(max).fold(Fold::Binary(|a, b, _| Some(a.max(b)))),
-        op("Min", binary).gradient(min).fold(Fold::Binary(|a, b, _| Some(a.min(b)))),
-        op("Mod", binary).fold(Fold::Node(modulo)),
+        op("Max", binary).exact().gradient(max).fold(Fold::Binary(|a, b, _| Some(a.max(b)))),
+        op("Min", binary).exact().gradient(min).fold(Fold::Binary(|a, b, _| Some(a.min(b)))),
+        op("Mod", binary).exact().fold(Fold::Node(modulo)),
         op("Mul", binary)
+            .exact()
             .gradient(mul)
             .precision(Precision::Follow)
             .fold(Fold::Binary(|a, b, _| Some(a * b)))
             .simplify(|graph, given| given.other_than(graph, 1.0, true).or_else(|| scales(graph, given))),
-        op("Pow", binary).gradient(pow).fold(Fold::Binary(|a, b, _| Some(a.powf(b)))),
+        op("Pow", binary).pointwise().gradient(pow).fold(Fold::Binary(|a, b, _| Some(a.powf(b)))),
         op("Sub", binary)
+            .exact()
             .gradient(sub)
             .precision(Precision::Follow)
             .fold(Fold::Binary(|a, b, _| Some(a - b)))

@@ -10,7 +10,10 @@ use super::{Family, fused, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        fused("BatchNorm", batch_norm).gradient(batch_norm_gradient).expand(expand_batch_norm),
+        fused("BatchNorm", batch_norm)
+            .gradient(batch_norm_gradient)
+            .expand(expand_batch_norm)
+            .for_regions(batch_norm_parts),
         fused("BatchNormGradient", gradient_types).expand(expand_batch_norm_gradient),
     ],
     imports: &[("BatchNormalization", import_batch_norm)],
@@ -71,6 +74,32 @@ fn expand_batch_norm(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let (scale, bias) = (graph.per_channel(scale, shape.len()), graph.per_channel(bias, shape.len()));
     let scaled = graph.mul(normal, scale);
     vec![graph.add(scaled, bias), mean, variance]
+}
+
+/// In one pass over x: sums of what lies beyond the channel's first element, which is near enough to the mean for the
+/// difference of squares to be exact.
+fn batch_norm_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let [x, scale, bias] = std::array::from_fn(|i| node.input(i));
+    let shape = graph.shape(x).to_vec();
+    let rank = shape.len();
+    let first = (0..rank).filter(|axis| *axis != 1).fold(x, |x, axis| graph.slice(x, axis, 0, 1));
+    let beyond = graph.sub(x, first);
+    let square = graph.mul(beyond, beyond);
+    let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);
+    let [level, square] = [beyond, square].map(|x| {
+        let sums = graph.channel_sums(x);
+        graph.div(sums, count)
+    });
+    let level_square = graph.mul(level, level);
+    let variance = graph.sub(square, level_square);
+    let zero = graph.scalar_like(x, 0.0);
+    let variance = graph.max(variance, zero);
+    let first = graph.reshape(first, &shape[1..2]);
+    let mean = graph.add(level, first);
+    let (normal, _) = normalized(graph, x, mean, variance, node);
+    let (scale, bias) = (graph.per_channel(scale, rank), graph.per_channel(bias, rank));
+    let scaled = graph.mul(normal, scale);
+    Some(vec![graph.add(scaled, bias), mean, variance])
 }
 
 /// With n elements a channel: dbias = sum(dy), dscale = sum(dy xhat), dx = scale / std (dy - dbias / n - xhat dscale / n).

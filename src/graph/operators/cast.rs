@@ -11,6 +11,7 @@ use super::{Family, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[op("Cast", cast)
+        .exact()
         .gradient(cast_gradient)
         .computes_in(|graph, node| vec![graph.dtype(node.input(0)), graph.dtype(node.outputs[0])])
         .fold(Fold::Unary(|x, to| if to == DType::I64 { x.trunc() } else { x }))

@@ -13,7 +13,7 @@ use super::{Family, Precision, axis, constant_ints, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         op("Concat", concat).gradient(concat_gradient).precision(Precision::Follow).fold(Fold::Node(joined)),
-        op("Split", split).gradient(split_gradient).precision(Precision::Follow).fold(Fold::Nodes(parts)),
+        op("Split", split).view().gradient(split_gradient).precision(Precision::Follow).fold(Fold::Nodes(parts)),
     ],
     imports: &[("Concat", import_concat), ("Split", import_split)],
 };

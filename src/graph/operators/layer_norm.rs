@@ -12,9 +12,10 @@ use super::{Family, axis, fused, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         fused("LayerNorm", layer_norm),
-        fused("LayerNormGradient", gradient_types).expand(expand_gradient).on_cuda(),
+        fused("LayerNormGradient", gradient_types).expand(expand_gradient).for_regions(gradient_parts),
         op("LayerNormalization", layer_norm)
             .gradient(layer_norm_gradient)
+            .for_regions(layer_norm_parts)
             .for_cpu("LayerNorm", |_, node| node.inputs.iter().flatten().count() == 3),
     ],
     imports: &[("LayerNormalization", import_layer_norm)],
@@ -71,6 +72,47 @@ fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphEr
         );
     }
     Ok(vec![x, scale.clone(), scale])
+}
+
+fn layer_norm_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (x, last) = (node.input(0), graph.shape(node.input(0)).len() - 1);
+    let mean = graph.reduce_mean(x, &[last], true);
+    let centred = graph.sub(x, mean);
+    let square = graph.mul(centred, centred);
+    let variance = graph.reduce_mean(square, &[last], true);
+    let epsilon = graph.scalar_like(x, node.float("epsilon", 1e-5));
+    let raised = graph.add(variance, epsilon);
+    let deviation = graph.sqrt(raised);
+    let one = graph.scalar_like(x, 1.0);
+    let inverse = graph.div(one, deviation);
+    let mut y = graph.mul(centred, inverse);
+    if let Some(scale) = node.optional(1) {
+        y = graph.mul(y, scale);
+    }
+    if let Some(bias) = node.optional(2) {
+        y = graph.add(y, bias);
+    }
+    Some(vec![y, mean, inverse])
+}
+
+/// With xhat = (x - mean) / std and u = scale dy: dx = (u - mean(u) - xhat mean(u xhat)) / std, dscale = sum(dy xhat),
+/// dbias = sum(dy).
+fn gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let [dy, x, scale, mean, inverse] = std::array::from_fn(|i| node.input(i));
+    let last = graph.shape(x).len() - 1;
+    let centred = graph.sub(x, mean);
+    let normal = graph.mul(centred, inverse);
+    let upper = graph.mul(dy, scale);
+    let along = graph.mul(upper, normal);
+    let (level, slope) = (graph.reduce_mean(upper, &[last], true), graph.reduce_mean(along, &[last], true));
+    let tilt = graph.mul(normal, slope);
+    let rest = graph.sub(upper, level);
+    let rest = graph.sub(rest, tilt);
+    let dx = graph.mul(rest, inverse);
+    let product = graph.mul(dy, normal);
+    let rows: Vec<_> = (0..last).collect();
+    let [dscale, dbias] = [product, dy].map(|x| graph.reduce_sum(x, &rows, false));
+    Some(vec![dx, dscale, dbias])
 }
 
 /// With n features, xhat = (x - mean) / std and u = scale * dy:

@@ -12,33 +12,47 @@ use super::{Family, broadcast, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         op("And", compare)
+            .exact()
             .gradient(constant)
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a != 0.0 && b != 0.0))))),
         op("Equal", compare)
+            .exact()
             .gradient(constant)
             .no_bf16()
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a == b))))),
         op("Greater", compare)
+            .exact()
             .gradient(constant)
             .no_bf16()
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a > b))))),
         op("GreaterOrEqual", compare)
+            .exact()
             .gradient(constant)
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a >= b))))),
-        op("IsInf", test).gradient(constant),
-        op("IsNaN", test).gradient(constant),
-        op("Less", compare).gradient(constant).no_bf16().fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a < b))))),
-        op("LessOrEqual", compare).gradient(constant).fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a <= b))))),
-        op("Not", test).gradient(constant).fold(Fold::Unary(|x, _| f64::from(u8::from(x == 0.0)))),
+        op("IsInf", test).pointwise().gradient(constant),
+        op("IsNaN", test).pointwise().gradient(constant),
+        op("Less", compare)
+            .exact()
+            .gradient(constant)
+            .no_bf16()
+            .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a < b))))),
+        op("LessOrEqual", compare)
+            .exact()
+            .gradient(constant)
+            .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a <= b))))),
+        op("Not", test).exact().gradient(constant).fold(Fold::Unary(|x, _| f64::from(u8::from(x == 0.0)))),
         op("Or", compare)
+            .exact()
             .gradient(constant)
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from(a != 0.0 || b != 0.0))))),
         op("Where", select_type)
+            .exact()
             .gradient(select)
             .no_bf16()
             .computes_in(|graph, node| vec![graph.dtype(node.input(1))])
             .fold(Fold::Node(chosen)),
         op("Xor", compare)
+            .exact()
             .gradient(constant)
             .fold(Fold::Binary(|a, b, _| Some(f64::from(u8::from((a != 0.0) != (b != 0.0)))))),
     ],

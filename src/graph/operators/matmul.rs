@@ -12,10 +12,31 @@ use super::{Family, Precision, broadcast, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         op("Gemm", gemm).gradient(gemm_gradient).precision(Precision::Product { bf16: true, weights: true }),
-        op("MatMul", matmul).gradient(matmul_gradient).precision(Precision::Product { bf16: true, weights: false }),
+        op("MatMul", matmul)
+            .gradient(matmul_gradient)
+            .precision(Precision::Product { bf16: true, weights: false })
+            .for_regions(sum_of_rows),
     ],
     imports: &[("Einsum", einsum), ("Gemm", import_gemm), ("MatMul", import_matmul)],
 };
+
+/// The product of a row of ones and a matrix, as [`Graph::sum_rows`] writes the sum of its rows.
+fn sum_of_rows(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (row, matrix) = (node.input(0), node.input(1));
+    let one = graph.producer(row).filter(|node| node.operator.name == "Expand")?.input(0);
+    let rows = graph.number(one) == Some(1.0) && graph.shape(row).len() == 2 && graph.shape(row)[0] == 1;
+    (rows && graph.shape(matrix).len() == 2).then(|| vec![graph.reduce_sum(matrix, &[0], true)])
+}
+
+/// Takes the sum out of a product: added by the region that takes the product, it costs nothing.
+pub(in super::super) fn part_sums(graph: &mut Graph) {
+    graph.rewrite(|graph, node, _| {
+        let sum = node.optional(2).filter(|_| node.operator.name == "Gemm")?;
+        let [trans_a, trans_b] = ["transA", "transB"].map(|name| node.int(name, 0) != 0);
+        let product = graph.gemm(node.input(0), node.input(1), None, trans_a, trans_b);
+        Some(vec![graph.add(product, sum)])
+    });
+}
 
 fn gemm(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let matrix = |i: usize, transposed: &str| -> Result<[usize; 2], GraphError> {

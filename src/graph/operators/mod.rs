@@ -30,6 +30,7 @@ pub(super) mod random;
 mod recurrence;
 mod recurrent;
 mod reduce;
+mod region;
 mod reshape;
 mod resize;
 mod slice;
@@ -40,6 +41,7 @@ pub use call::TrainingOperators;
 pub(super) use call::{Call, Import};
 pub(super) use concat::import_concat;
 pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
+pub(super) use matmul::part_sums;
 pub(super) use pad::pads;
 pub use recurrence::Cell as RecurrentCell;
 pub(super) use reduce::root_of_sum;
@@ -70,6 +72,17 @@ type Simplify = fn(&mut Graph, &Given<'_>) -> Option<Value>;
 
 /// Whether an operator that stands in for another does the same for a node.
 type Fits = fn(&Graph, &Node) -> bool;
+
+/// Writes a node for regions; `None`: this one stays as it is.
+type RegionForm = fn(&mut Graph, &Node) -> Option<Vec<Value>>;
+
+/// What a region may do with an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Pointwise,
+    View,
+    Reduction,
+}
 
 /// What precision an operator computes in under an [`Autocast`](super::Autocast).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +116,16 @@ pub struct Operator {
     pub(super) lacks_bf16: bool,
     /// Whether a fused operator has a CUDA kernel, in float32.
     pub(super) has_cuda_kernel: bool,
+    /// Whether that kernel computes in half precision, too.
+    pub(super) cuda_halves: bool,
     /// A fused operator that does the same on the CPU, faster, for nodes that it fits.
     pub(super) cpu_stand_in: Option<(&'static str, Fits)>,
-    /// A faster form on CUDA, for nodes that have one.
-    pub(super) cuda_form: Option<fn(&mut Graph, &Node) -> Option<Value>>,
+    /// What a region may do with it.
+    pub(super) part: Option<Part>,
+    /// Whether a pointwise operator is exact on integers and truth values, too.
+    pub(super) is_exact: bool,
+    /// How it is written so that a region can take it. `None`: as it is, or by `expand`.
+    pub(super) region_form: Option<RegionForm>,
     /// Whether it is in no table: a user's node that is taken as it is.
     pub(super) is_foreign: bool,
     /// The element types that decide whether a provider has a kernel for a node.
@@ -128,8 +147,11 @@ const fn op(name: &'static str, infer: Infer) -> Operator {
         precision: Precision::Full,
         lacks_bf16: false,
         has_cuda_kernel: false,
+        cuda_halves: false,
         cpu_stand_in: None,
-        cuda_form: None,
+        part: None,
+        is_exact: false,
+        region_form: None,
         is_foreign: false,
         computes_in: |graph, node| vec![graph.dtype(node.input(0))],
     }
@@ -168,12 +190,35 @@ impl Operator {
         Self { has_cuda_kernel: true, ..self }
     }
 
+    const fn halves(self) -> Self {
+        Self { cuda_halves: true, ..self }
+    }
+
     const fn for_cpu(self, name: &'static str, fits: Fits) -> Self {
         Self { cpu_stand_in: Some((name, fits)), ..self }
     }
 
-    const fn for_cuda(self, form: fn(&mut Graph, &Node) -> Option<Value>) -> Self {
-        Self { cuda_form: Some(form), ..self }
+    /// One element of each input for one of the output.
+    const fn pointwise(self) -> Self {
+        Self { part: Some(Part::Pointwise), ..self }
+    }
+
+    /// Pointwise on elements of every type.
+    const fn exact(self) -> Self {
+        Self { is_exact: true, ..self.pointwise() }
+    }
+
+    /// Elements of the input in another place.
+    const fn view(self) -> Self {
+        Self { part: Some(Part::View), ..self }
+    }
+
+    const fn reduction(self) -> Self {
+        Self { part: Some(Part::Reduction), ..self }
+    }
+
+    const fn for_regions(self, form: RegionForm) -> Self {
+        Self { region_form: Some(form), ..self }
     }
 
     const fn computes_in(self, types: fn(&Graph, &Node) -> Vec<DType>) -> Self {
@@ -213,6 +258,7 @@ static TABLE: &[&Family] = &[
     &random::FAMILY,
     &recurrence::FAMILY,
     &recurrent::FAMILY,
+    &region::FAMILY,
     &reduce::FAMILY,
     &reshape::FAMILY,
     &resize::FAMILY,
@@ -266,6 +312,12 @@ pub(super) fn import(name: &str) -> Option<Import> {
 /// Names of the fused operators with a CUDA kernel, in float32.
 pub fn fused_on_cuda() -> impl Iterator<Item = &'static str> {
     operators().filter(|operator| operator.has_cuda_kernel).map(|operator| operator.name)
+}
+
+/// Names of the operators that are functions of single elements.
+#[cfg(test)]
+pub(crate) fn pointwise() -> impl Iterator<Item = &'static str> {
+    operators().filter(|operator| operator.part == Some(Part::Pointwise)).map(|operator| operator.name)
 }
 
 /// Shapes of a fused operator's outputs from those of its inputs.

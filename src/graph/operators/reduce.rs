@@ -11,10 +11,10 @@ use super::{Family, axis, constant_ints, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        op("ReduceMax", reduce).gradient(extreme_gradient).no_bf16(),
-        op("ReduceMean", reduce).gradient(mean_gradient).no_bf16(),
-        op("ReduceMin", reduce).gradient(extreme_gradient),
-        op("ReduceSum", reduce).gradient(sum_gradient).for_cuda(sum_over_last),
+        op("ReduceMax", reduce).reduction().gradient(extreme_gradient).no_bf16(),
+        op("ReduceMean", reduce).reduction().gradient(mean_gradient).no_bf16(),
+        op("ReduceMin", reduce).reduction().gradient(extreme_gradient),
+        op("ReduceSum", reduce).reduction().gradient(sum_gradient),
     ],
     imports: &[
         ("GlobalAveragePool", global_pool),
@@ -89,25 +89,6 @@ fn extreme_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let gradient = back.graph.mul(hit, share);
     back.add(0, gradient);
     Ok(())
-}
-
-/// A large sum over one axis between others, for which ONNX Runtime asks cuDNN, whose kernel has a thread for each of
-/// the few sums: as one over the last axis, which many threads share.
-fn sum_over_last(graph: &mut Graph, node: &Node) -> Option<Value> {
-    /// Elements below which the transposition is not worth it.
-    const WORTHWHILE: usize = 1 << 20;
-    if node.int("keepdims", 1) != 0 {
-        return None;
-    }
-    let (x, rank) = (node.input(0), graph.shape(node.input(0)).len());
-    let [axis] = graph.as_i64s(node.input(1))? else { return None };
-    let axis = usize::try_from(*axis).ok().filter(|axis| (1..rank.saturating_sub(1)).contains(axis))?;
-    if graph.ty(x).elements() < WORTHWHILE {
-        return None;
-    }
-    let order: Vec<_> = (0..rank).filter(|other| *other != axis).chain([axis]).collect();
-    let turned = graph.transpose(x, &order);
-    Some(graph.reduce_sum(turned, &[rank - 1], false))
 }
 
 /// The node's axes; all of them where none are named, unless the node says that this means none.

@@ -14,11 +14,13 @@ use super::{Family, Given, Precision, axis, broadcast, constant_ints, op, ty};
 pub(super) static FAMILY: Family = Family {
     operators: &[
         op("Expand", expand)
+            .view()
             .gradient(expand_gradient)
             .precision(Precision::Follow)
             .fold(Fold::Node(repeated))
             .simplify(|graph, given| given.unchanged(graph)),
         op("Reshape", reshape)
+            .view()
             .gradient(reshape_gradient)
             .precision(Precision::Follow)
             .fold(Fold::Node(|_, inputs, _| Some(inputs[0].numbers())))

@@ -12,6 +12,7 @@ use super::{Family, Precision, axis, constant_ints, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[op("Slice", slice)
+        .view()
         .gradient(slice_gradient)
         .precision(Precision::Follow)
         .fold(Fold::Node(taken))

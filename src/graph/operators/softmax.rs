@@ -1,15 +1,15 @@
 //! Softmax and its logarithm.
 
 use super::super::autodiff::Backward;
-use super::super::core::{Graph, Node};
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::{Family, axis, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        op("LogSoftmax", softmax).gradient(log_softmax_gradient),
-        op("Softmax", softmax).gradient(softmax_gradient),
+        op("LogSoftmax", softmax).gradient(log_softmax_gradient).for_regions(log_softmax_parts),
+        op("Softmax", softmax).gradient(softmax_gradient).for_regions(softmax_parts),
     ],
     imports: &[],
 };
@@ -18,6 +18,28 @@ fn softmax(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
     let x = ty(graph, node, 0)?;
     axis(node.int("axis", -1), x.rank())?;
     Ok(vec![x])
+}
+
+/// x less its greatest element, exponentials of that, and their sum.
+fn powers(graph: &mut Graph, node: &Node) -> Option<[Value; 3]> {
+    let x = node.input(0);
+    let along = axis(node.int("axis", -1), graph.shape(x).len()).ok()?;
+    let greatest = graph.reduce_max(x, &[along], true);
+    let shifted = graph.sub(x, greatest);
+    let powers = graph.exp(shifted);
+    let total = graph.reduce_sum(powers, &[along], true);
+    Some([shifted, powers, total])
+}
+
+fn softmax_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let [_, powers, total] = powers(graph, node)?;
+    Some(vec![graph.div(powers, total)])
+}
+
+fn log_softmax_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let [shifted, _, total] = powers(graph, node)?;
+    let log = graph.log(total);
+    Some(vec![graph.sub(shifted, log)])
 }
 
 /// dx = y (dy - sum(dy y)).

@@ -15,6 +15,7 @@ pub(super) static FAMILY: Family = Family {
     operators: &[
         fused("BatchTranspose", transpose),
         op("Transpose", transpose)
+            .view()
             .gradient(transpose_gradient)
             .precision(Precision::Follow)
             .fold(Fold::Node(moved))

@@ -50,47 +50,51 @@ impl Module {
     }
 
     fn new() -> Result<Self, NoKernels> {
-        let text = |error: result::DriverError| NoKernels::Driver(format!("{error:?}"));
-        let device = result::device::get(0).map_err(text)?;
-        // SAFETY: the device was just found.
-        let capability = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(text);
-        let major = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
-        let minor = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-        let binary = compile(&format!("sm_{major}{minor}"))?;
-        // SAFETY: a whole binary for this device; the caller has made a context current.
-        let module = unsafe { result::module::load_data(binary.as_ptr().cast()) }.map_err(text)?;
-        let function = |name: &'static str| {
-            let symbol = CString::new(name).expect("no zero byte");
-            // SAFETY: the module was just loaded, and is never unloaded.
-            let function = unsafe { result::module::get_function(module, symbol) };
-            function.map(|function| (name, function)).map_err(|error| NoKernels::Driver(format!("{name}: {error:?}")))
-        };
-        ENTRIES.into_iter().map(function).collect::<Result<_, _>>().map(Self)
+        let found = functions(&compiled(SOURCE, "cuda.cu")?, &ENTRIES)?;
+        Ok(Self(ENTRIES.into_iter().map(|name| (name, found[name])).collect()))
     }
 }
 
+/// Machine code for the first device, whose context is current.
+pub(super) fn compiled(source: &str, name: &str) -> Result<Vec<u8>, NoKernels> {
+    let text = |error: result::DriverError| NoKernels::Driver(format!("{error:?}"));
+    let device = result::device::get(0).map_err(text)?;
+    // SAFETY: the device was just found.
+    let capability = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(text);
+    let major = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
+    let minor = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+    compile(source, name, &format!("sm_{major}{minor}"))
+}
+
+/// Loads machine code, and finds these kernels in it.
+pub(super) fn functions(binary: &[u8], names: &[&str]) -> Result<HashMap<String, sys::CUfunction>, NoKernels> {
+    let text = |error: result::DriverError| NoKernels::Driver(format!("{error:?}"));
+    // SAFETY: a whole binary for this device; the caller has made a context current.
+    let module = unsafe { result::module::load_data(binary.as_ptr().cast()) }.map_err(text)?;
+    let function = |name: &&str| {
+        let symbol = CString::new(*name).expect("no zero byte");
+        // SAFETY: the module was just loaded, and is never unloaded.
+        let function = unsafe { result::module::get_function(module, symbol) };
+        function
+            .map(|function| ((*name).to_owned(), function))
+            .map_err(|error| NoKernels::Driver(format!("{name}: {error:?}")))
+    };
+    names.iter().map(function).collect()
+}
+
 /// The kernels of cuda.cu.
-pub(super) const ENTRIES: [&str; 9] = [
-    "layer_norm_input_gradient",
-    "layer_norm_partial_sums",
-    "layer_norm_sums",
-    "lstm_cell",
-    "lstm_cell_gradient",
-    "recurrence",
-    "recurrence_gradient",
-    "recurrence_weights",
-    "relu_gradient",
-];
+pub(super) const ENTRIES: [&str; 5] =
+    ["lstm_cell", "lstm_cell_gradient", "recurrence", "recurrence_gradient", "recurrence_weights"];
 
 /// Machine code for an architecture such as `sm_90`.
-fn compile(architecture: &str) -> Result<Vec<u8>, NoKernels> {
+pub(super) fn compile(source: &str, name: &str, architecture: &str) -> Result<Vec<u8>, NoKernels> {
     // SAFETY: asks for the library's presence only; calling into a missing one would panic.
     if !unsafe { nvrtc::sys::is_culib_present() } {
         return Err(NoKernels::NoNvrtc);
     }
     let text = |error: nvrtc::result::NvrtcError| NoKernels::Nvrtc(error.to_string());
-    let (source, name) = (CString::new(SOURCE).expect("no zero byte"), c"cuda.cu");
-    let program = nvrtc::result::create_program(&source, Some(name)).map_err(text)?;
+    let (source, name) = (CString::new(source).expect("no zero byte"), CString::new(name).expect("no zero byte"));
+    let program = nvrtc::result::create_program(&source, Some(&name)).map_err(text)?;
     let options = [format!("--gpu-architecture={architecture}")];
     // SAFETY: the program was just made, lives until the end, and is asked for its binary only once it is compiled.
     unsafe {
@@ -227,13 +231,13 @@ mod tests {
         };
         assert!(architectures.contains(&90), "{architectures:?}");
         for architecture in architectures.into_iter().map(|number| format!("sm_{number}")) {
-            let binary = compile(&architecture).unwrap();
+            let binary = compile(SOURCE, "cuda.cu", &architecture).unwrap();
             for entry in ENTRIES {
                 let symbol = format!("\0.text.{entry}\0");
                 assert!(binary.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes()), "{architecture} {entry}");
             }
         }
-        let refusal = compile("sm_1").unwrap_err().to_string();
+        let refusal = compile(SOURCE, "cuda.cu", "sm_1").unwrap_err().to_string();
         assert!(refusal.contains("sm_1"), "{refusal}");
     }
 
@@ -265,7 +269,6 @@ mod tests {
             "LstmCellGradient" => {
                 vec![rows.clone(), rows.clone(), vec![6, 120], rows.clone(), rows.clone(), rows.clone()]
             }
-            "LayerNormGradient" => vec![rows.clone(), rows.clone(), vec![40], vec![6, 1], vec![6, 1]],
             "Recurrence" => vec![vec![3, 6, 160], vec![160, 40], rows.clone(), rows.clone()],
             "RecurrenceGradient" => {
                 let (state, over_time) = (rows.clone(), |width| vec![3, 6, width]);
@@ -287,7 +290,6 @@ mod tests {
                     let kind = match i {
                         _ if i < fused.inputs + fused.more_inputs => "const float *",
                         _ if i < arrays => "float *",
-                        _ if parameter.ends_with(" slope") => "float ",
                         _ => "unsigned ",
                     };
                     assert!(parameter.starts_with(kind), "{entry}: {parameter}, expected {kind}");

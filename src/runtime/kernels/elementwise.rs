@@ -1,6 +1,5 @@
 //! Gradients of activations.
 
-use super::launch::Launch;
 use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Elements per piece of work.
@@ -33,12 +32,5 @@ impl Kernel for ReluGradient {
                 *out = f32::from_bits(dy.to_bits() & positive | rest);
             }
         })
-    }
-
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
-        const COLUMNS: usize = 1 << 12;
-        let elements: usize = shapes[0].iter().product();
-        let (rows, columns) = (elements.div_ceil(COLUMNS), elements.min(COLUMNS));
-        Some(Launch::by_row("relu_gradient", rows, columns, &[elements as u32, self.slope.to_bits()]))
     }
 }

@@ -1,6 +1,5 @@
 //! Layer normalization over the last axis, and its gradient (Ba, Kiros and Hinton 2016).
 
-use super::launch::{BLOCK, Launch};
 use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Elements per piece of work; a piece is whole rows.
@@ -101,24 +100,6 @@ impl Kernel for LayerNormGradient {
             *sum = shares.iter().skip(i).step_by(2 * n).map(|share| f64::from(*share)).sum::<f64>() as f32;
         }
         Ok(())
-    }
-
-    /// As the kernels of cuda.cu take it.
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
-        /// Parts that the sums over rows are taken in first: enough for all processors of a device.
-        const PARTS: usize = 512;
-        /// Rows that each part has at least.
-        const LEAST: usize = 32;
-        const WARP: usize = 32;
-        let columns = shapes[2][0];
-        let rows = shapes[3].iter().product::<usize>();
-        let parts = rows.div_ceil(LEAST).min(PARTS);
-        let kernels = vec![
-            ("layer_norm_input_gradient", [rows.div_ceil(BLOCK / WARP), 1]),
-            ("layer_norm_partial_sums", [parts, columns.div_ceil(BLOCK)]),
-            ("layer_norm_sums", [(2 * columns).div_ceil(WARP), 1]),
-        ];
-        Some(Launch { kernels, numbers: [columns, rows, parts].map(|n| n as u32).into(), scratch: 2 * columns * parts })
     }
 }
 

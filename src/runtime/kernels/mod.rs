@@ -16,6 +16,7 @@ mod mask;
 mod operator;
 mod pool;
 mod recurrence;
+mod region;
 mod table;
 mod transpose;
 

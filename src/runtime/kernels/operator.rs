@@ -13,11 +13,25 @@ use crate::graph::{self, Attribute, DType, GraphError, TensorType};
 
 /// Runs `work(piece)` on ONNX Runtime's own threads, each piece once.
 pub(super) struct Workers<'a> {
-    context: &'a ComputeContext,
+    /// `None`: the caller's thread.
+    context: Option<&'a ComputeContext>,
 }
 
-impl Workers<'_> {
+impl<'a> Workers<'a> {
+    pub(super) fn new(context: &'a ComputeContext) -> Self {
+        Self { context: Some(context) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn alone() -> Self {
+        Self { context: None }
+    }
+
     pub(super) fn each<P: Send>(&self, pieces: Vec<P>, work: impl Fn(P) + Sync + Send) -> ort::Result<()> {
+        let Some(context) = self.context else {
+            pieces.into_iter().for_each(work);
+            return Ok(());
+        };
         let pieces: Vec<_> = pieces.into_iter().map(|piece| Mutex::new(Some(piece))).collect();
         let run = |i: usize| {
             // Each piece is asked for once, so nobody waits here.
@@ -27,7 +41,7 @@ impl Workers<'_> {
             }
         };
         // Automatic batching: 0.
-        self.context.par_for(pieces.len(), 0, run)
+        context.par_for(pieces.len(), 0, run)
     }
 }
 
@@ -268,5 +282,5 @@ fn run(node: &FusedNode, context: &ComputeContext) -> ort::Result<()> {
             None => Ok(aside.as_mut_slice()),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    node.kernel.compute(&inputs, &mut outputs, &Workers { context })
+    node.kernel.compute(&inputs, &mut outputs, &Workers::new(context))
 }

@@ -6,6 +6,7 @@ use ort::operator::OperatorDomain;
 
 use super::cuda::{Module, OnCuda};
 use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
+use super::region::{self, Regions};
 use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
 use crate::graph::FUSED_DOMAIN;
 
@@ -69,12 +70,15 @@ const fn fused(
 /// All of them, on the CPU.
 pub(in super::super) fn on_cpu() -> ort::Result<Arc<OperatorDomain>> {
     let domain = OperatorDomain::new(FUSED_DOMAIN)?;
-    OPERATORS.into_iter().map(OnCpu).try_fold(domain, OperatorDomain::add).map(Arc::new)
+    let domain = OPERATORS.into_iter().map(OnCpu).try_fold(domain, OperatorDomain::add)?;
+    domain.add(region::OnCpu).map(Arc::new)
 }
 
-/// Those with a kernel in `module`.
-pub(in super::super) fn on_cuda(module: &'static Module) -> ort::Result<Arc<OperatorDomain>> {
+/// Those with a kernel in `module`, and regions of these programs.
+pub(in super::super) fn on_cuda(module: &'static Module, programs: &[String]) -> ort::Result<Arc<OperatorDomain>> {
+    let regions = Regions::new(programs).map_err(|error| ort::Error::new(error.to_string()))?;
     let domain = OperatorDomain::new(FUSED_DOMAIN)?;
     let mut operators = OPERATORS.into_iter().filter_map(|fused| OnCuda::new(fused, module));
-    operators.try_fold(domain, OperatorDomain::add).map(Arc::new)
+    let domain = operators.try_fold(domain, OperatorDomain::add)?;
+    domain.add(region::OnCuda(Arc::new(regions))).map(Arc::new)
 }

@@ -28,7 +28,7 @@ impl Backend for Cpu {
     }
 
     /// ONNX Runtime's own optimizer is worth a tenth of a step, for half a second at some 4,000 nodes.
-    fn configure(&self, builder: SessionBuilder, _: bool) -> Result<SessionBuilder, RuntimeError> {
+    fn configure(&self, builder: SessionBuilder, _: Option<&[u8]>) -> Result<SessionBuilder, RuntimeError> {
         let doing = "creating a session";
         let builder =
             builder.with_optimization_level(GraphOptimizationLevel::Level3).map_err(RuntimeError::ort(doing))?;

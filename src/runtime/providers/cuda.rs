@@ -19,7 +19,7 @@ use super::super::library::Library;
 use super::super::memory::{ALLOCATING, Bound, Buffers, Memory, Place, Use, new_tensor};
 use super::Backend;
 use crate::config::{Precision, TrainingConfig};
-use crate::graph::Kernels;
+use crate::graph::{Kernels, region_programs};
 use crate::ports::{Element, Port, StepPorts, Values};
 
 /// How sessions on CUDA compute.
@@ -111,7 +111,7 @@ impl Backend for Settings {
 
     /// Without ONNX Runtime's own optimizer, which would get in the way of capture. Steps are captured as CUDA graphs, on
     /// the device's stream; a node that would not run on the device is an error.
-    fn configure(&self, builder: SessionBuilder, steps: bool) -> Result<SessionBuilder, RuntimeError> {
+    fn configure(&self, builder: SessionBuilder, steps: Option<&[u8]>) -> Result<SessionBuilder, RuntimeError> {
         let doing = "creating a session";
         let mut builder =
             builder.with_optimization_level(GraphOptimizationLevel::Disable).map_err(RuntimeError::ort(doing))?;
@@ -121,12 +121,12 @@ impl Backend for Settings {
         if let Some(limit) = self.memory_limit {
             cuda = cuda.with_memory_limit(limit);
         }
-        if steps {
+        if let Some(onnx) = steps {
             let device = Device::shared()?;
             if self.fused
                 && let Some(Ok(module)) = kernels_of_device()
             {
-                let fused = kernels::on_cuda(module).map_err(RuntimeError::ort(doing))?;
+                let fused = kernels::on_cuda(module, &region_programs(onnx)).map_err(RuntimeError::ort(doing))?;
                 builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
             }
             // SAFETY: the stream lasts as long as the process.

@@ -29,8 +29,8 @@ trait Backend: fmt::Display {
     /// The operators that step graphs may use.
     fn kernels(&self) -> Kernels;
 
-    /// Options of sessions; `steps`: of those whose buffers are bound, rather than given with each run.
-    fn configure(&self, builder: SessionBuilder, steps: bool) -> Result<SessionBuilder, RuntimeError>;
+    /// Options of sessions; `steps`: the model of one whose buffers are bound, rather than given with each run.
+    fn configure(&self, builder: SessionBuilder, steps: Option<&[u8]>) -> Result<SessionBuilder, RuntimeError>;
 
     /// Buffers for steps, bound to the session.
     fn bind(&self, session: &Session, ports: &StepPorts) -> Result<Box<dyn Buffers>, RuntimeError>;
@@ -88,7 +88,11 @@ impl Provider {
         self.backend().has_own_memory()
     }
 
-    pub(super) fn configure(self, builder: SessionBuilder, steps: bool) -> Result<SessionBuilder, RuntimeError> {
+    pub(super) fn configure(
+        self,
+        builder: SessionBuilder,
+        steps: Option<&[u8]>,
+    ) -> Result<SessionBuilder, RuntimeError> {
         self.backend().configure(builder, steps)
     }
 
