@@ -4,7 +4,7 @@
     step_pytorch.py [--network tds_lstm] [--batch 64] [--window ROWS] [--threads 2] [--steps 5] [--warmup 2]
                     [--device cpu] [--precision tf32] [--mode eager] [--store STORE [--stride 1000] [--workers 4]]
 
-The networks are those of tests/golden. On CUDA, `--mode` is eager, compile (torch.compile of the encoder; the decoder's
+The networks are those of tests/golden and of zoo.py. On CUDA, `--mode` is eager, compile (torch.compile of the encoder; the decoder's
 loop over 250 steps takes it too long) or captured (the whole step as one CUDA graph), and `--precision` tf32, fp32,
 bf16 or fp16 (autocast). A step is forward, loss, backward, clipping to a global norm of 1
 where the preset clips, and AdamW (Adam for emg2pose's networks). With `--store`, each step takes its own batch of
@@ -25,6 +25,7 @@ from pathlib import Path
 
 import make_published
 import torch
+import zoo
 from data_peers import MappedWindows
 from make_golden import TdsModel, left_context, masked_loss, model_config
 from torch import Tensor, nn
@@ -72,6 +73,8 @@ WINDOWS = {"tracking_emg2pose": 5790, "regression_emg2pose": 5790, "neuropose": 
 
 def network(name: str) -> tuple[nn.Module, int, int]:
     """The network, its left context and its window."""
+    if name in zoo.NETWORKS:
+        return zoo.network(name), 0, zoo.ROWS
     if name.startswith("tds_"):
         decoder = {"decoder_type": "mlp"} if name == "tds_mlp" else {}
         config = model_config(dropout=0.1, **decoder)
@@ -118,9 +121,12 @@ def main() -> None:
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = arguments.precision != "fp32"
         model = model.cuda()
-        if arguments.mode == "compile":
+        if arguments.mode == "compile" and arguments.network in zoo.NETWORKS:
+            model = torch.compile(model)
+        elif arguments.mode == "compile":
             model.encoder = torch.compile(model.encoder)
-    published = not arguments.network.startswith("tds_") and arguments.network != "lstm"
+    own = arguments.network.startswith("tds_") or arguments.network == "lstm" or arguments.network in zoo.NETWORKS
+    published = not own
     if published:
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True, capturable=cuda)
     else:
@@ -138,7 +144,7 @@ def main() -> None:
     def work() -> None:
         optimizer.zero_grad(set_to_none=arguments.mode != "captured")
         with torch.autocast(arguments.device, dtype, enabled=dtype is not None):
-            prediction = model(emg, target[:, 0])
+            prediction = model(emg) if arguments.network in zoo.NETWORKS else model(emg, target[:, 0])
         (masked_loss(prediction.float(), target, mask, loss_settings) * scale).backward()
         if scale != 1.0:
             for parameter in model.parameters():

@@ -4,7 +4,8 @@
 //!     cargo bench --bench step -- [--network tds_lstm] [--batch 64] [--window ROWS] [--steps 5] [--warmup 2]
 //!                                 [--device cpu] [--precision tf32] [--kernels 3] [--standard]
 //!
-//! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults. `--kernels` adds so
+//! `--network` is a preset, or tds_lstm, tds_mlp or lstm with their defaults, or the path of an ONNX model of windows of
+//! 2,000 rows. `--kernels` adds so
 //! many steps on CUDA, and prints how long each kernel took in them; `--standard` takes standard operators only there.
 //! The last line printed is JSON.
 
@@ -14,6 +15,7 @@ use std::time::Instant;
 
 use emg_pipeline::config::{Config, load};
 use emg_pipeline::dataset::BatchShape;
+use emg_pipeline::graph::OnnxModel;
 use emg_pipeline::model::{Dropout, Model};
 use emg_pipeline::ports::{self, Values};
 use emg_pipeline::random::Random;
@@ -32,6 +34,10 @@ fn number(name: &str, default: usize) -> usize {
 fn configuration(network: &str) -> Config {
     if network.starts_with("tds_") || network == "lstm" {
         let set = [format!("model.type={network}"), "data.window_size=2000".into()];
+        return load(None, &set).expect("a configuration").config;
+    }
+    if network.ends_with(".onnx") {
+        let set = ["model.type=onnx".into(), format!("model.onnx={network}"), "data.window_size=2000".into()];
         return load(None, &set).expect("a configuration").config;
     }
     load(Some(network), &[]).expect("a preset").config
@@ -53,7 +59,13 @@ fn main() {
     config.training.device = serde_json::from_value(word("--device", "cpu")).expect("cpu or cuda");
     config.training.cuda_kernels = !std::env::args().any(|argument| argument == "--standard");
     config.training.precision = serde_json::from_value(word("--precision", "tf32")).expect("a precision");
-    let model = Model::new(&config.model);
+    let model = match config.model.onnx.clone() {
+        Some(path) => {
+            let imported = OnnxModel::load(&path).expect("an ONNX model");
+            Model::imported(&config.model, imported, None).expect("a model that trains")
+        }
+        None => Model::new(&config.model),
+    };
     let rows = number("--window", config.data.window_size);
     let shape = BatchShape { batch, rows, channels: 16, joints: 20, context: model.left_context(), after: 0 };
     let problem = Problem::new(model.clone(), shape, config.training.loss_type, config.training.mae_weight);

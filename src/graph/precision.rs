@@ -11,7 +11,10 @@ use super::tensor::DType;
 /// The lower precision of products.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Autocast {
-    Bf16,
+    /// `convolutions`: those, too, which ONNX Runtime has no such kernels of.
+    Bf16 {
+        convolutions: bool,
+    },
     Fp16,
     /// Products with weights in float16, all else in float32: for exported models. (Where a float16 tensor is transposed
     /// and cast on its way into a MatMul, ONNX Runtime 1.31 crashes as it loads the model.)
@@ -21,7 +24,7 @@ pub enum Autocast {
 impl Autocast {
     fn dtype(self) -> DType {
         match self {
-            Self::Bf16 => DType::BF16,
+            Self::Bf16 { .. } => DType::BF16,
             Self::Fp16 | Self::Fp16Weights => DType::F16,
         }
     }
@@ -29,7 +32,7 @@ impl Autocast {
     /// Whether products of this kind are in the lower precision.
     fn lowers(self, bf16: bool, weights: bool) -> bool {
         match self {
-            Self::Bf16 => bf16,
+            Self::Bf16 { convolutions } => bf16 || convolutions,
             Self::Fp16 => true,
             Self::Fp16Weights => weights,
         }

@@ -83,7 +83,7 @@ impl<'a> Step<'a> {
         let inputs = batch.inputs(&mut graph, &problem.model);
         let mut pass = Pass::training(weights, dropout, kernels);
         graph.set_autocast(match config.precision {
-            Precision::Bf16 => Some(Autocast::Bf16),
+            Precision::Bf16 => Some(Autocast::Bf16 { convolutions: kernels == Kernels::Cuda }),
             Precision::Fp16 => Some(Autocast::Fp16),
             Precision::Tf32 | Precision::Fp32 => None,
         });

@@ -1,6 +1,6 @@
 //! Convolutions over one or more spatial axes, and their transposes.
 
-use super::super::attributes::Attribute;
+use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
 use super::super::build::{attributes, ints};
 use super::super::core::{Graph, Node, Value};
@@ -8,17 +8,31 @@ use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
 use super::geometry::{Geometry, resolve_auto_pad, spatial_sizes};
-use super::{Family, Precision, op, ty};
+use super::{Family, Precision, fused, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        op("Conv", conv).gradient(conv_gradient).precision(CONVOLUTION),
-        op("ConvTranspose", conv_transpose).gradient(conv_transpose_gradient).precision(CONVOLUTION),
+        op("Conv", conv).gradient(conv_gradient).precision(CONVOLUTION).for_regions(conv_parts),
+        op("ConvTranspose", conv_transpose)
+            .gradient(conv_transpose_gradient)
+            .precision(CONVOLUTION)
+            .for_regions(conv_transpose_parts),
+        fused("Convolution", conv).on_cuda().halves(),
+        fused("ConvolutionInputGradient", input_gradient_type)
+            .expand(expand_input_gradient)
+            .for_regions(input_gradient_parts)
+            .on_cuda()
+            .halves(),
+        fused("ConvolutionWeightGradient", weight_gradient_type)
+            .expand(expand_weight_gradient)
+            .for_regions(weight_gradient_parts)
+            .on_cuda()
+            .halves(),
     ],
     imports: &[("Conv", import_conv), ("ConvTranspose", import_conv_transpose)],
 };
 
-/// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22.
+/// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22; ours does.
 const CONVOLUTION: Precision = Precision::Product { bf16: false, weights: true };
 
 fn groups(node: &Node) -> Result<usize, GraphError> {
@@ -80,23 +94,180 @@ fn conv_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
     let groups = groups(back.node)?;
     if back.wanted(0) {
-        let mirrors = groups == 1 && geometry.is_plain() && geometry.strides.iter().all(|stride| *stride == 1);
-        let last = geometry.kernel.len() - 1;
-        let short = geometry.pads[..last].iter().all(|pads| *pads == (0, 0))
-            && geometry.pads[last].0.max(geometry.pads[last].1) < geometry.kernel[last];
-        let dx = if mirrors && short {
-            mirrored(back.graph, weight, dy, &geometry)
-        } else {
-            transposed(back.graph, x, weight, dy, &geometry, groups)
-        };
+        let sizes = back.graph.shape(x)[2..].to_vec();
+        let dx = input_gradient(back.graph, dy, weight, &geometry, groups, &sizes);
         back.add(0, dx);
     }
     if back.wanted(1) {
-        let gradient = weight_gradient(back.graph, x, dy, &geometry, groups);
-        back.add(1, gradient);
+        let dw = weight_gradient(back.graph, x, dy, &geometry, groups);
+        back.add(1, dw);
     }
     bias_gradient(back, dy);
     Ok(())
+}
+
+fn with_groups(geometry: &Geometry, groups: usize) -> Attributes {
+    let mut attributes = geometry.attributes();
+    attributes.insert("group".into(), Attribute::Int(groups as i64));
+    attributes
+}
+
+/// dx, of these spatial sizes, of a convolution with this weight and the gradient dy of its output.
+fn input_gradient(
+    graph: &mut Graph,
+    dy: Value,
+    weight: Value,
+    geometry: &Geometry,
+    groups: usize,
+    sizes: &[usize],
+) -> Value {
+    let mut attributes = with_groups(geometry, groups);
+    attributes.insert(SIZES.into(), ints(sizes.iter().copied()));
+    graph.apply1("ConvolutionInputGradient", &[dy, weight], attributes)
+}
+
+/// dW of a convolution of x with the gradient dy of its output.
+fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
+    graph.apply1("ConvolutionWeightGradient", &[x, dy], with_groups(geometry, groups))
+}
+
+/// Attribute of [`input_gradient`]: what the output's sizes do not say where a stride leaves a rest.
+const SIZES: &str = "sizes";
+
+/// How a gradient's node slides, and its groups; its `kernel_shape` has the kernel.
+fn of_gradient(node: &Node) -> Result<(Geometry, usize), GraphError> {
+    let kernel = node.ints("kernel_shape", &[]);
+    let kernel: Option<Vec<_>> = kernel.iter().map(|size| usize::try_from(*size).ok()).collect();
+    let kernel = kernel.filter(|kernel| !kernel.is_empty()).ok_or("kernel_shape is missing")?;
+    Ok((Geometry::new(node, &kernel)?, groups(node)?))
+}
+
+/// Inputs: dy and the weight. Output: dx.
+fn input_gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let (dy, weight, (geometry, groups)) = (ty(graph, node, 0)?, ty(graph, node, 1)?.shape, of_gradient(node)?);
+    let sizes: Vec<_> = node.ints(SIZES, &[]).into_iter().map(|size| size.clamp(0, 1 << 40) as usize).collect();
+    let fits = dy.rank() == weight.len()
+        && weight.get(2..) == Some(&geometry.kernel)
+        && sizes.len() == geometry.kernel.len()
+        && dy.shape[1] == weight[0]
+        && weight[0] % groups == 0
+        && geometry.output(&sizes)? == dy.shape[2..];
+    let channels = weight.get(1).and_then(|channels| channels.checked_mul(groups)).filter(|_| fits);
+    let channels = channels.ok_or_else(|| format!("the gradient {dy} does not fit a weight {weight:?}"))?;
+    let shape: Vec<_> = [dy.shape[0], channels].into_iter().chain(sizes).collect();
+    Ok(vec![TensorType::new(dy.dtype, shape)])
+}
+
+/// Inputs: x and dy. Output: dW.
+fn weight_gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let (x, dy, (geometry, groups)) = (ty(graph, node, 0)?, ty(graph, node, 1)?, of_gradient(node)?);
+    let fits = x.rank() == geometry.kernel.len() + 2
+        && dy.rank() == x.rank()
+        && x.dtype == dy.dtype
+        && x.shape[0] == dy.shape[0]
+        && x.shape[1] % groups == 0
+        && dy.shape[1] % groups == 0
+        && geometry.output(&x.shape[2..])? == dy.shape[2..];
+    if !fits {
+        return Err(format!("the gradient {dy} does not fit {x}").into());
+    }
+    let shape: Vec<_> = [dy.shape[1], x.shape[1] / groups].into_iter().chain(geometry.kernel).collect();
+    Ok(vec![TensorType::new(x.dtype, shape)])
+}
+
+fn expand_input_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (dy, weight) = (node.input(0), node.input(1));
+    let (geometry, groups) = of_gradient(node).expect("checked by inference");
+    let sizes = graph.shape(node.outputs[0])[2..].to_vec();
+    let mirrors = groups == 1 && geometry.is_plain() && geometry.strides.iter().all(|stride| *stride == 1);
+    let last = geometry.kernel.len() - 1;
+    let short = geometry.pads[..last].iter().all(|pads| *pads == (0, 0))
+        && geometry.pads[last].0.max(geometry.pads[last].1) < geometry.kernel[last];
+    vec![if mirrors && short {
+        mirrored(graph, weight, dy, &geometry)
+    } else {
+        transposed(graph, &sizes, weight, dy, &geometry, groups)
+    }]
+}
+
+fn expand_weight_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (x, dy) = (node.input(0), node.input(1));
+    let (geometry, groups) = of_gradient(node).expect("checked by inference");
+    let x = geometry.pad(graph, x, 2, 0.0);
+    vec![if groups > 1 {
+        grouped_weight_gradient(graph, x, dy, &geometry.unpadded(), groups)
+    } else if geometry.is_plain() {
+        blocked_weight_gradient(graph, x, dy, &geometry.kernel, &geometry.strides)
+    } else {
+        dense_weight_gradient(graph, x, dy, &geometry.unpadded())
+    }]
+}
+
+/// Spatial axes that cuDNN has convolutions over.
+const MOST_AXES: usize = 3;
+
+/// What a kernel's own convolution does not do is taken out: different pads before and after, and the bias, which costs
+/// nothing where the region that takes the output adds it.
+fn conv_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (mut x, weight) = (node.input(0), node.input(1));
+    let mut geometry = Geometry::new(node, &graph.shape(weight)[2..]).ok()?;
+    if geometry.kernel.len() > MOST_AXES {
+        return None;
+    }
+    if geometry.is_uneven() {
+        x = geometry.pad(graph, x, 2, 0.0);
+        geometry = geometry.unpadded();
+    }
+    let y = graph.apply1("Convolution", &[x, weight], with_groups(&geometry, groups(node).ok()?));
+    Some(vec![biased(graph, y, node.optional(2))])
+}
+
+/// Gradients of what [`conv_parts`] takes out; `None`: the kernel does it.
+fn input_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (dy, weight, sizes) = (node.input(0), node.input(1), graph.shape(node.outputs[0])[2..].to_vec());
+    let (geometry, groups) = of_gradient(node).ok()?;
+    if geometry.kernel.len() > MOST_AXES {
+        return Some(expand_input_gradient(graph, node));
+    }
+    if !geometry.is_uneven() {
+        return None;
+    }
+    let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
+    let whole = input_gradient(graph, dy, weight, &geometry.unpadded(), groups, &padded);
+    Some(vec![geometry.crop(graph, whole, &sizes)])
+}
+
+fn weight_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (x, dy) = (node.input(0), node.input(1));
+    let (geometry, groups) = of_gradient(node).ok()?;
+    if geometry.kernel.len() > MOST_AXES {
+        return Some(expand_weight_gradient(graph, node));
+    }
+    if !geometry.is_uneven() {
+        return None;
+    }
+    let x = geometry.pad(graph, x, 2, 0.0);
+    Some(vec![weight_gradient(graph, x, dy, &geometry.unpadded(), groups)])
+}
+
+fn biased(graph: &mut Graph, y: Value, bias: Option<Value>) -> Value {
+    let Some(bias) = bias else { return y };
+    let bias = graph.per_channel(bias, graph.shape(y).len());
+    graph.add(y, bias)
+}
+
+/// A transposed convolution is the gradient of a convolution.
+fn conv_transpose_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (x, weight) = (node.input(0), node.input(1));
+    let geometry = Geometry::new(node, &graph.shape(weight)[2..]).ok()?;
+    let sizes = graph.shape(node.outputs[0])[2..].to_vec();
+    // Output padding of a stride or more makes windows that no input belongs to.
+    let fits = geometry.output(&sizes).is_ok_and(|output| output == graph.shape(x)[2..]);
+    if geometry.kernel.len() > MOST_AXES || geometry.is_uneven() || !fits {
+        return None;
+    }
+    let y = input_gradient(graph, x, weight, &geometry, groups(node).ok()?, &sizes);
+    Some(vec![biased(graph, y, node.optional(2))])
 }
 
 fn bias_gradient(back: &mut Backward<'_>, dy: Value) {
@@ -112,9 +283,7 @@ fn conv_transpose_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
     let geometry = Geometry::new(back.node, &back.graph.shape(weight)[2..])?;
     let groups = groups(back.node)?;
     if back.wanted(0) {
-        let mut attributes = geometry.attributes();
-        attributes.insert("group".into(), Attribute::Int(groups as i64));
-        let dx = back.graph.apply1("Conv", &[dy, weight], attributes);
+        let dx = back.graph.apply1("Conv", &[dy, weight], with_groups(&geometry, groups));
         // Output padding of a stride or more makes windows that no input belongs to.
         let sizes = back.graph.shape(x)[2..].to_vec();
         let dx = sizes.iter().enumerate().fold(dx, |dx, (i, size)| back.graph.slice(dx, 2 + i, 0, *size));
@@ -129,17 +298,23 @@ fn conv_transpose_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
 }
 
 /// dx of a convolution by ConvTranspose.
-fn transposed(graph: &mut Graph, x: Value, weight: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
-    let sizes = graph.shape(x)[2..].to_vec();
+fn transposed(
+    graph: &mut Graph,
+    sizes: &[usize],
+    weight: Value,
+    dy: Value,
+    geometry: &Geometry,
+    groups: usize,
+) -> Value {
     let uneven = geometry.pads.iter().any(|(before, after)| before != after);
     if uneven || geometry.transposed_output(&graph.shape(dy)[2..]).is_err() {
         // Not every provider's transposed convolution has uneven padding, and none has more than the windows span, so
         // it is cut off afterwards.
         let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
         let whole = by_transpose(graph, &padded, weight, dy, &geometry.unpadded(), groups);
-        return geometry.crop(graph, whole, &sizes);
+        return geometry.crop(graph, whole, sizes);
     }
-    by_transpose(graph, &sizes, weight, dy, geometry, groups)
+    by_transpose(graph, sizes, weight, dy, geometry, groups)
 }
 
 fn by_transpose(
@@ -153,9 +328,8 @@ fn by_transpose(
     let reached = geometry.transposed_output(&graph.shape(dy)[2..]).expect("checked by inference");
     // Input that no window reached, because the stride left a rest.
     let rest: Vec<_> = shape.iter().zip(reached).map(|(size, reached)| size - reached).collect();
-    let mut attributes = geometry.attributes();
+    let mut attributes = with_groups(geometry, groups);
     attributes.insert("output_padding".into(), ints(rest));
-    attributes.insert("group".into(), Attribute::Int(groups as i64));
     graph.apply1("ConvTranspose", &[dy, weight], attributes)
 }
 
@@ -183,18 +357,6 @@ fn mirrored(graph: &mut Graph, weight: Value, dy: Value, geometry: &Geometry) ->
 
 /// Convolutions with fewer output channels make matrices too narrow for a product to run at full speed.
 const FEW_CHANNELS: usize = 32;
-
-/// dW of a convolution of x with the gradient dy of its output.
-fn weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {
-    let x = geometry.pad(graph, x, 2, 0.0);
-    if groups > 1 {
-        grouped_weight_gradient(graph, x, dy, &geometry.unpadded(), groups)
-    } else if geometry.is_plain() {
-        blocked_weight_gradient(graph, x, dy, &geometry.kernel, &geometry.strides)
-    } else {
-        dense_weight_gradient(graph, x, dy, &geometry.unpadded())
-    }
-}
 
 /// For each group, one product of [out, batch x positions] and [batch x positions, in x taps].
 fn grouped_weight_gradient(graph: &mut Graph, x: Value, dy: Value, geometry: &Geometry, groups: usize) -> Value {

@@ -101,6 +101,11 @@ impl Geometry {
         self.dilations.iter().chain(steps).all(|size| *size == 1)
     }
 
+    /// Whether padding differs before and after, on any axis.
+    pub(super) fn is_uneven(&self) -> bool {
+        self.pads.iter().any(|(before, after)| before != after)
+    }
+
     /// As node attributes.
     pub(super) fn attributes(&self) -> Attributes {
         let (before, after): (Vec<_>, Vec<_>) = self.pads.iter().copied().unzip();

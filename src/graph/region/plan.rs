@@ -226,7 +226,8 @@ impl<'a> Plan<'a> {
     }
 
     fn place_root(&mut self, value: Value) -> Option<()> {
-        let alone = self.alone(value)?;
+        // What depends on no input is computed once, before the first run, but only by standard operators.
+        let alone = self.alone(value).filter(|alone| !alone.inputs().is_empty())?;
         let regions = (0..self.units.len()).rev().filter(|unit| matches!(self.units[*unit], Unit::Region(_)));
         let joined = regions.take(NEAR).find_map(|unit| Some((unit, self.joined(unit, value, &alone)?)));
         let unit = match joined {

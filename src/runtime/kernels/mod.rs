@@ -6,7 +6,9 @@
 
 mod adam;
 mod batch_norm;
+mod conv;
 mod cuda;
+mod cudnn;
 mod elementwise;
 mod frames;
 mod launch;

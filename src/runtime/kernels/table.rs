@@ -7,17 +7,28 @@ use ort::operator::OperatorDomain;
 use super::cuda::{Module, OnCuda};
 use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
 use super::region::{self, Regions};
-use super::{adam, batch_norm, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
+use super::{adam, batch_norm, conv, cudnn, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
 use crate::graph::FUSED_DOMAIN;
 
 const RECURRENCE: &[(&str, Kind)] = &[("kind", Kind::Int), ("reverse", Kind::Int)];
+const WINDOWS: &[(&str, Kind)] = &[
+    ("kernel_shape", Kind::Ints),
+    ("strides", Kind::Ints),
+    ("dilations", Kind::Ints),
+    ("pads", Kind::Ints),
+    ("group", Kind::Int),
+    ("sizes", Kind::Ints),
+];
 const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
 
-pub(super) const OPERATORS: [Fused; 14] = [
+pub(super) const OPERATORS: [Fused; 17] = [
     fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
     fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
     fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
     fused("BatchTranspose", &[("perm", Kind::Ints)], [1, 1], |a| Box::new(transpose::BatchTranspose::new(a))),
+    fused("Convolution", WINDOWS, [2, 1], |a| Box::new(conv::Convolution::new(a))),
+    fused("ConvolutionInputGradient", WINDOWS, [2, 1], |a| Box::new(conv::InputGradient::new(a))),
+    fused("ConvolutionWeightGradient", WINDOWS, [2, 1], |a| Box::new(conv::WeightGradient::new(a))),
     fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),
     fused("BatchNormGradient", EPSILON, [5, 3], |a| Box::new(batch_norm::BatchNormGradient::new(a))),
     Fused { more_inputs: 1, ..fused("Recurrence", RECURRENCE, [3, 4], |a| Box::new(recurrence::Recurrence::new(a))) },
@@ -75,10 +86,18 @@ pub(in super::super) fn on_cpu() -> ort::Result<Arc<OperatorDomain>> {
 }
 
 /// Those with a kernel in `module`, and regions of these programs.
-pub(in super::super) fn on_cuda(module: &'static Module, programs: &[String]) -> ort::Result<Arc<OperatorDomain>> {
+///
+/// `tf32`: whether convolutions may round float32 to it.
+pub(in super::super) fn on_cuda(
+    module: &'static Module,
+    programs: &[String],
+    tf32: bool,
+) -> ort::Result<Arc<OperatorDomain>> {
     let regions = Regions::new(programs).map_err(|error| ort::Error::new(error.to_string()))?;
     let domain = OperatorDomain::new(FUSED_DOMAIN)?;
     let mut operators = OPERATORS.into_iter().filter_map(|fused| OnCuda::new(fused, module));
     let domain = operators.try_fold(domain, OperatorDomain::add)?;
+    let convolutions = OPERATORS.into_iter().filter(|fused| cudnn::NAMES.contains(&fused.name));
+    let domain = convolutions.map(|fused| cudnn::OnCuda { fused, tf32 }).try_fold(domain, OperatorDomain::add)?;
     domain.add(region::OnCuda(Arc::new(regions))).map(Arc::new)
 }

@@ -126,7 +126,8 @@ impl Backend for Settings {
             if self.fused
                 && let Some(Ok(module)) = kernels_of_device()
             {
-                let fused = kernels::on_cuda(module, &region_programs(onnx)).map_err(RuntimeError::ort(doing))?;
+                let fused =
+                    kernels::on_cuda(module, &region_programs(onnx), self.tf32).map_err(RuntimeError::ort(doing))?;
                 builder = builder.with_operators(fused).map_err(RuntimeError::ort(doing))?;
             }
             // SAFETY: the stream lasts as long as the process.
