@@ -377,6 +377,19 @@ impl Graph {
         self.add(scaled, offset)
     }
 
+    /// [batch, channels, spatial..] as [batch, spatial.., channels].
+    pub(super) fn channels_last(&mut self, x: Value) -> Value {
+        let order: Vec<_> = std::iter::once(0).chain(2..self.shape(x).len()).chain([1]).collect();
+        self.transpose(x, &order)
+    }
+
+    /// [batch, spatial.., channels] as [batch, channels, spatial..].
+    pub(super) fn channels_second(&mut self, x: Value) -> Value {
+        let last = self.shape(x).len() - 1;
+        let order: Vec<_> = [0, last].into_iter().chain(1..last).collect();
+        self.transpose(x, &order)
+    }
+
     /// [channels] as [channels, 1, ..], to broadcast against [batch, channels, ..] of that rank.
     pub(super) fn per_channel(&mut self, x: Value, rank: usize) -> Value {
         let shape: Vec<_> = self.shape(x).iter().copied().chain(std::iter::repeat_n(1, rank - 2)).collect();

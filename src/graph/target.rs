@@ -51,6 +51,7 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
     if is_cuda {
         absorb_sums(graph);
         part_sums(graph);
+        region::keep_channels_last(graph);
         prune(graph);
         region::grow(graph, 1);
     }
@@ -59,7 +60,8 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
 /// Convolutions' gradients are faster by ONNX Runtime's own products there.
 fn expand_what_only_cuda_has(graph: &mut Graph) {
     graph.rewrite(|graph, node, _| {
-        let expand = node.operator.expand.filter(|_| node.operator.cuda_halves)?;
+        let named = ["ConvolutionInputGradient", "ConvolutionWeightGradient"].contains(&node.operator.name);
+        let expand = node.operator.expand.filter(|_| named && node.int("group", 1) == 1)?;
         Some(expand(graph, node))
     });
 }

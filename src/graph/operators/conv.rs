@@ -17,15 +17,17 @@ pub(super) static FAMILY: Family = Family {
             .gradient(conv_transpose_gradient)
             .precision(CONVOLUTION)
             .for_regions(conv_transpose_parts),
-        fused("Convolution", conv).on_cuda().halves(),
         fused("ConvolutionInputGradient", input_gradient_type)
             .expand(expand_input_gradient)
-            .for_regions(input_gradient_parts)
-            .on_cuda()
-            .halves(),
+            .for_regions(input_gradient_parts),
         fused("ConvolutionWeightGradient", weight_gradient_type)
             .expand(expand_weight_gradient)
-            .for_regions(weight_gradient_parts)
+            .for_regions(weight_gradient_parts),
+        fused("LastConv", |graph, node| channels_last(graph, node, conv)).on_cuda().halves(),
+        fused("LastConvInputGradient", |graph, node| channels_last(graph, node, input_gradient_type))
+            .on_cuda()
+            .halves(),
+        fused("LastConvWeightGradient", |graph, node| channels_last(graph, node, weight_gradient_type))
             .on_cuda()
             .halves(),
     ],
@@ -206,6 +208,41 @@ fn expand_weight_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
 /// Spatial axes that cuDNN has convolutions over.
 const MOST_AXES: usize = 3;
 
+/// The types of an operator whose inputs and output have their channels last, weights those of the input: from the rule
+/// of the one that has them second.
+fn channels_last(
+    graph: &Graph,
+    node: &Node,
+    rule: fn(&Graph, &Node) -> Result<Vec<TensorType>, GraphError>,
+) -> Result<Vec<TensorType>, GraphError> {
+    let mut second = Graph::new();
+    let mut inputs = Vec::with_capacity(2);
+    for i in 0..2 {
+        let mut given = ty(graph, node, i)?;
+        if given.rank() < 3 {
+            return Err(format!("{given} has no spatial axes").into());
+        }
+        let channels = given.shape.pop().expect("it has axes");
+        given.shape.insert(1, channels);
+        inputs.push(Some(second.input("", given)));
+    }
+    let node = Node { inputs, ..node.clone() };
+    let mut types = rule(&second, &node)?;
+    for ty in &mut types {
+        let channels = ty.shape.remove(1);
+        ty.shape.push(channels);
+    }
+    Ok(types)
+}
+
+/// Applies an operator to tensors with their channels second that wants them last: cuDNN's fastest kernels do, and
+/// would turn each tensor for themselves.
+fn apply_last(graph: &mut Graph, operator: &str, inputs: [Value; 2], attributes: Attributes) -> Value {
+    let turned = inputs.map(|x| graph.channels_last(x));
+    let y = graph.apply1(operator, &turned, attributes);
+    graph.channels_second(y)
+}
+
 /// What a kernel's own convolution does not do is taken out: different pads before and after, and the bias, which costs
 /// nothing where the region that takes the output adds it.
 fn conv_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
@@ -218,36 +255,8 @@ fn conv_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
         x = geometry.pad(graph, x, 2, 0.0);
         geometry = geometry.unpadded();
     }
-    let y = graph.apply1("Convolution", &[x, weight], with_groups(&geometry, groups(node).ok()?));
+    let y = apply_last(graph, "LastConv", [x, weight], with_groups(&geometry, groups(node).ok()?));
     Some(vec![biased(graph, y, node.optional(2))])
-}
-
-/// Gradients of what [`conv_parts`] takes out; `None`: the kernel does it.
-fn input_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
-    let (dy, weight, sizes) = (node.input(0), node.input(1), graph.shape(node.outputs[0])[2..].to_vec());
-    let (geometry, groups) = of_gradient(node).ok()?;
-    if geometry.kernel.len() > MOST_AXES {
-        return Some(expand_input_gradient(graph, node));
-    }
-    if !geometry.is_uneven() {
-        return None;
-    }
-    let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
-    let whole = input_gradient(graph, dy, weight, &geometry.unpadded(), groups, &padded);
-    Some(vec![geometry.crop(graph, whole, &sizes)])
-}
-
-fn weight_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
-    let (x, dy) = (node.input(0), node.input(1));
-    let (geometry, groups) = of_gradient(node).ok()?;
-    if geometry.kernel.len() > MOST_AXES {
-        return Some(expand_weight_gradient(graph, node));
-    }
-    if !geometry.is_uneven() {
-        return None;
-    }
-    let x = geometry.pad(graph, x, 2, 0.0);
-    Some(vec![weight_gradient(graph, x, dy, &geometry.unpadded(), groups)])
 }
 
 fn biased(graph: &mut Graph, y: Value, bias: Option<Value>) -> Value {
@@ -268,6 +277,35 @@ fn conv_transpose_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
     }
     let y = input_gradient(graph, x, weight, &geometry, groups(node).ok()?, &sizes);
     Some(vec![biased(graph, y, node.optional(2))])
+}
+
+fn input_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (dy, weight, sizes) = (node.input(0), node.input(1), graph.shape(node.outputs[0])[2..].to_vec());
+    let (geometry, groups) = of_gradient(node).ok()?;
+    if geometry.kernel.len() > MOST_AXES {
+        return None;
+    }
+    if !geometry.is_uneven() {
+        let attributes = node.attributes.clone();
+        return Some(vec![apply_last(graph, "LastConvInputGradient", [dy, weight], attributes)]);
+    }
+    let padded: Vec<_> = sizes.iter().zip(&geometry.pads).map(|(size, pads)| size + pads.0 + pads.1).collect();
+    let whole = input_gradient(graph, dy, weight, &geometry.unpadded(), groups, &padded);
+    Some(vec![geometry.crop(graph, whole, &sizes)])
+}
+
+fn weight_gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (x, dy) = (node.input(0), node.input(1));
+    let (geometry, groups) = of_gradient(node).ok()?;
+    if geometry.kernel.len() > MOST_AXES {
+        return None;
+    }
+    if !geometry.is_uneven() {
+        let attributes = node.attributes.clone();
+        return Some(vec![apply_last(graph, "LastConvWeightGradient", [x, dy], attributes)]);
+    }
+    let x = geometry.pad(graph, x, 2, 0.0);
+    Some(vec![weight_gradient(graph, x, dy, &geometry.unpadded(), groups)])
 }
 
 fn bias_gradient(back: &mut Backward<'_>, dy: Value) {

@@ -6,7 +6,10 @@ use super::super::region::{PROGRAM, Program, REGION};
 use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
-pub(super) static FAMILY: Family = Family { operators: &[fused(REGION, outputs).computes_in(|graph, node| vec![graph.dtype(node.outputs[0])])], imports: &[] };
+pub(super) static FAMILY: Family = Family {
+    operators: &[fused(REGION, outputs).computes_in(|graph, node| vec![graph.dtype(node.outputs[0])])],
+    imports: &[],
+};
 
 /// Inputs and outputs: those of the program.
 fn outputs(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {

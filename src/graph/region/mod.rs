@@ -3,6 +3,7 @@
 
 mod access;
 mod builder;
+mod layout;
 mod plan;
 mod program;
 
@@ -15,6 +16,7 @@ use super::core::{Graph, Node, Value};
 use super::operators;
 use super::proto::ModelProto;
 pub(crate) use access::strides as row_major;
+pub(super) use layout::keep_channels_last;
 use plan::{Plan, Unit};
 pub use program::{Operation, Output, Program, Reduction, Step};
 

@@ -79,6 +79,8 @@ pub(super) struct Plan<'a> {
     /// The node that makes a value, of those that regions may compute.
     makers: HashMap<Value, usize>,
     stored: HashSet<Value>,
+    /// The node that makes a value.
+    origins: HashMap<Value, usize>,
     /// Nodes that stay as they are.
     standing: Vec<bool>,
     units: Vec<Unit>,
@@ -107,6 +109,7 @@ impl<'a> Plan<'a> {
         let mut plan = Self {
             graph,
             makers: HashMap::new(),
+            origins: graph.nodes.iter().enumerate().flat_map(|(i, n)| n.outputs.iter().map(move |y| (*y, i))).collect(),
             stored: graph.outputs.iter().map(|(_, output)| *output).collect(),
             standing: vec![false; count],
             units: Vec::new(),
@@ -139,10 +142,17 @@ impl<'a> Plan<'a> {
             (Part::View, "Split" | "Reshape") => needed,
             (Part::View, "Transpose") => {
                 let rank = self.graph.shape(node.input(0)).len();
-                needed && order(node, rank).last() != Some(&(rank.saturating_sub(1)))
+                let stays = order(node, rank).last() == Some(&(rank.saturating_sub(1)));
+                needed && !stays && !self.is_computed(node.input(0))
             }
             _ => false,
         }
+    }
+
+    /// Whether a region may compute a value, rather than read it.
+    fn is_computed(&self, value: Value) -> bool {
+        let maker = self.origins.get(&value).map(|i| &self.graph.nodes[*i]);
+        maker.is_some_and(|node| part(self.graph, node) == Some(Part::Pointwise))
     }
 
     /// Values that several nodes need, and that are computed from several large ones, are computed once.
@@ -153,7 +163,11 @@ impl<'a> Plan<'a> {
             inputs.into_iter().for_each(|input| *uses.entry(*input).or_default() += 1);
         }
         let mut cones: HashMap<Value, (BTreeSet<Value>, usize)> = HashMap::new();
-        for (i, node) in self.graph.nodes.iter().enumerate().filter(|(i, _)| !self.standing[*i]) {
+        let graph = self.graph;
+        for (i, node) in graph.nodes.iter().enumerate() {
+            if self.standing[i] {
+                continue;
+            }
             let part = part(self.graph, node);
             for output in &node.outputs {
                 if part == Some(Part::Reduction) {
@@ -163,6 +177,7 @@ impl<'a> Plan<'a> {
                 let size = self.graph.ty(*output).elements();
                 let (mut leaves, mut work) = (BTreeSet::new(), usize::from(part == Some(Part::Pointwise)));
                 for input in node.inputs.iter().flatten() {
+                    self.store_if_small(*input, size, &cones);
                     match cones.get(input).filter(|_| !self.is_stored(*input)) {
                         Some((below, more)) => {
                             leaves.extend(below);
@@ -179,7 +194,24 @@ impl<'a> Plan<'a> {
                 }
                 cones.insert(*output, (leaves, work));
             }
-            debug_assert!(!self.standing[i]);
+        }
+    }
+
+    /// A value that is spread over a much larger one is computed once, not for each of its elements, unless that is
+    /// hardly any work.
+    fn store_if_small(&mut self, value: Value, size: usize, cones: &HashMap<Value, (BTreeSet<Value>, usize)>) {
+        const SPREAD: usize = 8;
+        const LITTLE: usize = 2;
+        let mut value = value;
+        while let Some(node) = self.makers.get(&value).map(|i| &self.graph.nodes[*i])
+            && part(self.graph, node) == Some(Part::View)
+            && !self.stored.contains(&value)
+        {
+            value = node.input(0);
+        }
+        let work = cones.get(&value).map_or(0, |(_, work)| *work);
+        if self.makers.contains_key(&value) && self.graph.ty(value).elements() * SPREAD <= size && work > LITTLE {
+            self.stored.insert(value);
         }
     }
 

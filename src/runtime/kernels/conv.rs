@@ -1,4 +1,4 @@
-//! Convolutions over any number of spatial axes, and their gradients with respect to input and weight.
+//! Gradients of convolutions over any number of spatial axes, with respect to input and weight.
 
 use super::operator::{Attributes, Input, Kernel, Workers};
 
@@ -7,9 +7,8 @@ struct Geometry {
     kernel: Vec<usize>,
     strides: Vec<usize>,
     dilations: Vec<usize>,
-    /// Before each axis, and after it.
+    /// Before each axis; what comes after follows from the sizes.
     pads: Vec<usize>,
-    after: Vec<usize>,
     groups: usize,
 }
 
@@ -31,18 +30,9 @@ impl Geometry {
         let kernel = sizes("kernel_shape", &[]);
         let (ones, zeros) = (vec![1; kernel.len()], vec![0; 2 * kernel.len()]);
         let mut pads = sizes("pads", &zeros);
-        let after = pads.split_off(kernel.len());
+        pads.truncate(kernel.len());
         let groups = attributes.int("group", 1).max(1) as usize;
-        Self { strides: sizes("strides", &ones), dilations: sizes("dilations", &ones), kernel, pads, after, groups }
-    }
-
-    /// Spatial sizes of the output.
-    fn output(&self, input: &[usize]) -> Vec<usize> {
-        let size = |i: usize| {
-            let span = (self.kernel[i] - 1) * self.dilations[i] + 1;
-            (input[i] + self.pads[i] + self.after[i] - span) / self.strides[i] + 1
-        };
-        (0..input.len()).map(size).collect()
+        Self { strides: sizes("strides", &ones), dilations: sizes("dilations", &ones), kernel, pads, groups }
     }
 
     /// All lines that a channel's input of these spatial sizes has in common with its output.
@@ -96,17 +86,7 @@ fn unravel(mut number: usize, sizes: &[usize]) -> Vec<usize> {
     index
 }
 
-/// y += w x, x a stride apart.
-#[multiversion::multiversion(targets = "simd")]
-fn add_scaled(y: &mut [f32], x: &[f32], stride: usize, w: f32) {
-    if stride == 1 {
-        y.iter_mut().zip(x).for_each(|(y, x)| *y += w * x);
-    } else {
-        y.iter_mut().zip(x.iter().step_by(stride)).for_each(|(y, x)| *y += w * x);
-    }
-}
-
-/// The same the other way: x += w y.
+/// x += w y, x a stride apart.
 #[multiversion::multiversion(targets = "simd")]
 fn add_back(x: &mut [f32], y: &[f32], stride: usize, w: f32) {
     if stride == 1 {
@@ -134,9 +114,6 @@ fn product(y: &[f32], x: &[f32], stride: usize) -> f32 {
     sums.iter().sum::<f32>() + rest.iter().zip(&x[tail..]).map(|(y, x)| y * x).sum::<f32>()
 }
 
-/// The forward pass.
-pub(super) struct Convolution(Geometry);
-
 /// dx from dy and the weight.
 pub(super) struct InputGradient {
     geometry: Geometry,
@@ -145,12 +122,6 @@ pub(super) struct InputGradient {
 
 /// dW from x and dy.
 pub(super) struct WeightGradient(Geometry);
-
-impl Convolution {
-    pub(super) fn new(attributes: &Attributes) -> Self {
-        Self(Geometry::new(attributes))
-    }
-}
 
 impl InputGradient {
     pub(super) fn new(attributes: &Attributes) -> Self {
@@ -162,35 +133,6 @@ impl InputGradient {
 impl WeightGradient {
     pub(super) fn new(attributes: &Attributes) -> Self {
         Self(Geometry::new(attributes))
-    }
-}
-
-impl Kernel for Convolution {
-    fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
-        let (x, w, geometry) = (inputs[0], inputs[1], &self.0);
-        let (channels, own) = (w.shape[0], w.shape[1]);
-        let input = &x.shape[2..];
-        let output = geometry.output(input);
-        let (plane, wide) = (output.iter().product::<usize>(), input.iter().product::<usize>());
-        let lines = geometry.lines(input, &output);
-        let taps = geometry.taps();
-        if plane == 0 {
-            return Ok(());
-        }
-        let pieces = outputs[0].chunks_mut(plane).enumerate().collect();
-        workers.each(pieces, |(number, y): (usize, &mut [f32])| {
-            let (example, channel) = (number / channels, number % channels);
-            let group = channel / (channels / geometry.groups);
-            y.fill(0.0);
-            for i in 0..own {
-                let x = &x.values[(example * x.shape[1] + group * own + i) * wide..][..wide];
-                let w = &w.values[(channel * own + i) * taps..][..taps];
-                for line in &lines {
-                    let y = &mut y[line.output + line.first..line.output + line.end];
-                    add_scaled(y, &x[line.input..], geometry.stride(), w[line.tap]);
-                }
-            }
-        })
     }
 }
 

@@ -11,6 +11,7 @@ mod cuda;
 mod cudnn;
 mod elementwise;
 mod frames;
+mod last_conv;
 mod launch;
 mod layer_norm;
 mod lstm;

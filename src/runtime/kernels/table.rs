@@ -5,6 +5,7 @@ use std::sync::Arc;
 use ort::operator::OperatorDomain;
 
 use super::cuda::{Module, OnCuda};
+use super::last_conv::{LastConv, Wanted};
 use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
 use super::region::{self, Regions};
 use super::{adam, batch_norm, conv, cudnn, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
@@ -21,12 +22,14 @@ const WINDOWS: &[(&str, Kind)] = &[
 ];
 const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
 
-pub(super) const OPERATORS: [Fused; 17] = [
+pub(super) const OPERATORS: [Fused; 19] = [
     fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
     fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
     fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
     fused("BatchTranspose", &[("perm", Kind::Ints)], [1, 1], |a| Box::new(transpose::BatchTranspose::new(a))),
-    fused("Convolution", WINDOWS, [2, 1], |a| Box::new(conv::Convolution::new(a))),
+    fused("LastConv", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Output, a))),
+    fused("LastConvInputGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Input, a))),
+    fused("LastConvWeightGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Weight, a))),
     fused("ConvolutionInputGradient", WINDOWS, [2, 1], |a| Box::new(conv::InputGradient::new(a))),
     fused("ConvolutionWeightGradient", WINDOWS, [2, 1], |a| Box::new(conv::WeightGradient::new(a))),
     fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),

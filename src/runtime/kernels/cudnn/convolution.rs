@@ -18,7 +18,7 @@ use super::descriptor::{Descriptor, Handle, Kind, Name, Type};
 use crate::graph::{DType, TensorType, find_operator, fused_shapes, row_major};
 
 /// The operators.
-pub(in super::super) const NAMES: [&str; 3] = ["Convolution", "ConvolutionInputGradient", "ConvolutionWeightGradient"];
+pub(in super::super) const NAMES: [&str; 3] = ["LastConv", "LastConvInputGradient", "LastConvWeightGradient"];
 
 /// Ways that are tried.
 const TRIED: usize = 6;
@@ -76,7 +76,7 @@ impl Problem {
         let dims = |ty: &TensorType| -> Vec<i64> {
             let mut dims: Vec<_> = ty.shape.iter().map(|dim| *dim as i64).collect();
             if lines {
-                dims.insert(2, 1);
+                dims.insert(1, 1);
             }
             dims
         };
@@ -103,11 +103,14 @@ impl Problem {
     }
 
     fn tensor(&self, id: i64, dims: &[i64]) -> ort::Result<Descriptor> {
+        // Named with the channels second, wherever they lie.
+        let second = |list: &[i64]| [&list[..1], &list[list.len() - 1..], &list[1..list.len() - 1]].concat();
         let sizes: Vec<_> = dims.iter().map(|dim| *dim as usize).collect();
         let strides: Vec<_> = row_major(&sizes).into_iter().map(|stride| stride as i64).collect();
+        let (dims, strides) = (second(dims), second(&strides));
         Descriptor::new(Kind::CUDNN_BACKEND_TENSOR_DESCRIPTOR)?
             .set(Name::CUDNN_ATTR_TENSOR_DATA_TYPE, Type::CUDNN_TYPE_DATA_TYPE, &[data_type(self.dtype)])?
-            .set(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, Type::CUDNN_TYPE_INT64, dims)?
+            .set(Name::CUDNN_ATTR_TENSOR_DIMENSIONS, Type::CUDNN_TYPE_INT64, &dims)?
             .set(Name::CUDNN_ATTR_TENSOR_STRIDES, Type::CUDNN_TYPE_INT64, &strides)?
             .set(Name::CUDNN_ATTR_TENSOR_UNIQUE_ID, Type::CUDNN_TYPE_INT64, &[id])?
             .set(Name::CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, Type::CUDNN_TYPE_INT64, &[16i64])?
@@ -317,8 +320,8 @@ pub(in super::super) struct OnCuda {
 impl OnCuda {
     fn wanted(&self) -> Wanted {
         match self.fused.name {
-            "ConvolutionInputGradient" => Wanted::Input,
-            "ConvolutionWeightGradient" => Wanted::Weight,
+            "LastConvInputGradient" => Wanted::Input,
+            "LastConvWeightGradient" => Wanted::Weight,
             _ => Wanted::Output,
         }
     }
