@@ -16,6 +16,10 @@ const FEW_LEAVES: usize = 1;
 /// Beyond these a value is put into memory even for a single use.
 const MOST_LEAVES: usize = 8;
 const MOST_WORK: usize = 64;
+/// A value is spread over a larger one where each of its elements is used so many times.
+const SPREAD: usize = 8;
+/// Operators that are done again for each of them all the same.
+const LITTLE: usize = 2;
 /// Regions looked at, from the last back, for one that a root may join.
 const NEAR: usize = 24;
 
@@ -177,13 +181,20 @@ impl<'a> Plan<'a> {
                 let size = self.graph.ty(*output).elements();
                 let (mut leaves, mut work) = (BTreeSet::new(), usize::from(part == Some(Part::Pointwise)));
                 for input in node.inputs.iter().flatten() {
-                    self.store_if_small(*input, size, &cones);
-                    match cones.get(input).filter(|_| !self.is_stored(*input)) {
+                    let source = self.source(*input);
+                    let cone = cones.get(&source).filter(|_| !self.is_stored(source));
+                    // A value that is spread over a much larger one is computed once, not for each of its elements,
+                    // unless that is hardly any work.
+                    let is_spread = self.graph.ty(source).elements() * SPREAD <= size;
+                    match cone {
+                        Some((_, work)) if is_spread && *work > LITTLE => {
+                            self.stored.insert(source);
+                        }
                         Some((below, more)) => {
                             leaves.extend(below);
                             work += more;
                         }
-                        None => drop(leaves.insert(*input)),
+                        None => drop(leaves.insert(source)),
                     }
                 }
                 leaves.retain(|leaf| self.graph.ty(*leaf).elements() * 8 >= size);
@@ -197,22 +208,14 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// A value that is spread over a much larger one is computed once, not for each of its elements, unless that is
-    /// hardly any work.
-    fn store_if_small(&mut self, value: Value, size: usize, cones: &HashMap<Value, (BTreeSet<Value>, usize)>) {
-        const SPREAD: usize = 8;
-        const LITTLE: usize = 2;
-        let mut value = value;
-        while let Some(node) = self.makers.get(&value).map(|i| &self.graph.nodes[*i])
-            && part(self.graph, node) == Some(Part::View)
-            && !self.stored.contains(&value)
+    /// What a value is a view of.
+    fn source(&self, mut value: Value) -> Value {
+        while let Some(i) = self.makers.get(&value).filter(|_| !self.is_stored(value))
+            && part(self.graph, &self.graph.nodes[*i]) == Some(Part::View)
         {
-            value = node.input(0);
+            value = self.graph.nodes[*i].input(0);
         }
-        let work = cones.get(&value).map_or(0, |(_, work)| *work);
-        if self.makers.contains_key(&value) && self.graph.ty(value).elements() * SPREAD <= size && work > LITTLE {
-            self.stored.insert(value);
-        }
+        value
     }
 
     fn is_stored(&self, value: Value) -> bool {

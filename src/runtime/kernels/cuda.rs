@@ -18,7 +18,9 @@ use super::launch::{BLOCK, Launch};
 use super::operator::{Fused, FusedNode, inputs, refused};
 use crate::graph::fused_on_cuda;
 
-const SOURCE: &str = include_str!("cuda.cu");
+/// What other texts use.
+pub(super) const PRELUDE: &str = include_str!("prelude.cu");
+const SOURCE: &str = concat!(include_str!("prelude.cu"), include_str!("cuda.cu"), include_str!("depthwise.cu"));
 /// The compiled kernels, by name.
 pub(in super::super) struct Module(HashMap<&'static str, sys::CUfunction>);
 
@@ -51,20 +53,25 @@ impl Module {
     }
 
     fn new() -> Result<Self, NoKernels> {
-        let found = functions(&compiled(SOURCE, "cuda.cu")?, &ENTRIES)?;
+        let found = functions(&compile(SOURCE, "cuda.cu", &architecture()?)?, &ENTRIES)?;
         Ok(Self(ENTRIES.into_iter().map(|name| (name, found[name])).collect()))
+    }
+
+    /// A kernel.
+    pub(super) fn function(&self, name: &str) -> ort::Result<sys::CUfunction> {
+        self.0.get(name).copied().ok_or_else(|| ort::Error::new(format!("there is no kernel {name}")))
     }
 }
 
-/// Machine code for the first device, whose context is current.
-pub(super) fn compiled(source: &str, name: &str) -> Result<Vec<u8>, NoKernels> {
+/// The first device's, such as `sm_90`; its context is current.
+pub(super) fn architecture() -> Result<String, NoKernels> {
     let text = |error: result::DriverError| NoKernels::Driver(format!("{error:?}"));
     let device = result::device::get(0).map_err(text)?;
     // SAFETY: the device was just found.
     let capability = |attribute| unsafe { result::device::get_attribute(device, attribute) }.map_err(text);
     let major = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?;
     let minor = capability(sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
-    compile(source, name, &format!("sm_{major}{minor}"))
+    Ok(format!("sm_{major}{minor}"))
 }
 
 /// Loads machine code, and finds these kernels in it.
@@ -203,7 +210,7 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
             return Err(ort::Error::new(format!("a grid of {x} x {y} blocks is too large")));
         }
         let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
-        let kernel = *module.0.get(entry).ok_or_else(|| ort::Error::new(format!("there is no kernel {entry}")))?;
+        let kernel = module.function(entry)?;
         // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
         // for, or null, and numbers. The driver reads them before it returns.
         unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }

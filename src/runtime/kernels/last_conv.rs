@@ -3,7 +3,7 @@
 use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Which of the three tensors is computed.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Wanted {
     Output,
     Input,

@@ -9,6 +9,7 @@ mod batch_norm;
 mod conv;
 mod cuda;
 mod cudnn;
+mod depthwise;
 mod elementwise;
 mod frames;
 mod last_conv;

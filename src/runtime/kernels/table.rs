@@ -101,6 +101,7 @@ pub(in super::super) fn on_cuda(
     let mut operators = OPERATORS.into_iter().filter_map(|fused| OnCuda::new(fused, module));
     let domain = operators.try_fold(domain, OperatorDomain::add)?;
     let convolutions = OPERATORS.into_iter().filter(|fused| cudnn::NAMES.contains(&fused.name));
-    let domain = convolutions.map(|fused| cudnn::OnCuda { fused, tf32 }).try_fold(domain, OperatorDomain::add)?;
+    let domain =
+        convolutions.map(|fused| cudnn::OnCuda { fused, module, tf32 }).try_fold(domain, OperatorDomain::add)?;
     domain.add(region::OnCuda(Arc::new(regions))).map(Arc::new)
 }

@@ -13,6 +13,9 @@ use ort::operator::{
 };
 use ort::value::{DynTensorValueType, Shape, SymbolicDimensions, TensorElementType, ValueType};
 
+use super::super::cuda::Module;
+use super::super::depthwise::Depthwise;
+use super::super::last_conv::Wanted;
 use super::super::operator::{Attributes, Fused, refused};
 use super::descriptor::{Descriptor, Handle, Kind, Name, Type};
 use crate::graph::{DType, TensorType, find_operator, fused_shapes, row_major};
@@ -26,14 +29,6 @@ const TRIED: usize = 6;
 const MOST_WORKSPACE: usize = 1 << 30;
 /// Runs that a way's time is taken of, after one that is not counted.
 const RUNS: u32 = 3;
-
-/// Which of the three arrays is computed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Wanted {
-    Output,
-    Input,
-    Weight,
-}
 
 /// All that decides which way is fastest.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -314,6 +309,7 @@ fn chosen(
 /// One of the operators on CUDA.
 pub(in super::super) struct OnCuda {
     pub(in super::super) fused: Fused,
+    pub(in super::super) module: &'static Module,
     pub(in super::super) tf32: bool,
 }
 
@@ -371,11 +367,11 @@ impl Operator for OnCuda {
 
     fn create_kernel<'attr>(&self, context: &KernelContext<'attr>) -> ort::Result<Self::Kernel<'attr>> {
         let attributes = self.fused.read(|name| context.get(name), |name| context.get(name), |name| context.get(name));
-        let (name, wanted, tf32) = (self.fused.name, self.wanted(), self.tf32);
+        let (name, wanted, tf32, module) = (self.fused.name, self.wanted(), self.tf32, self.module);
         // The way, once the first run has chosen it.
-        let ready: OnceLock<(Arc<Plan>, Vec<TensorType>, TensorType)> = OnceLock::new();
+        let ready = Ready::new();
         Ok(Box::new(move |context: &ComputeContext| {
-            run(name, wanted, tf32, &attributes, &ready, context)
+            run(&Asked { name, wanted, tf32, module, attributes: &attributes }, &ready, context)
                 .map_err(|error| ort::Error::new(format!("{name}: {error}")))
         }))
     }
@@ -399,25 +395,38 @@ impl Operator for OnCuda {
     }
 }
 
-type Ready = OnceLock<(Arc<Plan>, Vec<TensorType>, TensorType)>;
-
-fn run(
-    name: &str,
+/// What a node asks for.
+struct Asked<'a> {
+    name: &'static str,
     wanted: Wanted,
     tf32: bool,
-    attributes: &Attributes,
-    ready: &Ready,
-    context: &ComputeContext,
-) -> ort::Result<()> {
+    module: &'static Module,
+    attributes: &'a Attributes,
+}
+
+/// How it is computed.
+enum Way {
+    Cudnn(Arc<Plan>),
+    Own(Depthwise),
+}
+
+/// The way that the first run chose, for the types of inputs and output.
+type Ready = OnceLock<(Way, Vec<TensorType>, TensorType)>;
+
+fn run(asked: &Asked<'_>, ready: &Ready, context: &ComputeContext) -> ort::Result<()> {
+    let Asked { name, wanted, tf32, module, attributes } = *asked;
     let (mut types, mut given) = (Vec::with_capacity(2), Vec::with_capacity(2));
     for i in 0..2 {
         let value = context.input(i)?.ok_or_else(|| ort::Error::new(format!("input {i} is missing")))?;
         types.push(tensor_type(value.dtype()).ok_or_else(|| ort::Error::new("an input that is no float tensor"))?);
         given.push(value.downcast::<DynTensorValueType>()?.data_ptr().cast_mut());
     }
+    if ready.get().is_some_and(|(_, known, _)| *known != types) {
+        return Err(ort::Error::new(format!("inputs of other types than those of the first run: {types:?}")));
+    }
     let output = match ready.get() {
-        Some((_, known, output)) if *known == types => output.clone(),
-        _ => output_type(name, &types, attributes)?,
+        Some((.., output)) => output.clone(),
+        None => output_type(name, &types, attributes)?,
     };
     let shape: Vec<_> = output.shape.iter().map(|dim| *dim as i64).collect();
     let value = context.output(0, shape)?.ok_or_else(|| ort::Error::new("the output is left out"))?;
@@ -430,23 +439,32 @@ fn run(
     let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
     let allocator = context.allocator(&info)?;
     let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
-    let handle = Handle::shared()?;
-    handle.set_stream(stream)?;
-    let plan = match ready.get() {
-        Some((plan, known, _)) if *known == types => Arc::clone(plan),
-        _ => {
-            let tensors = match wanted {
-                Wanted::Output => [&types[0], &types[1], &output],
-                Wanted::Input => [&output, &types[1], &types[0]],
-                Wanted::Weight => [&types[0], &output, &types[1]],
-            };
-            let problem = Problem::new(wanted, tf32, tensors, attributes);
-            let plan = chosen(&problem, &handle, arrays, &allocator, stream.cast())?;
-            let _ = ready.set((Arc::clone(&plan), types, output));
-            plan
+    if ready.get().is_none() {
+        let tensors = match wanted {
+            Wanted::Output => [&types[0], &types[1], &output],
+            Wanted::Input => [&output, &types[1], &types[0]],
+            Wanted::Weight => [&types[0], &output, &types[1]],
+        };
+        let way = match Depthwise::new(wanted, tensors, attributes) {
+            Some(own) => Way::Own(own),
+            None => {
+                let problem = Problem::new(wanted, tf32, tensors, attributes);
+                let handle = Handle::shared()?;
+                handle.set_stream(stream)?;
+                Way::Cudnn(chosen(&problem, &handle, arrays, &allocator, stream.cast())?)
+            }
+        };
+        let _ = ready.set((way, types, output));
+    }
+    match ready.get() {
+        Some((Way::Own(own), ..)) => own.run(module, arrays, &allocator, stream.cast()),
+        Some((Way::Cudnn(plan), ..)) => {
+            let handle = Handle::shared()?;
+            handle.set_stream(stream)?;
+            let mut space = (plan.workspace > 0).then(|| allocator.alloc::<u8>(plan.workspace)).transpose()?;
+            let space = space.as_mut().map_or(std::ptr::null_mut(), |space| space.as_mut_ptr().cast());
+            plan.run(&handle, arrays, space)
         }
-    };
-    let mut space = (plan.workspace > 0).then(|| allocator.alloc::<u8>(plan.workspace)).transpose()?;
-    let space = space.as_mut().map_or(std::ptr::null_mut(), |space| space.as_mut_ptr().cast());
-    plan.run(&handle, arrays, space)
+        None => unreachable!("chosen above"),
+    }
 }

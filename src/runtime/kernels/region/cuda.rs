@@ -1,6 +1,6 @@
 //! Regions on CUDA: the texts of all that a session has, compiled at once.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ffi::c_void;
 use std::sync::Arc;
 
@@ -11,15 +11,17 @@ use ort::operator::{
 };
 use ort::value::DynTensorValueType;
 
-use super::super::cuda::{NoKernels, compiled, functions};
-use super::source::{PRELUDE, Source, Start, source};
+use super::super::cuda::{NoKernels, PRELUDE, architecture, compile, functions};
+use super::source::{Source, Start, source};
 use super::{check, infer, inputs, outputs, program};
-use crate::graph::{Program, REGION};
+use crate::graph::{DType, Operation, Program, REGION};
 
 /// A region's kernels, ready to be started.
 struct Loaded {
     starts: Vec<(Start, sys::CUfunction)>,
     scratch: usize,
+    /// Bytes after which each input begins.
+    shifts: Vec<u64>,
 }
 
 /// The kernels of a session's regions, by their programs' texts.
@@ -31,18 +33,58 @@ unsafe impl Send for Regions {}
 // SAFETY: as above.
 unsafe impl Sync for Regions {}
 
-/// The text of all regions, and each one's starts.
-fn texts(programs: &[String]) -> Result<(String, Vec<(String, Source)>), NoKernels> {
-    let mut whole = PRELUDE.to_owned();
-    let mut sources = Vec::new();
-    for text in programs {
-        let program = Program::from_text(text).map_err(|error| NoKernels::Driver(error.to_string()))?;
-        let name = format!("region_{}", &blake3::hash(text.as_bytes()).to_hex()[..16]);
-        let source = source(&program, &name);
-        whole.push_str(&source.text);
-        sources.push((text.clone(), source));
+/// A program whose inputs begin where it first reads them, and after how many bytes that is: parts of one vector, such as
+/// casts of parameters, then share their kernels.
+fn shifted(mut program: Program) -> (Program, Vec<u64>) {
+    // What four neighbours are read from stays at a multiple of four.
+    const NEIGHBOURS: usize = 4;
+    let mut first = vec![usize::MAX; program.inputs.len()];
+    for step in &program.steps {
+        if let Operation::Load { input, offset, .. } = &step.operation {
+            first[*input] = first[*input].min(offset / NEIGHBOURS * NEIGHBOURS);
+        }
     }
-    Ok((whole, sources))
+    for step in &mut program.steps {
+        if let Operation::Load { input, offset, .. } = &mut step.operation {
+            *offset -= first[*input];
+        }
+    }
+    let bytes = |dtype: DType| match dtype {
+        DType::I64 => 8,
+        DType::F32 => 4,
+        DType::F16 | DType::BF16 => 2,
+        DType::Bool => 1,
+    };
+    let used = |first: usize| if first == usize::MAX { 0 } else { first as u64 };
+    let shifts = program.inputs.iter().zip(first).map(|((dtype, _), first)| used(first) * bytes(*dtype)).collect();
+    (program, shifts)
+}
+
+/// A program's text by its own name, which equal texts share.
+fn named(program: &Program) -> Source {
+    let text = source(program, "region").text;
+    source(program, &format!("region_{}", &blake3::hash(text.as_bytes()).to_hex()[..16]))
+}
+
+/// Machine code, and the kernels in it.
+type Compiled = (Vec<u8>, Vec<String>);
+
+/// Compiles different texts, some of them at once.
+fn compile_all(sources: &[&Source]) -> Result<Vec<Compiled>, NoKernels> {
+    /// Texts that are worth a thread.
+    const FEW: usize = 6;
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(sources.len().div_ceil(FEW)).max(1);
+    let architecture = &architecture()?;
+    let chunk = |sources: &[&Source]| {
+        let texts: String = sources.iter().map(|source| source.text.as_str()).collect();
+        let names = sources.iter().flat_map(|source| &source.starts).map(|start| start.entry.clone()).collect();
+        Ok((compile(&format!("{PRELUDE}{texts}"), "regions.cu", architecture)?, names))
+    };
+    std::thread::scope(|scope| {
+        let chunks = sources.chunks(sources.len().div_ceil(threads).max(1));
+        let running: Vec<_> = chunks.map(|sources| scope.spawn(move || chunk(sources))).collect();
+        running.into_iter().map(|thread| thread.join().expect("compiling does not panic")).collect()
+    })
 }
 
 impl Regions {
@@ -51,20 +93,27 @@ impl Regions {
     /// # Errors
     /// NVRTC's or the driver's.
     pub(in super::super) fn new(programs: &[String]) -> Result<Self, NoKernels> {
-        if programs.is_empty() {
-            return Ok(Self::default());
+        let mut sources = Vec::with_capacity(programs.len());
+        for text in programs {
+            let program = Program::from_text(text).map_err(|error| NoKernels::Driver(error.to_string()))?;
+            let (program, shifts) = shifted(program);
+            sources.push((text.clone(), named(&program), shifts));
         }
-        let (text, sources) = texts(programs)?;
-        let names: Vec<_> = sources.iter().flat_map(|(_, source)| &source.starts).map(|start| &*start.entry).collect();
-        let mut found = functions(&compiled(&text, "regions.cu")?, &names)?;
-        let loaded = sources.into_iter().map(|(text, source)| {
+        let different: BTreeMap<_, _> = sources.iter().map(|(_, source, _)| (&source.text, source)).collect();
+        let mut found = HashMap::new();
+        for (binary, names) in compile_all(&different.into_values().collect::<Vec<_>>())? {
+            let names: Vec<_> = names.iter().map(String::as_str).collect();
+            found.extend(functions(&binary, &names)?);
+        }
+        let loaded = sources.into_iter().map(|(text, source, shifts)| {
             let starts = source.starts.into_iter().map(|start| {
-                let function = found.remove(&start.entry).expect("asked for");
-                (start, function)
+                let function = found.get(&start.entry).copied();
+                function.map(|function| (start, function)).ok_or_else(|| NoKernels::Driver("a kernel is lost".into()))
             });
-            (text, Loaded { starts: starts.collect(), scratch: source.scratch })
+            let starts = starts.collect::<Result<_, _>>()?;
+            Ok((text, Loaded { starts, scratch: source.scratch, shifts }))
         });
-        Ok(Self(loaded.collect()))
+        loaded.collect::<Result<_, _>>().map(Self)
     }
 }
 
@@ -111,7 +160,7 @@ fn run(program: &Program, region: &Loaded, context: &ComputeContext) -> ort::Res
     for i in 0..program.inputs.len() {
         let value = context.input(i)?.ok_or_else(|| ort::Error::new(format!("input {i} is missing")))?;
         check(program, i, value.dtype())?;
-        arrays.push(value.downcast::<DynTensorValueType>()?.data_ptr() as u64);
+        arrays.push(value.downcast::<DynTensorValueType>()?.data_ptr() as u64 + region.shifts[i]);
     }
     for (i, ty) in program.output_types().into_iter().enumerate() {
         let shape: Vec<_> = ty.shape.iter().map(|dim| *dim as i64).collect();

@@ -9,9 +9,6 @@ use std::fmt::Write;
 use super::functions;
 use crate::graph::{DType, Operation, Program, Reduction};
 
-/// What every text begins with.
-pub(super) const PRELUDE: &str = include_str!("prelude.cu");
-
 /// Threads of a warp.
 const WARP: usize = 32;
 /// Blocks below which a GPU is not busy.

@@ -7,9 +7,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
 use super::cpu::{Arrays, Elements, Place, Prepared};
-use super::source::{PRELUDE, Source, source};
+use super::source::{Source, source};
 use crate::graph::{DType, Graph, Kernels, PROGRAM, Program, REGION, TensorType, Value, select_kernels};
-use crate::runtime::kernels::cuda::compile;
+use crate::runtime::kernels::cuda::{PRELUDE, compile};
 use crate::runtime::kernels::operator::Workers;
 
 /// What CUDA has and g++ has not; every thread of a block is a thread.
@@ -240,20 +240,26 @@ fn texts(programs: &[Program]) -> (String, Vec<Source>) {
     (format!("{PRELUDE}{all}"), sources)
 }
 
+/// The text as a library, compiled by g++.
+fn built(text: &str) -> (tempfile::TempDir, Library) {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, library) = (folder.path().join("host.cc"), folder.path().join("host.so"));
+    std::fs::write(&path, text).unwrap();
+    let mut compiler = std::process::Command::new("c++");
+    compiler.args(["-std=c++20", "-pthread", "-O1", "-shared", "-fPIC", "-w", "-o"]).args([&library, &path]);
+    assert!(compiler.status().unwrap().success());
+    // SAFETY: a library without initializers.
+    let loaded = unsafe { Library::new(&library) }.unwrap();
+    (folder, loaded)
+}
+
 #[test]
 fn the_text_for_cuda_computes_what_the_cpu_computes() {
     let programs = programs(0..60);
     assert!(programs.len() > 60, "{}", programs.len());
     let (text, sources) = texts(&programs);
     assert!(sources.iter().any(|source| source.starts.len() == 2), "no rows are shared");
-    let folder = tempfile::tempdir().unwrap();
-    let (path, library) = (folder.path().join("host.cc"), folder.path().join("host.so"));
-    std::fs::write(&path, format!("{HOST}{text}{}", calls(&programs, &sources))).unwrap();
-    let mut compiler = std::process::Command::new("c++");
-    compiler.args(["-std=c++20", "-pthread", "-O1", "-shared", "-fPIC", "-w", "-o"]).args([&library, &path]);
-    assert!(compiler.status().unwrap().success(), "{}", folder.keep().display());
-    // SAFETY: a library without initializers.
-    let library = unsafe { Library::new(&library) }.unwrap();
+    let (_folder, library) = built(&format!("{HOST}{text}{}", calls(&programs, &sources)));
     let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(7);
     for (i, (program, source)) in programs.iter().zip(&sources).enumerate() {
         let mut inputs: Vec<_> = program
@@ -356,4 +362,79 @@ fn functions_are_those_of_the_standard_library() {
     assert!(
         ends[0] == f32::INFINITY && ends[1] == 0.0 && ends[2].is_nan() && ends[3] == f32::INFINITY && ends[4] == 0.0
     );
+}
+
+#[test]
+fn depthwise_convolutions_are_those_of_the_cpu() {
+    use crate::graph::{Attribute, Attributes};
+    use crate::runtime::kernels::last_conv::{LastConv, Wanted};
+    use crate::runtime::kernels::operator::{Input, Kernel};
+    let source = include_str!("../depthwise.cu");
+    let calls = r#"
+extern "C" void forward(const float **a, const unsigned *n, unsigned blocks) {
+    each(blocks, 1, 256, false, [=] {
+        depthwise_float32(a[0], a[1], (float *)a[2], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]);
+    });
+}
+extern "C" void input(const float **a, const unsigned *n, unsigned blocks) {
+    each(blocks, 1, 256, false, [=] {
+        depthwise_input_gradient_float32(a[2], a[1], (float *)a[0], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]);
+    });
+}
+extern "C" void weight(const float **a, const unsigned *n, unsigned blocks) {
+    const unsigned chunks = (n[4] + 7) / 8;
+    gridDim = {blocks, 3 * chunks, 1};
+    each(blocks, 3 * chunks, 256, true, [=] {
+        depthwise_weight_parts_float32(a[0], a[2], (float *)a[3], n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]);
+    });
+    each((n[3] * n[4] + 255) / 256, 1, 256, false, [=] {
+        depthwise_weight_sum_float32(a[3], (float *)a[1], 3, n[3] * n[4]);
+    });
+}
+"#;
+    let (_folder, library) = built(&format!("{HOST}static Index gridDim;\n{PRELUDE}{source}{calls}"));
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(3);
+    for [batch, rows, channels, taps, stride, dilation, pad] in
+        [[2, 21, 5, 3, 1, 1, 1], [3, 40, 33, 9, 2, 1, 4], [1, 30, 40, 11, 1, 2, 0], [2, 17, 8, 4, 3, 2, 5]]
+    {
+        let places = (rows + 2 * pad - (taps - 1) * dilation - 1) / stride + 1;
+        let mut noise = |n: usize| (0..n).map(|_| rng.random_range(-1.0f32..1.0)).collect::<Vec<_>>();
+        let x = noise(batch * rows * channels);
+        let (w, dy) = (noise(channels * taps), noise(batch * places * channels));
+        let ints = |n: usize| Attribute::Ints(vec![n as i64]);
+        let attributes = Attributes::from_iter([
+            ("kernel_shape".into(), ints(taps)),
+            ("strides".into(), ints(stride)),
+            ("dilations".into(), ints(dilation)),
+            ("pads".into(), Attribute::Ints(vec![pad as i64; 2])),
+            ("group".into(), Attribute::Int(channels as i64)),
+            ("sizes".into(), ints(rows)),
+        ]);
+        let shapes = [vec![batch, rows, channels], vec![channels, taps, 1], vec![batch, places, channels]];
+        let numbers = [batch, rows, places, channels, taps, stride, dilation, pad].map(|n| n as u32);
+        let over = |count: usize| ((batch * count.div_ceil(4) * channels).div_ceil(256)) as u32;
+        for (name, wanted, place, blocks) in [
+            ("forward", Wanted::Output, 2, over(places)),
+            ("input", Wanted::Input, 0, over(rows)),
+            ("weight", Wanted::Weight, 1, channels.div_ceil(32) as u32),
+        ] {
+            let mut arrays = [x.clone(), w.clone(), dy.clone(), vec![f32::NAN; 3 * channels * taps]];
+            let given: Vec<_> = (0..3).filter(|i| *i != place).collect();
+            let order = if wanted == Wanted::Input { [2, 1] } else { [given[0], given[1]] };
+            let inputs = order.map(|i| Input { shape: &shapes[i], values: &arrays[i], integers: &[] });
+            let mut expected = vec![f32::NAN; arrays[place].len()];
+            LastConv::new(wanted, &attributes).compute(&inputs, &mut [&mut expected], &Workers::alone()).unwrap();
+            arrays[place].fill(f32::NAN);
+            let addresses: Vec<_> = arrays.iter_mut().map(|array| array.as_mut_ptr()).collect();
+            // SAFETY: the functions above, with arrays of the sizes that they expect.
+            unsafe {
+                let call: Symbol<'_, unsafe extern "C" fn(*const *mut f32, *const u32, u32)> =
+                    library.get(name.as_bytes()).unwrap();
+                call(addresses.as_ptr(), numbers.as_ptr(), blocks);
+            }
+            for (found, expected) in arrays[place].iter().zip(&expected) {
+                assert!((found - expected).abs() < 1e-4, "{name} {numbers:?}: {found}, not {expected}");
+            }
+        }
+    }
 }
