@@ -11,6 +11,7 @@ const COLUMNS: usize = 300; // more than one block, the last not full
 
 /// Runs a kernel over the whole grid in place of a GPU: block after block, each thread of it as a thread.
 const HOST: &str = r#"
+#include <atomic>
 #include <barrier>
 #include <cmath>
 #include <memory>
@@ -22,23 +23,19 @@ const HOST: &str = r#"
 struct Index { unsigned x, y, z; };
 static thread_local Index blockIdx, threadIdx;
 static const Index blockDim = {256, 1, 1};
-static std::unique_ptr<std::barrier<>> block, warps[8];
-static float lanes[256];
-static void __syncthreads() { block->arrive_and_wait(); }
-static float __shfl_xor_sync(unsigned, float x, int apart) {
-    std::barrier<> &warp = *warps[threadIdx.x / 32];
-    lanes[threadIdx.x] = x;
-    warp.arrive_and_wait();
-    const float other = lanes[threadIdx.x ^ apart];
-    warp.arrive_and_wait();
-    return other;
-}
+static std::unique_ptr<std::barrier<>> block;
+static thread_local std::barrier<> *own_block;
+static thread_local float *pool_of_block;
+static void __syncthreads() { (own_block ? own_block : block.get())->arrive_and_wait(); }
+static thread_local Index gridDim;
+static void __threadfence() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+static void atomicAdd(unsigned *to, unsigned n) { std::atomic_ref<unsigned>(*to).fetch_add(n); }
+static float __ldcg(const float *from) { return *(const volatile float *)from; }
+#define SHARED_POOL float *pool = pool_of_block;
 #include "cuda.cu"
 template <class Call> static void each(unsigned x, unsigned y, Call call) {
     for (unsigned i = 0; i < x * y; i++) {
         block = std::make_unique<std::barrier<>>(256);
-        for (auto &warp : warps)
-            warp = std::make_unique<std::barrier<>>(32);
         std::vector<std::thread> threads;
         for (unsigned t = 0; t < 256; t++)
             threads.emplace_back([=] {
@@ -46,11 +43,27 @@ template <class Call> static void each(unsigned x, unsigned y, Call call) {
                 call();
                 // Who has returned is waited for no longer.
                 block->arrive_and_drop();
-                warps[t / 32]->arrive_and_drop();
             });
         for (auto &thread : threads)
             thread.join();
     }
+}
+// As `each`, with all blocks at once.
+template <class Call> static void together(unsigned x, unsigned y, Call call) {
+    std::vector<std::unique_ptr<std::barrier<>>> barriers;
+    std::vector<std::vector<float>> pools(x * y, std::vector<float>(1 << 15, NAN));
+    std::vector<std::thread> threads;
+    for (unsigned i = 0; i < x * y; i++)
+        barriers.push_back(std::make_unique<std::barrier<>>(256));
+    for (unsigned i = 0; i < x * y; i++)
+        for (unsigned t = 0; t < 256; t++)
+            threads.emplace_back([&, i, t] {
+                own_block = barriers[i].get(), pool_of_block = pools[i].data(), gridDim = {x, y, 1};
+                blockIdx = {i % x, i / x, 0}, threadIdx = {t, 0, 0};
+                call();
+            });
+    for (auto &thread : threads)
+        thread.join();
 }
 // As `each`, for kernels whose threads do not wait for each other.
 template <class Call> static void each_alone(unsigned x, Call call) {
@@ -72,16 +85,27 @@ extern "C" void cell_gradient(unsigned rows, const float **in, float **out, unsi
 }
 extern "C" void pass(const float **in, float **out, float *scratch, const unsigned *n) {
     const auto kernel = [=](auto entry) {
-        entry(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], scratch, n[0], n[1], n[2], n[3], n[4]);
+        entry(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], scratch, n[0], n[1], n[2], n[3], n[4], n[5],
+              n[6]);
     };
+    if (n[5]) {
+        each_alone(1, [=] { kernel(recurrence_clear); });
+        return together((n[2] + n[5] - 1) / n[5], (n[1] + n[6] - 1) / n[6], [=] { kernel(recurrence_together); });
+    }
     each_alone(blocks(4 * n[2] * n[2]), [=] { kernel(recurrence_weights); });
     each((n[1] + ROWS - 1) / ROWS, 1, [=] { kernel(recurrence); });
 }
 extern "C" void pass_gradient(const float **in, float **out, float *scratch, const unsigned *n) {
-    each((n[1] + ROWS - 1) / ROWS, 1, [=] {
-        recurrence_gradient(in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], out[0], out[1], out[2], out[3],
-                            scratch, n[0], n[1], n[2], n[3], n[4]);
-    });
+    const auto kernel = [=](auto entry) {
+        entry(in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], out[0], out[1], out[2], out[3], scratch, n[0], n[1],
+              n[2], n[3], n[4], n[5], n[6]);
+    };
+    if (n[5]) {
+        each_alone(1, [=] { kernel(recurrence_gradient_clear); });
+        const unsigned x = (n[2] + n[5] - 1) / n[5], y = (n[1] + n[6] - 1) / n[6];
+        return together(x, y, [=] { kernel(recurrence_together_gradient); });
+    }
+    each((n[1] + ROWS - 1) / ROWS, 1, [=] { kernel(recurrence_gradient); });
 }
 "#;
 
@@ -281,15 +305,18 @@ impl Pass {
 fn passes_over_time_and_their_gradients_are_what_they_are_defined_as() {
     let (_folder, library) = compiled();
     for (kind, reverse) in (0..4).flat_map(|kind| [(kind, false), (kind, true)]) {
-        check_pass(&library, kind, reverse, [5, 3, 7]);
+        check_pass(&library, kind, reverse, [5, 3, 7], [0, 0]);
+        check_pass(&library, kind, reverse, [3, 6, 9], [4, 4]);
+        check_pass(&library, kind, reverse, [4, 9, 8], [8, 8]);
         // More units than threads.
         if kind < 2 && !reverse {
-            check_pass(&library, kind, reverse, [2, 1, 258]);
+            check_pass(&library, kind, reverse, [2, 1, 258], [0, 0]);
         }
     }
 }
 
-fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidden]: [usize; 3]) {
+/// `shared`: units and rows of each block, 0 for kernels whose blocks do not wait for each other.
+fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidden]: [usize; 3], shared: [usize; 2]) {
     type Kernel = unsafe extern "C" fn(*const *const f32, *const *mut f32, *mut f32, *const u32);
     let (gates, kept) = ([4, 3, 1, 1][kind], [6, 4, 1, 1][kind]);
     let (all, width) = (batch * hidden, gates * hidden);
@@ -300,9 +327,9 @@ fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidd
         scale(3, all, 1.0),
         scale(4, [all, hidden, 0, 0][kind], 1.0),
     ];
-    let numbers = [steps, batch, hidden, kind, usize::from(reverse)].map(|n| n as u32);
+    let numbers = [steps, batch, hidden, kind, usize::from(reverse), shared[0], shared[1]].map(|n| n as u32);
     let mut made = [steps * all, all, all, steps * kept * all].map(|n| vec![f32::NAN; n]);
-    let mut scratch = vec![f32::NAN; width * hidden + 3 * all];
+    let mut scratch = vec![f32::NAN; 256 + width * hidden + 3 * all];
     let exact = Pass {
         kind,
         reverse,
@@ -330,7 +357,7 @@ fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidd
 
     let factors = [scale(5, steps * all, 1.0), scale(6, all, 1.0), scale(7, all, f32::from(u8::from(kind == 0)))];
     let mut found = [steps * batch * width, steps * batch * width, all, all].map(|n| vec![f32::NAN; n]);
-    let mut scratch = vec![f32::NAN; (2 + gates) * all];
+    let mut scratch = vec![f32::NAN; 256 + (2 + 2 * gates) * all];
     // SAFETY: as above.
     unsafe {
         let pass: Symbol<'_, Kernel> = library.get(b"pass_gradient").unwrap();

@@ -25,7 +25,7 @@ impl TrainingOperators for Evaluation {
         x
     }
 
-    fn most_unrolled(&self, _: RecurrentCell) -> Option<usize> {
+    fn most_unrolled(&self, _: RecurrentCell, _: usize) -> Option<usize> {
         self.fuses.then_some(4)
     }
 

@@ -98,11 +98,13 @@ impl TrainingOperators for Pass {
         self.dropout.as_mut().map(|dropout| dropout.uniform_like(graph, shape))
     }
 
-    fn most_unrolled(&self, cell: RecurrentCell) -> Option<usize> {
+    fn most_unrolled(&self, cell: RecurrentCell, hidden: usize) -> Option<usize> {
+        /// Beyond these, a GPU has no room for blocks that keep all weights at once.
+        const MOST_HIDDEN: usize = 512;
         match (self.kernels, cell) {
             (Kernels::Standard, _) => None,
             // There, products of all rows at once and a kernel of the cell take a quarter of the time, but seconds to load.
-            (Kernels::Cuda, RecurrentCell::Lstm) => Some(256),
+            (Kernels::Cuda, RecurrentCell::Lstm) if hidden > MOST_HIDDEN => Some(256),
             (Kernels::Cpu | Kernels::Cuda, _) => Some(4),
         }
     }

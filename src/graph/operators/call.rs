@@ -17,8 +17,8 @@ pub trait TrainingOperators {
     /// Numbers of this shape, uniform in [0, 1), other ones each time; `None` in evaluation.
     fn uniform(&mut self, graph: &mut Graph, shape: &[usize]) -> Option<Value>;
 
-    /// Steps up to which a pass over time is unrolled although one operator could do it; `None` where no kernel can.
-    fn most_unrolled(&self, cell: RecurrentCell) -> Option<usize>;
+    /// Steps up to which a pass over time, of so many hidden units, is unrolled although one operator could do it; `None` where no kernel can.
+    fn most_unrolled(&self, cell: RecurrentCell, hidden: usize) -> Option<usize>;
 
     /// Batch normalization of x [batch, channels, ..] with scale and bias. `statistics`: names of the initializers
     /// that hold running mean and variance, and their values; `momentum`: the share that the old ones keep.

@@ -118,6 +118,11 @@ pub(in super::super) fn import_concat(call: &mut Call<'_>) -> Result<Vec<Value>,
     if parts.iter().any(|part| call.graph.ty(*part).elements() > 0) {
         parts.retain(|part| call.graph.ty(*part).elements() > 0);
     }
+    // In mixed precision, what products gave and what norms gave meet here.
+    let floats = parts.iter().all(|part| call.graph.dtype(*part).is_float());
+    if floats && parts.iter().any(|part| call.graph.dtype(*part) != call.graph.dtype(parts[0])) {
+        parts = parts.into_iter().map(|part| call.graph.to_f32(part)).collect();
+    }
     let first = call.graph.ty(*parts.first().ok_or("nothing to join")?).clone();
     let (rank, dtype, first) = (first.rank(), first.dtype, first.shape);
     let along = axis(call.attributes.int("axis", 0), rank)?;

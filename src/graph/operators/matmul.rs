@@ -15,10 +15,44 @@ pub(super) static FAMILY: Family = Family {
         op("MatMul", matmul)
             .gradient(matmul_gradient)
             .precision(Precision::Product { bf16: true, weights: false })
-            .for_regions(sum_of_rows),
+            .for_regions(matmul_parts),
     ],
     imports: &[("Einsum", einsum), ("Gemm", import_gemm), ("MatMul", import_matmul)],
 };
+
+fn matmul_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    sum_of_rows(graph, node).or_else(|| turned_product(graph, node))
+}
+
+/// A' B as (B' A)', and A B' as (B A')', where that turns the small matrices instead of a large one, such as the weights of
+/// an attention.
+fn turned_product(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (a, b, y) = (node.input(0), node.input(1), node.outputs[0]);
+    let rank = graph.shape(y).len();
+    if rank < 3 || graph.shape(a).len() != rank || graph.shape(b).len() != rank {
+        return None;
+    }
+    let mut order: Vec<_> = (0..rank).collect();
+    order.swap(rank - 2, rank - 1);
+    let perm: Vec<_> = order.iter().map(|axis| *axis as i64).collect();
+    let source = |graph: &Graph, x: Value| {
+        let node =
+            graph.producer(x).filter(|node| node.operator.name == "Transpose" && node.ints("perm", &[]) == perm)?;
+        Some(node.input(0))
+    };
+    let size = |graph: &Graph, x: Value| graph.ty(x).elements();
+    let (first, second) = match (source(graph, a), source(graph, b)) {
+        (Some(plain), None) if size(graph, a) > 2 * (size(graph, b) + size(graph, y)) => {
+            (graph.transpose(b, &order), plain)
+        }
+        (None, Some(plain)) if size(graph, b) > 2 * (size(graph, a) + size(graph, y)) => {
+            (plain, graph.transpose(a, &order))
+        }
+        _ => return None,
+    };
+    let product = graph.matmul(first, second);
+    Some(vec![graph.transpose(product, &order)])
+}
 
 /// The product of a row of ones and a matrix, as [`Graph::sum_rows`] writes the sum of its rows.
 fn sum_of_rows(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {

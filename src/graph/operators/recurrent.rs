@@ -54,7 +54,7 @@ impl Layer {
             x = call.graph.transpose(x, &[1, 0, 2]);
         }
         let steps = call.shape(x)[0];
-        let is_fused = call.training.most_unrolled(cell).is_some_and(|most| steps > most);
+        let is_fused = call.training.most_unrolled(cell, hidden).is_some_and(|most| steps > most);
         if steps * directions > LONGEST && !is_fused {
             return Err(format!(
                 "{steps} time steps in {directions} directions: in standard operators, recurrences are unrolled up to {LONGEST} \

@@ -69,7 +69,7 @@ extern "C" __global__ void lstm_cell_gradient(const float *dh, const float *dc, 
 #define RECURRENCE                                                                                                     \
     const float *shares, const float *weights, const float *start, const float *fourth, float *states, float *last,    \
         float *last_cell, float *kept, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind, \
-        unsigned reverse
+        unsigned reverse, unsigned units, unsigned tile
 #define ROWS 2
 
 enum { LSTM, GRU, TANH, RELU };
@@ -171,7 +171,125 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_pass(RECU
 
 extern "C" __global__ void recurrence(RECURRENCE) {
     OF_KIND(recurrence_pass, shares, weights, start, fourth, states, last, last_cell, kept, scratch, steps, batch, hidden,
-            kind, reverse);
+            kind, reverse, units, tile);
+}
+
+// The same by blocks that are all there at once. Block (i, j) has `units` units of `tile` rows of the batch, keeps those units'
+// weights in shared memory through all steps, and reads the other units' states of its rows, which the blocks of a row of
+// the grid wait for after every step. Scratch: counters of the blocks that have arrived, which begin at 0; the hidden states
+// before and after a step and the cell states, [batch, hidden] each.
+#ifndef SHARED_POOL
+#define SHARED_POOL extern __shared__ float pool[];
+#endif
+#define COUNTERS 256
+// Rows of which a thread has the products with its unit's weights.
+#define MEMBERS 4
+
+extern "C" __global__ void recurrence_clear(RECURRENCE) { scratch[threadIdx.x] = 0.0f; }
+
+// Waits until `goal` blocks have been here.
+__device__ void meet(float *counter, unsigned goal) {
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        unsigned *count = (unsigned *)counter;
+        __threadfence();
+        atomicAdd(count, 1u);
+        while (*(volatile unsigned *)count < goal)
+            ;
+        __threadfence();
+    }
+    __syncthreads();
+}
+
+// Rows `first` to `first` + `tile` of [batch, width], columns from `column` on, to shared memory [tile, hidden + 1].
+__device__ void read_tile(float *to, const float *from, unsigned first, unsigned tile, unsigned batch, unsigned width,
+                          unsigned column, unsigned hidden) {
+    for (unsigned i = threadIdx.x; i < tile * hidden; i += blockDim.x) {
+        const unsigned row = i / hidden, k = i % hidden;
+        to[row * (hidden + 1) + k] = first + row < batch ? __ldcg(from + (first + row) * width + column + k) : 0.0f;
+    }
+}
+
+// Adds to `sums` the products of MEMBERS rows of a tile with `gates` columns of weights [hidden, gates, units], over this
+// thread's share of the hidden units.
+template <int gates>
+__device__ void add_products(float (&sums)[MEMBERS][gates], const float *tile_rows, const float *weights,
+                             unsigned hidden, unsigned units, unsigned unit, unsigned share, unsigned shares) {
+#pragma unroll 4
+    for (unsigned k = share; k < hidden; k += shares) {
+        float own[MEMBERS];
+        for (int r = 0; r < MEMBERS; r++)
+            own[r] = tile_rows[r * (hidden + 1) + k];
+        for (int gate = 0; gate < gates; gate++) {
+            const float weight = weights[(k * gates + gate) * units + unit];
+            for (int r = 0; r < MEMBERS; r++)
+                sums[r][gate] += weight * own[r];
+        }
+    }
+}
+
+template <int KIND, int gates, int numbers> __device__ void recurrence_together_pass(RECURRENCE) {
+    SHARED_POOL
+    const unsigned width = gates * hidden, all = batch * hidden;
+    const unsigned first_unit = blockIdx.x * units, first_row = blockIdx.y * tile;
+    float *own_weights = pool, *rows = own_weights + width * units, *parts = rows + tile * (hidden + 1);
+    float *counter = scratch + blockIdx.y, *state = scratch + COUNTERS, *cells = state + 2 * all;
+    const unsigned teams = tile / MEMBERS * units, splits = blockDim.x / teams;
+    const unsigned share = threadIdx.x / teams, unit_of = threadIdx.x % units;
+    const unsigned member = threadIdx.x % teams / units * MEMBERS;
+    for (unsigned i = threadIdx.x; i < width * units; i += blockDim.x) {
+        const unsigned unit = first_unit + i % units, gate = i / units % gates, k = i / (units * gates);
+        own_weights[i] = unit < hidden ? weights[(gate * hidden + unit) * hidden + k] : 0.0f;
+    }
+    for (unsigned i = threadIdx.x; i < tile * units; i += blockDim.x) {
+        const unsigned row = first_row + i / units, unit = first_unit + i % units, at = row * hidden + unit;
+        if (row < batch && unit < hidden) {
+            state[at] = start[at];
+            cells[at] = KIND == LSTM ? fourth[at] : 0.0f;
+        }
+    }
+    meet(counter, gridDim.x);
+    for (unsigned step = 0; step < steps; step++) {
+        const unsigned t = reverse ? steps - 1 - step : step;
+        const float *before = state + step % 2 * all;
+        float *after = state + (step + 1) % 2 * all;
+        read_tile(rows, before, first_row, tile, batch, hidden, 0, hidden);
+        __syncthreads();
+        if (share < splits) {
+            float sums[MEMBERS][gates] = {};
+            add_products<gates>(sums, rows + member * (hidden + 1), own_weights, hidden, units, unit_of, share, splits);
+            for (int r = 0; r < MEMBERS; r++)
+                for (int gate = 0; gate < gates; gate++)
+                    parts[((share * tile + member + r) * gates + gate) * units + unit_of] = sums[r][gate];
+        }
+        __syncthreads();
+        for (unsigned i = threadIdx.x; i < tile * units; i += blockDim.x) {
+            const unsigned row = first_row + i / units, unit = first_unit + i % units, at = row * hidden + unit;
+            if (row >= batch || unit >= hidden)
+                continue;
+            float products[gates] = {};
+            for (unsigned s = 0; s < splits; s++)
+                for (int gate = 0; gate < gates; gate++)
+                    products[gate] += parts[((s * tile + i / units) * gates + gate) * units + i % units];
+            const unsigned place = t * batch + row;
+            const float made = recurrence_cell<KIND>(products, shares + place * width, fourth,
+                                                     rows[i / units * (hidden + 1) + unit], cells + at,
+                                                     kept ? kept + place * numbers * hidden : nullptr, hidden, unit);
+            after[at] = made;
+            if (states)
+                states[place * hidden + unit] = made;
+            if (last && step == steps - 1)
+                last[at] = made;
+            if (last_cell && step == steps - 1)
+                last_cell[at] = cells[at];
+        }
+        meet(counter, gridDim.x * (step + 2));
+    }
+}
+
+extern "C" __global__ void recurrence_together(RECURRENCE) {
+    OF_KIND(recurrence_together_pass, shares, weights, start, fourth, states, last, last_cell, kept, scratch, steps, batch,
+            hidden, kind, reverse, units, tile);
 }
 
 // Its gradient: see RecurrenceGradient there. Scratch: gradients of the state and of the cell state [batch, hidden], and of a
@@ -180,7 +298,7 @@ extern "C" __global__ void recurrence(RECURRENCE) {
     const float *dy, const float *dlast, const float *dlast_cell, const float *weights, const float *kept,             \
         const float *states, const float *start, const float *fourth, float *dshares, float *dproducts, float *dstart, \
         float *dstart_cell, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind,            \
-        unsigned reverse
+        unsigned reverse, unsigned units, unsigned tile
 
 // What a unit's gates get from `down`, the gradient of its state: `inputs` of what is given to them, `products` of what the
 // state before gives to them. Gives what the state before gets beside that.
@@ -268,5 +386,89 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_pass_back
 
 extern "C" __global__ void recurrence_gradient(RECURRENCE_GRADIENT) {
     OF_KIND(recurrence_pass_back, dy, dlast, dlast_cell, weights, kept, states, start, fourth, dshares, dproducts, dstart,
-            dstart_cell, scratch, steps, batch, hidden, kind, reverse);
+            dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile);
+}
+
+// The same by blocks that are all there at once, as above. Scratch: counters; gradients of the products of two steps that
+// follow each other, [batch, gates hidden] each; gradients of the state and of the cell state.
+extern "C" __global__ void recurrence_gradient_clear(RECURRENCE_GRADIENT) { scratch[threadIdx.x] = 0.0f; }
+
+template <int KIND, int gates, int numbers> __device__ void recurrence_together_back(RECURRENCE_GRADIENT) {
+    SHARED_POOL
+    const unsigned width = gates * hidden, all = batch * hidden;
+    const unsigned first_unit = blockIdx.x * units, first_row = blockIdx.y * tile;
+    float *own_weights = pool, *rows = own_weights + width * units, *parts = rows + tile * (hidden + 1);
+    float *counter = scratch + blockIdx.y, *dgates = scratch + COUNTERS, *dstate = dgates + 2 * batch * width;
+    float *dcells = dstate + all;
+    const unsigned teams = tile / MEMBERS * units, splits = blockDim.x / teams;
+    const unsigned share = threadIdx.x / teams, unit_of = threadIdx.x % units;
+    const unsigned member = threadIdx.x % teams / units * MEMBERS;
+    for (unsigned i = threadIdx.x; i < width * units; i += blockDim.x) {
+        const unsigned unit = first_unit + i % units;
+        own_weights[i] = unit < hidden ? weights[i / units * hidden + unit] : 0.0f;
+    }
+    for (unsigned i = threadIdx.x; i < tile * units; i += blockDim.x) {
+        const unsigned row = first_row + i / units, unit = first_unit + i % units, at = row * hidden + unit;
+        if (row < batch && unit < hidden) {
+            dstate[at] = dlast[at];
+            dcells[at] = dlast_cell[at];
+        }
+    }
+    __syncthreads();
+    for (unsigned step = steps; step-- > 0;) {
+        const unsigned t = reverse ? steps - 1 - step : step;
+        const float *earlier = step == 0 ? start : states + (reverse ? t + 1 : t - 1) * all;
+        float *exchange = dgates + step % 2 * batch * width;
+        for (unsigned i = threadIdx.x; i < tile * units; i += blockDim.x) {
+            const unsigned own = first_row + i / units, unit = first_unit + i % units, at = own * hidden + unit;
+            if (own >= batch || unit >= hidden)
+                continue;
+            const unsigned row = t * batch + own;
+            float inputs[gates], products[gates];
+            dstate[at] = recurrence_cell_gradient<KIND>(dstate[at] + dy[row * hidden + unit], dcells + at,
+                                                        kept + row * numbers * hidden, states[row * hidden + unit],
+                                                        earlier[at], inputs, products, hidden, unit);
+            for (int gate = 0; gate < gates; gate++) {
+                const unsigned place = gate * hidden + unit;
+                exchange[own * width + place] = products[gate];
+                if (dshares)
+                    dshares[row * width + place] = inputs[gate];
+                if (dproducts)
+                    dproducts[row * width + place] = KIND == GRU ? products[gate] : 0.0f;
+            }
+        }
+        meet(counter, gridDim.x * (steps - step));
+        float sums[MEMBERS][1] = {};
+        for (int gate = 0; gate < gates; gate++) {
+            read_tile(rows, exchange, first_row, tile, batch, width, gate * hidden, hidden);
+            __syncthreads();
+            if (share < splits)
+                add_products<1>(sums, rows + member * (hidden + 1), own_weights + gate * hidden * units, hidden, units,
+                                unit_of, share, splits);
+            __syncthreads();
+        }
+        if (share < splits)
+            for (int r = 0; r < MEMBERS; r++)
+                parts[(share * tile + member + r) * units + unit_of] = sums[r][0];
+        __syncthreads();
+        for (unsigned i = threadIdx.x; i < tile * units; i += blockDim.x) {
+            const unsigned row = first_row + i / units, unit = first_unit + i % units, at = row * hidden + unit;
+            if (row >= batch || unit >= hidden)
+                continue;
+            float sum = dstate[at];
+            for (unsigned s = 0; s < splits; s++)
+                sum += parts[(s * tile + i / units) * units + i % units];
+            dstate[at] = sum;
+            if (dstart && step == 0)
+                dstart[at] = sum;
+            if (dstart_cell && step == 0)
+                dstart_cell[at] = dcells[at];
+        }
+        __syncthreads();
+    }
+}
+
+extern "C" __global__ void recurrence_together_gradient(RECURRENCE_GRADIENT) {
+    OF_KIND(recurrence_together_back, dy, dlast, dlast_cell, weights, kept, states, start, fourth, dshares, dproducts,
+            dstart, dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile);
 }

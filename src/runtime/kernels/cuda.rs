@@ -14,7 +14,7 @@ use ort::value::{DynTensorValueType, ValueType};
 
 use super::super::error::KERNEL_LIMIT;
 use super::cudnn;
-use super::launch::{BLOCK, Launch};
+use super::launch::{BLOCK, Launch, Room};
 use super::operator::{Fused, FusedNode, inputs, refused};
 use crate::graph::fused_on_cuda;
 
@@ -91,8 +91,29 @@ pub(super) fn functions(binary: &[u8], names: &[&str]) -> Result<HashMap<String,
 }
 
 /// The kernels of cuda.cu.
-pub(super) const ENTRIES: [&str; 5] =
-    ["lstm_cell", "lstm_cell_gradient", "recurrence", "recurrence_gradient", "recurrence_weights"];
+pub(super) const ENTRIES: [&str; 21] = [
+    "depthwise_bfloat16",
+    "depthwise_float16",
+    "depthwise_float32",
+    "depthwise_input_gradient_bfloat16",
+    "depthwise_input_gradient_float16",
+    "depthwise_input_gradient_float32",
+    "depthwise_weight_parts_bfloat16",
+    "depthwise_weight_parts_float16",
+    "depthwise_weight_parts_float32",
+    "depthwise_weight_sum_bfloat16",
+    "depthwise_weight_sum_float16",
+    "depthwise_weight_sum_float32",
+    "lstm_cell",
+    "lstm_cell_gradient",
+    "recurrence",
+    "recurrence_clear",
+    "recurrence_gradient",
+    "recurrence_gradient_clear",
+    "recurrence_together",
+    "recurrence_together_gradient",
+    "recurrence_weights",
+];
 
 /// Machine code for an architecture such as `sm_90`.
 pub(super) fn compile(source: &str, name: &str, architecture: &str) -> Result<Vec<u8>, NoKernels> {
@@ -173,6 +194,25 @@ impl Operator for OnCuda {
     }
 }
 
+/// What the first device has room for; nothing where that is not known.
+fn room() -> Room {
+    static ROOM: OnceLock<Room> = OnceLock::new();
+    *ROOM.get_or_init(|| {
+        use sys::CUdevice_attribute as Attribute;
+        let of_device = |attribute| {
+            let value = result::device::get(0).and_then(|device| {
+                // SAFETY: the device was just found.
+                unsafe { result::device::get_attribute(device, attribute) }
+            });
+            value.map_or(0, |value| value.max(0) as usize)
+        };
+        Room {
+            processors: of_device(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT),
+            shared: of_device(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        }
+    })
+}
+
 fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Result<()> {
     let fused = node.fused;
     let (mut shapes, mut arrays) = (Vec::new(), Vec::new());
@@ -195,8 +235,8 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     if shapes.iter().any(|shape| elements(shape).is_none_or(|n| n == 0)) {
         return Err(ort::Error::new(format!("{shapes:?}: empty, or {KERNEL_LIMIT}")));
     }
-    let launch = node.kernel.launch(&shapes).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
-    let Launch { kernels, mut numbers, scratch } = launch;
+    let launch = node.kernel.launch(&shapes, room()).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
+    let Launch { kernels, mut numbers, scratch, together } = launch;
     let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
     let allocator = context.allocator(&info)?;
     // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
@@ -205,16 +245,29 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
     let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
     let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
-    for (entry, [x, y]) in kernels {
+    let count = kernels.len();
+    for (number, (entry, [x, y])) in kernels.into_iter().enumerate() {
         if x > i32::MAX as usize || y > 65_535 {
             return Err(ort::Error::new(format!("a grid of {x} x {y} blocks is too large")));
         }
         let (grid, block) = ((x as u32, y as u32, 1), (BLOCK as u32, 1, 1));
         let kernel = module.function(entry)?;
+        let failed = |error: result::DriverError| ort::Error::new(format!("{entry}: {error:?}"));
         // SAFETY: the arguments are those of the kernel, each of its size: arrays of the shapes that the launch was made
-        // for, or null, and numbers. The driver reads them before it returns.
-        unsafe { result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments) }
-            .map_err(|error| ort::Error::new(format!("{entry}: {error:?}")))?;
+        // for, or null, and numbers. The driver reads them before it returns. Blocks that wait for each other are started
+        // only if all are there at once.
+        unsafe {
+            match together.filter(|_| number + 1 == count) {
+                Some(bytes) => {
+                    let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+                    result::function::set_function_attribute(kernel, most, bytes as i32).map_err(failed)?;
+                    let stream = stream.cast();
+                    result::launch_cooperative_kernel(kernel, grid, block, bytes as u32, stream, &mut arguments)
+                }
+                None => result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments),
+            }
+        }
+        .map_err(failed)?;
     }
     Ok(())
 }
@@ -288,27 +341,33 @@ mod tests {
         };
         for fused in OPERATORS {
             let node = FusedNode::new(fused, Attributes::new()).unwrap();
-            let Some(launch) = node.kernel.launch(&shapes(fused.name)) else { continue };
-            let Launch { kernels, numbers, scratch } = launch;
-            let arrays = fused.inputs + fused.more_inputs + fused.outputs + usize::from(scratch > 0);
-            for (entry, grid) in kernels {
-                let parameters = parameters(entry);
-                assert!(ENTRIES.contains(&entry) && grid.iter().all(|blocks| *blocks > 0), "{entry}");
-                assert_eq!(parameters.len(), arrays + numbers.len(), "{entry}: {parameters:?}");
-                for (i, parameter) in parameters.iter().enumerate() {
-                    let kind = match i {
-                        _ if i < fused.inputs + fused.more_inputs => "const float *",
-                        _ if i < arrays => "float *",
-                        _ => "unsigned ",
-                    };
-                    assert!(parameter.starts_with(kind), "{entry}: {parameter}, expected {kind}");
+            for processors in [0, 132] {
+                let room = Room { processors, shared: 96 << 10 };
+                let Some(launch) = node.kernel.launch(&shapes(fused.name), room) else { continue };
+                let Launch { kernels, numbers, scratch, .. } = launch;
+                let arrays = fused.inputs + fused.more_inputs + fused.outputs + usize::from(scratch > 0);
+                for (entry, grid) in kernels {
+                    let parameters = parameters(entry);
+                    assert!(ENTRIES.contains(&entry) && grid.iter().all(|blocks| *blocks > 0), "{entry}");
+                    assert_eq!(parameters.len(), arrays + numbers.len(), "{entry}: {parameters:?}");
+                    for (i, parameter) in parameters.iter().enumerate() {
+                        let kind = match i {
+                            _ if i < fused.inputs + fused.more_inputs => "const float *",
+                            _ if i < arrays => "float *",
+                            _ => "unsigned ",
+                        };
+                        assert!(parameter.starts_with(kind), "{entry}: {parameter}, expected {kind}");
+                    }
                 }
             }
         }
         // The third part of the gates is one row for all, the fourth has rows of its own.
         let cell = OPERATORS.into_iter().find(|fused| fused.name == "LstmCell").unwrap();
         let node = FusedNode::new(cell, Attributes::new()).unwrap();
-        assert_eq!(node.kernel.launch(&shapes("LstmCell")).unwrap().numbers, [40, 0, 160]);
+        assert_eq!(
+            node.kernel.launch(&shapes("LstmCell"), Room { processors: 0, shared: 0 }).unwrap().numbers,
+            [40, 0, 160]
+        );
     }
 
     #[test]
@@ -317,7 +376,7 @@ mod tests {
         let launches = |fused: &Fused| {
             let attributes = fused.read(|_| Some(1), |_| Some(vec![1, 0]), |_| Some(1.0));
             let node = FusedNode::new(*fused, attributes).unwrap();
-            node.kernel.launch(&shapes).is_some()
+            node.kernel.launch(&shapes, Room { processors: 0, shared: 0 }).is_some()
         };
         let mut with_kernel: Vec<_> = OPERATORS.iter().filter(|f| launches(f)).map(|f| f.name).collect();
         with_kernel.sort_unstable();

@@ -1,6 +1,6 @@
 //! The cell of a long short-term memory, and its gradient.
 
-use super::launch::Launch;
+use super::launch::{Launch, Room};
 use super::operator::{Input, Kernel, Workers};
 
 /// Elements of the state per piece of work; a piece is whole rows.
@@ -57,7 +57,7 @@ impl Kernel for Cell {
         workers.each(pieces, |rows: Rows<'_>| step(rows, n))
     }
 
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+    fn launch(&self, shapes: &[Vec<usize>], _: Room) -> Option<Launch> {
         let (rows, columns) = (shapes[1][0], shapes[1][1]);
         // A part that is one row is that row for all.
         let stride = |i: usize| shapes.get(i).map_or(0, |part| if part.len() == 2 { 4 * columns as u32 } else { 0 });
@@ -131,7 +131,7 @@ impl Kernel for CellGradient {
         workers.each(pieces, |rows: Gradient<'_>| step_back(rows, n))
     }
 
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+    fn launch(&self, shapes: &[Vec<usize>], _: Room) -> Option<Launch> {
         Some(Launch::by_row("lstm_cell_gradient", shapes[0][0], shapes[0][1], &[]))
     }
 }

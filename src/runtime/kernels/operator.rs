@@ -7,7 +7,7 @@ use ort::operator::{
 };
 use ort::value::{Shape, TensorElementType, ValueRef, ValueType};
 
-use super::launch::Launch;
+use super::launch::{Launch, Room};
 pub(super) use crate::graph::Attributes;
 use crate::graph::{self, Attribute, DType, GraphError, TensorType};
 
@@ -61,7 +61,7 @@ pub(super) trait Kernel: Send + Sync {
     fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()>;
 
     /// How the kernels in cuda.cu are started, for inputs of these shapes; `None`: there are none.
-    fn launch(&self, _shapes: &[Vec<usize>]) -> Option<Launch> {
+    fn launch(&self, _shapes: &[Vec<usize>], _room: Room) -> Option<Launch> {
         None
     }
 }

@@ -5,10 +5,16 @@
 
 __device__ inline float from_bfloat16(unsigned short bits) { return __uint_as_float((unsigned)bits << 16); }
 __device__ inline unsigned short to_bfloat16(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    unsigned short half;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(half) : "f"(x));
+    return half;
+#else
     const unsigned bits = __float_as_uint(x);
     if (x != x)
         return 0x7fc0;
     return (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+#endif
 }
 __device__ inline float round_bfloat16(float x) { return from_bfloat16(to_bfloat16(x)); }
 #ifdef __CUDACC_RTC__
@@ -37,45 +43,35 @@ __device__ inline void store_bfloat16(unsigned short *array, unsigned i, float x
 __device__ inline void store_int64(long long *array, unsigned i, long long x) { array[i] = x; }
 __device__ inline void store_bool(unsigned char *array, unsigned i, bool x) { array[i] = x; }
 
-// Four neighbours at once; the first lies at a multiple of four elements.
-struct alignas(16) Four { float x[4]; };
-struct alignas(8) FourHalves { unsigned short x[4]; };
-__device__ inline void load4_float32(const float *array, unsigned i, float *to) {
-    const Four four = *(const Four *)(array + i);
-    for (int k = 0; k < 4; k++)
-        to[k] = four.x[k];
-}
-__device__ inline void store4_float32(float *array, unsigned i, const float *from) {
-    Four four;
-    for (int k = 0; k < 4; k++)
-        four.x[k] = from[k];
-    *(Four *)(array + i) = four;
-}
-#define FOUR_HALVES(type)                                                                                              \
-    __device__ inline void load4_##type(const unsigned short *array, unsigned i, float *to) {                          \
-        const FourHalves four = *(const FourHalves *)(array + i);                                                      \
-        for (int k = 0; k < 4; k++)                                                                                    \
-            to[k] = from_##type(four.x[k]);                                                                            \
+// Some neighbours at once; the first lies at a multiple of their number.
+template <int count, class T> struct alignas(count * sizeof(T)) Neighbours { T x[count]; };
+#define LOADS(count, type, array_type, value_type)                                                                     \
+    __device__ inline void load##count##_##type(const array_type *array, unsigned i, value_type *to) {                 \
+        const Neighbours<count, array_type> all = *(const Neighbours<count, array_type> *)(array + i);                 \
+        for (int k = 0; k < count; k++)                                                                                \
+            to[k] = load_##type(all.x, k);                                                                             \
     }                                                                                                                  \
-    __device__ inline void store4_##type(unsigned short *array, unsigned i, const float *from) {                       \
-        FourHalves four;                                                                                               \
-        for (int k = 0; k < 4; k++)                                                                                    \
-            four.x[k] = to_##type(from[k]);                                                                            \
-        *(FourHalves *)(array + i) = four;                                                                             \
+    __device__ inline void store##count##_##type(array_type *array, unsigned i, const value_type *from) {              \
+        Neighbours<count, array_type> all;                                                                             \
+        for (int k = 0; k < count; k++)                                                                                \
+            store_##type(all.x, k, from[k]);                                                                           \
+        *(Neighbours<count, array_type> *)(array + i) = all;                                                           \
     }
-FOUR_HALVES(float16)
-FOUR_HALVES(bfloat16)
-#define FOUR(type, array_type, value_type)                                                                             \
-    __device__ inline void load4_##type(const array_type *array, unsigned i, value_type *to) {                         \
-        for (int k = 0; k < 4; k++)                                                                                    \
-            to[k] = load_##type(array, i + k);                                                                         \
-    }                                                                                                                  \
-    __device__ inline void store4_##type(array_type *array, unsigned i, const value_type *from) {                      \
-        for (int k = 0; k < 4; k++)                                                                                    \
-            store_##type(array, i + k, from[k]);                                                                       \
-    }
-FOUR(int64, long long, long long)
-FOUR(bool, unsigned char, bool)
+#define ALL_LOADS(count)                                                                                               \
+    LOADS(count, float32, float, float)                                                                                \
+    LOADS(count, float16, unsigned short, float)                                                                       \
+    LOADS(count, bfloat16, unsigned short, float)                                                                      \
+    LOADS(count, bool, unsigned char, bool)
+ALL_LOADS(2)
+ALL_LOADS(4)
+LOADS(2, int64, long long, long long)
+// Four of eight bytes are more than one access.
+__device__ inline void load4_int64(const long long *array, unsigned i, long long *to) {
+    load2_int64(array, i, to), load2_int64(array, i + 2, to + 2);
+}
+__device__ inline void store4_int64(long long *array, unsigned i, const long long *from) {
+    store2_int64(array, i, from), store2_int64(array, i + 2, from + 2);
+}
 
 // What is not a number stays so.
 __device__ inline float max_of(float a, float b) { return a != a || a > b ? a : b; }

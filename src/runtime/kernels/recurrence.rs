@@ -1,7 +1,7 @@
 //! Recurrent layers over time, and their gradients. Rows of a batch are independent, so each piece of work takes a few of
 //! them through all steps, with the recurrent weights packed once for products of few rows.
 
-use super::launch::{BLOCK, Launch};
+use super::launch::{BLOCK, Launch, Room};
 use super::lstm::{sigmoid, tanh};
 use super::operator::{Attributes, Input, Kernel, Workers};
 use crate::graph::RecurrentCell as Cell;
@@ -124,17 +124,49 @@ impl Settings {
         Self { cell, reverse: attributes.int("reverse", 0) != 0 }
     }
 
+    fn numbers(self, [steps, batch, hidden]: [usize; 3], [units, tile]: [usize; 2]) -> Vec<u32> {
+        let numbers = [steps, batch, hidden, self.cell as usize, usize::from(self.reverse), units, tile];
+        numbers.map(|number| number as u32).to_vec()
+    }
+
     /// Kernels of which the last takes [`CUDA_ROWS`] rows of the batch per block through all steps.
-    fn launch(
+    fn alone(
         self,
         mut kernels: Vec<(&'static str, [usize; 2])>,
         last: &'static str,
-        [steps, batch, hidden]: [usize; 3],
+        sizes: [usize; 3],
         scratch: usize,
     ) -> Launch {
-        kernels.push((last, [batch.div_ceil(CUDA_ROWS), 1]));
-        let numbers = [steps, batch, hidden, self.cell as usize, usize::from(self.reverse)];
-        Launch { kernels, numbers: numbers.map(|number| number as u32).to_vec(), scratch }
+        kernels.push((last, [sizes[1].div_ceil(CUDA_ROWS), 1]));
+        Launch { kernels, numbers: self.numbers(sizes, [0, 0]), scratch, together: None }
+    }
+
+    /// A kernel whose blocks share units and rows, where the device has room for all of them at once.
+    fn together(self, names: [&'static str; 2], sizes: [usize; 3], scratch: usize, room: Room) -> Option<Launch> {
+        /// Counters of the blocks that wait for each other: one for each row of the grid.
+        const COUNTERS: usize = 256;
+        /// Rows of which a thread has the products.
+        const MEMBERS: usize = 4;
+        let (gates, [_, batch, hidden]) = (self.cell.gates(), sizes);
+        let pool = |units: usize, tile: usize| {
+            let splits = BLOCK / (tile / MEMBERS * units);
+            4 * (gates * hidden * units + tile * (hidden + 1) + splits * tile * gates * units)
+        };
+        let blocks = |units: usize, tile: usize| [hidden.div_ceil(units), batch.div_ceil(tile)];
+        let shapes = [4, 8, 16, 32].into_iter().flat_map(|units| [4, 8, 16, 32, 64].map(|tile| [units, tile]));
+        let fits = |[units, tile]: &[usize; 2]| {
+            let [x, y] = blocks(*units, *tile);
+            tile / MEMBERS * units <= BLOCK
+                && pool(*units, *tile) <= room.shared
+                && x * y <= room.processors
+                && y <= COUNTERS
+        };
+        // The least work for each block; of equals, those that read fewer rows.
+        let [units, tile] = shapes.filter(fits).min_by_key(|[units, tile]| (units * tile, *tile))?;
+        let grid = blocks(units, tile);
+        let kernels = vec![(names[0], [1, 1]), (names[1], grid)];
+        let numbers = self.numbers(sizes, [units, tile]);
+        Some(Launch { kernels, numbers, scratch: COUNTERS + scratch, together: Some(pool(units, tile)) })
     }
 }
 
@@ -192,13 +224,16 @@ impl Kernel for Recurrence {
         workers.each(work, |rows: Forward<'_>| forward(rows, cell, reverse, n, &packed))
     }
 
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+    fn launch(&self, shapes: &[Vec<usize>], room: Room) -> Option<Launch> {
         let [steps, batch, width] = shapes[0][..] else { return None };
         let Settings { cell, .. } = self.0;
         let hidden = width / cell.gates();
-        let turning = ("recurrence_weights", [(width * hidden).div_ceil(BLOCK), 1]);
-        let scratch = width * hidden + 3 * batch * hidden;
-        Some(self.0.launch(vec![turning], "recurrence", [steps, batch, hidden], scratch))
+        let sizes = [steps, batch, hidden];
+        let together = ["recurrence_clear", "recurrence_together"];
+        self.0.together(together, sizes, 3 * batch * hidden, room).or_else(|| {
+            let turning = ("recurrence_weights", [(width * hidden).div_ceil(BLOCK), 1]);
+            Some(self.0.alone(vec![turning], "recurrence", sizes, width * hidden + 3 * batch * hidden))
+        })
     }
 }
 
@@ -324,10 +359,13 @@ impl Kernel for RecurrenceGradient {
         workers.each(work, |rows: Back<'_>| backward(rows, cell, reverse, n, &packed))
     }
 
-    fn launch(&self, shapes: &[Vec<usize>]) -> Option<Launch> {
+    fn launch(&self, shapes: &[Vec<usize>], room: Room) -> Option<Launch> {
         let [steps, batch, hidden] = shapes[0][..] else { return None };
-        let scratch = (2 + self.0.cell.gates()) * batch * hidden;
-        Some(self.0.launch(Vec::new(), "recurrence_gradient", [steps, batch, hidden], scratch))
+        let (sizes, gates) = ([steps, batch, hidden], self.0.cell.gates());
+        let together = ["recurrence_gradient_clear", "recurrence_together_gradient"];
+        self.0
+            .together(together, sizes, (2 + 2 * gates) * batch * hidden, room)
+            .or_else(|| Some(self.0.alone(Vec::new(), "recurrence_gradient", sizes, (2 + gates) * batch * hidden)))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::graph::{DType, TensorType, find_operator, fused_shapes, row_major};
 pub(in super::super) const NAMES: [&str; 3] = ["LastConv", "LastConvInputGradient", "LastConvWeightGradient"];
 
 /// Ways that are tried.
-const TRIED: usize = 6;
+const TRIED: usize = 10;
 /// Bytes that a way may need beside its arrays.
 const MOST_WORKSPACE: usize = 1 << 30;
 /// Runs that a way's time is taken of, after one that is not counted.

@@ -56,7 +56,7 @@ struct Writer<'a> {
     shape: Shape,
     /// Parts of a row that blocks share; 1: a block has whole rows.
     parts: usize,
-    /// Neighbours on the last axis that a thread has.
+    /// Neighbours on the last axis that a thread has: 4, 2 or 1.
     width: usize,
 }
 
@@ -64,12 +64,12 @@ impl<'a> Writer<'a> {
     fn new(program: &'a Program, name: &'a str) -> Self {
         let (rows, columns) = (program.rows(), program.columns());
         let last = program.sizes.len() - 1;
-        let wide = program.sizes[last] % 4 == 0;
+        let neighbours = [4, 2, 1].into_iter().find(|width| program.sizes[last] % width == 0).unwrap_or(1);
         let along_columns = program.reduced[last];
         let (shape, width) = match program.has_reductions() {
-            false => (Shape::Points, if wide { 4 } else { 1 }),
+            false => (Shape::Points, neighbours),
             true if along_columns => {
-                let width = if wide { 4 } else { 1 };
+                let width = neighbours;
                 let threads = (columns / width / 4).next_power_of_two().clamp(WARP, 512);
                 (Shape::AlongColumns { threads }, width)
             }
@@ -369,7 +369,7 @@ impl<'a> Writer<'a> {
             }
             self.line(&match self.width {
                 1 => format!("store_{dtype}(out{i}, {at}, {from}[0]);"),
-                _ => format!("store4_{dtype}(out{i}, {at}, {from});"),
+                width => format!("store{width}_{dtype}(out{i}, {at}, {from});"),
             });
         }
         for reduction in reductions {
@@ -389,8 +389,8 @@ impl<'a> Writer<'a> {
                 let others = strides[..last].iter().chain([offset]);
                 let (dtype, along) = (step.dtype, strides[last]);
                 match along {
-                    1 if width == 4 && others.clone().all(|stride| stride % 4 == 0) => {
-                        format!("load4_{dtype}(in{input}, {at}, s{i});")
+                    1 if width > 1 && others.clone().all(|stride| stride % width == 0) => {
+                        format!("load{width}_{dtype}(in{input}, {at}, s{i});")
                     }
                     0 => {
                         let value = held(dtype);
