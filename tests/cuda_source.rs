@@ -86,7 +86,7 @@ extern "C" void cell_gradient(unsigned rows, const float **in, float **out, unsi
 extern "C" void pass(const float **in, float **out, float *scratch, const unsigned *n) {
     const auto kernel = [=](auto entry) {
         entry(in[0], in[1], in[2], in[3], out[0], out[1], out[2], out[3], scratch, n[0], n[1], n[2], n[3], n[4], n[5],
-              n[6]);
+              n[6], n[7]);
     };
     if (n[5]) {
         each_alone(1, [=] { kernel(recurrence_clear); });
@@ -98,7 +98,7 @@ extern "C" void pass(const float **in, float **out, float *scratch, const unsign
 extern "C" void pass_gradient(const float **in, float **out, float *scratch, const unsigned *n) {
     const auto kernel = [=](auto entry) {
         entry(in[0], in[1], in[2], in[3], in[4], in[5], in[6], in[7], out[0], out[1], out[2], out[3], scratch, n[0], n[1],
-              n[2], n[3], n[4], n[5], n[6]);
+              n[2], n[3], n[4], n[5], n[6], n[7]);
     };
     if (n[5]) {
         each_alone(1, [=] { kernel(recurrence_gradient_clear); });
@@ -305,18 +305,18 @@ impl Pass {
 fn passes_over_time_and_their_gradients_are_what_they_are_defined_as() {
     let (_folder, library) = compiled();
     for (kind, reverse) in (0..4).flat_map(|kind| [(kind, false), (kind, true)]) {
-        check_pass(&library, kind, reverse, [5, 3, 7], [0, 0]);
-        check_pass(&library, kind, reverse, [3, 6, 9], [4, 4]);
-        check_pass(&library, kind, reverse, [4, 9, 8], [8, 8]);
+        check_pass(&library, kind, reverse, [5, 3, 7], [0; 3]);
+        check_pass(&library, kind, reverse, [3, 6, 9], [4, 4, 1]);
+        check_pass(&library, kind, reverse, [4, 9, 8], [8, 8, 2]);
         // More units than threads.
         if kind < 2 && !reverse {
-            check_pass(&library, kind, reverse, [2, 1, 258], [0, 0]);
+            check_pass(&library, kind, reverse, [2, 1, 258], [0; 3]);
         }
     }
 }
 
-/// `shared`: units and rows of each block, 0 for kernels whose blocks do not wait for each other.
-fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidden]: [usize; 3], shared: [usize; 2]) {
+/// `shared`: units and rows of each block and gates read at once, 0 for kernels whose blocks do not wait for each other.
+fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidden]: [usize; 3], shared: [usize; 3]) {
     type Kernel = unsafe extern "C" fn(*const *const f32, *const *mut f32, *mut f32, *const u32);
     let (gates, kept) = ([4, 3, 1, 1][kind], [6, 4, 1, 1][kind]);
     let (all, width) = (batch * hidden, gates * hidden);
@@ -327,7 +327,7 @@ fn check_pass(library: &Library, kind: usize, reverse: bool, [steps, batch, hidd
         scale(3, all, 1.0),
         scale(4, [all, hidden, 0, 0][kind], 1.0),
     ];
-    let numbers = [steps, batch, hidden, kind, usize::from(reverse), shared[0], shared[1]].map(|n| n as u32);
+    let numbers = [steps, batch, hidden, kind, usize::from(reverse), shared[0], shared[1], shared[2]].map(|n| n as u32);
     let mut made = [steps * all, all, all, steps * kept * all].map(|n| vec![f32::NAN; n]);
     let mut scratch = vec![f32::NAN; 256 + width * hidden + 3 * all];
     let exact = Pass {

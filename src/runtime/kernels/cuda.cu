@@ -69,7 +69,7 @@ extern "C" __global__ void lstm_cell_gradient(const float *dh, const float *dc, 
 #define RECURRENCE                                                                                                     \
     const float *shares, const float *weights, const float *start, const float *fourth, float *states, float *last,    \
         float *last_cell, float *kept, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind, \
-        unsigned reverse, unsigned units, unsigned tile
+        unsigned reverse, unsigned units, unsigned tile, unsigned at_once
 #define ROWS 2
 
 enum { LSTM, GRU, TANH, RELU };
@@ -171,7 +171,7 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_pass(RECU
 
 extern "C" __global__ void recurrence(RECURRENCE) {
     OF_KIND(recurrence_pass, shares, weights, start, fourth, states, last, last_cell, kept, scratch, steps, batch, hidden,
-            kind, reverse, units, tile);
+            kind, reverse, units, tile, at_once);
 }
 
 // The same by blocks that are all there at once. Block (i, j) has `units` units of `tile` rows of the batch, keeps those units'
@@ -204,9 +204,21 @@ __device__ void meet(float *counter, unsigned goal) {
 // Rows `first` to `first` + `tile` of [batch, width], columns from `column` on, to shared memory [tile, hidden + 1].
 __device__ void read_tile(float *to, const float *from, unsigned first, unsigned tile, unsigned batch, unsigned width,
                           unsigned column, unsigned hidden) {
-    for (unsigned i = threadIdx.x; i < tile * hidden; i += blockDim.x) {
-        const unsigned row = i / hidden, k = i % hidden;
-        to[row * (hidden + 1) + k] = first + row < batch ? __ldcg(from + (first + row) * width + column + k) : 0.0f;
+    // A warp reads a row, some elements ahead of what it stores.
+    const int AHEAD = 8;
+    for (unsigned row = threadIdx.x / 32; row < tile; row += blockDim.x / 32) {
+        const bool there = first + row < batch;
+        const float *own = from + (first + row) * width + column;
+        for (unsigned start = threadIdx.x % 32; start < hidden; start += 32 * AHEAD) {
+            float read[AHEAD];
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                read[i] = there && start + 32 * i < hidden ? __ldcg(own + start + 32 * i) : 0.0f;
+#pragma unroll
+            for (int i = 0; i < AHEAD; i++)
+                if (start + 32 * i < hidden)
+                    to[row * (hidden + 1) + start + 32 * i] = read[i];
+        }
     }
 }
 
@@ -289,7 +301,7 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_together_
 
 extern "C" __global__ void recurrence_together(RECURRENCE) {
     OF_KIND(recurrence_together_pass, shares, weights, start, fourth, states, last, last_cell, kept, scratch, steps, batch,
-            hidden, kind, reverse, units, tile);
+            hidden, kind, reverse, units, tile, at_once);
 }
 
 // Its gradient: see RecurrenceGradient there. Scratch: gradients of the state and of the cell state [batch, hidden], and of a
@@ -298,7 +310,7 @@ extern "C" __global__ void recurrence_together(RECURRENCE) {
     const float *dy, const float *dlast, const float *dlast_cell, const float *weights, const float *kept,             \
         const float *states, const float *start, const float *fourth, float *dshares, float *dproducts, float *dstart, \
         float *dstart_cell, float *scratch, unsigned steps, unsigned batch, unsigned hidden, unsigned kind,            \
-        unsigned reverse, unsigned units, unsigned tile
+        unsigned reverse, unsigned units, unsigned tile, unsigned at_once
 
 // What a unit's gates get from `down`, the gradient of its state: `inputs` of what is given to them, `products` of what the
 // state before gives to them. Gives what the state before gets beside that.
@@ -386,18 +398,18 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_pass_back
 
 extern "C" __global__ void recurrence_gradient(RECURRENCE_GRADIENT) {
     OF_KIND(recurrence_pass_back, dy, dlast, dlast_cell, weights, kept, states, start, fourth, dshares, dproducts, dstart,
-            dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile);
+            dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile, at_once);
 }
 
 // The same by blocks that are all there at once, as above. Scratch: counters; gradients of the products of two steps that
-// follow each other, [batch, gates hidden] each; gradients of the state and of the cell state.
+// follow each other, [batch, gates hidden] each; gradients of the state and of the cell state. Gates are read `at_once`.
 extern "C" __global__ void recurrence_gradient_clear(RECURRENCE_GRADIENT) { scratch[threadIdx.x] = 0.0f; }
 
 template <int KIND, int gates, int numbers> __device__ void recurrence_together_back(RECURRENCE_GRADIENT) {
     SHARED_POOL
     const unsigned width = gates * hidden, all = batch * hidden;
     const unsigned first_unit = blockIdx.x * units, first_row = blockIdx.y * tile;
-    float *own_weights = pool, *rows = own_weights + width * units, *parts = rows + tile * (hidden + 1);
+    float *own_weights = pool, *rows = own_weights + width * units, *parts = rows + at_once * tile * (hidden + 1);
     float *counter = scratch + blockIdx.y, *dgates = scratch + COUNTERS, *dstate = dgates + 2 * batch * width;
     float *dcells = dstate + all;
     const unsigned teams = tile / MEMBERS * units, splits = blockDim.x / teams;
@@ -439,12 +451,15 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_together_
         }
         meet(counter, gridDim.x * (steps - step));
         float sums[MEMBERS][1] = {};
-        for (int gate = 0; gate < gates; gate++) {
-            read_tile(rows, exchange, first_row, tile, batch, width, gate * hidden, hidden);
+        const unsigned plane = tile * (hidden + 1);
+        for (unsigned first = 0; first < gates; first += at_once) {
+            const unsigned end = first + at_once < gates ? first + at_once : gates;
+            for (unsigned gate = first; gate < end; gate++)
+                read_tile(rows + (gate - first) * plane, exchange, first_row, tile, batch, width, gate * hidden, hidden);
             __syncthreads();
-            if (share < splits)
-                add_products<1>(sums, rows + member * (hidden + 1), own_weights + gate * hidden * units, hidden, units,
-                                unit_of, share, splits);
+            for (unsigned gate = first; gate < end && share < splits; gate++)
+                add_products<1>(sums, rows + (gate - first) * plane + member * (hidden + 1),
+                                own_weights + gate * hidden * units, hidden, units, unit_of, share, splits);
             __syncthreads();
         }
         if (share < splits)
@@ -470,5 +485,5 @@ template <int KIND, int gates, int numbers> __device__ void recurrence_together_
 
 extern "C" __global__ void recurrence_together_gradient(RECURRENCE_GRADIENT) {
     OF_KIND(recurrence_together_back, dy, dlast, dlast_cell, weights, kept, states, start, fourth, dshares, dproducts,
-            dstart, dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile);
+            dstart, dstart_cell, scratch, steps, batch, hidden, kind, reverse, units, tile, at_once);
 }

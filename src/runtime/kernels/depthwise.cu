@@ -6,8 +6,10 @@
         unsigned dilation, unsigned pad
 
 // Neighbours along the rows that a thread has, and taps that one has the weight's gradient of.
-#define DEPTHWISE_EACH 4
+#define DEPTHWISE_EACH 8
 #define DEPTHWISE_TAPS 8
+// Neighbours that a thread takes one after the other.
+#define DEPTHWISE_RUN 16u
 
 #define DEPTHWISE(type, array)                                                                                         \
     extern "C" __global__ void depthwise_##type(const array *x, const array *weight, array *y, DEPTHWISE_SHAPE) {      \
@@ -17,6 +19,24 @@
         if (example >= batch)                                                                                          \
             return;                                                                                                    \
         float sums[DEPTHWISE_EACH] = {};                                                                               \
+        if (stride == 1 && dilation == 1) {                                                                            \
+            /* What neighbours share is read once. */                                                                    \
+            float window[DEPTHWISE_EACH];                                                                              \
+            for (int k = 0; k < DEPTHWISE_EACH - 1; k++) {                                                             \
+                const unsigned row = first + k - pad;                                                                  \
+                window[k + 1] = row < rows ? load_##type(x, (example * rows + row) * channels + channel) : 0.0f;       \
+            }                                                                                                          \
+            for (unsigned tap = 0; tap < taps; tap++) {                                                                \
+                const float w = load_##type(weight, channel * taps + tap);                                             \
+                for (int k = 0; k < DEPTHWISE_EACH - 1; k++)                                                           \
+                    window[k] = window[k + 1];                                                                         \
+                const unsigned row = first + DEPTHWISE_EACH - 1 + tap - pad;                                           \
+                window[DEPTHWISE_EACH - 1] =                                                                           \
+                    row < rows ? load_##type(x, (example * rows + row) * channels + channel) : 0.0f;                   \
+                for (int k = 0; k < DEPTHWISE_EACH; k++)                                                               \
+                    sums[k] += w * window[k];                                                                          \
+            }                                                                                                          \
+        } else                                                                                                         \
         for (unsigned tap = 0; tap < taps; tap++) {                                                                    \
             const float w = load_##type(weight, channel * taps + tap);                                                 \
             for (unsigned k = 0; k < DEPTHWISE_EACH; k++) {                                                            \
@@ -36,6 +56,23 @@
         if (example >= batch)                                                                                          \
             return;                                                                                                    \
         float sums[DEPTHWISE_EACH] = {};                                                                               \
+        if (stride == 1 && dilation == 1) {                                                                            \
+            float window[DEPTHWISE_EACH];                                                                              \
+            for (int k = 0; k < DEPTHWISE_EACH - 1; k++) {                                                             \
+                const unsigned place = first + k + pad - (taps - 1);                                                   \
+                window[k + 1] = place < places ? load_##type(dy, (example * places + place) * channels + channel) : 0.0f;\
+            }                                                                                                          \
+            for (unsigned tap = taps; tap-- > 0;) {                                                                    \
+                const float w = load_##type(weight, channel * taps + tap);                                             \
+                for (int k = 0; k < DEPTHWISE_EACH - 1; k++)                                                           \
+                    window[k] = window[k + 1];                                                                         \
+                const unsigned place = first + DEPTHWISE_EACH - 1 + pad - tap;                                         \
+                window[DEPTHWISE_EACH - 1] =                                                                           \
+                    place < places ? load_##type(dy, (example * places + place) * channels + channel) : 0.0f;          \
+                for (int k = 0; k < DEPTHWISE_EACH; k++)                                                               \
+                    sums[k] += w * window[k];                                                                          \
+            }                                                                                                          \
+        } else                                                                                                         \
         for (unsigned tap = 0; tap < taps; tap++) {                                                                    \
             const float w = load_##type(weight, channel * taps + tap);                                                 \
             for (unsigned k = 0; k < DEPTHWISE_EACH; k++) {                                                            \
@@ -54,16 +91,39 @@
         const unsigned chunks = (taps + DEPTHWISE_TAPS - 1) / DEPTHWISE_TAPS;                                          \
         const unsigned part = blockIdx.y / chunks, parts = gridDim.y / chunks;                                         \
         const unsigned start = blockIdx.y % chunks * DEPTHWISE_TAPS;                                                   \
-        const unsigned all = batch * places, each = (all + parts - 1) / parts, begin = part * each;                    \
+        /* Each thread has runs of neighbours, all of one example. */                                                  \
+        const unsigned run = DEPTHWISE_RUN, runs = (places + run - 1) / run;                                           \
+        const unsigned all = batch * runs, each = (all + parts - 1) / parts, begin = part * each;                      \
         const unsigned end = begin + each < all ? begin + each : all;                                                  \
         float found[DEPTHWISE_TAPS] = {};                                                                              \
-        for (unsigned at = begin + share; at < end && channel < channels; at += 8) {                                   \
-            const unsigned example = at / places, place = at % places;                                                 \
-            const float gradient = load_##type(dy, at * channels + channel);                                           \
-            for (unsigned k = 0; k < DEPTHWISE_TAPS; k++) {                                                            \
-                const unsigned row = place * stride + (start + k) * dilation - pad;                                    \
-                if (row < rows)                                                                                        \
-                    found[k] += gradient * load_##type(x, (example * rows + row) * channels + channel);                \
+        for (unsigned number = begin + share; number < end && channel < channels; number += 8) {                       \
+            const unsigned example = number / runs, from = number % runs * run;                                        \
+            const array *own_dy = dy + (example * places) * channels + channel;                                        \
+            const array *own_x = x + (example * rows) * channels + channel;                                            \
+            if (stride == 1 && dilation == 1) {                                                                        \
+                float window[DEPTHWISE_TAPS];                                                                          \
+                for (int k = 0; k < DEPTHWISE_TAPS - 1; k++) {                                                         \
+                    const unsigned row = from + start + k - pad;                                                       \
+                    window[k + 1] = row < rows ? load_##type(own_x, row * channels) : 0.0f;                            \
+                }                                                                                                      \
+                for (unsigned place = from; place < from + run && place < places; place++) {                           \
+                    const float gradient = load_##type(own_dy, place * channels);                                      \
+                    for (int k = 0; k < DEPTHWISE_TAPS - 1; k++)                                                       \
+                        window[k] = window[k + 1];                                                                     \
+                    const unsigned row = place + start + DEPTHWISE_TAPS - 1 - pad;                                     \
+                    window[DEPTHWISE_TAPS - 1] = row < rows ? load_##type(own_x, row * channels) : 0.0f;               \
+                    for (int k = 0; k < DEPTHWISE_TAPS; k++)                                                           \
+                        found[k] += gradient * window[k];                                                              \
+                }                                                                                                      \
+                continue;                                                                                              \
+            }                                                                                                          \
+            for (unsigned place = from; place < from + run && place < places; place++) {                               \
+                const float gradient = load_##type(own_dy, place * channels);                                          \
+                for (unsigned k = 0; k < DEPTHWISE_TAPS; k++) {                                                        \
+                    const unsigned row = place * stride + (start + k) * dilation - pad;                                \
+                    if (row < rows)                                                                                    \
+                        found[k] += gradient * load_##type(own_x, row * channels);                                     \
+                }                                                                                                      \
             }                                                                                                          \
         }                                                                                                              \
         for (unsigned k = 0; k < DEPTHWISE_TAPS; k++) {                                                                \

@@ -11,8 +11,8 @@ use super::operator::Attributes;
 use crate::graph::{DType, TensorType};
 
 /// Blocks that share the sums of a weight's gradient.
-const PARTS: usize = 32;
-const EACH: usize = 4;
+const PARTS: usize = 64;
+const EACH: usize = 8;
 const TAPS: usize = 8;
 const BLOCK: usize = 256;
 

@@ -124,8 +124,8 @@ impl Settings {
         Self { cell, reverse: attributes.int("reverse", 0) != 0 }
     }
 
-    fn numbers(self, [steps, batch, hidden]: [usize; 3], [units, tile]: [usize; 2]) -> Vec<u32> {
-        let numbers = [steps, batch, hidden, self.cell as usize, usize::from(self.reverse), units, tile];
+    fn numbers(self, [steps, batch, hidden]: [usize; 3], [units, tile, at_once]: [usize; 3]) -> Vec<u32> {
+        let numbers = [steps, batch, hidden, self.cell as usize, usize::from(self.reverse), units, tile, at_once];
         numbers.map(|number| number as u32).to_vec()
     }
 
@@ -138,7 +138,7 @@ impl Settings {
         scratch: usize,
     ) -> Launch {
         kernels.push((last, [sizes[1].div_ceil(CUDA_ROWS), 1]));
-        Launch { kernels, numbers: self.numbers(sizes, [0, 0]), scratch, together: None }
+        Launch { kernels, numbers: self.numbers(sizes, [0; 3]), scratch, together: None }
     }
 
     /// A kernel whose blocks share units and rows, where the device has room for all of them at once.
@@ -148,25 +148,26 @@ impl Settings {
         /// Rows of which a thread has the products.
         const MEMBERS: usize = 4;
         let (gates, [_, batch, hidden]) = (self.cell.gates(), sizes);
-        let pool = |units: usize, tile: usize| {
+        let pool = |units: usize, tile: usize, at_once: usize| {
             let splits = BLOCK / (tile / MEMBERS * units);
-            4 * (gates * hidden * units + tile * (hidden + 1) + splits * tile * gates * units)
+            4 * (gates * hidden * units + at_once * tile * (hidden + 1) + splits * tile * gates * units)
         };
         let blocks = |units: usize, tile: usize| [hidden.div_ceil(units), batch.div_ceil(tile)];
         let shapes = [4, 8, 16, 32].into_iter().flat_map(|units| [4, 8, 16, 32, 64].map(|tile| [units, tile]));
         let fits = |[units, tile]: &[usize; 2]| {
             let [x, y] = blocks(*units, *tile);
             tile / MEMBERS * units <= BLOCK
-                && pool(*units, *tile) <= room.shared
+                && pool(*units, *tile, 1) <= room.shared
                 && x * y <= room.processors
                 && y <= COUNTERS
         };
         // The least work for each block; of equals, those that read fewer rows.
         let [units, tile] = shapes.filter(fits).min_by_key(|[units, tile]| (units * tile, *tile))?;
+        let at_once = (1..=gates).rev().find(|at_once| pool(units, tile, *at_once) <= room.shared)?;
         let grid = blocks(units, tile);
         let kernels = vec![(names[0], [1, 1]), (names[1], grid)];
-        let numbers = self.numbers(sizes, [units, tile]);
-        Some(Launch { kernels, numbers, scratch: COUNTERS + scratch, together: Some(pool(units, tile)) })
+        let numbers = self.numbers(sizes, [units, tile, at_once]);
+        Some(Launch { kernels, numbers, scratch: COUNTERS + scratch, together: Some(pool(units, tile, at_once)) })
     }
 }
 

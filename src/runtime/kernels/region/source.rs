@@ -14,7 +14,7 @@ const WARP: usize = 32;
 /// Blocks below which a GPU is not busy.
 const BUSY: usize = 528;
 /// Columns that each part of a shared row has at least.
-const LEAST_PART: usize = 1024;
+const LEAST_PART: usize = 256;
 
 /// One start of a kernel.
 #[derive(Debug, Clone, PartialEq, Eq)]

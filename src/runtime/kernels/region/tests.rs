@@ -412,7 +412,7 @@ extern "C" void weight(const float **a, const unsigned *n, unsigned blocks) {
         ]);
         let shapes = [vec![batch, rows, channels], vec![channels, taps, 1], vec![batch, places, channels]];
         let numbers = [batch, rows, places, channels, taps, stride, dilation, pad].map(|n| n as u32);
-        let over = |count: usize| ((batch * count.div_ceil(4) * channels).div_ceil(256)) as u32;
+        let over = |count: usize| ((batch * count.div_ceil(8) * channels).div_ceil(256)) as u32;
         for (name, wanted, place, blocks) in [
             ("forward", Wanted::Output, 2, over(places)),
             ("input", Wanted::Input, 0, over(rows)),
