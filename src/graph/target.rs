@@ -25,7 +25,9 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
     if kernels == Kernels::Cpu {
         widen(graph, |_, _| true);
         expand_what_only_cuda_has(graph);
-        return exchange(graph);
+        exchange(graph);
+        prune(graph);
+        return region::grow(graph, WORTHWHILE, false);
     }
     let is_cuda = kernels == Kernels::Cuda;
     let stays = |graph: &Graph, node: &Node| {
@@ -53,7 +55,7 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
         part_sums(graph);
         region::keep_channels_last(graph);
         prune(graph);
-        region::grow(graph, 1);
+        region::grow(graph, 1, true);
     }
 }
 
@@ -66,6 +68,9 @@ fn expand_what_only_cuda_has(graph: &mut Graph) {
     });
 }
 
+/// Below so many elements, calling a kernel of our own on the CPU costs more than it saves.
+const WORTHWHILE: usize = 1 << 14;
+
 /// ONNX Runtime transposes on one thread and normalizes without vector instructions.
 fn exchange(graph: &mut Graph) {
     for i in 0..graph.nodes.len() {
@@ -76,8 +81,6 @@ fn exchange(graph: &mut Graph) {
 }
 
 fn faster(graph: &Graph, node: &Node) -> Option<&'static str> {
-    /// Below this, calling a kernel of our own costs more than it saves.
-    const WORTHWHILE: usize = 1 << 14;
     let (name, fits) = node.operator.cpu_stand_in?;
     let ty = graph.ty(node.outputs[0]);
     // What depends on no input is computed once, before the first run, but only by standard operators.

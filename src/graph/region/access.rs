@@ -59,7 +59,7 @@ impl Access {
             let room = own[j] * shape[j];
             if (size - 1) * stride >= room {
                 let inner = room / stride;
-                return Err(match room % stride == 0 && inner > 1 && size % inner == 0 {
+                return Err(match room.is_multiple_of(*stride) && inner > 1 && size.is_multiple_of(inner) {
                     true => Crosses::Divide { axis, inner },
                     false => Crosses::Irregular,
                 });

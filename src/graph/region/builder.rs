@@ -28,6 +28,8 @@ pub(super) struct Builder {
     pub(super) roots: Vec<(Value, usize)>,
     /// Those of them that are reductions, or computed by row.
     by_row: HashSet<Value>,
+    /// Pointwise nodes that it does the work of.
+    pub(super) work: usize,
 }
 
 #[derive(Clone)]
@@ -68,6 +70,7 @@ impl Builder {
             made: HashMap::new(),
             roots: Vec::new(),
             by_row: HashSet::new(),
+            work: 0,
         }
     }
 
@@ -266,6 +269,7 @@ impl Builder {
                 self.value(context, node.input(0), access)?
             }
             Part::Pointwise => {
+                self.work += 1;
                 let mut arguments = Vec::with_capacity(3);
                 for input in node.inputs.iter().flatten() {
                     let access = self.broadcast(access, graph.shape(value), graph.shape(*input))?;

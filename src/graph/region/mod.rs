@@ -36,10 +36,10 @@ pub fn region_programs(onnx: &[u8]) -> Vec<String> {
     programs
 }
 
-/// Makes regions of the graph's nodes, over spaces of at least `least` elements. Nodes are then no longer in the order of
+/// Makes regions of the graph's nodes, over spaces of at least `least` elements; `reduces`: with reductions. Nodes are then no longer in the order of
 /// their values, so this comes last.
-pub(super) fn grow(graph: &mut Graph, least: usize) {
-    let units = Plan::new(graph, least).in_order();
+pub(super) fn grow(graph: &mut Graph, least: usize, reduces: bool) {
+    let units = Plan::new(graph, least, reduces).in_order();
     let mut needed: HashSet<Value> = graph.outputs.iter().map(|(_, output)| *output).collect();
     for unit in &units {
         match unit {

@@ -20,6 +20,8 @@ const MOST_WORK: usize = 64;
 const SPREAD: usize = 8;
 /// Operators that are done again for each of them all the same.
 const LITTLE: usize = 2;
+/// Nodes that a region on the CPU does the work of at least: ONNX Runtime does one at a time faster.
+const WORTHWHILE: usize = 3;
 /// Regions looked at, from the last back, for one that a root may join.
 const NEAR: usize = 24;
 
@@ -27,7 +29,7 @@ const NEAR: usize = 24;
 pub(super) enum Unit {
     /// A node as it is.
     Node(usize),
-    Region(Builder),
+    Region(Box<Builder>),
 }
 
 /// A set of regions by number.
@@ -95,20 +97,22 @@ pub(super) struct Plan<'a> {
 }
 
 impl<'a> Plan<'a> {
-    /// A plan for regions over spaces of at least `least` elements.
-    pub(super) fn new(graph: &'a Graph, least: usize) -> Self {
+    /// A plan for regions over spaces of at least `least` elements; `reduces`: with reductions.
+    pub(super) fn new(graph: &'a Graph, least: usize, reduces: bool) -> Self {
         let mut refused = HashSet::new();
         loop {
-            let mut plan = Self::chosen(graph, least, &refused);
-            match plan.place() {
-                Ok(()) => return plan,
-                // A value that no region can compute is its node's work.
-                Err(node) => assert!(refused.insert(node), "a node that stands is not placed"),
+            let mut plan = Self::chosen(graph, least, reduces, &refused);
+            let left = plan.place(if reduces { 1 } else { WORTHWHILE });
+            if left.is_empty() {
+                return plan;
             }
+            let known = refused.len();
+            refused.extend(left);
+            assert!(refused.len() > known, "a node that stands is not placed");
         }
     }
 
-    fn chosen(graph: &'a Graph, least: usize, refused: &HashSet<usize>) -> Self {
+    fn chosen(graph: &'a Graph, least: usize, reduces: bool, refused: &HashSet<usize>) -> Self {
         let count = graph.nodes.len();
         let mut plan = Self {
             graph,
@@ -121,7 +125,9 @@ impl<'a> Plan<'a> {
             after: Vec::new(),
         };
         for (i, node) in graph.nodes.iter().enumerate().rev() {
-            plan.standing[i] = refused.contains(&i) || plan.stands(node, least);
+            let reduction = part(graph, node) == Some(Part::Reduction);
+            let left = refused.contains(&i) || (reduction && !reduces);
+            plan.standing[i] = left || plan.stands(node, least);
             if plan.standing[i] {
                 plan.stored.extend(node.inputs.iter().flatten());
                 plan.stored.extend(&node.outputs);
@@ -222,8 +228,10 @@ impl<'a> Plan<'a> {
         !self.makers.contains_key(&value) || self.stored.contains(&value)
     }
 
-    /// Gives every value in memory a unit that puts it there; fails with a node that no region can take.
-    fn place(&mut self) -> Result<(), usize> {
+    /// Gives every value in memory a unit that puts it there. Gives nodes that no region can take, or none that does the
+    /// work of `least` nodes: they stay as they are.
+    fn place(&mut self, least: usize) -> Vec<usize> {
+        let mut left = Vec::new();
         for i in 0..self.graph.nodes.len() {
             let node = &self.graph.nodes[i];
             if self.standing[i] {
@@ -233,12 +241,12 @@ impl<'a> Plan<'a> {
                 continue;
             }
             for output in node.outputs.clone() {
-                if self.stored.contains(&output) {
-                    self.place_root(output).ok_or(i)?;
+                if self.stored.contains(&output) && self.place_root(output, least).is_none() {
+                    left.push(i);
                 }
             }
         }
-        Ok(())
+        left
     }
 
     fn unit(&mut self, unit: Unit, inputs: &[Value]) -> usize {
@@ -260,7 +268,7 @@ impl<'a> Plan<'a> {
         before
     }
 
-    fn place_root(&mut self, value: Value) -> Option<()> {
+    fn place_root(&mut self, value: Value, least: usize) -> Option<()> {
         // What depends on no input is computed once, before the first run, but only by standard operators.
         let alone = self.alone(value).filter(|alone| !alone.inputs().is_empty())?;
         let regions = (0..self.units.len()).rev().filter(|unit| matches!(self.units[*unit], Unit::Region(_)));
@@ -275,12 +283,17 @@ impl<'a> Plan<'a> {
                     }
                 }
                 self.after[unit] = before;
-                self.units[unit] = Unit::Region(builder);
+                self.units[unit] = Unit::Region(Box::new(builder));
                 unit
+            }
+            None if alone.work < least
+                && part(self.graph, &self.graph.nodes[self.makers[&value]]) != Some(Part::View) =>
+            {
+                return None;
             }
             None => {
                 let inputs = alone.inputs();
-                self.unit(Unit::Region(alone), &inputs)
+                self.unit(Unit::Region(Box::new(alone)), &inputs)
             }
         };
         self.homes.insert(value, unit);

@@ -402,15 +402,15 @@ impl<'a> Work<'a> {
             match &mut self.buffers[*step] {
                 Buffer::Float(x) => {
                     let value = x[0];
-                    x[..lanes].fill(value)
+                    x[..lanes].fill(value);
                 }
                 Buffer::Integer(x) => {
                     let value = x[0];
-                    x[..lanes].fill(value)
+                    x[..lanes].fill(value);
                 }
                 Buffer::Truth(x) => {
                     let value = x[0];
-                    x[..lanes].fill(value)
+                    x[..lanes].fill(value);
                 }
             }
         }
@@ -479,20 +479,29 @@ impl<'a> Work<'a> {
     }
 
     fn store(&self, output: usize, step: usize, walk: &Walk, fixed: usize, first: usize, count: usize) {
+        /// Writes a run of lanes.
+        fn write<A: Copy, B>(from: &[A], to: *mut B, stride: usize, convert: impl Fn(A) -> B) {
+            // SAFETY: the caller's.
+            unsafe {
+                if stride == 1 {
+                    from.iter().enumerate().for_each(|(k, x)| *to.add(k) = convert(*x));
+                } else {
+                    from.iter().enumerate().for_each(|(k, x)| *to.add(k * stride) = convert(*x));
+                }
+            }
+        }
         walk.runs(fixed, first, count, |lane, at, stride, length| {
-            for k in 0..length {
-                let (lane, at) = (lane + k, at + k * stride);
-                // SAFETY: `at` is an element of the output, since its walk is that of the whole space or of its rows,
-                // which the output has an element for each of; no other piece of work has this point or row.
-                unsafe {
-                    match (self.arrays.outputs[output], &self.buffers[step]) {
-                        (Place::F32(to), Buffer::Float(x)) => *to.add(at) = x[lane],
-                        (Place::F16(to), Buffer::Float(x)) => *to.add(at) = f16::from_f32(x[lane]),
-                        (Place::BF16(to), Buffer::Float(x)) => *to.add(at) = bf16::from_f32(x[lane]),
-                        (Place::I64(to), Buffer::Integer(x)) => *to.add(at) = x[lane],
-                        (Place::Bool(to), Buffer::Truth(x)) => *to.add(at) = x[lane],
-                        _ => unreachable!("outputs have their steps' types"),
-                    }
+            let lanes = lane..lane + length;
+            // SAFETY: `at` and what follows it are elements of the output, since its walk is that of the whole space or of
+            // its rows, which the output has an element for each of; no other piece of work has these points or rows.
+            unsafe {
+                match (self.arrays.outputs[output], &self.buffers[step]) {
+                    (Place::F32(to), Buffer::Float(x)) => write(&x[lanes], to.add(at), stride, |x| x),
+                    (Place::F16(to), Buffer::Float(x)) => write(&x[lanes], to.add(at), stride, f16::from_f32),
+                    (Place::BF16(to), Buffer::Float(x)) => write(&x[lanes], to.add(at), stride, bf16::from_f32),
+                    (Place::I64(to), Buffer::Integer(x)) => write(&x[lanes], to.add(at), stride, |x| x),
+                    (Place::Bool(to), Buffer::Truth(x)) => write(&x[lanes], to.add(at), stride, |x| x),
+                    _ => unreachable!("outputs have their steps' types"),
                 }
             }
         });

@@ -227,19 +227,23 @@ fn modulo(a: i64, b: i64) -> i64 {
 fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
     const LOW: f32 = -2.121_944_4e-4;
+    // A sum with this number rounds to whole ones, which then are its lowest bits.
+    const ROUNDER: f32 = 12_582_912.0;
     // Beyond these it is 0 or infinite.
     let bounded = x.clamp(-104.0, 89.0);
-    let n = (bounded * std::f32::consts::LOG2_E).round_ties_even();
+    let rounded = bounded * std::f32::consts::LOG2_E + ROUNDER;
+    let n = rounded - ROUNDER;
     let r = bounded - n * HIGH - n * LOW;
     let mut p = 1.987_569_1e-4;
-    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1] {
+    for c in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
         p = p * r + c;
     }
     let power = p * r * r + r + 1.0;
     // In two steps, since 2^n alone may be no number of this type.
-    let half = (n * 0.5).floor();
-    let two_to = |n: f32| f32::from_bits(((n + 127.0) as i32 as u32) << 23);
-    power * two_to(half) * two_to(n - half)
+    let whole = rounded.to_bits().wrapping_sub(ROUNDER.to_bits()) as i32;
+    let half = whole >> 1;
+    let two_to = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
+    power * two_to(half) * two_to(whole - half)
 }
 
 #[inline(always)]
@@ -251,7 +255,7 @@ fn sigmoid(x: f32) -> f32 {
 fn tanh(x: f32) -> f32 {
     let square = x * x;
     let mut p = -5.704_988_7e-3;
-    for c in [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
+    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
         p = p * square + c;
     }
     let near = p * square * x + x;
@@ -275,7 +279,7 @@ fn erf(x: f32) -> f32 {
         -2.686_617_1e-2,
         0.112_837_92,
         -0.376_126_4,
-        1.128_379_2,
+        std::f32::consts::FRAC_2_SQRT_PI,
     ] {
         p = p * square + c;
     }

@@ -64,7 +64,7 @@ impl<'a> Writer<'a> {
     fn new(program: &'a Program, name: &'a str) -> Self {
         let (rows, columns) = (program.rows(), program.columns());
         let last = program.sizes.len() - 1;
-        let neighbours = [4, 2, 1].into_iter().find(|width| program.sizes[last] % width == 0).unwrap_or(1);
+        let neighbours = [4, 2, 1].into_iter().find(|width| program.sizes[last].is_multiple_of(*width)).unwrap_or(1);
         let along_columns = program.reduced[last];
         let (shape, width) = match program.has_reductions() {
             false => (Shape::Points, neighbours),

@@ -68,7 +68,7 @@ fn random_graph(seed: u64) -> Graph {
     let mut graph = Graph::new();
     let sizes = [1, 2, 3, 4, 8, 40];
     let mut shape: Vec<usize> = (0..rng.random_range(1..4)).map(|_| *sizes.choose(&mut rng).unwrap()).collect();
-    if seed % 5 == 0 {
+    if seed.is_multiple_of(5) {
         // Long rows, which blocks share.
         shape = vec![2, 3, 1500];
     } else if seed % 5 == 1 {
