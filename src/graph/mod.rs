@@ -42,7 +42,9 @@ pub use import::{
 pub use onnx::{InputDefault, ModelInfo, to_onnx};
 #[cfg(test)]
 pub(crate) use operators::pointwise;
-pub use operators::{FUSED_DOMAIN, Operator, RecurrentCell, TrainingOperators, find as find_operator, fused_on_cuda};
+pub use operators::{
+    FUSED_DOMAIN, Operator, RecurrentCell, TrainingOperators, find as find_operator, fused_in_halves, fused_on_cuda,
+};
 pub(crate) use operators::{as_batch_transpose, fused_shapes};
 pub use precision::{Autocast, narrow_constants};
 pub use products::{TRANSPOSED, plain_products};

@@ -314,6 +314,11 @@ pub fn fused_on_cuda() -> impl Iterator<Item = &'static str> {
     operators().filter(|operator| operator.has_cuda_kernel).map(|operator| operator.name)
 }
 
+/// Whether a fused operator's CUDA kernel computes in every type.
+pub fn fused_in_halves(name: &str) -> bool {
+    operators().any(|operator| operator.name == name && operator.cuda_halves)
+}
+
 /// Names of the operators that are functions of single elements.
 #[cfg(test)]
 pub(crate) fn pointwise() -> impl Iterator<Item = &'static str> {

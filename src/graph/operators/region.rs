@@ -7,7 +7,10 @@ use super::super::tensor::TensorType;
 use super::{Family, fused, ty};
 
 pub(super) static FAMILY: Family = Family {
-    operators: &[fused(REGION, outputs).computes_in(|graph, node| vec![graph.dtype(node.outputs[0])])],
+    operators: &[fused(REGION, outputs)
+        .on_cuda()
+        .halves()
+        .computes_in(|graph, node| vec![graph.dtype(node.outputs[0])])],
     imports: &[],
 };
 

@@ -316,7 +316,7 @@ impl<'a> Plan<'a> {
     /// The region with one root more, if it shares work with it and need not run before itself.
     fn joined(&self, unit: usize, value: Value, alone: &Builder) -> Option<Builder> {
         let Unit::Region(region) = &self.units[unit] else { return None };
-        let mut builder = region.clone();
+        let mut builder = Builder::clone(region);
         builder.root(&self.context(&|value| self.is_stored(value)), value)?;
         let shares = builder.weight() < region.weight() + alone.weight();
         let inputs = self.others(&builder, unit);
