@@ -38,7 +38,7 @@ class Residual(nn.Module):
 
 
 class ResNet(nn.Module):
-    """16 convolutions of 7 taps, 64 to 512 wide, in residual blocks with batch normalization."""
+    """15 convolutions of 7 taps, 64 to 512 wide, in residual blocks with batch normalization."""
 
     def __init__(self):
         super().__init__()
