@@ -76,13 +76,15 @@ fn expand_batch_norm(graph: &mut Graph, node: &Node) -> Vec<Value> {
     vec![graph.add(scaled, bias), mean, variance]
 }
 
-/// In one pass over x: sums of what lies beyond the channel's first element, which is near enough to the mean for the
-/// difference of squares to be exact.
+/// In one pass over x: sums of what lies beyond the mean of the first example's channel. That is at most root(batch)
+/// deviations from the mean of all, so that the difference of squares loses no more than a few bits.
 fn batch_norm_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
     let [x, scale, bias] = std::array::from_fn(|i| node.input(i));
     let shape = graph.shape(x).to_vec();
     let rank = shape.len();
-    let first = (0..rank).filter(|axis| *axis != 1).fold(x, |x, axis| graph.slice(x, axis, 0, 1));
+    let example = graph.slice(x, 0, 0, 1);
+    let spatial: Vec<_> = std::iter::once(0).chain(2..rank).collect();
+    let first = graph.reduce_mean(example, &spatial, true);
     let beyond = graph.sub(x, first);
     let square = graph.mul(beyond, beyond);
     let count = graph.scalar_like(x, (shape.iter().product::<usize>() / shape[1]) as f32);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::super::core::{Graph, Node, Value};
 use super::super::operators::{Part, ranges};
-use super::super::tensor::DType;
+use super::super::tensor::{Constant, DType};
 use super::access::{Access, ByAxis, Crosses, strides};
 use super::plan::part;
 use super::program::{Operation, Output, Program, Reduction, Step};
@@ -138,7 +138,14 @@ impl Builder {
     }
 
     fn add(&mut self, dtype: DType, operation: Work) -> Option<usize> {
-        let same = |step: &Draft| step.dtype == dtype && step.operation == operation;
+        // 0 and -0 are equal, and not the same.
+        let bits = |work: &Work| match work {
+            Work::Other(Operation::Number(number)) => Some(number.to_bits()),
+            _ => None,
+        };
+        let same = |step: &Draft| {
+            step.dtype == dtype && step.operation == operation && bits(&step.operation) == bits(&operation)
+        };
         if let Some(step) = self.steps.iter().position(same) {
             return Some(step);
         }
@@ -219,11 +226,19 @@ impl Builder {
             "ReduceMin" => Reduction::Min,
             _ => Reduction::Sum,
         };
-        let mut step = self.push(dtype, Operation::Reduce(kind, inner))?;
+        let mut step;
         if node.operator.name == "ReduceMean" {
+            // A sum may be beyond half precision where the mean is not.
+            let wide = if dtype == DType::F32 { inner } else { self.push(DType::F32, Operation::Cast(inner))? };
             let count = (self.elements() / self.rows()?) as f64;
-            let count = self.push(dtype, Operation::Number(count))?;
-            step = self.push(dtype, Operation::Binary("Div".into(), step, count))?;
+            let sum = self.push(DType::F32, Operation::Reduce(kind, wide))?;
+            let count = self.push(DType::F32, Operation::Number(count))?;
+            step = self.push(DType::F32, Operation::Binary("Div".into(), sum, count))?;
+            if dtype != DType::F32 {
+                step = self.push(dtype, Operation::Cast(step))?;
+            }
+        } else {
+            step = self.push(dtype, Operation::Reduce(kind, inner))?;
         }
         let row = self.row()?;
         self.made.insert((value, row), step);
@@ -237,7 +252,9 @@ impl Builder {
         }
         let graph = context.graph;
         let dtype = graph.dtype(value);
-        if let Some(number) = graph.number(value) {
+        // An integer that float64 has not is read from where it lies.
+        let is_exact = |number: &f64| dtype != DType::I64 || number.abs() < (1u64 << 53) as f64;
+        if let Some(number) = graph.number(value).filter(is_exact) {
             return self.push(dtype, Operation::Number(number));
         }
         if self.by_row.contains(&value) {
@@ -292,7 +309,8 @@ impl Builder {
             ("Cast", [x]) => Operation::Cast(*x),
             ("LeakyRelu", [x]) => {
                 let zero = self.push(dtype, Operation::Number(0.0))?;
-                let slope = self.push(dtype, Operation::Number(f64::from(node.float("alpha", 0.01))))?;
+                let slope = Constant::filled(dtype, Vec::new(), f64::from(node.float("alpha", 0.01))).numbers()[0];
+                let slope = self.push(dtype, Operation::Number(slope))?;
                 let above = self.push(DType::Bool, Operation::Binary("Greater".into(), *x, zero))?;
                 let below = self.push(dtype, Operation::Binary("Mul".into(), *x, slope))?;
                 Operation::Select(above, *x, below)
@@ -375,8 +393,10 @@ impl Builder {
         if columns <= SHORT || (columns <= LONG && rows >= MANY) {
             return true;
         }
-        let program = self.levels();
-        program.iter().all(|(depth, per_row)| *depth == 0 || *per_row) && program.iter().all(|(depth, _)| *depth <= 1)
+        let levels = self.levels();
+        let early = |step: &usize| levels[*step].0 == 0;
+        levels.iter().all(|(depth, per_row)| *depth == 0 || (*depth == 1 && *per_row))
+            && self.roots.iter().all(|(value, step)| self.by_row.contains(value) || early(step))
     }
 
     /// Depth of each step, and whether it is by row.

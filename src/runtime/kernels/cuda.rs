@@ -20,6 +20,8 @@ use crate::graph::fused_on_cuda;
 
 /// What other texts use.
 pub(super) const PRELUDE: &str = include_str!("prelude.cu");
+/// Name of the texts of regions.
+pub(super) const REGIONS: &str = "regions.cu";
 const SOURCE: &str = concat!(include_str!("prelude.cu"), include_str!("cuda.cu"), include_str!("depthwise.cu"));
 /// The compiled kernels, by name.
 pub(in super::super) struct Module(HashMap<&'static str, sys::CUfunction>);
@@ -122,9 +124,12 @@ pub(super) fn compile(source: &str, name: &str, architecture: &str) -> Result<Ve
         return Err(NoKernels::NoNvrtc);
     }
     let text = |error: nvrtc::result::NvrtcError| NoKernels::Nvrtc(error.to_string());
+    // What two regions compute alike must be equal, as the comparisons of extremes' gradients expect: there, products and
+    // sums are not joined as the compiler likes.
+    let joined = format!("--fmad={}", name != REGIONS);
     let (source, name) = (CString::new(source).expect("no zero byte"), CString::new(name).expect("no zero byte"));
     let program = nvrtc::result::create_program(&source, Some(&name)).map_err(text)?;
-    let options = [format!("--gpu-architecture={architecture}")];
+    let options = [format!("--gpu-architecture={architecture}"), joined];
     // SAFETY: the program was just made, lives until the end, and is asked for its binary only once it is compiled.
     unsafe {
         let compiled = nvrtc::result::compile_program(program, &options).map_err(|error| {

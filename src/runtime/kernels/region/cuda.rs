@@ -11,7 +11,7 @@ use ort::operator::{
 };
 use ort::value::DynTensorValueType;
 
-use super::super::cuda::{NoKernels, PRELUDE, architecture, compile, functions};
+use super::super::cuda::{NoKernels, PRELUDE, REGIONS, architecture, compile, functions};
 use super::source::{Source, Start, source};
 use super::{check, infer, inputs, outputs, program};
 use crate::graph::{DType, Operation, Program, REGION};
@@ -78,7 +78,7 @@ fn compile_all(sources: &[&Source]) -> Result<Vec<Compiled>, NoKernels> {
     let chunk = |sources: &[&Source]| {
         let texts: String = sources.iter().map(|source| source.text.as_str()).collect();
         let names = sources.iter().flat_map(|source| &source.starts).map(|start| start.entry.clone()).collect();
-        Ok((compile(&format!("{PRELUDE}{texts}"), "regions.cu", architecture)?, names))
+        Ok((compile(&format!("{PRELUDE}{texts}"), REGIONS, architecture)?, names))
     };
     std::thread::scope(|scope| {
         let chunks = sources.chunks(sources.len().div_ceil(threads).max(1));

@@ -80,7 +80,9 @@ impl<'a> Writer<'a> {
             Shape::AlongColumns { threads } => rows.div_ceil((128 / threads).max(1)),
             Shape::AlongRows { .. } => rows.div_ceil(WARP),
         };
-        let waits = program.steps.iter().any(|step| step.depth > 1 || (step.depth > 0 && !step.per_row));
+        // What is known only once a row is done is written by the block that has the row.
+        let waits = program.steps.iter().any(|step| step.depth > 1 || (step.depth > 0 && !step.per_row))
+            || program.outputs.iter().any(|output| !output.per_row && program.steps[output.step].depth > 0);
         let parts = match program.has_reductions() && !waits && blocks < BUSY {
             true => (BUSY / blocks).min(columns / LEAST_PART).max(1),
             false => 1,

@@ -9,7 +9,7 @@ use rand::{Rng, SeedableRng};
 use super::cpu::{Arrays, Elements, Place, Prepared};
 use super::source::{Source, source};
 use crate::graph::{DType, Graph, Kernels, PROGRAM, Program, REGION, TensorType, Value, select_kernels};
-use crate::runtime::kernels::cuda::{PRELUDE, compile};
+use crate::runtime::kernels::cuda::{PRELUDE, REGIONS, compile};
 use crate::runtime::kernels::operator::Workers;
 
 /// What CUDA has and g++ has not; every thread of a block is a thread.
@@ -122,6 +122,7 @@ fn random_graph(seed: u64) -> Graph {
                 let scaled = graph.mul(x, small);
                 graph.select(above, x, scaled)
             }
+            10 if own != shape => graph.expand(x, &shape),
             10 => {
                 let axis = rng.random_range(0..rank);
                 let piece = graph.slice(x, axis, own[axis] - 1, own[axis]);
@@ -308,7 +309,7 @@ fn the_text_compiles_for_architectures_of_cuda_13() {
     ort::util::preload_dylib(folder).unwrap();
     let (text, sources) = texts(&programs(0..30));
     for architecture in ["sm_75", "sm_90"] {
-        let binary = compile(&text, "regions.cu", architecture).unwrap();
+        let binary = compile(&text, REGIONS, architecture).unwrap();
         for start in sources.iter().flat_map(|source| &source.starts) {
             let symbol = format!("\0.text.{}\0", start.entry);
             assert!(binary.windows(symbol.len()).any(|bytes| bytes == symbol.as_bytes()), "{}", start.entry);
