@@ -102,7 +102,7 @@ impl<'a> Plan<'a> {
         let mut refused = HashSet::new();
         loop {
             let mut plan = Self::chosen(graph, least, reduces, &refused);
-            let left = plan.place(if reduces { 1 } else { WORTHWHILE });
+            let left = plan.place(if reduces { 0 } else { WORTHWHILE });
             if left.is_empty() {
                 return plan;
             }
