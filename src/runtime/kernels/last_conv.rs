@@ -92,8 +92,9 @@ impl Kernel for LastConv {
         let under = self.under(&input, &output);
         let (wide, plane): (usize, usize) = (input.iter().product(), output.iter().product());
         let (own, each) = (from / self.groups, to / self.groups);
-        let made = &mut *outputs[0];
-        made.fill(0.0);
+        // Long sums, as those of a weight's gradient over all places, in one order.
+        let mut made = vec![0.0f64; outputs[0].len()];
+        let product = |a: f32, b: f32| f64::from(a) * f64::from(b);
         for example in 0..batch {
             for (place, tap, under) in &under {
                 let (x, y) = ((example * wide + under) * from, (example * plane + place) * to);
@@ -102,14 +103,15 @@ impl Kernel for LastConv {
                     for i in 0..own {
                         let (x, y, w) = (x + first + i, y + channel, (channel * taps + tap) * own + i);
                         match self.wanted {
-                            Wanted::Output => made[y] += a.values[x] * b.values[w],
-                            Wanted::Input => made[x] += a.values[y] * b.values[w],
-                            Wanted::Weight => made[w] += a.values[x] * b.values[y],
+                            Wanted::Output => made[y] += product(a.values[x], b.values[w]),
+                            Wanted::Input => made[x] += product(a.values[y], b.values[w]),
+                            Wanted::Weight => made[w] += product(a.values[x], b.values[y]),
                         }
                     }
                 }
             }
         }
+        outputs[0].iter_mut().zip(made).for_each(|(to, sum)| *to = sum as f32);
         Ok(())
     }
 }
