@@ -24,7 +24,10 @@ pub enum Kernels {
 pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
     if kernels == Kernels::Cpu {
         widen(graph, |_, _| true);
-        expand_what_only_cuda_has(graph);
+        graph.rewrite(|graph, node, _| {
+            let expand = node.operator.expand.filter(|_| !(node.operator.cpu_kernel)(graph, node))?;
+            Some(expand(graph, node))
+        });
         exchange(graph);
         prune(graph);
         return region::grow(graph, WORTHWHILE, false);
@@ -57,15 +60,6 @@ pub fn select_kernels(graph: &mut Graph, kernels: Kernels) {
         prune(graph);
         region::grow(graph, 1, true);
     }
-}
-
-/// Convolutions' gradients are faster by ONNX Runtime's own products there.
-fn expand_what_only_cuda_has(graph: &mut Graph) {
-    graph.rewrite(|graph, node, _| {
-        let named = ["ConvolutionInputGradient", "ConvolutionWeightGradient"].contains(&node.operator.name);
-        let expand = node.operator.expand.filter(|_| named && node.int("group", 1) == 1)?;
-        Some(expand(graph, node))
-    });
 }
 
 /// Below so many elements, calling a kernel of our own on the CPU costs more than it saves.

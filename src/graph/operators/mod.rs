@@ -44,9 +44,10 @@ pub(super) use lstm_cell::{absorb_sums, expand_cells, is_cell};
 pub(super) use matmul::part_sums;
 pub(super) use pad::pads;
 pub use recurrence::Cell as RecurrentCell;
-pub(super) use reduce::root_of_sum;
+pub(super) use reduce::{axes as reduced_axes, root_of_sum};
 pub(super) use slice::ranges;
 pub(crate) use transpose::as_batch_transpose;
+pub(super) use transpose::order;
 
 use std::sync::{Mutex, PoisonError};
 
@@ -118,6 +119,8 @@ pub struct Operator {
     pub(super) has_cuda_kernel: bool,
     /// Whether that kernel computes in half precision, too.
     pub(super) cuda_halves: bool,
+    /// Which nodes of a fused operator that can be expanded the CPU's kernel is worth it for.
+    pub(super) cpu_kernel: Fits,
     /// A fused operator that does the same on the CPU, faster, for nodes that it fits.
     pub(super) cpu_stand_in: Option<(&'static str, Fits)>,
     /// What a region may do with it.
@@ -148,6 +151,7 @@ const fn op(name: &'static str, infer: Infer) -> Operator {
         lacks_bf16: false,
         has_cuda_kernel: false,
         cuda_halves: false,
+        cpu_kernel: |_, _| true,
         cpu_stand_in: None,
         part: None,
         is_exact: false,
@@ -192,6 +196,10 @@ impl Operator {
 
     const fn halves(self) -> Self {
         Self { cuda_halves: true, ..self }
+    }
+
+    const fn on_cpu_if(self, fits: Fits) -> Self {
+        Self { cpu_kernel: fits, ..self }
     }
 
     const fn for_cpu(self, name: &'static str, fits: Fits) -> Self {

@@ -32,7 +32,8 @@ pub(super) static FAMILY: Family = Family {
     ],
 };
 
-fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, GraphError> {
+/// The axes that are reduced.
+pub(in crate::graph) fn axes(graph: &Graph, node: &Node) -> Result<Vec<usize>, GraphError> {
     let rank = ty(graph, node, 0)?.rank();
     constant_ints(graph, node, 1)?.into_iter().map(|a| axis(a, rank)).collect()
 }

@@ -25,7 +25,8 @@ pub(super) static FAMILY: Family = Family {
     imports: &[("Transpose", import_transpose)],
 };
 
-fn order(node: &Node, rank: usize) -> Result<Vec<usize>, GraphError> {
+/// The order of the axes.
+pub(in crate::graph) fn order(node: &Node, rank: usize) -> Result<Vec<usize>, GraphError> {
     let default: Vec<_> = (0..rank as i64).rev().collect();
     let order = to_shape(&node.ints("perm", &default))?;
     let mut sorted = order.clone();

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::super::core::{Graph, Node, Value};
-use super::super::operators::{Part, ranges};
+use super::super::operators::{Part, order, ranges, reduced_axes};
 use super::super::tensor::{Constant, DType};
 use super::access::{Access, ByAxis, Crosses, strides};
 use super::plan::part;
@@ -210,8 +210,7 @@ impl Builder {
         let shape = graph.shape(x).to_vec();
         let access = self.whole();
         let by_axis = self.by_axis(access, &shape)?;
-        let rank = shape.len() as i64;
-        let axes: Vec<_> = graph.as_i64s(node.input(1))?.iter().map(|axis| axis.rem_euclid(rank) as usize).collect();
+        let axes = reduced_axes(graph, node).ok()?;
         let reduced: Vec<_> =
             by_axis.moves.iter().map(|moved| moved.is_some_and(|(axis, _)| axes.contains(&axis))).collect();
         match &self.reduced {
@@ -341,7 +340,7 @@ impl Builder {
         match node.operator.name {
             "Expand" => self.broadcast(access, &to, &from),
             "Transpose" => {
-                let order = order(node, from.len());
+                let order = order(node, from.len()).ok()?;
                 let by_axis = self.by_axis(access, &to)?;
                 let access = by_axis.through(&strides(&from), |axis| Some((order[axis], 1)));
                 Some(self.intern(access))
@@ -428,9 +427,9 @@ impl Builder {
         let outputs: Vec<_> = self.roots.iter().filter(|(value, _)| wanted(*value)).copied().collect();
         let mut live = vec![false; self.steps.len()];
         outputs.iter().for_each(|(_, step)| live[*step] = true);
-        for i in (0..self.steps.len()).rev().filter(|i| live[*i]).collect::<Vec<_>>() {
-            if live[i] {
-                self.mark(i, &mut live);
+        for (i, draft) in self.steps.iter().enumerate().rev() {
+            if let (true, Work::Other(operation)) = (live[i], &draft.operation) {
+                operation.arguments().into_iter().for_each(|argument| live[argument] = true);
             }
         }
         let mut inputs: Vec<Value> = Vec::new();
@@ -474,22 +473,6 @@ impl Builder {
         program.join_axes();
         (program, inputs, outputs.into_iter().map(|(value, _)| value).collect())
     }
-
-    fn mark(&self, step: usize, live: &mut [bool]) {
-        if let Work::Other(operation) = &self.steps[step].operation {
-            for argument in operation.arguments() {
-                if !std::mem::replace(&mut live[argument], true) {
-                    self.mark(argument, live);
-                }
-            }
-        }
-    }
-}
-
-/// The order of a transposition's axes.
-pub(super) fn order(node: &Node, rank: usize) -> Vec<usize> {
-    let reversed: Vec<_> = (0..rank as i64).rev().collect();
-    node.ints("perm", &reversed).into_iter().map(|axis| axis as usize).collect()
 }
 
 impl Program {

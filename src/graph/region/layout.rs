@@ -3,7 +3,7 @@
 
 use super::super::attributes::{Attribute, Attributes};
 use super::super::core::{Graph, Node, Value};
-use super::super::operators::{Part, pads, ranges};
+use super::super::operators::{Part, order, pads, ranges, reduced_axes};
 use super::plan::part;
 
 /// Moves transpositions from "channels last" down behind pointwise operators, reductions, pads, slices and
@@ -30,8 +30,8 @@ pub(in super::super) fn keep_channels_last(graph: &mut Graph) {
 fn turned(graph: &Graph, value: Value) -> Option<Value> {
     let node = graph.producer(value).filter(|node| node.operator.name == "Transpose")?;
     let rank = graph.shape(value).len();
-    let order: Vec<_> = [0, rank as i64 - 1].into_iter().chain(1..rank as i64 - 1).collect();
-    (rank > 2 && node.ints("perm", &[]) == order).then(|| node.input(0))
+    let second = order(node, rank).is_ok_and(|order| (0..rank).all(|axis| order[axis] == moved(axis, rank)));
+    (rank > 2 && second).then(|| node.input(0))
 }
 
 /// Where an axis of "channels second" is in "channels last".
@@ -78,7 +78,7 @@ fn pointwise(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
 fn reduction(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
     let x = turned(graph, node.input(0))?;
     let rank = graph.shape(x).len();
-    let axes: Vec<_> = graph.as_i64s(node.input(1))?.iter().map(|a| a.rem_euclid(rank as i64) as usize).collect();
+    let axes = reduced_axes(graph, node).ok()?;
     let own: Vec<_> = axes.iter().map(|axis| moved(*axis, rank) as i64).collect();
     let own = graph.i64s(&own);
     let keeps = node.int("keepdims", 1) != 0;

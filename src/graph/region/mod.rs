@@ -7,7 +7,7 @@ mod layout;
 mod plan;
 mod program;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use prost::Message;
 
@@ -36,8 +36,8 @@ pub fn region_programs(onnx: &[u8]) -> Vec<String> {
     programs
 }
 
-/// Makes regions of the graph's nodes, over spaces of at least `least` elements; `reduces`: with reductions. Nodes are then no longer in the order of
-/// their values, so this comes last.
+/// Makes regions of the graph's nodes, over spaces of at least `least` elements; `reduces`: with reductions. Nodes are
+/// then no longer in the order of their values, so this comes last.
 pub(super) fn grow(graph: &mut Graph, least: usize, reduces: bool) {
     let units = Plan::new(graph, least, reduces).in_order();
     let mut needed: HashSet<Value> = graph.outputs.iter().map(|(_, output)| *output).collect();
@@ -47,15 +47,17 @@ pub(super) fn grow(graph: &mut Graph, least: usize, reduces: bool) {
             Unit::Region(builder) => needed.extend(builder.inputs()),
         }
     }
+    let makers: HashMap<_, _> = graph.nodes.iter().map(|node| (node.outputs[0], node)).collect();
     let nodes = units.iter().filter_map(|unit| match unit {
         Unit::Node(i) => Some(graph.nodes[*i].clone()),
         Unit::Region(builder) => {
             let (program, inputs, outputs) = builder.finish(graph, |value| needed.contains(&value));
             (!outputs.is_empty())
-                .then(|| plain(graph, &inputs, &outputs).unwrap_or_else(|| node(&program, inputs, outputs)))
+                .then(|| plain(graph, &makers, &inputs, &outputs).unwrap_or_else(|| node(&program, inputs, outputs)))
         }
     });
-    graph.nodes = nodes.collect();
+    let nodes = nodes.collect();
+    graph.nodes = nodes;
 }
 
 fn node(program: &Program, inputs: Vec<Value>, outputs: Vec<Value>) -> Node {
@@ -66,9 +68,9 @@ fn node(program: &Program, inputs: Vec<Value>, outputs: Vec<Value>) -> Node {
 }
 
 /// The one node of a region of one, unless that is a reduction.
-fn plain(graph: &Graph, inputs: &[Value], outputs: &[Value]) -> Option<Node> {
+fn plain(graph: &Graph, makers: &HashMap<Value, &Node>, inputs: &[Value], outputs: &[Value]) -> Option<Node> {
     let [output] = outputs else { return None };
-    let node = graph.nodes.iter().find(|node| node.outputs[0] == *output)?;
+    let node = *makers.get(output)?;
     let given = |input: &Value| inputs.contains(input) || graph.as_constant(*input).is_some();
     let alone = node.operator.part != Some(operators::Part::Reduction) && node.inputs.iter().flatten().all(given);
     alone.then(|| node.clone())

@@ -7,9 +7,9 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::super::core::{Graph, Node, Value};
-use super::super::operators::Part;
+use super::super::operators::{Part, order};
 use super::super::tensor::DType;
-use super::builder::{Builder, Context, order};
+use super::builder::{Builder, Context};
 
 /// Values are computed again from up to so many large ones by each region that needs them.
 const FEW_LEAVES: usize = 1;
@@ -152,7 +152,7 @@ impl<'a> Plan<'a> {
             (Part::View, "Split" | "Reshape") => needed,
             (Part::View, "Transpose") => {
                 let rank = self.graph.shape(node.input(0)).len();
-                let stays = order(node, rank).last() == Some(&(rank.saturating_sub(1)));
+                let stays = order(node, rank).is_ok_and(|order| order.last() == Some(&rank.saturating_sub(1)));
                 needed && !stays && !self.is_computed(node.input(0))
             }
             _ => false,

@@ -3,13 +3,13 @@
 use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// How the kernel slides.
-struct Geometry {
-    kernel: Vec<usize>,
+pub(super) struct Geometry {
+    pub(super) kernel: Vec<usize>,
     strides: Vec<usize>,
     dilations: Vec<usize>,
-    /// Before each axis; what comes after follows from the sizes.
-    pads: Vec<usize>,
-    groups: usize,
+    /// Before each axis, and after it.
+    pads: [Vec<usize>; 2],
+    pub(super) groups: usize,
 }
 
 /// One tap of the kernel over one line of the last axis: outputs `first..end` of the line that begins at `output`, and
@@ -23,44 +23,59 @@ struct Line {
 }
 
 impl Geometry {
-    fn new(attributes: &Attributes) -> Self {
-        let sizes = |name, default: &[i64]| -> Vec<usize> {
-            attributes.ints(name, default).iter().map(|size| *size as usize).collect()
+    pub(super) fn new(attributes: &Attributes) -> Self {
+        let kernel = sizes_of(attributes, "kernel_shape");
+        let axes = kernel.len();
+        let or = |name, default: usize, count: usize| {
+            let sizes = sizes_of(attributes, name);
+            if sizes.is_empty() { vec![default; count] } else { sizes }
         };
-        let kernel = sizes("kernel_shape", &[]);
-        let (ones, zeros) = (vec![1; kernel.len()], vec![0; 2 * kernel.len()]);
-        let mut pads = sizes("pads", &zeros);
-        pads.truncate(kernel.len());
+        let (strides, dilations, mut pads) =
+            (or("strides", 1, axes), or("dilations", 1, axes), or("pads", 0, 2 * axes));
+        let after = pads.split_off(axes);
         let groups = attributes.int("group", 1).max(1) as usize;
-        Self { strides: sizes("strides", &ones), dilations: sizes("dilations", &ones), kernel, pads, groups }
+        Self { kernel, strides, dilations, pads: [pads, after], groups }
+    }
+
+    /// Spatial sizes of the output.
+    pub(super) fn output(&self, input: &[usize]) -> Vec<usize> {
+        let size = |i: usize| {
+            let span = (self.kernel[i] - 1) * self.dilations[i] + 1;
+            (input[i] + self.pads[0][i] + self.pads[1][i] - span) / self.strides[i] + 1
+        };
+        (0..input.len()).map(size).collect()
+    }
+
+    /// The element of an input of these sizes that lies under a tap of the window at `place`, along as many axes as
+    /// `place` has; `None`: padding.
+    pub(super) fn under(&self, place: &[usize], tap: &[usize], input: &[usize]) -> Option<usize> {
+        (0..place.len()).try_fold(0, |row, axis| {
+            let padded = place[axis] * self.strides[axis] + tap[axis] * self.dilations[axis];
+            let index = padded.checked_sub(self.pads[0][axis]).filter(|index| *index < input[axis])?;
+            Some(row * input[axis] + index)
+        })
     }
 
     /// All lines that a channel's input of these spatial sizes has in common with its output.
     fn lines(&self, input: &[usize], output: &[usize]) -> Vec<Line> {
         let last = self.kernel.len() - 1;
         let outer: usize = output[..last].iter().product();
-        let taps: usize = self.kernel.iter().product();
-        let mut lines = Vec::with_capacity(taps * outer);
-        for tap in 0..taps {
+        let pad = self.pads[0][last];
+        let mut lines = Vec::with_capacity(self.taps() * outer);
+        for tap in 0..self.taps() {
             let at = unravel(tap, &self.kernel);
             // The first output whose input is not padding, and the one behind the last.
             let offset = at[last] * self.dilations[last];
-            let first = self.pads[last].saturating_sub(offset).div_ceil(self.strides[last]);
-            let room = (input[last] + self.pads[last]).saturating_sub(offset);
+            let first = pad.saturating_sub(offset).div_ceil(self.strides[last]);
+            let room = (input[last] + pad).saturating_sub(offset);
             let end = room.div_ceil(self.strides[last]).min(output[last]);
             if first >= end {
                 continue;
             }
             for line in 0..outer {
                 let place = unravel(line, &output[..last]);
-                let along = |axis: usize| {
-                    let padded = place[axis] * self.strides[axis] + at[axis] * self.dilations[axis];
-                    padded.checked_sub(self.pads[axis]).filter(|index| *index < input[axis])
-                };
-                let Some(row) = (0..last).try_fold(0, |row, axis| Some(row * input[axis] + along(axis)?)) else {
-                    continue;
-                };
-                let input = row * input[last] + first * self.strides[last] + offset - self.pads[last];
+                let Some(row) = self.under(&place, &at, input) else { continue };
+                let input = row * input[last] + first * self.strides[last] + offset - pad;
                 lines.push(Line { tap, output: line * output[last], first, end, input });
             }
         }
@@ -71,13 +86,18 @@ impl Geometry {
         self.strides[self.kernel.len() - 1]
     }
 
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.kernel.iter().product()
     }
 }
 
+/// Sizes that an attribute lists.
+pub(super) fn sizes_of(attributes: &Attributes, name: &str) -> Vec<usize> {
+    attributes.ints(name, &[]).iter().map(|size| *size as usize).collect()
+}
+
 /// The index along each axis of element `number`.
-fn unravel(mut number: usize, sizes: &[usize]) -> Vec<usize> {
+pub(super) fn unravel(mut number: usize, sizes: &[usize]) -> Vec<usize> {
     let mut index = vec![0; sizes.len()];
     for axis in (0..sizes.len()).rev() {
         index[axis] = number % sizes[axis];
@@ -125,8 +145,7 @@ pub(super) struct WeightGradient(Geometry);
 
 impl InputGradient {
     pub(super) fn new(attributes: &Attributes) -> Self {
-        let sizes = attributes.ints("sizes", &[]).iter().map(|size| *size as usize).collect();
-        Self { geometry: Geometry::new(attributes), sizes }
+        Self { geometry: Geometry::new(attributes), sizes: sizes_of(attributes, "sizes") }
     }
 }
 

@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use cudarc::driver::{result, sys};
 use cudarc::nvrtc;
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
@@ -16,6 +15,7 @@ use super::super::error::KERNEL_LIMIT;
 use super::cudnn;
 use super::launch::{BLOCK, Launch, Room};
 use super::operator::{Fused, FusedNode, inputs, refused};
+use super::tensors::{device_memory, output_address, stream};
 use crate::graph::fused_on_cuda;
 
 /// What other texts use.
@@ -92,7 +92,7 @@ pub(super) fn functions(binary: &[u8], names: &[&str]) -> Result<HashMap<String,
     names.iter().map(function).collect()
 }
 
-/// The kernels of cuda.cu.
+/// The kernels of cuda.cu and depthwise.cu.
 pub(super) const ENTRIES: [&str; 21] = [
     "depthwise_bfloat16",
     "depthwise_float16",
@@ -230,10 +230,7 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     }
     arrays.resize(fused.inputs + fused.more_inputs, 0);
     for (i, shape) in node.shapes(&shapes).map_err(refused)?.into_iter().enumerate() {
-        let shape: Vec<_> = shape.iter().map(|dim| *dim as i64).collect();
-        let value = context.output(i, shape)?;
-        let address = value.map(|value| value.downcast::<DynTensorValueType>().map(|value| value.data_ptr()));
-        arrays.push(address.transpose()?.map_or(0, |address| address as u64));
+        arrays.push(output_address(context, i, &shape)?.unwrap_or(0));
     }
     // The kernels count in 32 bits, and some have four elements of an array for one of another.
     let elements = |shape: &[usize]| shape.iter().try_fold(4, |n: u32, dim| n.checked_mul(u32::try_from(*dim).ok()?));
@@ -242,12 +239,10 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
     }
     let launch = node.kernel.launch(&shapes, room()).ok_or_else(|| ort::Error::new("it has no kernel for CUDA"))?;
     let Launch { kernels, mut numbers, scratch, together } = launch;
-    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
-    let allocator = context.allocator(&info)?;
-    // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
+    let allocator = device_memory(context)?;
     let mut scratch = (scratch > 0).then(|| allocator.alloc::<f32>(scratch)).transpose()?;
     arrays.extend(scratch.as_mut().map(|block| block.as_mut_ptr() as u64));
-    let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let stream = stream(context)?;
     let arrays = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>());
     let mut arguments: Vec<_> = arrays.chain(numbers.iter_mut().map(|n| std::ptr::from_mut(n).cast())).collect();
     let count = kernels.len();
@@ -266,10 +261,9 @@ fn run(module: &Module, node: &FusedNode, context: &ComputeContext) -> ort::Resu
                 Some(bytes) => {
                     let most = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
                     result::function::set_function_attribute(kernel, most, bytes as i32).map_err(failed)?;
-                    let stream = stream.cast();
                     result::launch_cooperative_kernel(kernel, grid, block, bytes as u32, stream, &mut arguments)
                 }
-                None => result::launch_kernel(kernel, grid, block, 0, stream.cast(), &mut arguments),
+                None => result::launch_kernel(kernel, grid, block, 0, stream, &mut arguments),
             }
         }
         .map_err(failed)?;

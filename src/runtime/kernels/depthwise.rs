@@ -44,7 +44,9 @@ impl Depthwise {
         let (stride, dilation, pad) = (first("strides", 1)?, first("dilations", 1)?, first("pads", 0)?);
         let plain = channels == out && attributes.int("group", 1) == channels as i64;
         let dtype = input.dtype;
-        plain.then_some(Self { wanted, dtype, batch, rows, places, channels, taps, stride, dilation, pad })
+        // Its kernels count in 32 bits.
+        let counts = [input, weight, output].iter().all(|ty| ty.elements() < 1 << 31);
+        (plain && counts).then_some(Self { wanted, dtype, batch, rows, places, channels, taps, stride, dilation, pad })
     }
 
     /// Puts the kernels into the stream; arrays in the order input, weight, output.

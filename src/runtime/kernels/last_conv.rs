@@ -1,5 +1,6 @@
 //! Convolutions with channels last, and their gradients: what CUDA computes, here for tests of its graphs.
 
+use super::conv::{Geometry, sizes_of, unravel};
 use super::operator::{Attributes, Input, Kernel, Workers};
 
 /// Which of the three tensors is computed.
@@ -12,55 +13,30 @@ pub(super) enum Wanted {
 
 pub(super) struct LastConv {
     wanted: Wanted,
-    kernel: Vec<usize>,
-    strides: Vec<usize>,
-    dilations: Vec<usize>,
-    pads: Vec<usize>,
-    groups: usize,
+    geometry: Geometry,
     /// Spatial sizes of the input whose gradient is computed.
     sizes: Vec<usize>,
 }
 
 impl LastConv {
     pub(super) fn new(wanted: Wanted, attributes: &Attributes) -> Self {
-        let sizes = |name, default: &[i64]| -> Vec<usize> {
-            attributes.ints(name, default).iter().map(|size| *size as usize).collect()
-        };
-        let kernel = sizes("kernel_shape", &[]);
-        let (ones, zeros) = (vec![1; kernel.len()], vec![0; 2 * kernel.len()]);
-        let groups = attributes.int("group", 1).max(1) as usize;
-        let (strides, dilations, pads) = (sizes("strides", &ones), sizes("dilations", &ones), sizes("pads", &zeros));
-        Self { wanted, kernel, strides, dilations, pads, groups, sizes: sizes("sizes", &[]) }
+        Self { wanted, geometry: Geometry::new(attributes), sizes: sizes_of(attributes, "sizes") }
     }
 
     /// For each place of the output, each tap and the place of the input under it.
     fn under(&self, input: &[usize], output: &[usize]) -> Vec<(usize, usize, usize)> {
-        let (places, taps): (usize, usize) = (output.iter().product(), self.kernel.iter().product());
+        let (geometry, places) = (&self.geometry, output.iter().product());
         let mut under = Vec::new();
         for place in 0..places {
             let at = unravel(place, output);
-            for tap in 0..taps {
-                let offset = unravel(tap, &self.kernel);
-                let along = |axis: usize| {
-                    let padded = at[axis] * self.strides[axis] + offset[axis] * self.dilations[axis];
-                    padded.checked_sub(self.pads[axis]).filter(|index| *index < input[axis])
-                };
-                let from = (0..input.len()).try_fold(0, |from, axis| Some(from * input[axis] + along(axis)?));
+            for tap in 0..geometry.taps() {
+                let offset = unravel(tap, &geometry.kernel);
+                let from = geometry.under(&at, &offset, input);
                 under.extend(from.map(|from| (place, tap, from)));
             }
         }
         under
     }
-}
-
-/// The index along each axis of element `number`.
-fn unravel(mut number: usize, sizes: &[usize]) -> Vec<usize> {
-    let mut index = vec![0; sizes.len()];
-    for axis in (0..sizes.len()).rev() {
-        index[axis] = number % sizes[axis];
-        number /= sizes[axis];
-    }
-    index
 }
 
 fn spatial(shape: &[usize]) -> &[usize] {
@@ -70,28 +46,23 @@ fn spatial(shape: &[usize]) -> &[usize] {
 impl Kernel for LastConv {
     fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], _: &Workers<'_>) -> ort::Result<()> {
         let (a, b) = (inputs[0], inputs[1]);
-        let taps: usize = self.kernel.iter().product();
+        let (geometry, taps) = (&self.geometry, self.geometry.taps());
         let batch = a.shape[0];
         // Channels of input and output, and the sizes of both.
         let ends = |shape: &[usize]| shape[shape.len() - 1];
         let [from, to] = match self.wanted {
             Wanted::Output => [ends(a.shape), b.shape[0]],
-            Wanted::Input => [ends(b.shape) * self.groups, ends(a.shape)],
+            Wanted::Input => [ends(b.shape) * geometry.groups, ends(a.shape)],
             Wanted::Weight => [ends(a.shape), ends(b.shape)],
         };
-        let span = |i: usize| (self.kernel[i] - 1) * self.dilations[i] + 1;
-        let output = |input: &[usize]| -> Vec<usize> {
-            let after = &self.pads[self.kernel.len()..];
-            (0..input.len()).map(|i| (input[i] + self.pads[i] + after[i] - span(i)) / self.strides[i] + 1).collect()
-        };
         let (input, output) = match self.wanted {
-            Wanted::Output => (spatial(a.shape).to_vec(), output(spatial(a.shape))),
+            Wanted::Output => (spatial(a.shape).to_vec(), geometry.output(spatial(a.shape))),
             Wanted::Input => (self.sizes.clone(), spatial(a.shape).to_vec()),
             Wanted::Weight => (spatial(a.shape).to_vec(), spatial(b.shape).to_vec()),
         };
         let under = self.under(&input, &output);
         let (wide, plane): (usize, usize) = (input.iter().product(), output.iter().product());
-        let (own, each) = (from / self.groups, to / self.groups);
+        let (own, each) = (from / geometry.groups, to / geometry.groups);
         // Long sums, as those of a weight's gradient over all places, in one order.
         let mut made = vec![0.0f64; outputs[0].len()];
         let product = |a: f32, b: f32| f64::from(a) * f64::from(b);

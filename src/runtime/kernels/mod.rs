@@ -22,6 +22,7 @@ mod pool;
 mod recurrence;
 mod region;
 mod table;
+mod tensors;
 mod transpose;
 
 pub(super) use cuda::{Module, NoKernels};

@@ -7,16 +7,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use cudarc::cudnn::sys;
 use cudarc::driver::{result, sys as driver};
-use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
+use ort::memory::Allocator;
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
-use ort::value::{DynTensorValueType, Shape, SymbolicDimensions, TensorElementType, ValueType};
+use ort::value::DynTensorValueType;
 
 use super::super::cuda::Module;
 use super::super::depthwise::Depthwise;
 use super::super::last_conv::Wanted;
 use super::super::operator::{Attributes, Fused, refused};
+use super::super::tensors::{device_memory, infer_output, output_address, stream, tensor_type};
 use super::descriptor::{Descriptor, Handle, Kind, Name, Type};
 use crate::graph::{DType, TensorType, find_operator, fused_shapes, row_major};
 
@@ -323,21 +324,6 @@ impl OnCuda {
     }
 }
 
-fn dtype_of(ty: TensorElementType) -> Option<DType> {
-    match ty {
-        TensorElementType::Float32 => Some(DType::F32),
-        TensorElementType::Float16 => Some(DType::F16),
-        TensorElementType::Bfloat16 => Some(DType::BF16),
-        _ => None,
-    }
-}
-
-fn tensor_type(ty: &ValueType) -> Option<TensorType> {
-    let ValueType::Tensor { ty, shape, .. } = ty else { return None };
-    let shape = shape.iter().map(|dim| usize::try_from(*dim).ok()).collect::<Option<Vec<_>>>()?;
-    Some(TensorType::new(dtype_of(*ty)?, shape))
-}
-
 /// The output's type, by the graph's rule.
 fn output_type(name: &str, inputs: &[TensorType], attributes: &Attributes) -> ort::Result<TensorType> {
     let operator = find_operator(name).ok_or_else(|| ort::Error::new(format!("{name} is not in the table")))?;
@@ -384,14 +370,7 @@ impl Operator for OnCuda {
         );
         let Some(inputs) = context.inputs().iter().map(tensor_type).collect::<Option<Vec<_>>>() else { return Ok(()) };
         let output = output_type(self.fused.name, &inputs, &attributes)?;
-        let shape = Shape::new(output.shape.iter().map(|dim| *dim as i64));
-        let ty = match output.dtype {
-            DType::F16 => TensorElementType::Float16,
-            DType::BF16 => TensorElementType::Bfloat16,
-            _ => TensorElementType::Float32,
-        };
-        let dimension_symbols = SymbolicDimensions::empty(shape.len());
-        context.set_output(0, &ValueType::Tensor { ty, shape, dimension_symbols })
+        infer_output(context, 0, &output)
     }
 }
 
@@ -418,7 +397,11 @@ fn run(asked: &Asked<'_>, ready: &Ready, context: &ComputeContext) -> ort::Resul
     let (mut types, mut given) = (Vec::with_capacity(2), Vec::with_capacity(2));
     for i in 0..2 {
         let value = context.input(i)?.ok_or_else(|| ort::Error::new(format!("input {i} is missing")))?;
-        types.push(tensor_type(value.dtype()).ok_or_else(|| ort::Error::new("an input that is no float tensor"))?);
+        types.push(
+            tensor_type(value.dtype())
+                .filter(|ty| ty.dtype.is_float())
+                .ok_or_else(|| ort::Error::new("an input that is no float tensor"))?,
+        );
         given.push(value.downcast::<DynTensorValueType>()?.data_ptr().cast_mut());
     }
     if ready.get().is_some_and(|(_, known, _)| *known != types) {
@@ -428,17 +411,14 @@ fn run(asked: &Asked<'_>, ready: &Ready, context: &ComputeContext) -> ort::Resul
         Some((.., output)) => output.clone(),
         None => output_type(name, &types, attributes)?,
     };
-    let shape: Vec<_> = output.shape.iter().map(|dim| *dim as i64).collect();
-    let value = context.output(0, shape)?.ok_or_else(|| ort::Error::new("the output is left out"))?;
-    let made = value.downcast::<DynTensorValueType>()?.data_ptr().cast_mut();
+    let made = output_address(context, 0, &output.shape)?.ok_or_else(|| ort::Error::new("the output is left out"))?;
+    let made = made as *mut c_void;
     let arrays = match wanted {
         Wanted::Output => [given[0], given[1], made],
         Wanted::Input => [made, given[1], given[0]],
         Wanted::Weight => [given[0], made, given[1]],
     };
-    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
-    let allocator = context.allocator(&info)?;
-    let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let (allocator, stream) = (device_memory(context)?, stream(context)?);
     if ready.get().is_none() {
         let tensors = match wanted {
             Wanted::Output => [&types[0], &types[1], &output],
@@ -450,17 +430,17 @@ fn run(asked: &Asked<'_>, ready: &Ready, context: &ComputeContext) -> ort::Resul
             None => {
                 let problem = Problem::new(wanted, tf32, tensors, attributes);
                 let handle = Handle::shared()?;
-                handle.set_stream(stream)?;
-                Way::Cudnn(chosen(&problem, &handle, arrays, &allocator, stream.cast())?)
+                handle.set_stream(stream.cast())?;
+                Way::Cudnn(chosen(&problem, &handle, arrays, &allocator, stream)?)
             }
         };
         let _ = ready.set((way, types, output));
     }
     match ready.get() {
-        Some((Way::Own(own), ..)) => own.run(module, arrays, &allocator, stream.cast()),
+        Some((Way::Own(own), ..)) => own.run(module, arrays, &allocator, stream),
         Some((Way::Cudnn(plan), ..)) => {
             let handle = Handle::shared()?;
-            handle.set_stream(stream)?;
+            handle.set_stream(stream.cast())?;
             let mut space = (plan.workspace > 0).then(|| allocator.alloc::<u8>(plan.workspace)).transpose()?;
             let space = space.as_mut().map_or(std::ptr::null_mut(), |space| space.as_mut_ptr().cast());
             plan.run(&handle, arrays, space)

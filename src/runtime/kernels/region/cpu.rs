@@ -152,19 +152,19 @@ impl Prepared {
         Self { lanes, loads, whole, phases, program }
     }
 
-    /// Lanes of a tile, and how many there are in all; fixed positions.
-    fn extent(&self) -> (usize, usize, usize) {
+    /// Lanes of a tile, and how many there are in all.
+    fn extent(&self) -> (usize, usize) {
         let program = &self.program;
         match self.lanes {
-            Lanes::Points => (TILE, program.elements(), 1),
-            Lanes::Columns => (TILE, program.columns(), program.rows()),
-            Lanes::Rows => (ROWS, program.rows(), program.columns()),
+            Lanes::Points => (TILE, program.elements()),
+            Lanes::Columns => (TILE, program.columns()),
+            Lanes::Rows => (ROWS, program.rows()),
         }
     }
 
     /// Fills the outputs.
     pub(super) fn run(&self, arrays: &Arrays<'_>, workers: &Workers<'_>) -> ort::Result<()> {
-        let (tile, lanes, fixed) = self.extent();
+        let (tile, lanes) = self.extent();
         if self.lanes == Lanes::Points {
             let pieces = (0..lanes).step_by(PIECE).collect();
             return workers.each(pieces, |first: usize| {
@@ -176,13 +176,12 @@ impl Prepared {
         let (rows, columns) = (self.program.rows(), self.program.columns());
         let each = if self.lanes == Lanes::Rows { tile } else { (PIECE / columns).max(1) };
         let count = rows.div_ceil(each);
-        let waits = self.phases.iter().skip(1).any(|phase| !phase.steps.is_empty() || !phase.reductions.is_empty())
-            || self.phases.iter().skip(1).any(|phase| !phase.outputs.is_empty());
+        let sweeps = |phase: &Phase| !phase.outputs.is_empty() || !phase.reductions.is_empty();
+        let waits = self.phases[1..].iter().any(sweeps);
         let parts = match waits || count >= BUSY {
             true => 1,
             false => (BUSY.div_ceil(count)).min((each.min(rows) * columns).div_ceil(PIECE)).max(1),
         };
-        debug_assert!(fixed > 0);
         let groups = (0..rows).step_by(each).map(|first| first..(first + each).min(rows));
         if parts == 1 {
             return workers.each(groups.collect(), |rows: std::ops::Range<usize>| {
@@ -334,7 +333,7 @@ struct Work<'a> {
 
 impl<'a> Work<'a> {
     fn new(prepared: &'a Prepared, arrays: &'a Arrays<'a>) -> Self {
-        let (tile, lanes, _) = prepared.extent();
+        let (tile, lanes) = prepared.extent();
         let lanes = tile.min(lanes);
         let buffer = |step: &Step| match (step.dtype, &step.operation) {
             (DType::I64, Operation::Number(number)) => Buffer::Integer(vec![*number as i64; lanes]),

@@ -5,13 +5,13 @@ use std::ffi::c_void;
 use std::sync::Arc;
 
 use cudarc::driver::{result, sys};
-use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
 use ort::value::DynTensorValueType;
 
 use super::super::cuda::{NoKernels, PRELUDE, REGIONS, architecture, compile, functions};
+use super::super::tensors::{device_memory, output_address, stream};
 use super::source::{Source, Start, source};
 use super::{check, infer, inputs, outputs, program};
 use crate::graph::{DType, Operation, Program, REGION};
@@ -162,26 +162,21 @@ fn run(program: &Program, region: &Loaded, context: &ComputeContext) -> ort::Res
         check(program, i, value.dtype())?;
         arrays.push(value.downcast::<DynTensorValueType>()?.data_ptr() as u64 + region.shifts[i]);
     }
-    for (i, ty) in program.output_types().into_iter().enumerate() {
-        let shape: Vec<_> = ty.shape.iter().map(|dim| *dim as i64).collect();
-        let value = context.output(i, shape)?.ok_or_else(|| ort::Error::new(format!("output {i} is left out")))?;
-        arrays.push(value.downcast::<DynTensorValueType>()?.data_ptr() as u64);
+    for (i, output) in program.outputs.iter().enumerate() {
+        let address = output_address(context, i, &output.shape)?;
+        arrays.push(address.ok_or_else(|| ort::Error::new(format!("output {i} is left out")))?);
     }
-    let info = MemoryInfo::new(AllocationDevice::CUDA, 0, AllocatorType::Device, MemoryType::Default)?;
-    let allocator = context.allocator(&info)?;
-    // Given back at the end, when the kernels are in the stream: what takes it next comes after them.
+    let allocator = device_memory(context)?;
     let mut scratch = (region.scratch > 0).then(|| allocator.alloc::<f32>(region.scratch)).transpose()?;
     arrays.push(scratch.as_mut().map_or(0, |block| block.as_mut_ptr() as u64));
-    let stream = context.stream()?.map_or(std::ptr::null_mut(), |stream| stream.as_ptr());
+    let stream = stream(context)?;
     let mut arguments: Vec<_> = arrays.iter_mut().map(|array| std::ptr::from_mut(array).cast::<c_void>()).collect();
     for (start, function) in &region.starts {
         let grid = (start.blocks[0] as u32, start.blocks[1] as u32, 1);
         // SAFETY: the arguments are those that the text was written with: arrays of the program's types and sizes, which
         // were checked. The driver reads them before it returns.
-        unsafe {
-            result::launch_kernel(*function, grid, (start.threads as u32, 1, 1), 0, stream.cast(), &mut arguments)
-        }
-        .map_err(|error| ort::Error::new(format!("{}: {error:?}", start.entry)))?;
+        unsafe { result::launch_kernel(*function, grid, (start.threads as u32, 1, 1), 0, stream, &mut arguments) }
+            .map_err(|error| ort::Error::new(format!("{}: {error:?}", start.entry)))?;
     }
     Ok(())
 }

@@ -1,8 +1,9 @@
 //! The functions that regions are made of: as CUDA text, and over slices on the CPU.
 //!
 //! On the CPU the common ones are polynomials that the compiler turns into vector instructions. Sources: Cephes
-//! Mathematical Library (Moshier 1992) for exp and tanh; Abramowitz and Stegun 1964, 7.1.5 and 7.1.26, for erf.
+//! Mathematical Library (Moshier 1992) for exp; Abramowitz and Stegun 1964, 7.1.5 and 7.1.26, for erf.
 
+use super::super::lstm::{sigmoid, tanh};
 use crate::graph::DType;
 
 /// A function of one float: its name, CUDA text with `$` for its argument, and the same on the CPU.
@@ -222,7 +223,7 @@ fn modulo(a: i64, b: i64) -> i64 {
     if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
 }
 
-/// e^x: 2^n e^r, with |r| at most half of ln 2.
+/// e^x: 2^n e^r, with |r| at most half of ln 2. Unlike a cell's, it becomes 0 and infinite where float32 does.
 #[inline(always)]
 fn exp(x: f32) -> f32 {
     const HIGH: f32 = 0.693_359_4;
@@ -244,24 +245,6 @@ fn exp(x: f32) -> f32 {
     let half = whole >> 1;
     let two_to = |n: i32| f32::from_bits(((n + 127) << 23) as u32);
     power * two_to(half) * two_to(whole - half)
-}
-
-#[inline(always)]
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
-}
-
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let square = x * x;
-    let mut p = -5.704_988_7e-3;
-    for c in [2.063_909e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328e-1] {
-        p = p * square + c;
-    }
-    let near = p * square * x + x;
-    let size = x.abs();
-    let far = (1.0 - 2.0 / (exp(2.0 * size) + 1.0)).copysign(x);
-    if size < 0.625 { near } else { far }
 }
 
 #[inline(always)]

@@ -10,23 +10,14 @@ mod tests;
 use ort::operator::{
     BoxedKernel, ComputeContext, KernelContext, Operator, OperatorInput, OperatorOutput, ShapeInferenceContext,
 };
-use ort::value::{Shape, SymbolicDimensions, TensorElementType, ValueType};
+use ort::value::ValueType;
 
 pub(super) use cuda::{OnCuda, Regions};
 
 use super::operator::{Workers, refused};
+use super::tensors::{infer_output, is};
 use crate::graph::{DType, PROGRAM, Program, REGION};
 use cpu::{Arrays, Elements, Place, Prepared};
-
-fn element_type(dtype: DType) -> TensorElementType {
-    match dtype {
-        DType::F32 => TensorElementType::Float32,
-        DType::F16 => TensorElementType::Float16,
-        DType::BF16 => TensorElementType::Bfloat16,
-        DType::I64 => TensorElementType::Int64,
-        DType::Bool => TensorElementType::Bool,
-    }
-}
 
 fn inputs() -> [OperatorInput; 1] {
     [OperatorInput::variadic(0)]
@@ -38,10 +29,8 @@ fn outputs() -> [OperatorOutput; 1] {
 
 fn infer(context: &mut ShapeInferenceContext) -> ort::Result<()> {
     let program = Program::from_text(&context.attr::<String>(PROGRAM)?).map_err(refused)?;
-    for (i, ty) in program.output_types().into_iter().enumerate() {
-        let shape = Shape::new(ty.shape.iter().map(|dim| *dim as i64));
-        let dimension_symbols = SymbolicDimensions::empty(shape.len());
-        context.set_output(i, &ValueType::Tensor { ty: element_type(ty.dtype), shape, dimension_symbols })?;
+    for (i, ty) in program.output_types().iter().enumerate() {
+        infer_output(context, i, ty)?;
     }
     Ok(())
 }
@@ -53,18 +42,13 @@ fn program(context: &KernelContext<'_>) -> ort::Result<(String, Program)> {
     Ok((text, program))
 }
 
-/// The shape that an input must have.
+/// Fails unless input `i` is what the program takes.
 fn check(program: &Program, i: usize, ty: &ValueType) -> ort::Result<()> {
-    let expected = &program.input_types()[i];
-    let fits = match ty {
-        ValueType::Tensor { ty, shape, .. } => {
-            *ty == element_type(expected.dtype)
-                && shape.len() == expected.shape.len()
-                && shape.iter().zip(&expected.shape).all(|(dim, expected)| *dim == *expected as i64)
-        }
-        _ => false,
-    };
-    if fits { Ok(()) } else { Err(ort::Error::new(format!("input {i} is {ty}, expected {expected}"))) }
+    let (dtype, shape) = &program.inputs[i];
+    match is(ty, *dtype, shape) {
+        true => Ok(()),
+        false => Err(ort::Error::new(format!("input {i} is {ty}, expected {dtype} {shape:?}"))),
+    }
 }
 
 /// Regions on the CPU.

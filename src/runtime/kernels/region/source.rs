@@ -13,6 +13,8 @@ use crate::graph::{DType, Operation, Program, Reduction};
 const WARP: usize = 32;
 /// Blocks below which a GPU is not busy.
 const BUSY: usize = 528;
+/// Whether a thread is the one that writes what its row has once.
+const FIRST: &str = "lane == 0 && there";
 /// Columns that each part of a shared row has at least.
 const LEAST_PART: usize = 256;
 
@@ -189,7 +191,7 @@ impl<'a> Writer<'a> {
                 self.line(&format!("const unsigned row = blockIdx.x * {each}u + threadIdx.x / {threads}u;"));
                 self.line(&format!("const unsigned lane = threadIdx.x % {threads}u;"));
                 self.line(&format!("const bool there = row < {rows}u;"));
-                self.rows(columns / self.width, threads, "lane", "lane == 0 && there");
+                self.rows(columns / self.width, threads);
                 Start { entry, blocks: [rows.div_ceil(each), self.parts], threads: block }
             }
             Shape::AlongRows { deep } => {
@@ -197,22 +199,20 @@ impl<'a> Writer<'a> {
                 self.line(&format!("const unsigned row = blockIdx.x * {WARP}u + threadIdx.x % {WARP}u;"));
                 self.line(&format!("const unsigned lane = threadIdx.x / {WARP}u;"));
                 self.line(&format!("const bool there = row < {rows}u;"));
-                self.rows(columns, deep, "lane", "lane == 0 && there");
+                self.rows(columns, deep);
                 Start { entry, blocks: [rows.div_ceil(WARP), self.parts], threads: WARP * deep }
             }
         }
     }
 
     /// The body of a kernel that has rows: all depths, one after the other.
-    fn rows(&mut self, groups: usize, threads: usize, lane: &str, first: &str) {
+    fn rows(&mut self, groups: usize, threads: usize) {
         let program = self.program;
         let deepest = program.steps.iter().map(|step| step.depth).max().unwrap_or(0);
         // Threads without a row take part in what a block does together, on the last row.
         let last = program.rows() - 1;
         self.line(&format!("const unsigned own = there ? row : {last}u;"));
-        let open = self.text.len();
         self.indices("own", Some(false), 1);
-        debug_assert!(open < self.text.len());
         let chunk = groups.div_ceil(self.parts);
         for depth in 0..=deepest {
             self.row_steps(depth);
@@ -229,11 +229,11 @@ impl<'a> Writer<'a> {
                     self.line(&format!("float s{reduction} = {start};"));
                 }
                 let (begin, end) = match self.parts {
-                    1 => (lane.to_owned(), format!("{groups}u")),
+                    1 => ("lane".to_owned(), format!("{groups}u")),
                     _ => {
                         self.line(&format!("const unsigned begin = blockIdx.y * {chunk}u;"));
                         self.line(&format!("const unsigned end = min(begin + {chunk}u, {groups}u);"));
-                        (format!("begin + {lane}"), "end".to_owned())
+                        ("begin + lane".to_owned(), "end".to_owned())
                     }
                 };
                 self.line(&format!("if (there) for (unsigned group = {begin}; group < {end}; group += {threads}u) {{"));
@@ -245,12 +245,12 @@ impl<'a> Writer<'a> {
                 }
             }
             if self.parts > 1 {
-                self.leave_parts(first);
+                self.leave_parts();
                 self.line("}");
                 return;
             }
         }
-        self.row_outputs(first);
+        self.row_outputs();
         self.line("}");
     }
 
@@ -274,12 +274,12 @@ impl<'a> Writer<'a> {
         self.line(&format!("s{step} = {call};"));
     }
 
-    fn leave_parts(&mut self, first: &str) {
+    fn leave_parts(&mut self) {
         let reductions = self.reductions(None);
         let count = reductions.len();
         for (place, step) in reductions.into_iter().enumerate() {
             let at = format!("(row * {}u + blockIdx.y) * {count}u + {place}u", self.parts);
-            self.line(&format!("if ({first}) scratch[{at}] = s{step};"));
+            self.line(&format!("if ({FIRST}) scratch[{at}] = s{step};"));
         }
     }
 
@@ -306,7 +306,7 @@ impl<'a> Writer<'a> {
             self.line(&format!("s{step} = {whole};"));
         }
         self.row_steps(1);
-        self.row_outputs("lane == 0 && there");
+        self.row_outputs();
         self.line("}");
         Start { entry, blocks: [rows.div_ceil(4), 1], threads: 128 }
     }
@@ -327,11 +327,11 @@ impl<'a> Writer<'a> {
         }
     }
 
-    fn row_outputs(&mut self, first: &str) {
+    fn row_outputs(&mut self) {
         let outputs = self.program.outputs.iter().enumerate();
         for (i, output) in outputs.filter(|(_, output)| output.per_row) {
             let dtype = self.program.steps[output.step].dtype;
-            let _ = writeln!(self.text, "if ({first}) store_{dtype}(out{i}, row, s{});", output.step);
+            let _ = writeln!(self.text, "if ({FIRST}) store_{dtype}(out{i}, row, s{});", output.step);
         }
     }
 
