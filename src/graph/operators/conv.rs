@@ -2,7 +2,7 @@
 
 use super::super::attributes::{Attribute, Attributes};
 use super::super::autodiff::Backward;
-use super::super::build::{attributes, ints};
+use super::super::build::ints;
 use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
@@ -12,18 +12,23 @@ use super::{Family, Precision, fused, op, ty};
 
 pub(super) static FAMILY: Family = Family {
     operators: &[
-        op("Conv", conv).gradient(conv_gradient).precision(CONVOLUTION).for_regions(conv_parts),
+        op("Conv", conv)
+            .gradient(conv_gradient)
+            .precision(CONVOLUTION)
+            .for_cpu("GroupedConv", has_narrow_groups)
+            .for_regions(conv_parts),
+        fused("GroupedConv", conv),
         op("ConvTranspose", conv_transpose)
             .gradient(conv_transpose_gradient)
             .precision(CONVOLUTION)
             .for_regions(conv_transpose_parts),
         fused("ConvolutionInputGradient", input_gradient_type)
             .expand(expand_input_gradient)
-            .on_cpu_if(is_grouped)
+            .on_cpu_if(is_not_mirrored)
             .for_regions(input_gradient_parts),
         fused("ConvolutionWeightGradient", weight_gradient_type)
             .expand(expand_weight_gradient)
-            .on_cpu_if(is_grouped)
+            .on_cpu_if(is_wide)
             .for_regions(weight_gradient_parts),
         fused("LastConv", |graph, node| channels_last(graph, node, conv)).on_cuda().halves(),
         fused("LastConvInputGradient", |graph, node| channels_last(graph, node, input_gradient_type))
@@ -39,9 +44,21 @@ pub(super) static FAMILY: Family = Family {
 /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22; ours does.
 const CONVOLUTION: Precision = Precision::Product { bf16: false, weights: true };
 
-/// Of one group, ONNX Runtime's own products give the gradients faster.
-fn is_grouped(_: &Graph, node: &Node) -> bool {
-    node.int("group", 1) > 1
+/// ONNX Runtime's own convolution computes groups one after the other by products of matrices, however small.
+fn has_narrow_groups(graph: &Graph, node: &Node) -> bool {
+    let groups = node.int("group", 1);
+    groups > 1 && graph.shape(node.input(1))[1] < 4
+}
+
+/// A convolution with the weight back to front is faster where it gives the gradient.
+fn is_not_mirrored(_: &Graph, node: &Node) -> bool {
+    !of_gradient(node).is_ok_and(|(geometry, groups)| mirrors(&geometry, groups))
+}
+
+/// Of few channels, products of larger blocks are faster.
+fn is_wide(graph: &Graph, node: &Node) -> bool {
+    let of_blocks = |(geometry, groups): (Geometry, usize)| groups == 1 && geometry.is_plain();
+    graph.shape(node.input(1))[1] >= FEW_CHANNELS || !of_gradient(node).is_ok_and(of_blocks)
 }
 
 fn groups(node: &Node) -> Result<usize, GraphError> {
@@ -188,15 +205,17 @@ fn expand_input_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let (dy, weight) = (node.input(0), node.input(1));
     let (geometry, groups) = of_gradient(node).expect("checked by inference");
     let sizes = graph.shape(node.outputs[0])[2..].to_vec();
-    let mirrors = groups == 1 && geometry.is_plain() && geometry.strides.iter().all(|stride| *stride == 1);
-    let last = geometry.kernel.len() - 1;
-    let short = geometry.pads[..last].iter().all(|pads| *pads == (0, 0))
-        && geometry.pads[last].0.max(geometry.pads[last].1) < geometry.kernel[last];
-    vec![if mirrors && short {
+    vec![if mirrors(&geometry, groups) {
         mirrored(graph, weight, dy, &geometry)
     } else {
         transposed(graph, &sizes, weight, dy, &geometry, groups)
     }]
+}
+
+/// Whether the input's gradient is a convolution of dy with the weight back to front.
+fn mirrors(geometry: &Geometry, groups: usize) -> bool {
+    let within = (0..geometry.kernel.len()).all(|i| geometry.pads[i].0.max(geometry.pads[i].1) < geometry.span(i));
+    groups == 1 && geometry.strides.iter().all(|stride| *stride == 1) && within
 }
 
 fn expand_weight_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
@@ -381,22 +400,24 @@ fn by_transpose(
 /// dx of a convolution with stride 1: dy with zeros at both ends, convolved with the weight back to front. On the
 /// CPU this takes half the time of ConvTranspose, which adds up its overlapping columns on one thread.
 fn mirrored(graph: &mut Graph, weight: Value, dy: Value, geometry: &Geometry) -> Value {
-    let kernel = &geometry.kernel;
     let shape = graph.shape(weight).to_vec();
-    let (out_channels, in_channels, spatial) = (shape[0], shape[1], kernel.len());
-    let taps = kernel[spatial - 1];
-    let mirror = (0..taps * taps).map(|i| f32::from(u8::from(i / taps + i % taps + 1 == taps))).collect();
-    let mirror = graph.f32([taps, taps], mirror);
-    let mirror = graph.cast(mirror, graph.dtype(weight));
+    let (out_channels, in_channels, taps) = (shape[0], shape[1], geometry.taps());
     let by_tap = graph.reshape(weight, &[out_channels, in_channels, taps]);
-    let turned = graph.transpose(by_tap, &[1, 0, 2]);
-    let mirrored = graph.matmul(turned, mirror);
-    let shape: Vec<_> = [in_channels, out_channels].into_iter().chain(kernel.iter().copied()).collect();
+    let mut mirrored = graph.transpose(by_tap, &[1, 0, 2]);
+    if taps > 1 {
+        // The last tap in row-major order is the last one along every axis.
+        let mirror = (0..taps * taps).map(|i| f32::from(u8::from(i / taps + i % taps + 1 == taps))).collect();
+        let mirror = graph.f32([taps, taps], mirror);
+        let mirror = graph.cast(mirror, graph.dtype(weight));
+        mirrored = graph.matmul(mirrored, mirror);
+    }
+    let shape: Vec<_> = [in_channels, out_channels].into_iter().chain(geometry.kernel.iter().copied()).collect();
     let mirrored = graph.reshape(mirrored, &shape);
-    let mut pads = vec![0; 2 * spatial];
-    let (before, after) = geometry.pads[spatial - 1];
-    (pads[spatial - 1], pads[2 * spatial - 1]) = (taps - 1 - before, taps - 1 - after);
-    let attributes = attributes([("kernel_shape", ints(kernel.iter().copied())), ("pads", ints(pads))]);
+    let (before, after): (Vec<_>, Vec<_>) = geometry.pads.iter().copied().unzip();
+    let pads = before.into_iter().chain(after).enumerate();
+    let pads = pads.map(|(i, pad)| geometry.span(i % geometry.kernel.len()) - 1 - pad);
+    let mut attributes = geometry.attributes();
+    attributes.insert("pads".into(), ints(pads));
     graph.apply1("Conv", &[dy, mirrored], attributes)
 }
 

@@ -19,6 +19,7 @@ mod lstm;
 mod mask;
 mod operator;
 mod pool;
+mod product;
 mod recurrence;
 mod region;
 mod table;

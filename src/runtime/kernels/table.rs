@@ -22,7 +22,7 @@ const WINDOWS: &[(&str, Kind)] = &[
 ];
 const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
 
-pub(super) const OPERATORS: [Fused; 19] = [
+pub(super) const OPERATORS: [Fused; 20] = [
     fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
     fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
     fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
@@ -30,6 +30,7 @@ pub(super) const OPERATORS: [Fused; 19] = [
     fused("LastConv", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Output, a))),
     fused("LastConvInputGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Input, a))),
     fused("LastConvWeightGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Weight, a))),
+    Fused { more_inputs: 1, ..fused("GroupedConv", WINDOWS, [2, 1], |a| Box::new(conv::Grouped::new(a))) },
     fused("ConvolutionInputGradient", WINDOWS, [2, 1], |a| Box::new(conv::InputGradient::new(a))),
     fused("ConvolutionWeightGradient", WINDOWS, [2, 1], |a| Box::new(conv::WeightGradient::new(a))),
     fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),

@@ -1,0 +1,187 @@
+//! Convolutions' gradients by products of matrices, a tile of the output at a time: what lies under a tile, a row for
+//! each tap of each channel, stays in the processor's cache.
+
+use std::ops::Range;
+
+use super::geometry::{Geometry, Line, Parted};
+use super::{Channels, Input, Workers};
+use crate::runtime::kernels::product::{Matrix, multiply};
+
+/// Elements of the output that a tile has at most.
+const TILE: usize = 384;
+/// Rows under a tile: wide enough for products, and with [`TILE`] half of a usual second-level cache.
+const UNDER: usize = 256;
+/// Output channels of a piece of work.
+const CHANNELS: usize = 128;
+
+/// The lines of every tap.
+struct Lines {
+    all: Vec<Line>,
+    /// Where each tap's begin.
+    starts: Vec<usize>,
+}
+
+impl Lines {
+    fn new(geometry: &Geometry, input: &[usize], output: &[usize]) -> Self {
+        let all = geometry.lines(input, output);
+        let starts = (0..=geometry.taps()).map(|tap| all.partition_point(|line| line.tap < tap)).collect();
+        Self { all, starts }
+    }
+
+    /// What a tap's lines have in common with a tile: outputs, counted from the tile's first, and the first one's input.
+    fn within(&self, tap: usize, tile: &Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let lines = &self.all[self.starts[tap]..self.starts[tap + 1]];
+        let first = lines.partition_point(|line| line.outputs.end <= tile.start);
+        let (start, end) = (tile.start, tile.end);
+        lines[first..].iter().take_while(move |line| line.outputs.start < end).map(move |line| {
+            let outputs = line.outputs.start.max(start)..line.outputs.end.min(end);
+            let input = line.input + (outputs.start - line.outputs.start);
+            (outputs.start - start..outputs.end - start, input)
+        })
+    }
+
+    /// What lies under a tile for a tap: a row for each channel of x, `wide` elements each.
+    fn gather(&self, under: &mut [f32], tap: usize, tile: &Range<usize>, x: &[f32], wide: usize) {
+        let covered: usize = self.within(tap, tile).map(|(outputs, _)| outputs.len()).sum();
+        if covered < tile.len() {
+            under.fill(0.0);
+        }
+        for (outputs, input) in self.within(tap, tile) {
+            for (under, x) in under.chunks_exact_mut(tile.len()).zip(x.chunks_exact(wide)) {
+                under[outputs.clone()].copy_from_slice(&x[input..input + outputs.len()]);
+            }
+        }
+    }
+
+    /// Adds what lies under a tile for a tap back to a channel of x.
+    fn add_back(&self, under: &[f32], tap: usize, tile: &Range<usize>, x: &mut [f32]) {
+        for (outputs, input) in self.within(tap, tile) {
+            let under = &under[outputs];
+            x[input..input + under.len()].iter_mut().zip(under).for_each(|(x, under)| *x += under);
+        }
+    }
+}
+
+fn tiles(plane: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..plane).step_by(TILE).map(move |start| start..(start + TILE).min(plane))
+}
+
+/// Output channels from `first` on and taps of a weight's gradient, [channels, taps, own].
+struct Piece<'a> {
+    group: usize,
+    taps: Range<usize>,
+    first: usize,
+    sums: &'a mut [f32],
+}
+
+/// Cuts sums, [groups, taps / at_once, each, at_once, own], into pieces.
+fn pieces(mut sums: &mut [f32], channels: Channels, taps: usize, at_once: usize) -> Vec<Piece<'_>> {
+    let Channels { groups, own, each } = channels;
+    let mut pieces = Vec::new();
+    for group in 0..groups {
+        for start in (0..taps).step_by(at_once) {
+            let taps = start..(start + at_once).min(taps);
+            let row = taps.len() * own;
+            let (some, rest) = sums.split_at_mut(each * row);
+            sums = rest;
+            let some = some.chunks_mut(CHANNELS * row).enumerate();
+            pieces.extend(some.map(|(i, sums)| Piece { group, taps: taps.clone(), first: i * CHANNELS, sums }));
+        }
+    }
+    pieces
+}
+
+/// dW, [groups x each, own, kernel..].
+pub(super) fn weight_gradient(
+    geometry: &Geometry,
+    channels: Channels,
+    x: Input<'_>,
+    dy: Input<'_>,
+    dw: &mut [f32],
+    workers: &Workers<'_>,
+) -> ort::Result<()> {
+    let Channels { groups, own, each } = channels;
+    let (input, output) = (&x.shape[2..], &dy.shape[2..]);
+    let (plane, whole, taps) = (output.iter().product::<usize>(), input.iter().product::<usize>(), geometry.taps());
+    if whole == 0 || plane == 0 {
+        dw.fill(0.0);
+        return Ok(());
+    }
+    let (lines, parted) = (Lines::new(geometry, input, output), Parted::new(geometry, input));
+    let (x, wide) = (parted.parts(x.values, workers)?, parted.len());
+    let at_once = (UNDER / own).clamp(1, taps);
+    let mut sums = vec![0.0; dw.len()];
+    workers.each(pieces(&mut sums, channels, taps, at_once), |piece| {
+        let mut under = vec![0.0; piece.taps.len() * own * TILE.min(plane)];
+        let (rows, columns) = (piece.sums.len() / (piece.taps.len() * own), piece.taps.len() * own);
+        for example in 0..dy.shape[0] {
+            let x = &x[(example * groups + piece.group) * own * wide..][..own * wide];
+            let dy = &dy.values[((example * groups + piece.group) * each + piece.first) * plane..][..rows * plane];
+            for tile in tiles(plane) {
+                let size = tile.len();
+                for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
+                    lines.gather(under, tap, &tile, x, wide);
+                }
+                let dy = Matrix { values: &dy[tile.start..], rows, columns: size, apart: [plane, 1] };
+                let under = Matrix { values: &under, rows: size, columns, apart: [1, size] };
+                multiply(piece.sums, dy, under, true);
+            }
+        }
+    })?;
+    workers.each(dw.chunks_mut(own * taps).enumerate().collect(), |(channel, dw): (usize, &mut [f32])| {
+        let (group, row) = (channel / each, channel % each);
+        for start in (0..taps).step_by(at_once) {
+            let count = at_once.min(taps - start);
+            let sums = &sums[(group * taps + start) * each * own + row * count * own..][..count * own];
+            for (at, sum) in sums.iter().enumerate() {
+                dw[at % own * taps + start + at / own] = *sum;
+            }
+        }
+    })
+}
+
+/// dx, [batch, groups x own, sizes..].
+pub(super) fn input_gradient(
+    geometry: &Geometry,
+    channels: Channels,
+    sizes: &[usize],
+    dy: Input<'_>,
+    w: &[f32],
+    dx: &mut [f32],
+    workers: &Workers<'_>,
+) -> ort::Result<()> {
+    let Channels { groups, own, each } = channels;
+    let output = &dy.shape[2..];
+    let (plane, whole, taps) = (output.iter().product::<usize>(), sizes.iter().product::<usize>(), geometry.taps());
+    if whole == 0 {
+        return Ok(());
+    }
+    let (lines, parted) = (Lines::new(geometry, sizes, output), Parted::new(geometry, sizes));
+    let some = (UNDER / taps).clamp(1, own);
+    let of_groups = dx.chunks_mut(own * whole).enumerate();
+    let pieces = of_groups.flat_map(|(number, dx)| {
+        let pieces = dx.chunks_mut(some * whole).enumerate();
+        pieces.map(move |(i, dx)| (number, i * some, dx))
+    });
+    workers.each(pieces.collect(), |(number, first, dx): (usize, usize, &mut [f32])| {
+        let (rows, group) = (dx.len() / whole * taps, number % groups);
+        let dy = &dy.values[number * each * plane..][..each * plane];
+        let w = &w[group * each * own * taps..][..each * own * taps];
+        let w = Matrix { values: &w[first * taps..], rows, columns: each, apart: [1, own * taps] };
+        let mut under = vec![0.0; rows * TILE.min(plane)];
+        let add_up = |dx: &mut [f32]| {
+            dx.fill(0.0);
+            for tile in tiles(plane) {
+                let under = &mut under[..rows * tile.len()];
+                let dy = Matrix { values: &dy[tile.start..], rows: each, columns: tile.len(), apart: [plane, 1] };
+                multiply(under, w, dy, false);
+                for (dx, under) in dx.chunks_exact_mut(parted.len()).zip(under.chunks_exact(taps * tile.len())) {
+                    for (tap, under) in under.chunks_exact(tile.len()).enumerate() {
+                        lines.add_back(under, tap, &tile, dx);
+                    }
+                }
+            }
+        };
+        parted.made(dx, add_up);
+    })
+}
