@@ -1,6 +1,8 @@
 //! From the operators that differentiation uses to those that a provider has.
 
-use super::core::{Graph, Node};
+use std::collections::HashSet;
+
+use super::core::{Graph, Node, Value};
 use super::operators::{self, absorb_sums, is_cell, part_sums};
 use super::precision::widen;
 use super::prune::prune;
@@ -67,18 +69,35 @@ const WORTHWHILE: usize = 1 << 14;
 
 /// ONNX Runtime transposes on one thread and normalizes without vector instructions.
 fn exchange(graph: &mut Graph) {
+    let free = transposed_factors(graph);
     for i in 0..graph.nodes.len() {
-        if let Some(name) = faster(graph, &graph.nodes[i]) {
+        if let Some(name) = faster(graph, &graph.nodes[i]).filter(|_| !free.contains(&graph.nodes[i].outputs[0])) {
             graph.nodes[i].operator = operators::find(name).expect("in the table");
         }
     }
+}
+
+/// Matrices that only products take: ONNX Runtime's take them as they lie.
+fn transposed_factors(graph: &Graph) -> HashSet<Value> {
+    let swaps = |node: &&Node| {
+        let rank = graph.shape(node.outputs[0]).len();
+        let swapped =
+            (0..rank as i64).map(|axis| if axis + 2 >= rank as i64 { 2 * rank as i64 - 3 - axis } else { axis });
+        node.operator.name == "Transpose" && rank >= 2 && swapped.eq(node.ints("perm", &[]))
+    };
+    let mut free: HashSet<_> = graph.nodes.iter().filter(swaps).map(|node| node.outputs[0]).collect();
+    for node in graph.nodes.iter().filter(|node| node.operator.name != "MatMul") {
+        node.inputs.iter().flatten().for_each(|value| _ = free.remove(value));
+    }
+    graph.outputs.iter().for_each(|(_, value)| _ = free.remove(value));
+    free
 }
 
 fn faster(graph: &Graph, node: &Node) -> Option<&'static str> {
     let (name, fits) = node.operator.cpu_stand_in?;
     let ty = graph.ty(node.outputs[0]);
     // What depends on no input is computed once, before the first run, but only by standard operators.
-    let is_constant = |value: &super::core::Value| graph.as_constant(*value).is_some();
+    let is_constant = |value: &Value| graph.as_constant(*value).is_some();
     let varies = !node.inputs.iter().flatten().all(is_constant);
     (ty.dtype == DType::F32 && ty.elements() >= WORTHWHILE && varies && fits(graph, node)).then_some(name)
 }
@@ -112,6 +131,24 @@ mod tests {
             assert_eq!(inputs("LstmCell"), parts);
             // The first step's hidden state is used twice.
             assert_eq!(inputs("LstmCellGradient"), [6, 7]);
+        }
+    }
+
+    #[test]
+    fn transposed_factors_are_left_to_products() {
+        let mut graph = Graph::new();
+        let shape = TensorType::f32([2, 128, 128]);
+        let (a, b) = (graph.input("a", shape.clone()), graph.input("b", shape));
+        let [a, b] = [a, b].map(|x| graph.transpose(x, &[0, 2, 1]));
+        let [a_b, b_a] = [[a, b], [b, a]].map(|[x, y]| graph.matmul(x, y));
+        let sum = graph.add(a_b, b_a);
+        graph.output("sum", sum);
+        let mut seen = graph.clone();
+        seen.output("b", b);
+        for (mut graph, exchanged) in [(graph, 0), (seen, 1)] {
+            select_kernels(&mut graph, Kernels::Cpu);
+            let turned = graph.nodes().iter().filter(|node| node.operator.name == "BatchTranspose");
+            assert_eq!(turned.count(), exchanged);
         }
     }
 }

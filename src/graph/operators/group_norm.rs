@@ -1,13 +1,20 @@
-//! Normalizations of groups, examples and vectors, made of other operators.
+//! Normalizations of groups, examples and vectors.
 
-use super::super::core::Value;
+use super::super::attributes::Attribute;
+use super::super::autodiff::Backward;
+use super::super::build::attributes;
+use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
+use super::super::tensor::TensorType;
 use super::call::Call;
 use super::reduce::root_of_sum;
-use super::{Family, axis};
+use super::{Family, axis, fused, ty};
 
 pub(super) static FAMILY: Family = Family {
-    operators: &[],
+    operators: &[
+        fused("Standardize", standardize).gradient(standardize_gradient).expand(expand_standardize),
+        fused("StandardizeGradient", gradient_type).expand(expand_gradient),
+    ],
     imports: &[
         ("GroupNormalization", group_norm),
         ("InstanceNormalization", instance_norm),
@@ -16,28 +23,80 @@ pub(super) static FAMILY: Family = Family {
     ],
 };
 
-/// (x - mean) / sqrt(variance + epsilon) over `axes`.
-fn standardized(call: &mut Call<'_>, x: Value, axes: &[usize], epsilon: f32) -> Value {
-    let mean = call.graph.reduce_mean(x, axes, true);
-    let centred = call.graph.sub(x, mean);
-    let square = call.graph.mul(centred, centred);
-    let variance = call.graph.reduce_mean(square, axes, true);
-    let epsilon = call.scalar(x, epsilon);
-    let raised = call.graph.add(variance, epsilon);
-    let deviation = call.graph.sqrt(raised);
-    call.graph.div(centred, deviation)
+/// Input: x. Outputs: (x - mean) / deviation over the last axis, and 1 / deviation, with deviation =
+/// sqrt(variance + epsilon).
+fn standardize(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let x = ty(graph, node, 0)?;
+    let mut inverse = x.clone();
+    *inverse.shape.last_mut().filter(|n| **n > 0).ok_or("nothing to normalize")? = 1;
+    Ok(vec![x, inverse])
+}
+
+fn standardize_gradient(back: &mut Backward<'_>) -> Result<(), GraphError> {
+    let inputs = [back.dy()?, back.node.outputs[0], back.node.outputs[1]];
+    let dx = back.graph.apply1("StandardizeGradient", &inputs, attributes([]));
+    back.add(0, dx);
+    Ok(())
+}
+
+/// Inputs: dy, y and 1 / deviation. Output: dx.
+fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphError> {
+    let (dy, y, inverse) = (ty(graph, node, 0)?, ty(graph, node, 1)?, ty(graph, node, 2)?);
+    let mut statistics = y.shape.clone();
+    *statistics.last_mut().filter(|n| **n > 0).ok_or("nothing to normalize")? = 1;
+    if dy != y || inverse.shape != statistics {
+        return Err(format!("gradient {dy}, {y} and the deviation {inverse} do not fit").into());
+    }
+    Ok(vec![y])
+}
+
+fn expand_standardize(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let (x, last) = (node.input(0), graph.shape(node.input(0)).len() - 1);
+    let (centred, deviation) = centred(graph, x, &[last], node.float("epsilon", 1e-5));
+    let one = graph.scalar_like(x, 1.0);
+    vec![graph.div(centred, deviation), graph.div(one, deviation)]
+}
+
+/// dx = (dy - mean(dy) - y mean(dy y)) / deviation.
+fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
+    let [dy, y, inverse] = std::array::from_fn(|i| node.input(i));
+    let last = graph.shape(y).len() - 1;
+    let along = graph.mul(dy, y);
+    let (level, slope) = (graph.reduce_mean(dy, &[last], true), graph.reduce_mean(along, &[last], true));
+    let (rest, tilt) = (graph.sub(dy, level), graph.mul(y, slope));
+    let rest = graph.sub(rest, tilt);
+    vec![graph.mul(rest, inverse)]
+}
+
+/// x - mean and the deviation over `axes`.
+fn centred(graph: &mut Graph, x: Value, axes: &[usize], epsilon: f32) -> (Value, Value) {
+    let mean = graph.reduce_mean(x, axes, true);
+    let centred = graph.sub(x, mean);
+    let square = graph.mul(centred, centred);
+    let variance = graph.reduce_mean(square, axes, true);
+    let epsilon = graph.scalar_like(variance, epsilon);
+    let raised = graph.add(variance, epsilon);
+    (centred, graph.sqrt(raised))
+}
+
+/// x [batch, channels, spatial..] with mean 0 and variance 1 in each of `groups` of its channels.
+fn grouped(call: &mut Call<'_>, x: Value, groups: usize) -> Result<Value, GraphError> {
+    let shape = call.shape(x);
+    let rest = shape.iter().product::<usize>() / (shape[0] * groups).max(1);
+    let x = call.graph.reshape(x, &[shape[0], groups, rest]);
+    let epsilon = attributes([("epsilon", Attribute::Float(call.attributes.float("epsilon", 1e-5)))]);
+    let normal = call.apply("Standardize", &[x], epsilon)?[0];
+    Ok(call.graph.reshape(normal, &shape))
 }
 
 /// Each channel of each example on its own.
 fn instance_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let (x, scale, bias) = (call.float(0)?, call.float(1)?, call.float(2)?);
-    let rank = call.shape(x).len();
-    if rank < 3 {
+    let shape = call.shape(x);
+    if shape.len() < 3 {
         return Err("expected [batch, channels, spatial..]".into());
     }
-    let spatial: Vec<_> = (2..rank).collect();
-    let epsilon = call.attributes.float("epsilon", 1e-5);
-    let normal = standardized(call, x, &spatial, epsilon);
+    let normal = grouped(call, x, shape[1])?;
     affine(call, normal, scale, bias)
 }
 
@@ -64,11 +123,7 @@ fn group_norm(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     if [scale, bias].iter().any(|value| call.shape(*value).len() != 1) {
         return Err("scale and bias must have one axis".into());
     }
-    let epsilon = call.attributes.float("epsilon", 1e-5);
-    let rest = shape.iter().product::<usize>() / shape[0] / groups;
-    let grouped = call.graph.reshape(x, &[shape[0], groups, rest]);
-    let normal = standardized(call, grouped, &[2], epsilon);
-    let normal = call.graph.reshape(normal, &shape);
+    let normal = grouped(call, x, groups)?;
     if call.opset < 21 && groups != channels {
         [scale, bias] = [scale, bias].map(|value| call.graph.repeat(value, 0, channels / groups));
     }
@@ -103,5 +158,6 @@ fn mean_variance(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let axes = call.attributes.ints("axes", &[0, 2, 3]);
     let axes = axes.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
     // ONNX's function adds 1e-9 to the deviation.
-    Ok(vec![standardized(call, x, &axes, 1e-18)])
+    let (centred, deviation) = centred(call.graph, x, &axes, 1e-18);
+    Ok(vec![call.graph.div(centred, deviation)])
 }

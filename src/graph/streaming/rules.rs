@@ -34,7 +34,7 @@ impl Walk<'_> {
                 self.check_alike(rows, node.operator.name != "Concat" || rows.len() == inputs.len())?;
                 self.same(node, inputs, first, first.axis)
             }
-            "LayerNormalization" | "LayerNorm" => {
+            "LayerNormalization" | "LayerNorm" | "Standardize" => {
                 let rank = self.shape(node.input(0)).len();
                 let begin = axis_of(node.int("axis", -1), rank)?;
                 if begin <= first.axis {

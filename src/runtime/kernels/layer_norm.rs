@@ -66,6 +66,7 @@ impl Rows<'_> {
 }
 
 /// The sum of f over the columns of some rows of equal length.
+#[inline(always)]
 pub(super) fn sum<const N: usize>(rows: [&[f32]; N], f: impl Fn([f32; N]) -> f32) -> f32 {
     let blocks = rows.map(|row| row.as_chunks::<LANES>().0);
     let mut lanes = [0.0; LANES];

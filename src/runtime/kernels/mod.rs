@@ -22,6 +22,8 @@ mod pool;
 mod product;
 mod recurrence;
 mod region;
+mod softmax;
+mod standardize;
 mod table;
 mod tensors;
 mod transpose;

@@ -8,7 +8,10 @@ use super::cuda::{Module, OnCuda};
 use super::last_conv::{LastConv, Wanted};
 use super::operator::{Attributes, Fused, Kernel, Kind, OnCpu};
 use super::region::{self, Regions};
-use super::{adam, batch_norm, conv, cudnn, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, transpose};
+use super::{
+    adam, batch_norm, conv, cudnn, elementwise, frames, layer_norm, lstm, mask, pool, recurrence, softmax, standardize,
+    transpose,
+};
 use crate::graph::FUSED_DOMAIN;
 
 const RECURRENCE: &[(&str, Kind)] = &[("kind", Kind::Int), ("reverse", Kind::Int)];
@@ -22,9 +25,12 @@ const WINDOWS: &[(&str, Kind)] = &[
 ];
 const EPSILON: &[(&str, Kind)] = &[("epsilon", Kind::Float)];
 
-pub(super) const OPERATORS: [Fused; 20] = [
+pub(super) const OPERATORS: [Fused; 23] = [
     fused("LayerNorm", EPSILON, [3, 3], |a| Box::new(layer_norm::LayerNorm::new(a))),
     fused("LayerNormGradient", &[], [5, 3], |_| Box::new(layer_norm::LayerNormGradient)),
+    fused("Standardize", EPSILON, [1, 2], |a| Box::new(standardize::Standardize::new(a))),
+    fused("StandardizeGradient", &[], [3, 1], |_| Box::new(standardize::StandardizeGradient)),
+    fused("SoftmaxGradient", &[("axis", Kind::Int)], [2, 1], |_| Box::new(softmax::SoftmaxGradient)),
     fused("ReluGradient", &[("slope", Kind::Float)], [2, 1], |a| Box::new(elementwise::ReluGradient::new(a))),
     fused("BatchTranspose", &[("perm", Kind::Ints)], [1, 1], |a| Box::new(transpose::BatchTranspose::new(a))),
     fused("LastConv", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Output, a))),

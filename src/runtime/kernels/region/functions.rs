@@ -26,18 +26,10 @@ const FUNCTIONS: [Function; 26] = [
     ("Log", "logf($)", f32::ln),
     ("Neg", "(-$)", |x| -x),
     ("Reciprocal", "(1.0f / $)", |x| 1.0 / x),
-    ("Relu", "max_of($, 0.0f)", |x| if x > 0.0 || x.is_nan() { x } else { 0.0 }),
+    ("Relu", "max_of($, 0.0f)", relu),
     ("Round", "rintf($)", f32::round_ties_even),
     ("Sigmoid", "sigmoid_of($)", sigmoid),
-    ("Sign", "sign_of($)", |x| {
-        if x > 0.0 {
-            1.0
-        } else if x < 0.0 {
-            -1.0
-        } else {
-            x
-        }
-    }),
+    ("Sign", "sign_of($)", sign),
     ("Sin", "sinf($)", f32::sin),
     ("Sinh", "sinhf($)", f32::sinh),
     ("Softplus", "softplus_of($)", |x| x.max(0.0) + exp(-x.abs()).ln_1p()),
@@ -102,35 +94,34 @@ pub(super) fn is_known_of_two(name: &str) -> bool {
     of_floats.iter().chain(&to_truths).any(|other| *other == name)
 }
 
-/// y = f(x) element by element.
+/// y = f(x) element by element; by vector instructions where the function is made of such.
+#[multiversion::multiversion(targets = "simd")]
 pub(super) fn unary(name: &str, x: &[f32], y: &mut [f32]) {
+    macro_rules! each {
+        ($f:expr) => {
+            x.iter().zip(y).for_each(|(x, y)| *y = $f(*x))
+        };
+    }
     match name {
-        "Erf" => each_erf(x, y),
-        "Exp" => each_exp(x, y),
-        "Sigmoid" => each_sigmoid(x, y),
-        "Tanh" => each_tanh(x, y),
+        "Abs" => each!(f32::abs),
+        "Ceil" => each!(f32::ceil),
+        "Erf" => each!(erf),
+        "Exp" => each!(exp),
+        "Floor" => each!(f32::floor),
+        "Neg" => each!(|x: f32| -x),
+        "Reciprocal" => each!(|x: f32| 1.0 / x),
+        "Relu" => each!(relu),
+        "Round" => each!(f32::round_ties_even),
+        "Sigmoid" => each!(sigmoid),
+        "Sign" => each!(sign),
+        "Sqrt" => each!(f32::sqrt),
+        "Tanh" => each!(tanh),
         _ => {
-            let f =
-                FUNCTIONS.iter().find(|(other, ..)| *other == name).map_or(f32::abs as fn(f32) -> f32, |(.., f)| *f);
-            x.iter().zip(y).for_each(|(x, y)| *y = f(*x));
+            let found = FUNCTIONS.iter().find(|(other, ..)| *other == name);
+            let f = found.map_or_else(|| unreachable!("{name} is no function of regions"), |(.., f)| *f);
+            each!(f);
         }
     }
-}
-
-macro_rules! vectorized {
-    ($($name:ident: $f:expr;)+) => {
-        $(#[multiversion::multiversion(targets = "simd")]
-        fn $name(x: &[f32], y: &mut [f32]) {
-            x.iter().zip(y).for_each(|(x, y)| *y = $f(*x));
-        })+
-    };
-}
-
-vectorized! {
-    each_erf: erf;
-    each_exp: exp;
-    each_sigmoid: sigmoid;
-    each_tanh: tanh;
 }
 
 /// z = f(x, y) element by element, of floats.
@@ -221,6 +212,22 @@ fn modulo(a: i64, b: i64) -> i64 {
     }
     let rest = a.wrapping_rem(b);
     if rest != 0 && (rest < 0) != (b < 0) { rest + b } else { rest }
+}
+
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x > 0.0 || x.is_nan() { x } else { 0.0 }
+}
+
+#[inline(always)]
+fn sign(x: f32) -> f32 {
+    if x > 0.0 {
+        1.0
+    } else if x < 0.0 {
+        -1.0
+    } else {
+        x
+    }
 }
 
 /// e^x: 2^n e^r, with |r| at most half of ln 2. Unlike a cell's, it becomes 0 and infinite where float32 does.
