@@ -15,9 +15,9 @@ pub(super) static FAMILY: Family = Family {
         op("Conv", conv)
             .gradient(conv_gradient)
             .precision(CONVOLUTION)
-            .for_cpu("GroupedConv", has_narrow_groups)
+            .for_cpu("Convolution", has_narrow_parts)
             .for_regions(conv_parts),
-        fused("GroupedConv", conv),
+        fused("Convolution", conv),
         op("ConvTranspose", conv_transpose)
             .gradient(conv_transpose_gradient)
             .precision(CONVOLUTION)
@@ -44,10 +44,15 @@ pub(super) static FAMILY: Family = Family {
 /// ONNX Runtime's CUDA provider has no bfloat16 kernels of convolutions before opset 22; ours does.
 const CONVOLUTION: Precision = Precision::Product { bf16: false, weights: true };
 
-/// ONNX Runtime's own convolution computes groups one after the other by products of matrices, however small.
-fn has_narrow_groups(graph: &Graph, node: &Node) -> bool {
-    let groups = node.int("group", 1);
-    groups > 1 && graph.shape(node.input(1))[1] < 4
+/// ONNX Runtime's own convolution computes groups one after the other by products of matrices, however small; and of an
+/// example with fewer positions than channels, it gathers the windows on one thread.
+fn has_narrow_parts(graph: &Graph, node: &Node) -> bool {
+    let (weight, output) = (graph.shape(node.input(1)), graph.shape(node.outputs[0]));
+    let (positions, taps): (usize, usize) = (output[2..].iter().product(), weight[2..].iter().product());
+    match node.int("group", 1) {
+        1 => taps > 1 && positions < weight[0] && weight[1] >= FEW_CHANNELS,
+        _ => weight[1] < 4,
+    }
 }
 
 /// A convolution with the weight back to front is faster where it gives the gradient.

@@ -36,7 +36,7 @@ pub(super) const OPERATORS: [Fused; 23] = [
     fused("LastConv", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Output, a))),
     fused("LastConvInputGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Input, a))),
     fused("LastConvWeightGradient", WINDOWS, [2, 1], |a| Box::new(LastConv::new(Wanted::Weight, a))),
-    Fused { more_inputs: 1, ..fused("GroupedConv", WINDOWS, [2, 1], |a| Box::new(conv::Grouped::new(a))) },
+    Fused { more_inputs: 1, ..fused("Convolution", WINDOWS, [2, 1], |a| Box::new(conv::Convolution::new(a))) },
     fused("ConvolutionInputGradient", WINDOWS, [2, 1], |a| Box::new(conv::InputGradient::new(a))),
     fused("ConvolutionWeightGradient", WINDOWS, [2, 1], |a| Box::new(conv::WeightGradient::new(a))),
     fused("BatchNorm", EPSILON, [3, 3], |a| Box::new(batch_norm::BatchNorm::new(a))),

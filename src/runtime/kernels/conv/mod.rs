@@ -29,8 +29,8 @@ impl Channels {
     }
 }
 
-/// The output from x, the weight and perhaps the bias, of groups of few channels.
-pub(super) struct Grouped(Geometry);
+/// The output from x, the weight and perhaps the bias.
+pub(super) struct Convolution(Geometry);
 
 /// dx from dy and the weight.
 pub(super) struct InputGradient {
@@ -41,7 +41,7 @@ pub(super) struct InputGradient {
 /// dW from x and dy.
 pub(super) struct WeightGradient(Geometry);
 
-impl Grouped {
+impl Convolution {
     pub(super) fn new(attributes: &Attributes) -> Self {
         Self(Geometry::new(attributes))
     }
@@ -59,11 +59,12 @@ impl WeightGradient {
     }
 }
 
-impl Kernel for Grouped {
+impl Kernel for Convolution {
     fn compute(&self, inputs: &[Input<'_>], outputs: &mut [&mut [f32]], workers: &Workers<'_>) -> ort::Result<()> {
         let (x, w) = (inputs[0], inputs[1]);
         let channels = Channels::new(self.0.groups, x.shape[1], w.shape[0]);
-        lines::output(&self.0, channels, x, w.values, inputs.get(2).map(|bias| bias.values), outputs[0], workers)
+        let by = if channels.are_many() { products::output } else { lines::output };
+        by(&self.0, channels, x, w.values, inputs.get(2).map(|bias| bias.values), outputs[0], workers)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{Channels, Input, Workers};
 use crate::runtime::kernels::product::{Matrix, multiply};
 
 /// Elements of the output that a tile has at most.
-const TILE: usize = 384;
+const TILE: usize = 520;
 /// Rows under a tile: wide enough for products, and with [`TILE`] half of a usual second-level cache.
 const UNDER: usize = 256;
 /// Output channels of a piece of work.
@@ -40,15 +40,19 @@ impl Lines {
         })
     }
 
-    /// What lies under a tile for a tap: a row for each channel of x, `wide` elements each.
-    fn gather(&self, under: &mut [f32], tap: usize, tile: &Range<usize>, x: &[f32], wide: usize) {
+    /// What lies under a tile for a tap: of each channel of x, `wide` elements each, from `start` on of every `step`-th row
+    /// of `size` elements.
+    fn gather(&self, under: &mut [f32], rows: Rows, tap: usize, tile: &Range<usize>, x: &[f32], wide: usize) {
+        let Rows { size, step, start } = rows;
         let covered: usize = self.within(tap, tile).map(|(outputs, _)| outputs.len()).sum();
         if covered < tile.len() {
-            under.fill(0.0);
+            let rows = under.chunks_exact_mut(size).step_by(step);
+            rows.for_each(|under| under[start..start + tile.len()].fill(0.0));
         }
         for (outputs, input) in self.within(tap, tile) {
-            for (under, x) in under.chunks_exact_mut(tile.len()).zip(x.chunks_exact(wide)) {
-                under[outputs.clone()].copy_from_slice(&x[input..input + outputs.len()]);
+            let places = start + outputs.start..start + outputs.end;
+            for (under, x) in under.chunks_exact_mut(size).step_by(step).zip(x.chunks_exact(wide)) {
+                under[places.clone()].copy_from_slice(&x[input..input + outputs.len()]);
             }
         }
     }
@@ -62,8 +66,70 @@ impl Lines {
     }
 }
 
+/// Where what is gathered goes.
+#[derive(Clone, Copy)]
+struct Rows {
+    size: usize,
+    step: usize,
+    start: usize,
+}
+
 fn tiles(plane: usize) -> impl Iterator<Item = Range<usize>> {
     (0..plane).step_by(TILE).map(move |start| start..(start + TILE).min(plane))
+}
+
+/// The output, [batch, groups x each, output..].
+pub(super) fn output(
+    geometry: &Geometry,
+    channels: Channels,
+    x: Input<'_>,
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+    workers: &Workers<'_>,
+) -> ort::Result<()> {
+    let Channels { groups, own, each } = channels;
+    let input = &x.shape[2..];
+    let output = geometry.output(input);
+    let (plane, taps) = (output.iter().product::<usize>(), geometry.taps());
+    if plane == 0 {
+        return Ok(());
+    }
+    let (lines, parted) = (Lines::new(geometry, input, &output), Parted::new(geometry, input));
+    let (x, wide) = (parted.parts(x.values, workers)?, parted.len());
+    let some = (UNDER / taps).clamp(1, own);
+    let of_groups = y.chunks_mut(each * plane).enumerate();
+    let pieces = of_groups.flat_map(|(number, y)| {
+        let pieces = y.chunks_mut(CHANNELS * plane).enumerate();
+        pieces.map(move |(i, y)| (number, i * CHANNELS, y))
+    });
+    workers.each(pieces.collect(), |(number, first, y): (usize, usize, &mut [f32])| {
+        let (rows, first) = (y.len() / plane, number % groups * each + first);
+        let x = &x[number * own * wide..][..own * wide];
+        let mut under = vec![0.0; some * taps * TILE.min(plane)];
+        let mut made = vec![0.0; rows * TILE.min(plane)];
+        for tile in tiles(plane) {
+            let size = tile.len();
+            let made = &mut made[..rows * size];
+            for (row, made) in made.chunks_exact_mut(size).enumerate() {
+                made.fill(bias.map_or(0.0, |bias| bias[first + row]));
+            }
+            for channel in (0..own).step_by(some) {
+                let columns = some.min(own - channel) * taps;
+                let under = &mut under[..columns * size];
+                for tap in 0..taps {
+                    let rows = Rows { size, step: taps, start: 0 };
+                    lines.gather(&mut under[tap * size..], rows, tap, &tile, &x[channel * wide..], wide);
+                }
+                let w = &w[(first * own + channel) * taps..];
+                let w = Matrix { values: w, rows, columns, apart: [own * taps, 1] };
+                multiply(made, w, Matrix { values: under, rows: columns, columns: size, apart: [size, 1] }, true);
+            }
+            for (y, made) in y.chunks_exact_mut(plane).zip(made.chunks_exact(size)) {
+                y[tile.clone()].copy_from_slice(made);
+            }
+        }
+    })
 }
 
 /// Output channels from `first` on and taps of a weight's gradient, [channels, taps, own].
@@ -112,19 +178,29 @@ pub(super) fn weight_gradient(
     let at_once = (UNDER / own).clamp(1, taps);
     let mut sums = vec![0.0; dw.len()];
     workers.each(pieces(&mut sums, channels, taps, at_once), |piece| {
-        let mut under = vec![0.0; piece.taps.len() * own * TILE.min(plane)];
-        let (rows, columns) = (piece.sums.len() / (piece.taps.len() * own), piece.taps.len() * own);
-        for example in 0..dy.shape[0] {
-            let x = &x[(example * groups + piece.group) * own * wide..][..own * wide];
-            let dy = &dy.values[((example * groups + piece.group) * each + piece.first) * plane..][..rows * plane];
+        let columns = piece.taps.len() * own;
+        let rows = piece.sums.len() / columns;
+        let examples = (TILE / plane).clamp(1, dy.shape[0].max(1));
+        let most = if examples > 1 { examples * plane } else { TILE.min(plane) };
+        let (mut under, mut over) = (vec![0.0; columns * most], vec![0.0; rows * most]);
+        for first in (0..dy.shape[0]).step_by(examples) {
+            let examples = first..(first + examples).min(dy.shape[0]);
             for tile in tiles(plane) {
-                let size = tile.len();
-                for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
-                    lines.gather(under, tap, &tile, x, wide);
+                let size = examples.len() * tile.len();
+                for (i, example) in examples.clone().enumerate() {
+                    let (start, number) = (i * tile.len(), example * groups + piece.group);
+                    let x = &x[number * own * wide..][..own * wide];
+                    for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
+                        lines.gather(under, Rows { size, step: 1, start }, tap, &tile, x, wide);
+                    }
+                    let dy = &dy.values[(number * each + piece.first) * plane..][..rows * plane];
+                    for (over, dy) in over.chunks_exact_mut(size).zip(dy.chunks_exact(plane)) {
+                        over[start..start + tile.len()].copy_from_slice(&dy[tile.clone()]);
+                    }
                 }
-                let dy = Matrix { values: &dy[tile.start..], rows, columns: size, apart: [plane, 1] };
+                let over = Matrix { values: &over, rows, columns: size, apart: [size, 1] };
                 let under = Matrix { values: &under, rows: size, columns, apart: [1, size] };
-                multiply(piece.sums, dy, under, true);
+                multiply(piece.sums, over, under, true);
             }
         }
     })?;

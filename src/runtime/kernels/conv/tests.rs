@@ -110,9 +110,13 @@ fn check(case: &Case) -> Result<(), TestCaseError> {
     });
     let channels = Channels { groups, own, each };
     // What was there before must not matter.
-    let mut made = vec![f32::NAN; y.len()];
-    lines::output(&geometry, channels, input(&shapes[0], &x), &w, Some(&bias), &mut made, &workers).unwrap();
-    agree("y", &made, &y)?;
+    for (name, output) in
+        [("lines", lines::output as fn(&_, _, _, &_, _, &mut _, &_) -> _), ("products", products::output)]
+    {
+        let mut made = vec![f32::NAN; y.len()];
+        output(&geometry, channels, input(&shapes[0], &x), &w, Some(&bias), &mut made, &workers).unwrap();
+        agree(&format!("y by {name}"), &made, &y)?;
+    }
     let by: [(&str, _, _); 2] = [
         (
             "lines",
