@@ -13,6 +13,8 @@ const TILE: usize = 520;
 const UNDER: usize = 256;
 /// Output channels of a piece of work.
 const CHANNELS: usize = 128;
+/// Pieces that keep a machine's threads busy.
+const BUSY: usize = 16;
 
 /// The lines of every tap.
 struct Lines {
@@ -132,16 +134,23 @@ pub(super) fn output(
     })
 }
 
-/// Output channels from `first` on and taps of a weight's gradient, [channels, taps, own].
+/// Output channels from `first` on and taps of a weight's gradient, [channels, taps, own], of some examples.
 struct Piece<'a> {
     group: usize,
     taps: Range<usize>,
     first: usize,
+    examples: Range<usize>,
     sums: &'a mut [f32],
 }
 
-/// Cuts sums, [groups, taps / at_once, each, at_once, own], into pieces.
-fn pieces(mut sums: &mut [f32], channels: Channels, taps: usize, at_once: usize) -> Vec<Piece<'_>> {
+/// Cuts sums of some examples, [groups, taps / at_once, each, at_once, own], into pieces.
+fn pieces(
+    mut sums: &mut [f32],
+    channels: Channels,
+    taps: usize,
+    at_once: usize,
+    examples: Range<usize>,
+) -> Vec<Piece<'_>> {
     let Channels { groups, own, each } = channels;
     let mut pieces = Vec::new();
     for group in 0..groups {
@@ -150,11 +159,56 @@ fn pieces(mut sums: &mut [f32], channels: Channels, taps: usize, at_once: usize)
             let row = taps.len() * own;
             let (some, rest) = sums.split_at_mut(each * row);
             sums = rest;
-            let some = some.chunks_mut(CHANNELS * row).enumerate();
-            pieces.extend(some.map(|(i, sums)| Piece { group, taps: taps.clone(), first: i * CHANNELS, sums }));
+            for (i, sums) in some.chunks_mut(CHANNELS * row).enumerate() {
+                let (taps, examples) = (taps.clone(), examples.clone());
+                pieces.push(Piece { group, taps, first: i * CHANNELS, examples, sums });
+            }
         }
     }
     pieces
+}
+
+/// What a weight's gradient is made of.
+struct Given<'a> {
+    lines: &'a Lines,
+    channels: Channels,
+    /// Planes in parts, `wide` elements each.
+    x: &'a [f32],
+    wide: usize,
+    dy: &'a [f32],
+    plane: usize,
+}
+
+impl Given<'_> {
+    /// Adds the products of a piece to its sums, of several examples at once where they are short.
+    fn add_up(&self, piece: Piece<'_>) {
+        let (wide, plane, Channels { groups, own, each }) = (self.wide, self.plane, self.channels);
+        let columns = piece.taps.len() * own;
+        let rows = piece.sums.len() / columns;
+        let together = (TILE / plane).clamp(1, piece.examples.len().max(1));
+        let most = if together > 1 { together * plane } else { TILE.min(plane) };
+        let (mut under, mut over) = (vec![0.0; columns * most], vec![0.0; rows * most]);
+        for first in piece.examples.clone().step_by(together) {
+            let examples = first..(first + together).min(piece.examples.end);
+            for tile in tiles(plane) {
+                let size = examples.len() * tile.len();
+                for (i, example) in examples.clone().enumerate() {
+                    let (start, number) = (i * tile.len(), example * groups + piece.group);
+                    let x = &self.x[number * own * wide..][..own * wide];
+                    for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
+                        self.lines.gather(under, Rows { size, step: 1, start }, tap, &tile, x, wide);
+                    }
+                    let dy = &self.dy[(number * each + piece.first) * plane..][..rows * plane];
+                    for (over, dy) in over.chunks_exact_mut(size).zip(dy.chunks_exact(plane)) {
+                        over[start..start + tile.len()].copy_from_slice(&dy[tile.clone()]);
+                    }
+                }
+                let over = Matrix { values: &over, rows, columns: size, apart: [size, 1] };
+                let under = Matrix { values: &under, rows: size, columns, apart: [1, size] };
+                multiply(piece.sums, over, under, true);
+            }
+        }
+    }
 }
 
 /// dW, [groups x each, own, kernel..].
@@ -169,48 +223,34 @@ pub(super) fn weight_gradient(
     let Channels { groups, own, each } = channels;
     let (input, output) = (&x.shape[2..], &dy.shape[2..]);
     let (plane, whole, taps) = (output.iter().product::<usize>(), input.iter().product::<usize>(), geometry.taps());
-    if whole == 0 || plane == 0 {
+    if whole == 0 || plane == 0 || dw.is_empty() {
         dw.fill(0.0);
         return Ok(());
     }
     let (lines, parted) = (Lines::new(geometry, input, output), Parted::new(geometry, input));
     let (x, wide) = (parted.parts(x.values, workers)?, parted.len());
     let at_once = (UNDER / own).clamp(1, taps);
-    let mut sums = vec![0.0; dw.len()];
-    workers.each(pieces(&mut sums, channels, taps, at_once), |piece| {
-        let columns = piece.taps.len() * own;
-        let rows = piece.sums.len() / columns;
-        let examples = (TILE / plane).clamp(1, dy.shape[0].max(1));
-        let most = if examples > 1 { examples * plane } else { TILE.min(plane) };
-        let (mut under, mut over) = (vec![0.0; columns * most], vec![0.0; rows * most]);
-        for first in (0..dy.shape[0]).step_by(examples) {
-            let examples = first..(first + examples).min(dy.shape[0]);
-            for tile in tiles(plane) {
-                let size = examples.len() * tile.len();
-                for (i, example) in examples.clone().enumerate() {
-                    let (start, number) = (i * tile.len(), example * groups + piece.group);
-                    let x = &x[number * own * wide..][..own * wide];
-                    for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
-                        lines.gather(under, Rows { size, step: 1, start }, tap, &tile, x, wide);
-                    }
-                    let dy = &dy.values[(number * each + piece.first) * plane..][..rows * plane];
-                    for (over, dy) in over.chunks_exact_mut(size).zip(dy.chunks_exact(plane)) {
-                        over[start..start + tile.len()].copy_from_slice(&dy[tile.clone()]);
-                    }
-                }
-                let over = Matrix { values: &over, rows, columns: size, apart: [size, 1] };
-                let under = Matrix { values: &under, rows: size, columns, apart: [1, size] };
-                multiply(piece.sums, over, under, true);
-            }
-        }
-    })?;
+    // Few pieces are shared: each part of the examples has sums of its own.
+    let (batch, least) = (dy.shape[0], groups * taps.div_ceil(at_once) * each.div_ceil(CHANNELS));
+    let parts = BUSY.div_ceil(least).clamp(1, batch.max(1));
+    let mut sums = vec![0.0; parts * dw.len()];
+    let of_parts = sums.chunks_mut(dw.len()).enumerate().flat_map(|(part, sums)| {
+        let examples = part * batch / parts..(part + 1) * batch / parts;
+        pieces(sums, channels, taps, at_once, examples)
+    });
+    let given = Given { lines: &lines, channels, x: &x, wide, dy: dy.values, plane };
+    workers.each(of_parts.collect(), |piece: Piece<'_>| given.add_up(piece))?;
+    let whole_weight = dw.len();
     workers.each(dw.chunks_mut(own * taps).enumerate().collect(), |(channel, dw): (usize, &mut [f32])| {
+        dw.fill(0.0);
         let (group, row) = (channel / each, channel % each);
         for start in (0..taps).step_by(at_once) {
             let count = at_once.min(taps - start);
-            let sums = &sums[(group * taps + start) * each * own + row * count * own..][..count * own];
-            for (at, sum) in sums.iter().enumerate() {
-                dw[at % own * taps + start + at / own] = *sum;
+            let at = (group * taps + start) * each * own + row * count * own;
+            for part in sums.chunks(whole_weight) {
+                for (at, sum) in part[at..][..count * own].iter().enumerate() {
+                    dw[at % own * taps + start + at / own] += *sum;
+                }
             }
         }
     })
