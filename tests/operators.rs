@@ -268,6 +268,31 @@ fn weight_gradients_of_long_convolutions_are_the_same_by_fused_operators() {
     }
 }
 
+/// By a convolution with the weight back to front, or with so many taps by products of matrices.
+#[test]
+fn input_gradients_of_convolutions_are_the_same_by_fused_operators() {
+    for (shape, kernel, fused) in [([2, 3, 40, 37], [4, 3, 5, 4], false), ([1, 4, 70, 60], [20, 4, 35, 33], true)] {
+        let mut graph = Graph::new();
+        let (x, weight) = (graph.input("x", TensorType::f32(shape)), graph.input("w", TensorType::f32(kernel)));
+        let y = graph.conv(x, weight, None, &[1, 1]);
+        let weights = graph.f32(graph.shape(y).to_vec(), noise(7, graph.shape(y)).values);
+        let product = graph.mul(y, weights);
+        let loss = graph.sum_all(product);
+        let gradient = gradients(&mut graph, loss, &[x]).unwrap()[0].unwrap();
+        graph.output("dx", gradient);
+        let inputs = [noise(1, &shape), noise(2, &kernel)];
+        let [standard, on_cpu] = [Kernels::Standard, Kernels::Cpu].map(|kernels| {
+            let mut graph = graph.clone();
+            select_kernels(&mut graph, kernels);
+            prune(&mut graph);
+            let uses = graph.nodes().iter().any(|node| node.operator.name == "ConvolutionInputGradient");
+            assert_eq!(uses, fused && kernels == Kernels::Cpu);
+            session(&graph).run(&[("x", &inputs[0]), ("w", &inputs[1])]).unwrap()
+        });
+        assert_close(&standard[0], &on_cpu[0]);
+    }
+}
+
 #[test]
 fn an_operator_without_gradient_is_named() {
     let mut graph = Graph::new();

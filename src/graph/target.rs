@@ -81,9 +81,9 @@ fn exchange(graph: &mut Graph) {
 fn transposed_factors(graph: &Graph) -> HashSet<Value> {
     let swaps = |node: &&Node| {
         let rank = graph.shape(node.outputs[0]).len();
-        let swapped =
-            (0..rank as i64).map(|axis| if axis + 2 >= rank as i64 { 2 * rank as i64 - 3 - axis } else { axis });
-        node.operator.name == "Transpose" && rank >= 2 && swapped.eq(node.ints("perm", &[]))
+        let mut order: Vec<_> = (0..rank as i64).collect();
+        order[rank.saturating_sub(2)..].reverse();
+        node.operator.name == "Transpose" && rank >= 2 && node.ints("perm", &[]) == order
     };
     let mut free: HashSet<_> = graph.nodes.iter().filter(swaps).map(|node| node.outputs[0]).collect();
     for node in graph.nodes.iter().filter(|node| node.operator.name != "MatMul") {

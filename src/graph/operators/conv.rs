@@ -217,10 +217,14 @@ fn expand_input_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     }]
 }
 
+/// Taps at most: a matrix of as many rows and columns turns the weight.
+const MOST_MIRRORED: usize = 1024;
+
 /// Whether the input's gradient is a convolution of dy with the weight back to front.
 fn mirrors(geometry: &Geometry, groups: usize) -> bool {
     let within = (0..geometry.kernel.len()).all(|i| geometry.pads[i].0.max(geometry.pads[i].1) < geometry.span(i));
-    groups == 1 && geometry.strides.iter().all(|stride| *stride == 1) && within
+    let moves_by_one = geometry.strides.iter().all(|stride| *stride == 1);
+    groups == 1 && moves_by_one && within && geometry.taps() <= MOST_MIRRORED
 }
 
 fn expand_weight_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {

@@ -7,6 +7,7 @@ use super::super::core::{Graph, Node, Value};
 use super::super::error::GraphError;
 use super::super::tensor::TensorType;
 use super::call::Call;
+use super::layer_norm::{moments, through_standardized};
 use super::reduce::root_of_sum;
 use super::{Family, axis, fused, ty};
 
@@ -52,31 +53,14 @@ fn gradient_type(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphErr
 
 fn expand_standardize(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let (x, last) = (node.input(0), graph.shape(node.input(0)).len() - 1);
-    let (centred, deviation) = centred(graph, x, &[last], node.float("epsilon", 1e-5));
+    let [_, centred, deviation] = moments(graph, x, &[last], node.float("epsilon", 1e-5));
     let one = graph.scalar_like(x, 1.0);
     vec![graph.div(centred, deviation), graph.div(one, deviation)]
 }
 
-/// dx = (dy - mean(dy) - y mean(dy y)) / deviation.
 fn expand_gradient(graph: &mut Graph, node: &Node) -> Vec<Value> {
     let [dy, y, inverse] = std::array::from_fn(|i| node.input(i));
-    let last = graph.shape(y).len() - 1;
-    let along = graph.mul(dy, y);
-    let (level, slope) = (graph.reduce_mean(dy, &[last], true), graph.reduce_mean(along, &[last], true));
-    let (rest, tilt) = (graph.sub(dy, level), graph.mul(y, slope));
-    let rest = graph.sub(rest, tilt);
-    vec![graph.mul(rest, inverse)]
-}
-
-/// x - mean and the deviation over `axes`.
-fn centred(graph: &mut Graph, x: Value, axes: &[usize], epsilon: f32) -> (Value, Value) {
-    let mean = graph.reduce_mean(x, axes, true);
-    let centred = graph.sub(x, mean);
-    let square = graph.mul(centred, centred);
-    let variance = graph.reduce_mean(square, axes, true);
-    let epsilon = graph.scalar_like(variance, epsilon);
-    let raised = graph.add(variance, epsilon);
-    (centred, graph.sqrt(raised))
+    vec![through_standardized(graph, dy, y, inverse)]
 }
 
 /// x [batch, channels, spatial..] with mean 0 and variance 1 in each of `groups` of its channels.
@@ -158,6 +142,6 @@ fn mean_variance(call: &mut Call<'_>) -> Result<Vec<Value>, GraphError> {
     let axes = call.attributes.ints("axes", &[0, 2, 3]);
     let axes = axes.into_iter().map(|a| axis(a, rank)).collect::<Result<Vec<_>, _>>()?;
     // ONNX's function adds 1e-9 to the deviation.
-    let (centred, deviation) = centred(call.graph, x, &axes, 1e-18);
+    let [_, centred, deviation] = moments(call.graph, x, &axes, 1e-18);
     Ok(vec![call.graph.div(centred, deviation)])
 }

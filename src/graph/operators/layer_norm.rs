@@ -74,15 +74,32 @@ fn gradient_types(graph: &Graph, node: &Node) -> Result<Vec<TensorType>, GraphEr
     Ok(vec![x, scale.clone(), scale])
 }
 
-fn layer_norm_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
-    let (x, last) = (node.input(0), graph.shape(node.input(0)).len() - 1);
-    let mean = graph.reduce_mean(x, &[last], true);
+/// The mean of x over `axes`, x less it, and sqrt(variance + epsilon).
+pub(super) fn moments(graph: &mut Graph, x: Value, axes: &[usize], epsilon: f32) -> [Value; 3] {
+    let mean = graph.reduce_mean(x, axes, true);
     let centred = graph.sub(x, mean);
     let square = graph.mul(centred, centred);
-    let variance = graph.reduce_mean(square, &[last], true);
-    let epsilon = graph.scalar_like(x, node.float("epsilon", 1e-5));
+    let variance = graph.reduce_mean(square, axes, true);
+    let epsilon = graph.scalar_like(variance, epsilon);
     let raised = graph.add(variance, epsilon);
-    let deviation = graph.sqrt(raised);
+    [mean, centred, graph.sqrt(raised)]
+}
+
+/// The gradient of x, of which y = (x - mean) / deviation over the last axis has the gradient dy:
+/// (dy - mean(dy) - y mean(dy y)) / deviation.
+pub(super) fn through_standardized(graph: &mut Graph, dy: Value, y: Value, inverse_deviation: Value) -> Value {
+    let last = graph.shape(y).len() - 1;
+    let along = graph.mul(dy, y);
+    let (level, slope) = (graph.reduce_mean(dy, &[last], true), graph.reduce_mean(along, &[last], true));
+    let tilt = graph.mul(y, slope);
+    let rest = graph.sub(dy, level);
+    let rest = graph.sub(rest, tilt);
+    graph.mul(rest, inverse_deviation)
+}
+
+fn layer_norm_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
+    let (x, last) = (node.input(0), graph.shape(node.input(0)).len() - 1);
+    let [mean, centred, deviation] = moments(graph, x, &[last], node.float("epsilon", 1e-5));
     let one = graph.scalar_like(x, 1.0);
     let inverse = graph.div(one, deviation);
     let mut y = graph.mul(centred, inverse);
@@ -103,12 +120,7 @@ fn gradient_parts(graph: &mut Graph, node: &Node) -> Option<Vec<Value>> {
     let centred = graph.sub(x, mean);
     let normal = graph.mul(centred, inverse);
     let upper = graph.mul(dy, scale);
-    let along = graph.mul(upper, normal);
-    let (level, slope) = (graph.reduce_mean(upper, &[last], true), graph.reduce_mean(along, &[last], true));
-    let tilt = graph.mul(normal, slope);
-    let rest = graph.sub(upper, level);
-    let rest = graph.sub(rest, tilt);
-    let dx = graph.mul(rest, inverse);
+    let dx = through_standardized(graph, upper, normal, inverse);
     let product = graph.mul(dy, normal);
     let rows: Vec<_> = (0..last).collect();
     let [dscale, dbias] = [product, dy].map(|x| graph.reduce_sum(x, &rows, false));

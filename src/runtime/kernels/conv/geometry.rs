@@ -15,7 +15,7 @@ pub(in crate::runtime::kernels) struct Geometry {
     pub(in crate::runtime::kernels) groups: usize,
 }
 
-/// One tap of the kernel over one line of the last axis: these outputs, and the first one's input in a [`Parted`] plane,
+/// One tap of the kernel over one line of the last axis: these outputs, and the first one's input in a plane by [`Phases`],
 /// where the others' inputs follow.
 pub(super) struct Line {
     pub(super) tap: usize,
@@ -61,7 +61,7 @@ impl Geometry {
     pub(super) fn lines(&self, input: &[usize], output: &[usize]) -> Vec<Line> {
         let last = self.kernel.len() - 1;
         let outer: usize = output[..last].iter().product();
-        let parted = Parted::new(self, input);
+        let phases = Phases::new(self, input);
         let (pad, stride) = (self.pads[0][last], self.strides[last]);
         let mut lines: Vec<Line> = Vec::with_capacity(self.taps() * outer);
         for tap in 0..self.taps() {
@@ -79,7 +79,7 @@ impl Geometry {
                 let place = unravel(line, &output[..last]);
                 let Some(row) = self.under(&place, &at, input) else { continue };
                 let start = line * output[last];
-                let (outputs, input) = (start + first..start + end, parted.place(row, column));
+                let (outputs, input) = (start + first..start + end, phases.place(row, column));
                 match lines.last_mut() {
                     // Rows that follow each other on both sides are one line.
                     Some(before) if before.continues_at(tap, outputs.start, input) => before.outputs.end = outputs.end,
@@ -101,62 +101,73 @@ impl Line {
     }
 }
 
-/// A channel's input with each row in as many parts as the last axis has strides, part `i` with the elements `i`,
-/// `i + stride`, .. of the row: so that those under the outputs of a line follow each other.
-pub(super) struct Parted {
+/// A channel's input by phases of the last axis' stride: of each row the elements `phase`, `phase + stride`, .. together,
+/// so that those under the outputs of a line follow each other.
+pub(super) struct Phases {
+    rows: usize,
     row: usize,
     stride: usize,
-    /// Elements of a part.
-    part: usize,
-    rows: usize,
 }
 
-impl Parted {
+impl Phases {
     pub(super) fn new(geometry: &Geometry, input: &[usize]) -> Self {
         let last = input.len() - 1;
-        let stride = geometry.strides[last];
-        let part = if stride == 1 { input[last] } else { input[last].div_ceil(stride) };
-        Self { row: input[last], stride, part, rows: input[..last].iter().product() }
+        Self { rows: input[..last].iter().product(), row: input[last], stride: geometry.strides[last] }
+    }
+
+    /// Elements of a phase; the last ones may lie beyond the row.
+    fn phase(&self) -> usize {
+        self.row.div_ceil(self.stride)
     }
 
     /// Elements of a plane.
+    pub(super) fn whole(&self) -> usize {
+        self.rows * self.row
+    }
+
+    /// Elements of a plane by phases.
     pub(super) fn len(&self) -> usize {
-        self.rows * self.stride * self.part
+        self.rows * self.stride * self.phase()
     }
 
     fn place(&self, row: usize, column: usize) -> usize {
-        (row * self.stride + column % self.stride) * self.part + column / self.stride
+        (row * self.stride + column % self.stride) * self.phase() + column / self.stride
     }
 
-    /// Planes that follow each other, in parts.
-    pub(super) fn parts<'a>(&self, planes: &'a [f32], workers: &Workers<'_>) -> ort::Result<Cow<'a, [f32]>> {
-        let whole = self.rows * self.row;
-        if self.stride == 1 || whole == 0 {
+    fn are_rows(&self) -> bool {
+        self.stride == 1 || self.whole() == 0
+    }
+
+    /// Planes that follow each other, by phases.
+    pub(super) fn split<'a>(&self, planes: &'a [f32], workers: &Workers<'_>) -> ort::Result<Cow<'a, [f32]>> {
+        if self.are_rows() {
             return Ok(Cow::Borrowed(planes));
         }
-        let mut parts = vec![0.0; planes.len() / whole * self.len()];
-        let pieces = parts.chunks_mut(self.len()).zip(planes.chunks(whole)).collect();
-        workers.each(pieces, |(parts, plane): (&mut [f32], &[f32])| {
-            for (parts, row) in parts.chunks_exact_mut(self.stride * self.part).zip(plane.chunks_exact(self.row)) {
-                for (first, part) in parts.chunks_exact_mut(self.part).enumerate() {
-                    part.iter_mut().zip(row.iter().skip(first).step_by(self.stride)).for_each(|(to, from)| *to = *from);
+        let mut split = vec![0.0; planes.len() / self.whole() * self.len()];
+        let pieces = split.chunks_mut(self.len()).zip(planes.chunks(self.whole())).collect();
+        workers.each(pieces, |(split, plane): (&mut [f32], &[f32])| {
+            let rows = split.chunks_exact_mut(self.stride * self.phase()).zip(plane.chunks_exact(self.row));
+            for (split, row) in rows {
+                for (first, phase) in split.chunks_exact_mut(self.phase()).enumerate() {
+                    let elements = row.iter().skip(first).step_by(self.stride);
+                    phase.iter_mut().zip(elements).for_each(|(to, from)| *to = *from);
                 }
             }
         })?;
-        Ok(Cow::Owned(parts))
+        Ok(Cow::Owned(split))
     }
 
-    /// Lets planes that follow each other be made in parts.
-    pub(super) fn made(&self, planes: &mut [f32], make: impl FnOnce(&mut [f32])) {
-        let whole = self.rows * self.row;
-        if self.stride == 1 || whole == 0 {
-            return make(planes);
+    /// Lets planes that follow each other be filled by phases.
+    pub(super) fn join(&self, planes: &mut [f32], fill: impl FnOnce(&mut [f32])) {
+        if self.are_rows() {
+            return fill(planes);
         }
-        let mut parts = vec![0.0; planes.len() / whole * self.len()];
-        make(&mut parts);
-        for (parts, row) in parts.chunks_exact(self.stride * self.part).zip(planes.chunks_exact_mut(self.row)) {
-            for (first, part) in parts.chunks_exact(self.part).enumerate() {
-                row.iter_mut().skip(first).step_by(self.stride).zip(part).for_each(|(to, from)| *to = *from);
+        let mut split = vec![0.0; planes.len() / self.whole() * self.len()];
+        fill(&mut split);
+        let rows = split.chunks_exact(self.stride * self.phase()).zip(planes.chunks_exact_mut(self.row));
+        for (split, row) in rows {
+            for (first, phase) in split.chunks_exact(self.phase()).enumerate() {
+                row.iter_mut().skip(first).step_by(self.stride).zip(phase).for_each(|(to, from)| *to = *from);
             }
         }
     }

@@ -1,140 +1,152 @@
-//! Convolutions' gradients by products of matrices, a tile of the output at a time: what lies under a tile, a row for
-//! each tap of each channel, stays in the processor's cache.
+//! Convolutions by products of matrices, a tile of the output at a time: the windows of a tile, as columns of a matrix with
+//! a row for each tap of each channel (im2col), stay in the processor's cache.
 
 use std::ops::Range;
 
-use super::geometry::{Geometry, Line, Parted};
-use super::{Channels, Input, Workers};
+use super::{Plan, Workers};
 use crate::runtime::kernels::product::{Matrix, multiply};
 
-/// Elements of the output that a tile has at most.
+/// Positions of a tile at most.
 const TILE: usize = 520;
-/// Rows under a tile: wide enough for products, and with [`TILE`] half of a usual second-level cache.
-const UNDER: usize = 256;
+/// Rows of the matrix of windows: many enough for products, and with [`TILE`] half of a usual second-level cache.
+const ROWS: usize = 256;
 /// Output channels of a piece of work.
 const CHANNELS: usize = 128;
 /// Pieces that keep a machine's threads busy.
 const BUSY: usize = 16;
 
-/// The lines of every tap.
-struct Lines {
-    all: Vec<Line>,
-    /// Where each tap's begin.
-    starts: Vec<usize>,
-}
-
-impl Lines {
-    fn new(geometry: &Geometry, input: &[usize], output: &[usize]) -> Self {
-        let all = geometry.lines(input, output);
-        let starts = (0..=geometry.taps()).map(|tap| all.partition_point(|line| line.tap < tap)).collect();
-        Self { all, starts }
-    }
-
-    /// What a tap's lines have in common with a tile: outputs, counted from the tile's first, and the first one's input.
-    fn within(&self, tap: usize, tile: &Range<usize>) -> impl Iterator<Item = (Range<usize>, usize)> {
-        let lines = &self.all[self.starts[tap]..self.starts[tap + 1]];
-        let first = lines.partition_point(|line| line.outputs.end <= tile.start);
-        let (start, end) = (tile.start, tile.end);
-        lines[first..].iter().take_while(move |line| line.outputs.start < end).map(move |line| {
-            let outputs = line.outputs.start.max(start)..line.outputs.end.min(end);
-            let input = line.input + (outputs.start - line.outputs.start);
-            (outputs.start - start..outputs.end - start, input)
-        })
-    }
-
-    /// What lies under a tile for a tap: of each channel of x, `wide` elements each, from `start` on of every `step`-th row
-    /// of `size` elements.
-    fn gather(&self, under: &mut [f32], rows: Rows, tap: usize, tile: &Range<usize>, x: &[f32], wide: usize) {
-        let Rows { size, step, start } = rows;
-        let covered: usize = self.within(tap, tile).map(|(outputs, _)| outputs.len()).sum();
-        if covered < tile.len() {
-            let rows = under.chunks_exact_mut(size).step_by(step);
-            rows.for_each(|under| under[start..start + tile.len()].fill(0.0));
-        }
-        for (outputs, input) in self.within(tap, tile) {
-            let places = start + outputs.start..start + outputs.end;
-            for (under, x) in under.chunks_exact_mut(size).step_by(step).zip(x.chunks_exact(wide)) {
-                under[places.clone()].copy_from_slice(&x[input..input + outputs.len()]);
-            }
-        }
-    }
-
-    /// Adds what lies under a tile for a tap back to a channel of x.
-    fn add_back(&self, under: &[f32], tap: usize, tile: &Range<usize>, x: &mut [f32]) {
-        for (outputs, input) in self.within(tap, tile) {
-            let under = &under[outputs];
-            x[input..input + under.len()].iter_mut().zip(under).for_each(|(x, under)| *x += under);
-        }
-    }
-}
-
-/// Where what is gathered goes.
+/// Where the windows of a tile go: `start` on in every `step`-th row of `size` elements.
 #[derive(Clone, Copy)]
-struct Rows {
+struct Destination {
     size: usize,
     step: usize,
     start: usize,
 }
 
-fn tiles(plane: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..plane).step_by(TILE).map(move |start| start..(start + TILE).min(plane))
+impl Plan {
+    fn tiles(&self) -> impl Iterator<Item = Range<usize>> {
+        let positions = self.positions;
+        (0..positions).step_by(TILE).map(move |start| start..(start + TILE).min(positions))
+    }
+
+    /// Copies what a tap has under it in the windows of a tile, of as many channels of x as there are rows.
+    fn gather(&self, windows: &mut [f32], to: Destination, tap: usize, tile: &Range<usize>, x: &[f32]) {
+        let Destination { size, step, start } = to;
+        let covered: usize = self.lines_within(tap, tile).map(|(outputs, _)| outputs.len()).sum();
+        if covered < tile.len() {
+            let rows = windows.chunks_exact_mut(size).step_by(step);
+            rows.for_each(|row| row[start..start + tile.len()].fill(0.0));
+        }
+        for (outputs, input) in self.lines_within(tap, tile) {
+            let columns = start + outputs.start..start + outputs.end;
+            let rows = windows.chunks_exact_mut(size).step_by(step).zip(x.chunks_exact(self.phases.len()));
+            rows.for_each(|(row, x)| row[columns.clone()].copy_from_slice(&x[input..input + outputs.len()]));
+        }
+    }
+
+    /// Adds what a tap has under it in the windows of a tile back to a channel of x.
+    fn scatter(&self, windows: &[f32], tap: usize, tile: &Range<usize>, x: &mut [f32]) {
+        for (outputs, input) in self.lines_within(tap, tile) {
+            let windows = &windows[outputs];
+            x[input..input + windows.len()].iter_mut().zip(windows).for_each(|(x, window)| *x += window);
+        }
+    }
 }
 
-/// The output, [batch, groups x each, output..].
+/// Cuts planes of `size` elements, [batch, groups, channels, size], into pieces of some channels of one group: the group's
+/// number, counted over the batch, the first channel and the planes.
+fn by_channels(planes: &mut [f32], channels: usize, size: usize, some: usize) -> Vec<(usize, usize, &mut [f32])> {
+    let groups = planes.chunks_mut(channels * size).enumerate();
+    let pieces = groups.flat_map(|(group, planes)| {
+        let pieces = planes.chunks_mut(some * size).enumerate();
+        pieces.map(move |(i, planes)| (group, i * some, planes))
+    });
+    pieces.collect()
+}
+
+/// y, [batch, groups x outputs, positions].
 pub(super) fn output(
-    geometry: &Geometry,
-    channels: Channels,
-    x: Input<'_>,
+    plan: &Plan,
+    x: &[f32],
     w: &[f32],
     bias: Option<&[f32]>,
     y: &mut [f32],
     workers: &Workers<'_>,
 ) -> ort::Result<()> {
-    let Channels { groups, own, each } = channels;
-    let input = &x.shape[2..];
-    let output = geometry.output(input);
-    let (plane, taps) = (output.iter().product::<usize>(), geometry.taps());
-    if plane == 0 {
+    let Plan { groups, inputs, outputs, taps, positions, .. } = *plan;
+    if positions == 0 {
         return Ok(());
     }
-    let (lines, parted) = (Lines::new(geometry, input, &output), Parted::new(geometry, input));
-    let (x, wide) = (parted.parts(x.values, workers)?, parted.len());
-    let some = (UNDER / taps).clamp(1, own);
-    let of_groups = y.chunks_mut(each * plane).enumerate();
-    let pieces = of_groups.flat_map(|(number, y)| {
-        let pieces = y.chunks_mut(CHANNELS * plane).enumerate();
-        pieces.map(move |(i, y)| (number, i * CHANNELS, y))
-    });
-    workers.each(pieces.collect(), |(number, first, y): (usize, usize, &mut [f32])| {
-        let (rows, first) = (y.len() / plane, number % groups * each + first);
-        let x = &x[number * own * wide..][..own * wide];
-        let mut under = vec![0.0; some * taps * TILE.min(plane)];
-        let mut made = vec![0.0; rows * TILE.min(plane)];
-        for tile in tiles(plane) {
+    let (x, wide) = (plan.phases.split(x, workers)?, plan.phases.len());
+    let channels = (ROWS / taps).clamp(1, inputs);
+    workers.each(by_channels(y, outputs, positions, CHANNELS), |(number, first, y)| {
+        let (rows, first) = (y.len() / positions, number % groups * outputs + first);
+        let x = &x[number * inputs * wide..][..inputs * wide];
+        let mut windows = vec![0.0; channels * taps * TILE.min(positions)];
+        let mut sums = vec![0.0; rows * TILE.min(positions)];
+        for tile in plan.tiles() {
             let size = tile.len();
-            let made = &mut made[..rows * size];
-            for (row, made) in made.chunks_exact_mut(size).enumerate() {
-                made.fill(bias.map_or(0.0, |bias| bias[first + row]));
+            let sums = &mut sums[..rows * size];
+            for (row, sums) in sums.chunks_exact_mut(size).enumerate() {
+                sums.fill(bias.map_or(0.0, |bias| bias[first + row]));
             }
-            for channel in (0..own).step_by(some) {
-                let columns = some.min(own - channel) * taps;
-                let under = &mut under[..columns * size];
+            for channel in (0..inputs).step_by(channels) {
+                let inner = channels.min(inputs - channel) * taps;
+                let windows = &mut windows[..inner * size];
                 for tap in 0..taps {
-                    let rows = Rows { size, step: taps, start: 0 };
-                    lines.gather(&mut under[tap * size..], rows, tap, &tile, &x[channel * wide..], wide);
+                    let to = Destination { size, step: taps, start: 0 };
+                    plan.gather(&mut windows[tap * size..], to, tap, &tile, &x[channel * wide..]);
                 }
-                let w = &w[(first * own + channel) * taps..];
-                let w = Matrix { values: w, rows, columns, apart: [own * taps, 1] };
-                multiply(made, w, Matrix { values: under, rows: columns, columns: size, apart: [size, 1] }, true);
+                let w = &w[(first * inputs + channel) * taps..];
+                let w = Matrix { values: w, rows, columns: inner, apart: [inputs * taps, 1] };
+                multiply(sums, w, Matrix { values: windows, rows: inner, columns: size, apart: [size, 1] }, true);
             }
-            for (y, made) in y.chunks_exact_mut(plane).zip(made.chunks_exact(size)) {
-                y[tile.clone()].copy_from_slice(made);
+            for (y, sums) in y.chunks_exact_mut(positions).zip(sums.chunks_exact(size)) {
+                y[tile.clone()].copy_from_slice(sums);
             }
         }
     })
 }
 
-/// Output channels from `first` on and taps of a weight's gradient, [channels, taps, own], of some examples.
+/// dx, [batch, groups x inputs, sizes..].
+pub(super) fn input_gradient(
+    plan: &Plan,
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+    workers: &Workers<'_>,
+) -> ort::Result<()> {
+    let Plan { groups, inputs, outputs, taps, positions, .. } = *plan;
+    let whole = plan.phases.whole();
+    if whole == 0 {
+        return Ok(());
+    }
+    let channels = (ROWS / taps).clamp(1, inputs);
+    workers.each(by_channels(dx, inputs, whole, channels), |(number, first, dx)| {
+        let rows = dx.len() / whole * taps;
+        let dy = &dy[number * outputs * positions..][..outputs * positions];
+        let w = &w[number % groups * outputs * inputs * taps..][..outputs * inputs * taps];
+        let w = Matrix { values: &w[first * taps..], rows, columns: outputs, apart: [1, inputs * taps] };
+        let mut windows = vec![0.0; rows * TILE.min(positions)];
+        plan.phases.join(dx, |dx| {
+            dx.fill(0.0);
+            for tile in plan.tiles() {
+                let size = tile.len();
+                let windows = &mut windows[..rows * size];
+                let dy = Matrix { values: &dy[tile.start..], rows: outputs, columns: size, apart: [positions, 1] };
+                multiply(windows, w, dy, false);
+                let channels = dx.chunks_exact_mut(plan.phases.len()).zip(windows.chunks_exact(taps * size));
+                for (dx, windows) in channels {
+                    for (tap, windows) in windows.chunks_exact(size).enumerate() {
+                        plan.scatter(windows, tap, &tile, dx);
+                    }
+                }
+            }
+        });
+    })
+}
+
+/// Output channels from `first` on and taps of a weight's gradient, [channels, taps, inputs], of some examples.
 struct Piece<'a> {
     group: usize,
     taps: Range<usize>,
@@ -143,161 +155,96 @@ struct Piece<'a> {
     sums: &'a mut [f32],
 }
 
-/// Cuts sums of some examples, [groups, taps / at_once, each, at_once, own], into pieces.
-fn pieces(
-    mut sums: &mut [f32],
-    channels: Channels,
-    taps: usize,
-    at_once: usize,
-    examples: Range<usize>,
-) -> Vec<Piece<'_>> {
-    let Channels { groups, own, each } = channels;
-    let mut pieces = Vec::new();
-    for group in 0..groups {
-        for start in (0..taps).step_by(at_once) {
-            let taps = start..(start + at_once).min(taps);
-            let row = taps.len() * own;
-            let (some, rest) = sums.split_at_mut(each * row);
-            sums = rest;
-            for (i, sums) in some.chunks_mut(CHANNELS * row).enumerate() {
-                let (taps, examples) = (taps.clone(), examples.clone());
-                pieces.push(Piece { group, taps, first: i * CHANNELS, examples, sums });
+impl Plan {
+    /// Taps of a piece.
+    fn taps_at_once(&self) -> usize {
+        (ROWS / self.inputs).clamp(1, self.taps)
+    }
+
+    /// Cuts sums of some examples, [groups, taps / taps_at_once, outputs, taps_at_once, inputs], into pieces.
+    fn pieces<'a>(&self, mut sums: &'a mut [f32], examples: &Range<usize>) -> Vec<Piece<'a>> {
+        let mut pieces = Vec::new();
+        for group in 0..self.groups {
+            for start in (0..self.taps).step_by(self.taps_at_once()) {
+                let taps = start..(start + self.taps_at_once()).min(self.taps);
+                let row = taps.len() * self.inputs;
+                let (these, rest) = sums.split_at_mut(self.outputs * row);
+                sums = rest;
+                for (i, sums) in these.chunks_mut(CHANNELS * row).enumerate() {
+                    let (taps, examples) = (taps.clone(), examples.clone());
+                    pieces.push(Piece { group, taps, first: i * CHANNELS, examples, sums });
+                }
             }
         }
+        pieces
     }
-    pieces
-}
 
-/// What a weight's gradient is made of.
-struct Given<'a> {
-    lines: &'a Lines,
-    channels: Channels,
-    /// Planes in parts, `wide` elements each.
-    x: &'a [f32],
-    wide: usize,
-    dy: &'a [f32],
-    plane: usize,
-}
-
-impl Given<'_> {
-    /// Adds the products of a piece to its sums, of several examples at once where they are short.
-    fn add_up(&self, piece: Piece<'_>) {
-        let (wide, plane, Channels { groups, own, each }) = (self.wide, self.plane, self.channels);
-        let columns = piece.taps.len() * own;
+    /// Adds the products of a piece, of several examples at once where they are short. x lies by phases.
+    fn add_up(&self, piece: Piece<'_>, x: &[f32], dy: &[f32]) {
+        let Plan { groups, inputs, outputs, positions, .. } = *self;
+        let (wide, columns) = (self.phases.len(), piece.taps.len() * inputs);
         let rows = piece.sums.len() / columns;
-        let together = (TILE / plane).clamp(1, piece.examples.len().max(1));
-        let most = if together > 1 { together * plane } else { TILE.min(plane) };
-        let (mut under, mut over) = (vec![0.0; columns * most], vec![0.0; rows * most]);
-        for first in piece.examples.clone().step_by(together) {
-            let examples = first..(first + together).min(piece.examples.end);
-            for tile in tiles(plane) {
+        let at_once = (TILE / positions).clamp(1, piece.examples.len().max(1));
+        let most = at_once * TILE.min(positions);
+        let (mut windows, mut tiles) = (vec![0.0; columns * most], vec![0.0; rows * most]);
+        for first in piece.examples.clone().step_by(at_once) {
+            let examples = first..(first + at_once).min(piece.examples.end);
+            for tile in self.tiles() {
                 let size = examples.len() * tile.len();
                 for (i, example) in examples.clone().enumerate() {
                     let (start, number) = (i * tile.len(), example * groups + piece.group);
-                    let x = &self.x[number * own * wide..][..own * wide];
-                    for (tap, under) in piece.taps.clone().zip(under.chunks_exact_mut(own * size)) {
-                        self.lines.gather(under, Rows { size, step: 1, start }, tap, &tile, x, wide);
+                    let x = &x[number * inputs * wide..][..inputs * wide];
+                    for (tap, windows) in piece.taps.clone().zip(windows.chunks_exact_mut(inputs * size)) {
+                        self.gather(windows, Destination { size, step: 1, start }, tap, &tile, x);
                     }
-                    let dy = &self.dy[(number * each + piece.first) * plane..][..rows * plane];
-                    for (over, dy) in over.chunks_exact_mut(size).zip(dy.chunks_exact(plane)) {
-                        over[start..start + tile.len()].copy_from_slice(&dy[tile.clone()]);
+                    let dy = &dy[(number * outputs + piece.first) * positions..][..rows * positions];
+                    for (row, dy) in tiles.chunks_exact_mut(size).zip(dy.chunks_exact(positions)) {
+                        row[start..start + tile.len()].copy_from_slice(&dy[tile.clone()]);
                     }
                 }
-                let over = Matrix { values: &over, rows, columns: size, apart: [size, 1] };
-                let under = Matrix { values: &under, rows: size, columns, apart: [1, size] };
-                multiply(piece.sums, over, under, true);
+                let tiles = Matrix { values: &tiles, rows, columns: size, apart: [size, 1] };
+                let windows = Matrix { values: &windows, rows: size, columns, apart: [1, size] };
+                multiply(piece.sums, tiles, windows, true);
             }
         }
     }
 }
 
-/// dW, [groups x each, own, kernel..].
+/// dW, [groups x outputs, inputs, kernel..], from x and dy.
 pub(super) fn weight_gradient(
-    geometry: &Geometry,
-    channels: Channels,
-    x: Input<'_>,
-    dy: Input<'_>,
+    plan: &Plan,
+    batch: usize,
+    [x, dy]: [&[f32]; 2],
     dw: &mut [f32],
     workers: &Workers<'_>,
 ) -> ort::Result<()> {
-    let Channels { groups, own, each } = channels;
-    let (input, output) = (&x.shape[2..], &dy.shape[2..]);
-    let (plane, whole, taps) = (output.iter().product::<usize>(), input.iter().product::<usize>(), geometry.taps());
-    if whole == 0 || plane == 0 || dw.is_empty() {
+    let Plan { groups, inputs, outputs, taps, positions, .. } = *plan;
+    if plan.phases.whole() == 0 || positions == 0 || dw.is_empty() {
         dw.fill(0.0);
         return Ok(());
     }
-    let (lines, parted) = (Lines::new(geometry, input, output), Parted::new(geometry, input));
-    let (x, wide) = (parted.parts(x.values, workers)?, parted.len());
-    let at_once = (UNDER / own).clamp(1, taps);
+    let x = plan.phases.split(x, workers)?;
+    let at_once = plan.taps_at_once();
     // Few pieces are shared: each part of the examples has sums of its own.
-    let (batch, least) = (dy.shape[0], groups * taps.div_ceil(at_once) * each.div_ceil(CHANNELS));
+    let least = groups * taps.div_ceil(at_once) * outputs.div_ceil(CHANNELS);
     let parts = BUSY.div_ceil(least).clamp(1, batch.max(1));
-    let mut sums = vec![0.0; parts * dw.len()];
-    let of_parts = sums.chunks_mut(dw.len()).enumerate().flat_map(|(part, sums)| {
-        let examples = part * batch / parts..(part + 1) * batch / parts;
-        pieces(sums, channels, taps, at_once, examples)
-    });
-    let given = Given { lines: &lines, channels, x: &x, wide, dy: dy.values, plane };
-    workers.each(of_parts.collect(), |piece: Piece<'_>| given.add_up(piece))?;
-    let whole_weight = dw.len();
-    workers.each(dw.chunks_mut(own * taps).enumerate().collect(), |(channel, dw): (usize, &mut [f32])| {
+    let elements = dw.len();
+    let mut sums = vec![0.0; parts * elements];
+    let of_parts = sums.chunks_mut(elements).enumerate();
+    let pieces =
+        of_parts.flat_map(|(part, sums)| plan.pieces(sums, &(part * batch / parts..(part + 1) * batch / parts)));
+    workers.each(pieces.collect(), |piece| plan.add_up(piece, &x, dy))?;
+    workers.each(dw.chunks_mut(inputs * taps).enumerate().collect(), |(channel, dw): (usize, &mut [f32])| {
         dw.fill(0.0);
-        let (group, row) = (channel / each, channel % each);
+        let (group, row) = (channel / outputs, channel % outputs);
         for start in (0..taps).step_by(at_once) {
-            let count = at_once.min(taps - start);
-            let at = (group * taps + start) * each * own + row * count * own;
-            for part in sums.chunks(whole_weight) {
-                for (at, sum) in part[at..][..count * own].iter().enumerate() {
-                    dw[at % own * taps + start + at / own] += *sum;
+            let count = at_once.min(taps - start) * inputs;
+            let at = (group * taps + start) * outputs * inputs + row * count;
+            for part in sums.chunks(elements) {
+                for (at, sum) in part[at..][..count].iter().enumerate() {
+                    dw[at % inputs * taps + start + at / inputs] += *sum;
                 }
             }
         }
-    })
-}
-
-/// dx, [batch, groups x own, sizes..].
-pub(super) fn input_gradient(
-    geometry: &Geometry,
-    channels: Channels,
-    sizes: &[usize],
-    dy: Input<'_>,
-    w: &[f32],
-    dx: &mut [f32],
-    workers: &Workers<'_>,
-) -> ort::Result<()> {
-    let Channels { groups, own, each } = channels;
-    let output = &dy.shape[2..];
-    let (plane, whole, taps) = (output.iter().product::<usize>(), sizes.iter().product::<usize>(), geometry.taps());
-    if whole == 0 {
-        return Ok(());
-    }
-    let (lines, parted) = (Lines::new(geometry, sizes, output), Parted::new(geometry, sizes));
-    let some = (UNDER / taps).clamp(1, own);
-    let of_groups = dx.chunks_mut(own * whole).enumerate();
-    let pieces = of_groups.flat_map(|(number, dx)| {
-        let pieces = dx.chunks_mut(some * whole).enumerate();
-        pieces.map(move |(i, dx)| (number, i * some, dx))
-    });
-    workers.each(pieces.collect(), |(number, first, dx): (usize, usize, &mut [f32])| {
-        let (rows, group) = (dx.len() / whole * taps, number % groups);
-        let dy = &dy.values[number * each * plane..][..each * plane];
-        let w = &w[group * each * own * taps..][..each * own * taps];
-        let w = Matrix { values: &w[first * taps..], rows, columns: each, apart: [1, own * taps] };
-        let mut under = vec![0.0; rows * TILE.min(plane)];
-        let add_up = |dx: &mut [f32]| {
-            dx.fill(0.0);
-            for tile in tiles(plane) {
-                let under = &mut under[..rows * tile.len()];
-                let dy = Matrix { values: &dy[tile.start..], rows: each, columns: tile.len(), apart: [plane, 1] };
-                multiply(under, w, dy, false);
-                for (dx, under) in dx.chunks_exact_mut(parted.len()).zip(under.chunks_exact(taps * tile.len())) {
-                    for (tap, under) in under.chunks_exact(tile.len()).enumerate() {
-                        lines.add_back(under, tap, &tile, dx);
-                    }
-                }
-            }
-        };
-        parted.made(dx, add_up);
     })
 }

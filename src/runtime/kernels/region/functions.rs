@@ -6,37 +6,50 @@
 use super::super::lstm::{sigmoid, tanh};
 use crate::graph::DType;
 
-/// A function of one float: its name, CUDA text with `$` for its argument, and the same on the CPU.
-type Function = (&'static str, &'static str, fn(f32) -> f32);
+/// Functions of one float: names, CUDA text with `$` for the argument, and the same on the CPU.
+macro_rules! functions {
+    ($($name:literal $text:literal $f:expr;)+) => {
+        const TEXTS: &[(&str, &str)] = &[$(($name, $text)),+];
 
-const FUNCTIONS: [Function; 26] = [
-    ("Abs", "fabsf($)", f32::abs),
-    ("Acos", "acosf($)", f32::acos),
-    ("Acosh", "acoshf($)", f32::acosh),
-    ("Asin", "asinf($)", f32::asin),
-    ("Asinh", "asinhf($)", f32::asinh),
-    ("Atan", "atanf($)", f32::atan),
-    ("Atanh", "atanhf($)", f32::atanh),
-    ("Ceil", "ceilf($)", f32::ceil),
-    ("Cos", "cosf($)", f32::cos),
-    ("Cosh", "coshf($)", f32::cosh),
-    ("Erf", "erff($)", erf),
-    ("Exp", "expf($)", exp),
-    ("Floor", "floorf($)", f32::floor),
-    ("Log", "logf($)", f32::ln),
-    ("Neg", "(-$)", |x| -x),
-    ("Reciprocal", "(1.0f / $)", |x| 1.0 / x),
-    ("Relu", "max_of($, 0.0f)", relu),
-    ("Round", "rintf($)", f32::round_ties_even),
-    ("Sigmoid", "sigmoid_of($)", sigmoid),
-    ("Sign", "sign_of($)", sign),
-    ("Sin", "sinf($)", f32::sin),
-    ("Sinh", "sinhf($)", f32::sinh),
-    ("Softplus", "softplus_of($)", |x| x.max(0.0) + exp(-x.abs()).ln_1p()),
-    ("Sqrt", "sqrtf($)", f32::sqrt),
-    ("Tan", "tanf($)", f32::tan),
-    ("Tanh", "tanhf($)", tanh),
-];
+        /// y = f(x) element by element; by vector instructions where the function is made of such.
+        #[multiversion::multiversion(targets = "simd")]
+        pub(super) fn unary(name: &str, x: &[f32], y: &mut [f32]) {
+            match name {
+                $($name => x.iter().zip(y).for_each(|(x, y)| *y = $f(*x)),)+
+                _ => unreachable!("{name} is no function of regions"),
+            }
+        }
+    };
+}
+
+functions! {
+    "Abs" "fabsf($)" f32::abs;
+    "Acos" "acosf($)" f32::acos;
+    "Acosh" "acoshf($)" f32::acosh;
+    "Asin" "asinf($)" f32::asin;
+    "Asinh" "asinhf($)" f32::asinh;
+    "Atan" "atanf($)" f32::atan;
+    "Atanh" "atanhf($)" f32::atanh;
+    "Ceil" "ceilf($)" f32::ceil;
+    "Cos" "cosf($)" f32::cos;
+    "Cosh" "coshf($)" f32::cosh;
+    "Erf" "erff($)" erf;
+    "Exp" "expf($)" exp;
+    "Floor" "floorf($)" f32::floor;
+    "Log" "logf($)" f32::ln;
+    "Neg" "(-$)" std::ops::Neg::neg;
+    "Reciprocal" "(1.0f / $)" f32::recip;
+    "Relu" "max_of($, 0.0f)" relu;
+    "Round" "rintf($)" f32::round_ties_even;
+    "Sigmoid" "sigmoid_of($)" sigmoid;
+    "Sign" "sign_of($)" sign;
+    "Sin" "sinf($)" f32::sin;
+    "Sinh" "sinhf($)" f32::sinh;
+    "Softplus" "softplus_of($)" softplus;
+    "Sqrt" "sqrtf($)" f32::sqrt;
+    "Tan" "tanf($)" f32::tan;
+    "Tanh" "tanhf($)" tanh;
+}
 
 /// The CUDA text of a function of one argument of that type.
 pub(super) fn unary_text(name: &str, of: DType, x: &str) -> String {
@@ -48,7 +61,7 @@ pub(super) fn unary_text(name: &str, of: DType, x: &str) -> String {
         ("Abs", DType::I64) => format!("({x} < 0 ? -{x} : {x})"),
         ("Sign", DType::I64) => format!("(({x} > 0) - ({x} < 0))"),
         _ => {
-            let text = FUNCTIONS.iter().find(|(other, ..)| *other == name).map_or("", |(_, text, _)| text);
+            let text = TEXTS.iter().find(|(other, _)| *other == name).map_or("", |(_, text)| text);
             text.replace('$', x)
         }
     }
@@ -83,7 +96,7 @@ pub(super) fn binary_text(name: &str, of: DType, a: &str, b: &str) -> String {
 /// Whether `name` is a function of floats here.
 #[cfg(test)]
 pub(super) fn is_known(name: &str) -> bool {
-    FUNCTIONS.iter().any(|(other, ..)| *other == name) || ["IsNaN", "IsInf", "Not"].contains(&name)
+    TEXTS.iter().any(|(other, _)| *other == name) || ["IsNaN", "IsInf", "Not"].contains(&name)
 }
 
 /// Whether `name` is a function of two arguments here.
@@ -92,36 +105,6 @@ pub(super) fn is_known_of_two(name: &str) -> bool {
     let of_floats = ["Add", "Sub", "Mul", "Div", "Max", "Min", "Pow", "Mod"];
     let to_truths = ["Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor"];
     of_floats.iter().chain(&to_truths).any(|other| *other == name)
-}
-
-/// y = f(x) element by element; by vector instructions where the function is made of such.
-#[multiversion::multiversion(targets = "simd")]
-pub(super) fn unary(name: &str, x: &[f32], y: &mut [f32]) {
-    macro_rules! each {
-        ($f:expr) => {
-            x.iter().zip(y).for_each(|(x, y)| *y = $f(*x))
-        };
-    }
-    match name {
-        "Abs" => each!(f32::abs),
-        "Ceil" => each!(f32::ceil),
-        "Erf" => each!(erf),
-        "Exp" => each!(exp),
-        "Floor" => each!(f32::floor),
-        "Neg" => each!(|x: f32| -x),
-        "Reciprocal" => each!(|x: f32| 1.0 / x),
-        "Relu" => each!(relu),
-        "Round" => each!(f32::round_ties_even),
-        "Sigmoid" => each!(sigmoid),
-        "Sign" => each!(sign),
-        "Sqrt" => each!(f32::sqrt),
-        "Tanh" => each!(tanh),
-        _ => {
-            let found = FUNCTIONS.iter().find(|(other, ..)| *other == name);
-            let f = found.map_or_else(|| unreachable!("{name} is no function of regions"), |(.., f)| *f);
-            each!(f);
-        }
-    }
 }
 
 /// z = f(x, y) element by element, of floats.
@@ -228,6 +211,10 @@ fn sign(x: f32) -> f32 {
     } else {
         x
     }
+}
+
+fn softplus(x: f32) -> f32 {
+    x.max(0.0) + exp(-x.abs()).ln_1p()
 }
 
 /// e^x: 2^n e^r, with |r| at most half of ln 2. Unlike a cell's, it becomes 0 and infinite where float32 does.
